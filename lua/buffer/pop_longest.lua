@@ -1,0 +1,67 @@
+--!df flags=allow-undeclared-keys
+-- buffer/pop_longest: choose the longest groups and take the oldest items of each
+--
+-- KEYS[1]   groups  zset   {queue}:groups  group -> waiting length
+-- KEYS[2]   since   zset   {queue}:since   group -> ms it became non-empty or was last served
+-- KEYS[3]   guard   none   {queue}:guard   never exists: while a cluster moves the slot the server says TRYAGAIN
+-- ARGV[1]   count   int    1..10000        how many groups; count * size at most 10000
+-- ARGV[2]   size    int    1..10000        how many items of each
+-- ARGV[3]   now     ms                     empty: the server's clock
+-- COMPUTES  {queue}:items:<group>
+-- REPLY     [[group, [item, ...]], ...]    longest first, oldest item first
+-- ERROR     BADARG                         an argument is out of range
+-- REPLAY    no                             a second run takes other items: where that matters, reserve
+
+local groups, since, guard = KEYS[1], KEYS[2], KEYS[3]
+local count, size, now = ARGV[1], ARGV[2], ARGV[3]
+
+if #KEYS ~= 3 or #ARGV ~= 3 then
+  return redis.error_reply('BADARG pop_longest takes 3 keys and 3 arguments')
+end
+if not string.find(count, '^%d+$') or tonumber(count) < 1 or tonumber(count) > 10000 then
+  return redis.error_reply('BADARG count is ' .. string.sub(count, 1, 32) .. ', give a whole number from 1 to 10000')
+end
+if not string.find(size, '^%d+$') or tonumber(size) < 1 or tonumber(size) > 10000 then
+  return redis.error_reply('BADARG size is ' .. string.sub(size, 1, 32) .. ', give a whole number from 1 to 10000')
+end
+if count * size > 10000 then
+  return redis.error_reply('BADARG count * size is ' .. count * size .. ', ask for at most 10000 items a call')
+end
+-- idiom: clock
+if now == '' then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+elseif string.find(now, '^%d+$') and #now < 16 then
+  now = tonumber(now)
+else
+  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+end
+-- end
+
+local queue = string.sub(guard, 1, -6)
+local chosen = redis.call('ZREVRANGE', groups, 0, count - 1)
+
+-- Every list is read before the first is popped: one of another type stops the script with nothing taken.
+redis.call('ZCARD', since)
+for _, group in ipairs(chosen) do
+  redis.call('LLEN', queue .. 'items:' .. group)
+end
+
+local batches = {}
+for _, group in ipairs(chosen) do
+  local items = queue .. 'items:' .. group
+  local taken = redis.call('RPOP', items, size)
+  -- An entry whose list is gone, evicted say, is dropped here: it must not keep a place among the longest.
+  if taken then
+    batches[#batches + 1] = { group, taken }
+  end
+  local length = redis.call('LLEN', items)
+  if length == 0 then
+    redis.call('ZREM', groups, group)
+    redis.call('ZREM', since, group)
+  else
+    redis.call('ZADD', groups, length, group)
+    redis.call('ZADD', since, now, group)
+  end
+end
+return batches

@@ -1,0 +1,40 @@
+-- priority/peek: show the most urgent members that are ready, taking none
+--
+-- KEYS[1]  ready  zset  {queue}:ready      member -> score
+-- KEYS[2]  rows   hash  {queue}:rows       member -> score attempts asked asked_due owner
+-- KEYS[3]  meta   hash  {queue}:meta       order, sequence
+-- ARGV[1]  order  enum  fifo | score       the order that the caller reads the scores by
+-- ARGV[2]  count  int   1..1000
+-- REPLY    [member, score, attempts, ...]  lowest score first; attempts: hand-overs so far
+-- ERROR    BADARG                          an argument is out of range
+-- ERROR    WRONGORDER                      the queue is kept in the other order
+-- REPLAY   yes                             it only reads
+
+local ready, rows, meta = KEYS[1], KEYS[2], KEYS[3]
+local order, count = ARGV[1], ARGV[2]
+
+if #KEYS ~= 3 or #ARGV ~= 2 then
+  return redis.error_reply('BADARG peek takes 3 keys and 2 arguments')
+end
+if order ~= 'fifo' and order ~= 'score' then
+  return redis.error_reply('BADARG order is ' .. string.sub(order, 1, 32) .. ', give fifo or score')
+end
+if not string.find(count, '^%d+$') or tonumber(count) < 1 or tonumber(count) > 1000 then
+  return redis.error_reply('BADARG count is ' .. string.sub(count, 1, 32) .. ', give a whole number from 1 to 1000')
+end
+-- idiom: order
+local kept = redis.call('HGET', meta, 'order') or redis.call('EXISTS', ready) == 1 and 'score'
+if kept and kept ~= order then
+  return redis.error_reply('WRONGORDER this queue is kept in ' .. kept .. ' order, not in ' .. order)
+end
+-- end
+
+local seen = redis.call('ZRANGE', ready, 0, count - 1, 'WITHSCORES')
+local reply = {}
+for i = 1, #seen, 2 do
+  local row = redis.call('HGET', rows, seen[i])
+  reply[#reply + 1] = seen[i]
+  reply[#reply + 1] = string.format('%.17g', tonumber(seen[i + 1]))
+  reply[#reply + 1] = row and tonumber(string.match(row, '^%S+ (%d+)')) or 0
+end
+return reply

@@ -1,0 +1,22 @@
+-- priority/purge: throw away every member, its order and its sequence
+--
+-- KEYS[1]  ready  zset  {queue}:ready  member -> score
+-- KEYS[2]  later  zset  {queue}:later  member -> ms when it is ready again, +inf when dead
+-- KEYS[3]  rows   hash  {queue}:rows   member -> score attempts asked asked_due owner
+-- KEYS[4]  meta   hash  {queue}:meta   order, sequence
+-- REPLY    [more, members]             more: 0, one call is enough; members: how many were thrown away
+-- ERROR    BADARG                      a key is missing
+-- REPLAY   yes                         what is gone is gone; a second run counts only what it finds itself
+
+local ready, later, rows, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+
+if #KEYS ~= 4 or #ARGV ~= 0 then
+  return redis.error_reply('BADARG purge takes 4 keys and no arguments')
+end
+
+redis.call('HLEN', rows)
+redis.call('HLEN', meta)
+local count = redis.call('ZCARD', ready) + redis.call('ZCARD', later)
+-- UNLINK frees in the background: the server is not held, however many there are.
+redis.call('UNLINK', ready, later, rows, meta)
+return { 0, count }

@@ -1,0 +1,154 @@
+-- priority/push: add unique members, each keeping the most urgent place that was asked for
+--
+-- KEYS[1]   ready     zset    {queue}:ready      member -> score
+-- KEYS[2]   later     zset    {queue}:later      member -> ms when it is ready again, +inf when dead
+-- KEYS[3]   rows      hash    {queue}:rows       member -> score attempts asked asked_due owner
+-- KEYS[4]   meta      hash    {queue}:meta       order, sequence
+-- KEYS[5]   once      string  {queue}:once:<id>  the answer this push gave
+-- ARGV[1]   order     enum    fifo | score       the first push decides it for the queue
+-- ARGV[2]   delay     int     0..315360000000    ms until the members are ready
+-- ARGV[3]   window    int     0..604800000       ms that the answer is remembered, 0: not at all
+-- ARGV[4]   now       ms                         empty: the server's clock
+-- ARGV[5+]  priority  pairs   priority member    at most 1000; fifo: -1024..1023, score: a finite number
+-- REPLY     outcomes                             one letter a member: A added, R raised, K kept
+-- ERROR     BADARG                               an argument is out of range
+-- ERROR     WRONGORDER                           the queue is kept in the other order
+-- REPLAY    once                                 the same id within the window: nothing more, the same answer
+
+local ready, later, rows, meta, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local order, delay, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+if #KEYS ~= 5 or #ARGV < 4 or #ARGV > 2004 or #ARGV % 2 ~= 0 then
+  return redis.error_reply('BADARG push takes 5 keys, 4 arguments and at most 1000 pairs of priority and member')
+end
+if order ~= 'fifo' and order ~= 'score' then
+  return redis.error_reply('BADARG order is ' .. string.sub(order, 1, 32) .. ', give fifo or score')
+end
+if not string.find(delay, '^%d+$') or tonumber(delay) > 315360000000 then
+  return redis.error_reply('BADARG delay is ' .. string.sub(delay, 1, 32) .. ', give whole ms from 0 to 315360000000')
+end
+if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
+  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
+end
+if #ARGV == 4 then
+  return ''
+end
+for i = 5, #ARGV, 2 do
+  local priority = not string.find(ARGV[i], '[xXnN ]') and tonumber(ARGV[i])
+  if not priority or priority - priority ~= 0 then
+    return redis.error_reply('BADARG priority is ' .. string.sub(ARGV[i], 1, 32) .. ', give a finite number')
+  end
+  if order == 'fifo' and (priority % 1 ~= 0 or priority < -1024 or priority > 1023) then
+    return redis.error_reply('BADARG priority is ' .. string.sub(ARGV[i], 1, 32) .. ', fifo takes whole -1024..1023')
+  end
+end
+-- idiom: clock
+if now == '' then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+elseif string.find(now, '^%d+$') and #now < 16 then
+  now = tonumber(now)
+else
+  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+end
+-- end
+-- idiom: order
+local kept = redis.call('HGET', meta, 'order') or redis.call('EXISTS', ready) == 1 and 'score'
+if kept and kept ~= order then
+  return redis.error_reply('WRONGORDER this queue is kept in ' .. kept .. ' order, not in ' .. order)
+end
+-- end
+
+-- A client that loses the reply sends the push again. It has been done: only its answer is due.
+-- idiom: once
+local answer = redis.call('GET', once)
+if answer then
+  return tonumber(answer) or answer
+end
+-- end
+
+-- Read every key before the first write: one of another type stops the script here, with nothing written.
+redis.call('HLEN', rows)
+local sequence = tonumber(redis.call('HGET', meta, 'sequence') or 0)
+local parked = redis.call('ZCARD', later)
+if redis.call('ZCARD', ready) + parked == 0 then
+  sequence = 0 -- nobody is left to be overtaken, so the 2^42 places start anew
+end
+delay = tonumber(delay)
+local at = now + delay
+
+local function row(score, attempts, asked, asked_due, owner)
+  return string.format('%.17g %d %s %s ', score, attempts, asked, asked_due) .. owner
+end
+
+-- Each state's first write needs memory, so a full server refuses the whole push.
+local function push_parked(member, score, due)
+  local old, attempts, asked, asked_due, owner =
+    string.match(redis.call('HGET', rows, member) or '0 0 - - ', '^(%S+) (%d+) (%S+) (%S+) (.*)$')
+  old = tonumber(old)
+
+  -- Leased: the push is noted, and done when the lease ends. In two hands at once, or forgotten, is the recipe's race.
+  if owner ~= '' then
+    local noted, noted_due = tonumber(asked), tonumber(asked_due)
+    if noted and noted <= score and noted_due <= at then
+      return 'K'
+    end
+    asked = string.format('%.17g', math.min(score, noted or score))
+    asked_due = string.format('%.0f', math.min(at, noted_due or at))
+    redis.call('HSET', rows, member, row(old, attempts, asked, asked_due, owner))
+    return noted and 'R' or 'A'
+  end
+
+  local outcome = (score < old or at < due) and 'R' or 'K'
+  if due == math.huge then -- dead: starts afresh
+    outcome, old, attempts, due = 'A', score, 0, at
+  end
+  score, due = math.min(score, old), math.min(at, due)
+  if delay == 0 then
+    redis.call('ZADD', ready, score, member)
+    redis.call('ZREM', later, member)
+    redis.call('HSET', rows, member, row(score, attempts, '-', '-', ''))
+  elseif outcome ~= 'K' then
+    redis.call('ZADD', later, due, member)
+    redis.call('HSET', rows, member, row(score, attempts, '-', '-', ''))
+  end
+  return outcome
+end
+
+local function push(member, score)
+  local due = parked > 0 and redis.call('ZSCORE', later, member)
+  if due then
+    return push_parked(member, score, tonumber(due))
+  end
+  local waits = redis.call('ZSCORE', ready, member)
+  if waits and tonumber(waits) <= score then
+    return 'K'
+  elseif not waits and delay > 0 then
+    redis.call('ZADD', later, at, member)
+    redis.call('HSET', rows, member, row(score, 0, '-', '-', ''))
+    parked = parked + 1
+  else
+    redis.call('ZADD', ready, score, member)
+  end
+  return waits and 'R' or 'A'
+end
+
+local outcomes = {}
+for i = 5, #ARGV, 2 do
+  local score = tonumber(ARGV[i])
+  if order == 'fifo' then
+    sequence = sequence + 1
+    score = score * 4398046511104 + sequence -- priority * 2^42 + place
+  end
+  outcomes[#outcomes + 1] = push(ARGV[i + 1], score)
+end
+redis.call('HSET', meta, 'order', order, 'sequence', sequence)
+
+-- Last, because scripts do not roll back: an id written first, and a failure after it, would lose the members.
+answer = table.concat(outcomes)
+-- idiom: remember
+if tonumber(window) > 0 then
+  redis.call('SET', once, answer, 'PX', window)
+end
+return answer
+-- end

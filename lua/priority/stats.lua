@@ -1,0 +1,45 @@
+-- priority/stats: count the members of each state, a bounded number a call
+--
+-- KEYS[1]  ready  zset  {queue}:ready   member -> score
+-- KEYS[2]  later  zset  {queue}:later   member -> ms when it is ready again, +inf when dead
+-- KEYS[3]  rows   hash  {queue}:rows    member -> score attempts asked asked_due owner
+-- ARGV[1]  start  int   0..             rank of the first member of later to look at: 0, then the last reply's next
+-- ARGV[2]  limit  int   1..1000         members of later to look at in this call
+-- REPLY    [next, leased, expiry, ready, parked, dead]  next: -1 when done; leased: among those looked at;
+--                                       expiry: ms of the first lease among them, -1 if none;
+--                                       parked: delayed and leased together
+-- ERROR    BADARG                       an argument is out of range
+-- REPLAY   yes                          it only reads
+
+local ready, later, rows = KEYS[1], KEYS[2], KEYS[3]
+local start, limit = ARGV[1], ARGV[2]
+
+if #KEYS ~= 3 or #ARGV ~= 2 then
+  return redis.error_reply('BADARG stats takes 3 keys and 2 arguments')
+end
+if not string.find(start, '^%d+$') or #start > 15 then
+  return redis.error_reply('BADARG start is ' .. string.sub(start, 1, 32) .. ', give 0 or the next of the last reply')
+end
+if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 1000 then
+  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 1000')
+end
+
+local dead = redis.call('ZCOUNT', later, '+inf', '+inf')
+local parked = redis.call('ZCARD', later) - dead
+local page = redis.call('ZRANGE', later, start, math.min(start + limit, parked) - 1, 'WITHSCORES')
+local leased, expiry = 0, -1
+for i = 1, start + 0 < parked and #page or 0, 2 do
+  local row = redis.call('HGET', rows, page[i])
+  if row and string.match(row, '^%S+ %S+ %S+ %S+ (.*)$') ~= '' then
+    leased = leased + 1
+    if expiry == -1 then
+      expiry = tonumber(page[i + 1])
+    end
+  end
+end
+
+local following = start + limit
+if following >= parked then
+  following = -1
+end
+return { following, leased, expiry, redis.call('ZCARD', ready), parked, dead }

@@ -1,0 +1,37 @@
+"""Race-free queues on Redis: a grouped batch buffer and a unique priority queue, one Lua script per operation.
+
+The names here are the blocking ones; `redisq.asyncio` has the same, awaited.
+"""
+
+from .codecs import BYTES, JSON, TEXT, Codec
+from .errors import CodecError, InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongOrder
+from .ops import Audit, BufferStats, Finding, Grant, Item, Op, PriorityStats, Pushed, Rate, State
+from .sync import Buffer, PriorityQueue, RateLimiter
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BYTES",
+    "JSON",
+    "TEXT",
+    "Audit",
+    "Buffer",
+    "BufferStats",
+    "Codec",
+    "CodecError",
+    "Finding",
+    "Grant",
+    "InvalidArgument",
+    "Item",
+    "LeaseLost",
+    "Op",
+    "PriorityQueue",
+    "PriorityStats",
+    "Pushed",
+    "Rate",
+    "RateLimiter",
+    "RedisqError",
+    "ScriptError",
+    "State",
+    "WrongOrder",
+]

@@ -1,0 +1,55 @@
+"""What an audit found, and the conversation in which it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .op import Op, Talk, as_text
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Name one disagreement between keys: its kind, the group, member or key, what is there, what should be."""
+
+    kind: str
+    name: str
+    found: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Hold what an audit found; `checked` counts the keys and entries that it looked at."""
+
+    findings: list[Finding] = field(default_factory=list)
+    checked: int = 0
+    repaired: bool = False
+    """Whether what can be mended was: everything but findings of kind `type`, `unknown` and `order`."""
+
+    @property
+    def ok(self) -> bool:
+        """Say whether nothing was found."""
+        return not self.findings
+
+
+AuditPage = tuple[str, int, list[Finding]]
+
+
+def page(reply: Any) -> AuditPage:
+    """Read the reply of one audit call."""
+    cursor, checked, findings = reply
+    rows = [[str(x) if isinstance(x, int) else as_text(x) for x in finding] for finding in findings]
+    return as_text(cursor), checked, [Finding(*row) for row in rows]
+
+
+def conduct(step: Callable[[str], Op[AuditPage]], cursor: str, repair: bool) -> Talk[Audit]:
+    """Ask page after page; a key that a rehash shows twice is named once."""
+    found: dict[Finding, None] = {}
+    total = 0
+    while cursor:
+        cursor, checked, findings = yield step(cursor)
+        total += checked
+        found.update(dict.fromkeys(findings))
+    return Audit(list(found), total, repair)

@@ -1,0 +1,78 @@
+"""Checks of what callers pass: each names the value and the remedy, before anything is sent."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+import uuid
+from typing import Any
+
+from ..codecs import Codec
+from ..errors import CodecError, InvalidArgument
+
+MAX_SECONDS = 315_360_000  # ten years: far above any use, far below where ms lose digits
+
+
+def whole(name: str, value: Any, low: int, high: int, remedy: str = "") -> int:
+    """Return `value` if it is an int from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidArgument(f"{name} is {reprlib.repr(value)}: give a whole number from {low} to {high}{remedy}")
+    return value
+
+
+def milliseconds(name: str, value: Any, low: float = 0.0, high: float = MAX_SECONDS) -> int:
+    """Return a number of seconds from `low` to `high` as whole milliseconds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise InvalidArgument(f"{name} is {reprlib.repr(value)}: give seconds from {low:g} to {high:g}")
+    return round(value * 1000)
+
+
+def text(name: str, value: Any) -> bytes:
+    """Return a name's bytes if it is a non-empty str; surrogates from a name that was not UTF-8 go back unchanged."""
+    if not isinstance(value, str) or not value:
+        raise InvalidArgument(f"{name} is {reprlib.repr(value)}: give a str that is not empty")
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{name} is {reprlib.repr(value)}: it has lone surrogates, which have no bytes") from None
+
+
+def key_prefix(prefix: Any, name: Any) -> bytes:
+    """Return what all keys of a queue begin with: `prefix:{name}:`, the name being the cluster's hash tag."""
+    for what, value in (("prefix", prefix), ("queue name", name)):
+        if set(text(what, value)) & set(b"{}"):
+            raise InvalidArgument(f"{what} is {value!r}: leave out {{ and }}, they mark a cluster's hash tag")
+    return text("prefix", prefix) + b":{" + text("queue name", name) + b"}:"
+
+
+def once_id(token: Any) -> bytes:
+    """Return the id by which a repeated call is known: the caller's token, or a new one, outside any retry loop."""
+    return uuid.uuid4().hex.encode() if token is None else text("token", token)
+
+
+def number(name: str, value: Any) -> float:
+    """Return a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InvalidArgument(f"{name} is {reprlib.repr(value)}: give a finite number")
+    return float(value)
+
+
+def encode(codec: Codec[Any], item: Any, where: str = "item") -> bytes:
+    """Return the item's bytes, or raise `CodecError`."""
+    try:
+        data = codec.encode(item)
+    except Exception as error:
+        raise CodecError(f"{codec!r} cannot encode the {where} {reprlib.repr(item)}: {error}") from error
+    if not isinstance(data, bytes):
+        raise CodecError(f"{codec!r} encoded the {where} {reprlib.repr(item)} to {type(data).__name__}, not to bytes")
+    return data
+
+
+def decode(codec: Codec[Any], data: bytes, raw: Any) -> Any:
+    """Return the item of these bytes, or raise `CodecError` with all that was taken."""
+    try:
+        return codec.decode(data)
+    except Exception as error:
+        raise CodecError(
+            f"{codec!r} cannot decode {reprlib.repr(data)}: {error}; `raw` has what was taken", raw
+        ) from error

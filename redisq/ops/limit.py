@@ -1,0 +1,74 @@
+"""The rate limiter's operations. Keys and scripts: `lua/limit/`, `lua/README.md`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, NamedTuple
+
+from ..errors import InvalidArgument
+from ..scripts import load
+from . import check
+from .op import Arg, Op, Pause, Talk
+
+MAX_COST = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Allow at most `limit` in any span of `per` seconds, exactly: the span slides, it is no fixed window."""
+
+    limit: int
+    per: float
+
+    def __post_init__(self) -> None:
+        check.whole("limit", self.limit, 1, MAX_COST)
+        check.milliseconds("per", self.per, 0.001)
+
+
+class Grant(NamedTuple):
+    """Say how much was granted, and in how many seconds more can be had (0 when nothing is missing)."""
+
+    granted: int
+    retry_after: float
+
+
+class LimitOps:
+    """Build the calls of one rate limiter, without sending them."""
+
+    def __init__(
+        self, name: str, rates: tuple[Rate, ...], *, dedup_window: float = 60.0, prefix: str = "redisq"
+    ) -> None:
+        if not rates or not all(isinstance(rate, Rate) for rate in rates):
+            raise InvalidArgument(f"rates is {rates!r}: give one Rate(limit, per) or more")
+        self.queue = check.key_prefix(prefix, name)
+        self._window = check.milliseconds("dedup_window", dedup_window, 0, 604_800)
+        self._rates: tuple[int, ...] = tuple(
+            x for rate in rates for x in (rate.limit, check.milliseconds("per", rate.per, 0.001))
+        )
+
+    def acquire(self, cost: int = 1, token: str | None = None) -> Op[Grant]:
+        """Take what every rate allows now, `cost` at most."""
+        keys = (self.queue + b"grants", self.queue + b"once:" + check.once_id(token))
+        args: tuple[Arg, ...] = (check.whole("cost", cost, 1, MAX_COST), self._window, b"", *self._rates)
+        return Op(load("limit/acquire"), keys, args, _decode_grant)
+
+    def wait(self, cost: int = 1, timeout: float | None = None) -> Talk[Grant]:
+        """Take `cost` in as many calls as the rates need."""
+        check.whole("cost", cost, 1, MAX_COST)
+        if timeout is not None:
+            check.milliseconds("timeout", timeout)
+        deadline = None if timeout is None else monotonic() + timeout
+        granted = 0
+        while True:
+            grant: Grant = yield self.acquire(cost - granted)
+            granted += grant.granted
+            late = deadline is not None and monotonic() + grant.retry_after > deadline
+            if granted == cost or late:
+                return Grant(granted, grant.retry_after)
+            yield Pause(grant.retry_after)
+
+
+def _decode_grant(reply: list[Any]) -> Grant:
+    granted, retry = reply
+    return Grant(granted, retry / 1000)

@@ -1,0 +1,87 @@
+"""One script call as a value, and the error that a refusal by the script becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from ..errors import InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongOrder
+from ..scripts import Script
+
+R = TypeVar("R")
+Arg = bytes | str | int
+
+_CLASSES: dict[str, type[RedisqError]] = {
+    "BADARG": InvalidArgument,
+    "LEASELOST": LeaseLost,
+    "WRONGORDER": WrongOrder,
+}
+
+
+class Pipeline(Protocol):
+    """Stand for any pipeline of redis-py, blocking, asyncio or cluster."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Queue a command."""
+        ...
+
+
+@dataclass(slots=True)
+class Op(Generic[R]):
+    """Hold one script call: the script, its keys and arguments, and how the reply is read.
+
+    Made by the `ops` of a queue, for example `buffer.ops.push("a", group="g")`. Run by the queue itself, or by
+    `queue` in a pipeline of your own. Safe to send again wherever the script's header says so: the once-id is part of
+    the value.
+    """
+
+    script: Script
+    keys: tuple[bytes, ...]
+    args: tuple[Arg, ...]
+    decode: Callable[[Any], R]
+    """Read the raw reply, as `pipeline.execute()` returns it, into what the queue's own call would return."""
+
+    def queue(self, pipeline: Pipeline) -> None:
+        """Queue this call in a pipeline or MULTI.
+
+        It goes as EVAL, text and all: in a MULTI an EVALSHA that the server does not know cannot be tried again. Pass
+        the call's place in the list that `execute()` returns to `decode`. For payloads that are not UTF-8 the
+        pipeline's client needs `decode_responses=False`, because redis-py decodes the replies of a MULTI before
+        anyone can stop it.
+        """
+        pipeline.execute_command("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+
+    def refusal(self, message: str) -> RedisqError | None:
+        """Give the error of redisq that a server's message stands for, or None if it is not redisq's to explain."""
+        code, _, text = message.partition(" ")
+        if code in _CLASSES:
+            return _CLASSES[code](f"{self.script.name}: {text}")
+        if "WRONGTYPE" in message:
+            keys = ", ".join(key.decode("utf-8", "backslashreplace") for key in self.keys)
+            return ScriptError(
+                f"{self.script.name}: a key of the queue holds another type; nothing was written. Its keys are "
+                f"{keys}: audit() names the one, and what is in it is yours to move or delete"
+            )
+        return None
+
+
+@dataclass(slots=True)
+class Pause:
+    """Ask the runner to wait, in seconds."""
+
+    seconds: float
+
+
+Talk = Generator[Op[Any] | Pause, Any, R]
+"""An operation in several calls: yields what to do, is sent the decoded reply, returns the result."""
+
+
+def as_bytes(value: bytes | str) -> bytes:
+    """Give a reply's bytes back where a client has decoded them."""
+    return value.encode() if isinstance(value, str) else value
+
+
+def as_text(value: bytes | str) -> str:
+    """Read a name: UTF-8, other bytes kept as surrogates so that they go back unchanged."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

@@ -6,7 +6,7 @@ Whose fault it is decides the class: the caller's (`InvalidArgument`, `CodecErro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 
 class RedisqError(Exception):
@@ -28,13 +28,13 @@ class LeaseLost(RedisqError):
 class CodecError(RedisqError):
     """Say that an item cannot be encoded, or that stored bytes cannot be decoded.
 
-    `raw` holds the bytes that were already taken from the queue when decoding failed, all of the call's, oldest
-    first, so that none is lost; it is empty when nothing was taken.
+    `raw` holds what was already taken from the queue when decoding failed: the call's whole result, in its own shape,
+    with bytes for items, so that nothing is lost. It is None when nothing was taken.
     """
 
-    def __init__(self, message: str, raw: Sequence[bytes] = ()) -> None:
+    def __init__(self, message: str, raw: Any = None) -> None:
         super().__init__(message)
-        self.raw = list(raw)
+        self.raw = raw
 
 
 class ScriptError(RedisqError):

@@ -24,6 +24,7 @@ if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 1
   return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 1000')
 end
 
+redis.call('HLEN', rows)
 local dead = redis.call('ZCOUNT', later, '+inf', '+inf')
 local parked = redis.call('ZCARD', later) - dead
 local page = redis.call('ZRANGE', later, start, math.min(start + limit, parked) - 1, 'WITHSCORES')

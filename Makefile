@@ -1,0 +1,45 @@
+# `make demo` and `make test` set up everything they need in .venv; the rest is for who works on redisq itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OLDEST := .venv-oldest
+
+.PHONY: demo test test-oldest check format bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/redisq demo
+
+test: $(VENV)/ready
+	$(BIN)/pytest -q -n auto --dist worksteal
+
+# The oldest redis-py that redisq takes.
+test-oldest: $(OLDEST)/ready
+	$(OLDEST)/bin/pytest -q -n auto tests/test_clients.py tests/test_bad_input.py tests/test_raw.py
+
+check: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@if command -v luacheck >/dev/null; then luacheck -q lua; \
+	elif [ -n "$$CI" ]; then echo "luacheck is missing: CI installs lua-check" >&2; exit 1; \
+	else echo "luacheck is not installed, so the Lua was not checked: apt-get install lua-check, or luarocks install luacheck" >&2; fi
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/ready
+	$(BIN)/python -m benchmarks.contention
+
+clean:
+	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+$(OLDEST)/ready: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check -e '.[test]' 'redis==5.0.1'
+	touch $@

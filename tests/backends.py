@@ -1,0 +1,89 @@
+"""Where generated steps run: the same call on fakeredis and on every real server, with the time injected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import fakeredis
+import redis
+import redis.asyncio
+
+from redisq.asyncio.runner import Runner as AsyncRunner
+from redisq.ops import Op, Talk
+from redisq.sync.runner import Runner
+
+from .conftest import BINARIES, real_server
+
+R = TypeVar("R")
+
+
+def at(op: Op[R], now: int) -> Op[R]:
+    """Return the call with `now` in its header's slot of that name, where it has one."""
+    slots = [slot.name for slot in op.script.args]
+    if "now" not in slots:
+        return op
+    args = list(op.args)
+    args[slots.index("now")] = now
+    return replace(op, args=tuple(args))
+
+
+class Backend:
+    """Run operations on one server, blocking or through asyncio."""
+
+    def __init__(self, label: str, flavour: str) -> None:
+        self.label = label
+        if label == "fakeredis":
+            fake = fakeredis.FakeServer()
+            self.client: redis.Redis = fakeredis.FakeRedis(server=fake)
+            self._aclient: redis.asyncio.Redis = fakeredis.FakeAsyncRedis(server=fake)
+        else:
+            self.client = real_server(label).client()
+            self._aclient = redis.asyncio.Redis(unix_socket_path=real_server(label).socket)
+        self.client.flushall()
+        self._loop = asyncio.new_event_loop() if flavour == "asyncio" else None
+
+    def run(self, op: Op[R], now: int) -> R:
+        """Run one call."""
+        if self._loop:
+            return self._loop.run_until_complete(AsyncRunner(self._aclient).run(at(op, now)))
+        return Runner(self.client).run(at(op, now))
+
+    def talk(self, talk: Talk[R], now: int) -> R:
+        """Run a conversation, each of its calls at the same time."""
+        reply: Any = None
+        while True:
+            try:
+                step = talk.send(reply)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            assert isinstance(step, Op)
+            reply = self.run(step, now)
+
+    def close(self) -> None:
+        """Close the clients."""
+        if self._loop:
+            self._loop.run_until_complete(self._aclient.aclose())
+            self._loop.close()
+        self.client.close()
+
+
+class Backends:
+    """Run the same step on every server and hold each answer to the model's."""
+
+    def __init__(self, flavour: str) -> None:
+        self.all = [Backend(label, flavour) for label in ("fakeredis", *BINARIES)]
+
+    def run(self, make: Callable[[], Op[Any] | Talk[Any]], now: int, expected: object) -> None:
+        """Run what `make` makes on each server; every one must give `expected`."""
+        for backend in self.all:
+            again = make()  # a conversation is used up by the first server; each has its own
+            answer = backend.run(again, now) if isinstance(again, Op) else backend.talk(again, now)
+            assert answer == expected, f"{backend.label}: {answer!r}, by the model {expected!r}"
+
+    def close(self) -> None:
+        """Close them all."""
+        for backend in self.all:
+            backend.close()

@@ -1,0 +1,248 @@
+"""Bad input raises an error of redisq that names the value, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+import redisq.asyncio
+from redisq import (
+    BYTES,
+    JSON,
+    TEXT,
+    Buffer,
+    CodecError,
+    InvalidArgument,
+    Item,
+    PriorityQueue,
+    Pushed,
+    Rate,
+    RateLimiter,
+    ScriptError,
+    State,
+    WrongOrder,
+)
+
+from . import keyspace
+from .conftest import MakeClient
+
+Call = Callable[[redis.Redis, Any], object]
+
+NAN, INF = float("nan"), float("inf")
+NOT_WHOLE = [0, -1, 1.0, 1.5, "1", None, True, NAN, 10**10]
+NOT_FINITE = [NAN, INF, -INF, "1", None, True]
+NOT_SECONDS = [-1, NAN, INF, "1", None, True]
+NOT_NAMES = ["", "a{b", "a}b", "\ud800", None, 5, b"q"]
+NOT_GROUPS = ["", "\ud800", None, 5, b"g"]
+
+BAD: list[tuple[str, list[Any], Call]] = [
+    ("pop size", NOT_WHOLE, lambda c, bad: Buffer(c, "q").pop(size=bad)),
+    ("longest count", NOT_WHOLE, lambda c, bad: Buffer(c, "q").longest_groups(bad)),
+    ("pop_longest groups", NOT_WHOLE, lambda c, bad: Buffer(c, "q").pop_longest(bad, 1)),
+    ("pop_longest size", NOT_WHOLE, lambda c, bad: Buffer(c, "q").pop_longest(1, bad)),
+    ("pop_many count", NOT_WHOLE, lambda c, bad: PriorityQueue(c, "q").pop_many(bad)),
+    ("peek count", NOT_WHOLE, lambda c, bad: PriorityQueue(c, "q").peek(bad)),
+    ("acquire cost", NOT_WHOLE, lambda c, bad: RateLimiter(c, "q", Rate(1, 1)).acquire(bad)),
+    ("wait cost", NOT_WHOLE, lambda c, bad: RateLimiter(c, "q", Rate(1, 1)).wait(bad)),
+    ("rate limit", NOT_WHOLE, lambda c, bad: RateLimiter(c, "q", Rate(bad, 1))),
+    ("rate per", [0, *NOT_SECONDS], lambda c, bad: RateLimiter(c, "q", Rate(1, bad))),
+    ("fifo priority", [*NOT_FINITE, 1.5, 1024, -1025, 1e300], lambda c, bad: PriorityQueue(c, "q").push("m", bad)),
+    ("fifo priorities", [1.5, 1024, NAN], lambda c, bad: PriorityQueue(c, "q").push_many({"a": 1, "m": bad})),
+    ("score priority", NOT_FINITE, lambda c, bad: PriorityQueue(c, "q", order="score").push("m", bad)),
+    ("delay", NOT_SECONDS, lambda c, bad: PriorityQueue(c, "q").push("m", delay=bad)),
+    ("delay of many", NOT_SECONDS, lambda c, bad: PriorityQueue(c, "q").push_many({"m": 1}, delay=bad)),
+    ("dedup_window", NOT_SECONDS, lambda c, bad: Buffer(c, "q", dedup_window=bad)),
+    ("buffer name", NOT_NAMES, lambda c, bad: Buffer(c, bad)),
+    ("queue name", NOT_NAMES, lambda c, bad: PriorityQueue(c, bad)),
+    ("limiter name", NOT_NAMES, lambda c, bad: RateLimiter(c, bad, Rate(1, 1))),
+    ("prefix", NOT_NAMES, lambda c, bad: Buffer(c, "q", prefix=bad)),
+    ("push group", NOT_GROUPS, lambda c, bad: Buffer(c, "q").push(1, group=bad)),
+    ("push_many group", NOT_GROUPS, lambda c, bad: Buffer(c, "q").push_many([1], group=bad)),
+    ("pop group", NOT_GROUPS, lambda c, bad: Buffer(c, "q").pop(bad)),
+    ("token", ["", "\ud800", 5], lambda c, bad: Buffer(c, "q").push(1, token=bad)),
+    ("order", ["lifo", None], lambda c, bad: PriorityQueue(c, "q", order=bad)),
+    ("rate", [None, 5, "1/s"], lambda c, bad: RateLimiter(c, "q", bad)),
+    ("pair", ["ab", 5, ("a",)], lambda c, bad: PriorityQueue(c, "q").push_many([("a", 1), bad])),
+]
+WHOLE_CALLS: list[tuple[str, str, Call]] = [
+    ("too many items", "10001", lambda c, _: Buffer(c, "q").push(*range(10_001))),
+    ("too many members", "1001", lambda c, _: PriorityQueue(c, "q").remove(*map(str, range(1001)))),
+    ("groups times size", "10100", lambda c, _: Buffer(c, "q").pop_longest(100, 101)),
+    ("one str for items", "one str", lambda c, _: Buffer(c, "q").push_many("abc")),
+    ("no rate", "()", lambda c, _: RateLimiter(c, "q")),
+    ("a pipeline", "ops.push", lambda c, _: Buffer(c.pipeline(), "q")),
+    ("an asyncio client", "redisq.asyncio", lambda _, __: Buffer(redis.asyncio.Redis(), "q")),  # type: ignore[arg-type]
+    ("a blocking client", "from redisq", lambda c, _: redisq.asyncio.Buffer(c, "q")),  # type: ignore[arg-type]
+]
+CASES = [pytest.param(call, bad, repr(bad), id=f"{what}-{bad!r}") for what, values, call in BAD for bad in values]
+CASES += [pytest.param(call, None, named, id=what) for what, named, call in WHOLE_CALLS]
+
+
+@pytest.mark.parametrize(("call", "bad", "named"), CASES)
+def test_invalid_argument_names_the_value_and_writes_nothing(
+    client: redis.Redis, call: Call, bad: Any, named: str
+) -> None:
+    """Each bad argument: InvalidArgument, which is a ValueError, with the value in its message."""
+    with pytest.raises(InvalidArgument) as caught:
+        call(client, bad)
+    assert isinstance(caught.value, ValueError)
+    assert named in str(caught.value)
+    assert client.dbsize() == 0
+
+
+@pytest.mark.parametrize(
+    ("codec", "item"),
+    [
+        (JSON, object()),
+        (JSON, float("nan")),
+        (JSON, {1, 2}),
+        (JSON, "\ud800"),
+        (TEXT, 5),
+        (TEXT, b"bytes"),
+        (TEXT, "\ud800"),
+        (BYTES, "text"),
+        (BYTES, 5),
+    ],
+)
+def test_an_item_that_cannot_be_encoded_writes_nothing(client: redis.Redis, codec: Any, item: Any) -> None:
+    """A bad item among good ones: CodecError, and none of them is in."""
+    good: Any = {"JSON": 1, "TEXT": "t", "BYTES": b"b"}[repr(codec)]
+    with pytest.raises(CodecError) as caught:
+        Buffer(client, "q", codec=codec).push(good, item)
+    assert caught.value.raw is None
+    with pytest.raises(CodecError):
+        Buffer(client, "q", codec=codec).push_many([good, item])
+    with pytest.raises(CodecError):
+        PriorityQueue(client, "q", codec=codec).push(item)
+    with pytest.raises(CodecError):
+        PriorityQueue(client, "q", codec=codec).push_many([(good, 1), (item, 1)])
+    assert client.dbsize() == 0
+
+
+def test_a_codec_that_does_not_give_bytes_is_named(client: redis.Redis) -> None:
+    """A codec of one's own that returns text is refused before Redis sees it."""
+
+    class Wrong:
+        def encode(self, item: str, /) -> bytes:
+            return item  # type: ignore[return-value]
+
+        def decode(self, data: bytes, /) -> str:
+            return data.decode()
+
+    with pytest.raises(CodecError, match="not to bytes"):
+        Buffer(client, "q", codec=Wrong()).push("a")
+    assert client.dbsize() == 0
+
+
+def test_bytes_that_cannot_be_decoded_are_in_the_error(client: redis.Redis) -> None:
+    """One bad byte: what was taken with it is in the error, in the shape of the reply, so that nothing is gone."""
+    Buffer(client, "q", codec=BYTES).push(b"1", b"\xff", b"3", group="g")
+    with pytest.raises(CodecError) as caught:
+        Buffer(client, "q").pop("g")
+    assert caught.value.raw == [b"1", b"\xff", b"3"]
+
+    Buffer(client, "q", codec=BYTES).push(*caught.value.raw, group="g")
+    with pytest.raises(CodecError) as caught:
+        Buffer(client, "q").pop_longest()
+    assert caught.value.raw == {"g": [b"1", b"\xff", b"3"]}
+
+    PriorityQueue(client, "p", codec=BYTES).push(b"\xff", 3)
+    with pytest.raises(CodecError) as caught:
+        PriorityQueue(client, "p").peek()
+    assert PriorityQueue(client, "p", codec=BYTES).state(b"\xff") is State.READY
+    with pytest.raises(CodecError) as caught:
+        PriorityQueue(client, "p").pop()
+    assert caught.value.raw == [Item(b"\xff", 3, 1)]
+
+
+def test_a_bad_item_late_in_push_many_says_how_many_are_in(client: redis.Redis) -> None:
+    """Pieces before the bad one are pushed, and the error says how many items that is."""
+    items: list[object] = [*range(10_500)]
+    items[10_400] = object()
+    with pytest.raises(CodecError, match=r"item number 10400 \(10000 before it are pushed\)"):
+        Buffer(client, "q").push_many(items)
+    assert Buffer(client, "q").stats().waiting == 10_000
+
+
+def test_the_other_order_is_refused(client: redis.Redis) -> None:
+    """The first push decides; every call that reads or writes scores in the other order is refused."""
+    PriorityQueue(client, "q").push("a", 1)
+    before = keyspace.dump(client)
+    other = PriorityQueue(client, "q", order="score")
+    calls: list[Callable[[], object]] = [lambda: other.push("b", 0.5), other.pop, other.peek, lambda: other.pop_many(3)]
+    for call in calls:
+        with pytest.raises(WrongOrder, match="fifo"):
+            call()
+    assert keyspace.dump(client) == before
+
+
+def test_a_plain_sorted_set_is_taken_as_it_is(client: redis.Redis) -> None:
+    """The article's own sorted set works in score order, and is not mixed with places."""
+    client.zadd("redisq:{q}:ready", {"a": 2.5, "b": 1.5})
+    with pytest.raises(WrongOrder, match="score"):
+        PriorityQueue(client, "q").push("c", 1)
+    queue = PriorityQueue(client, "q", order="score")
+    assert queue.push("a", 0.5) is Pushed.RAISED
+    assert [item.member for item in queue.pop_many(5)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("key", ["groups", "since", "items:default"])
+def test_a_key_of_another_type_is_a_script_error(client: redis.Redis, key: str) -> None:
+    """The error names the remedy; nothing is written, and audit names the key."""
+    client.set(f"redisq:{{q}}:{key}", "mine")
+    with pytest.raises(ScriptError, match="another type"):
+        Buffer(client, "q").push(1)
+    assert client.dbsize() == 1
+    finding = Buffer(client, "q").audit(repair=True).findings[0]
+    assert (finding.kind, finding.name, finding.found) == ("type", key, "string")
+    assert client.get(f"redisq:{{q}}:{key}") == b"mine"
+
+
+@pytest.mark.server
+def test_a_full_server_refuses_a_push_whole(server: Any) -> None:
+    """At maxmemory a push of any size leaves nothing behind, and popping works."""
+    with server.client() as client:
+        buffer: Buffer[bytes] = Buffer(client, "b", codec=BYTES)
+        queue: PriorityQueue[str] = PriorityQueue(client, "p")
+        limiter = RateLimiter(client, "l", Rate(5, 60))
+        buffer.push(b"x" * 100, b"y" * 100, group="g")
+        queue.push_many({"a": 1, "b": 2})
+        queue.push("c", delay=1000)
+        client.config_set("maxmemory", 1)
+        before = keyspace.dump(client)
+        refused: list[Callable[[], object]] = [
+            lambda: buffer.push(*[b"x"] * 5000, group="g"),
+            lambda: buffer.push_front(b"x", group="new"),
+            lambda: queue.push("d", 1),
+            lambda: queue.push("a", 0),
+            lambda: queue.push("c", 0),
+            lambda: queue.push("e", delay=5),
+            lambda: queue.push_many({str(i): i for i in range(900)}),
+            limiter.acquire,
+        ]
+        for call in refused:
+            with pytest.raises(redis.ResponseError, match="maxmemory"):
+                call()
+            assert keyspace.dump(client) == before
+        assert buffer.pop("g", 1) == [b"x" * 100]
+        assert list(buffer.pop_longest(1, 1)) == ["g"]
+        assert [item.member for item in queue.pop_many(5)] == ["a", "b"]
+        assert queue.remove("c") == 1
+        client.config_set("maxmemory", 0)
+
+
+def test_pushing_nothing_writes_nothing(make_client: MakeClient) -> None:
+    """No items, no members: the answer of the moment, and no key."""
+    client = make_client()
+    buffer: Buffer[int] = Buffer(client, "q")
+    assert buffer.push() == buffer.push_many([]) == buffer.push_front() == 0
+    queue = PriorityQueue(client, "q")
+    assert not queue.push_many({})
+    assert queue.remove() == 0
+    assert client.dbsize() == 0
+    buffer.push(1, 2)
+    assert buffer.push() == buffer.push_many(iter(())) == 2

@@ -1,0 +1,156 @@
+"""Every kind of client gives the same: decoding, protocols, asyncio, pipelines, scripts that the server forgot."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+import redisq.asyncio
+from redisq import BYTES, Buffer, Item, Op, PriorityQueue, Pushed, Rate, RateLimiter, State
+from redisq.embedded import Server
+
+from .conftest import MakeClient
+
+NOT_UTF8 = [b"\xff\xfe", b"", b"\0", b"plain", "é".encode("latin-1")]
+SETTINGS = [
+    {},
+    {"decode_responses": True},
+    {"protocol": 3},
+    {"protocol": 3, "decode_responses": True},
+    {"decode_responses": True, "encoding": "latin-1"},
+]
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_every_setting_of_a_client_gives_the_same(make_client: MakeClient, options: dict[str, Any]) -> None:
+    """Payloads come out as they went in, and names as text, whatever the client decodes."""
+    client = make_client(**options)
+    buffer: Buffer[bytes] = Buffer(client, "q é", codec=BYTES)
+    assert buffer.push(*NOT_UTF8, group="g\udcff") == 5
+    assert buffer.longest_groups() == {"g\udcff": 5}
+    assert buffer.pop_longest(1, 2) == {"g\udcff": NOT_UTF8[:2]}
+    assert buffer.pop("g\udcff") == NOT_UTF8[2:]
+    assert buffer.stats().waiting == 0
+    assert buffer.audit().ok
+    queue: PriorityQueue[bytes] = PriorityQueue(client, "q", codec=BYTES)
+    assert queue.push_many([(m, i) for i, m in enumerate(NOT_UTF8)]) == {Pushed.ADDED: 5}
+    assert queue.state(NOT_UTF8[0]) is State.READY
+    assert queue.pop_many(5) == [Item(m, i, 1) for i, m in enumerate(NOT_UTF8)]
+    assert queue.pop() is None
+    assert RateLimiter(client, "q", Rate(1, 60)).acquire(2).granted == 1
+
+
+async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis) -> None:
+    """Every asyncio call, once."""
+    buffer: redisq.asyncio.Buffer[Any] = redisq.asyncio.Buffer(aclient, "q")
+    assert await buffer.push({"b": 1, "a": [1.5, None]}, group="g") == 1
+    assert await buffer.push_many(range(3), group="g") == 4
+    assert await buffer.push_front("first", group="g") == 5
+    assert await buffer.longest_groups() == {"g": 5}
+    assert await buffer.pop("g", 2) == ["first", {"a": [1.5, None], "b": 1}]
+    assert await buffer.pop_longest() == {"g": [0, 1, 2]}
+    await buffer.push(1)
+    assert (await buffer.stats()).waiting == 1
+    assert (await buffer.audit(repair=True)).ok
+    assert await buffer.purge() == 1
+    queue = redisq.asyncio.PriorityQueue(aclient, "p")
+    assert await queue.push("a", 5) is Pushed.ADDED
+    assert await queue.push_many({"b": 4, "a": 3}) == {Pushed.ADDED: 1, Pushed.RAISED: 1}
+    assert await queue.peek(2) == [Item("a", 3, 0), Item("b", 4, 0)]
+    assert await queue.state("a") is State.READY
+    assert await queue.remove("b", "c") == 1
+    assert await queue.pop() == Item("a", 3, 1)
+    assert await queue.pop_many(3) == []
+    assert (await queue.stats()).waiting == 0
+    assert (await queue.audit()).ok
+    assert await queue.purge() == 0
+    limiter = redisq.asyncio.RateLimiter(aclient, "l", Rate(2, 0.05))
+    assert (await limiter.acquire(3)).granted == 2
+    assert (await limiter.wait(2)).granted == 2
+    assert (await limiter.wait(5, timeout=0.01)).granted < 5
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+@pytest.mark.parametrize("options", [{}, {"decode_responses": True}], ids=str)
+def test_an_operation_can_be_queued_in_a_pipeline(
+    make_client: MakeClient, transaction: bool, options: dict[str, Any]
+) -> None:
+    """Queued beside plain commands, in a MULTI too, with scripts that the server does not know."""
+    client = make_client(**options)
+    buffer: Buffer[str] = Buffer(client, "q")
+    queue = PriorityQueue(client, "p")
+    client.script_flush()
+    ops: list[Op[Any]] = [buffer.ops.push(["é", "b"]), queue.ops.push("m", 3), buffer.ops.pop(), queue.ops.pop()]
+    with client.pipeline(transaction=transaction) as pipe:
+        pipe.set("mine", 1)
+        for op in ops:
+            op.queue(pipe)
+        _, *replies = pipe.execute()
+    answers = [op.decode(reply) for op, reply in zip(ops, replies, strict=True)]
+    assert answers == [2, Pushed.ADDED, ["é", "b"], Item("m", 3, 1)]
+
+
+async def test_an_operation_can_be_queued_in_an_asyncio_pipeline(aclient: redis.asyncio.Redis) -> None:
+    """The same through asyncio."""
+    op = redisq.asyncio.Buffer(aclient, "q").ops.push([1, 2])
+    async with aclient.pipeline() as pipe:
+        op.queue(pipe)
+        (reply,) = await pipe.execute()
+    assert op.decode(reply) == 2
+
+
+def test_a_server_that_forgets_its_scripts_is_told_them(make_client: MakeClient) -> None:
+    """SCRIPT FLUSH before every call goes unnoticed."""
+    client = make_client()
+    buffer: Buffer[int] = Buffer(client, "q")
+    for i in range(5):
+        client.script_flush()
+        assert buffer.push(i) == i + 1
+        client.script_flush()
+        assert buffer.longest_groups() == {"default": i + 1}
+
+
+def test_script_flush_at_any_moment(server: Server) -> None:
+    """A flusher at full speed beside 500 pushes and pops: none fails, none is lost."""
+    stop = threading.Event()
+
+    def flush() -> None:
+        with server.client() as other:
+            while not stop.is_set():
+                other.script_flush()
+
+    flusher = threading.Thread(target=flush)
+    flusher.start()
+    try:
+        with server.client() as client:
+            buffer: Buffer[int] = Buffer(client, "q")
+            queue = PriorityQueue(client, "p")
+            for i in range(500):
+                buffer.push(i)
+                queue.push(str(i))
+            assert buffer.pop(size=1000) == list(range(500))
+            assert [item.member for item in queue.pop_many(500)] == [str(i) for i in range(500)]
+    finally:
+        stop.set()
+        flusher.join()
+
+
+def test_the_client_stays_the_users(make_client: MakeClient) -> None:
+    """Queues share a client, and leave it as it was."""
+    client = make_client(decode_responses=True)
+    Buffer(client, "a").push("x")
+    PriorityQueue(client, "b").push("y")
+    assert client.get("none") is None
+    client.set("k", "v")
+    assert client.get("k") == "v"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # redis-py 5.0 leaves its socket open
+def test_errors_of_redis_pass_through() -> None:
+    """A server that is not there is redis-py's own ConnectionError."""
+    with redis.Redis(unix_socket_path="/nonexistent/redis.sock") as client, pytest.raises(redis.ConnectionError):
+        Buffer(client, "q").push(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, TypeVar
 
-import redis
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import ClusterPipeline, RedisCluster
@@ -24,7 +24,7 @@ class Runner:
     """Perform operations on the user's own client, which it never configures and never closes."""
 
     def __init__(self, client: Client) -> None:
-        if isinstance(client, (redis.Redis, BlockingRedisCluster)):
+        if isinstance(client, (BlockingRedis, BlockingRedisCluster)):
             raise InvalidArgument(f"client is the blocking {type(client).__name__}: import from redisq")
         if isinstance(client, (Pipeline, ClusterPipeline)):
             raise InvalidArgument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, TypeVar
 
-import redis
+from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.cluster import RedisCluster as AsyncRedisCluster
 from redis.client import NEVER_DECODE, Pipeline
@@ -16,7 +16,7 @@ from ..errors import InvalidArgument
 from ..ops import Op, Pause, Talk
 
 R = TypeVar("R")
-Client = redis.Redis | RedisCluster
+Client = Redis | RedisCluster
 
 
 class Runner:

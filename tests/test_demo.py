@@ -1,0 +1,225 @@
+"""The demo runs, its account closes, and an account that does not is seen."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from redisq import cli, demo, embedded
+from redisq.demo.account import Account, Line
+from redisq.demo.crew import Crew, Link
+from redisq.demo.endpoint import Endpoint
+from redisq.embedded import Server
+from redisq.errors import RedisqError
+
+COMMAND = [sys.executable, "-m", "redisq", "demo"]
+
+
+def run_here(files: int = 8) -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=120)
+    code = demo.run(files=files, console=console)
+    assert isinstance(console.file, io.StringIO)
+    return code, console.file.getvalue()
+
+
+def test_the_account_closes() -> None:
+    done = subprocess.run([*COMMAND, "--files", "40"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "The account closes." in done.stdout
+    assert "Input: 40 source files" in done.stdout
+    (sums,) = (row.split() for row in done.stdout.splitlines() if "search indexing" in row)
+    assert "40" <= sums[4] == sums[6]
+    assert sums[sums.index("indexed") + 2 :: 2] == ["0"] * 4
+
+
+def test_on_a_server_of_ones_own_nothing_else_is_touched(server: Server) -> None:
+    with contextlib.closing(server.client(decode_responses=True)) as client:
+        client.set("mine", "untouched")
+        done = subprocess.run(
+            [*COMMAND, "--files", "8", "--url", server.url], capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"Server: the server at {server.url}" in done.stdout
+        assert client.get("mine") == "untouched"
+        # What calls were remembered by goes by itself, soon.
+        left = {key: client.ttl(key) for key in client.scan_iter() if key != "mine"}
+        assert {key for key, ttl in left.items() if ttl == -1 or ttl > 15} == set()
+
+
+def test_without_a_server_binary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "binaries", list)
+    code, said = run_here()
+    assert code == 0
+    assert "Server: fakeredis" in said
+    assert "The account closes." in said
+
+
+@pytest.mark.parametrize(
+    ("times", "columns"),
+    [pytest.param(0, ["1", "0", "0"], id="lost"), pytest.param(2, ["0", "1", "0"], id="twice")],
+)
+def test_what_the_endpoint_did_not_receive_once_fails_the_demo(
+    monkeypatch: pytest.MonkeyPatch, times: int, columns: list[str]
+) -> None:
+    real = Endpoint.receive
+
+    def receive(endpoint: Endpoint, body: bytes) -> int:
+        status = real(endpoint, body)
+        endpoint.received[next(iter(endpoint.received))] = times
+        return status
+
+    monkeypatch.setattr(Endpoint, "receive", receive)
+    code, said = run_here()
+    assert code == 1
+    assert "The account does NOT close." in said
+    (row,) = (row.replace("│", " ").split() for row in said.splitlines() if "batching" in row)
+    assert row[-3:] == columns
+
+
+def test_a_process_that_fails_ends_the_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Endpoint, "receive", lambda *_: 500)
+    assert cli.main(["demo", "--files", "8"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("redisq: flusher failed: RedisqError: the endpoint answered 500 to ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("at", ["Input", "0 s "])
+def test_interrupted_it_leaves_nothing(number: int, code: int, at: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(COMMAND, stdout=pipe, stderr=pipe, text=True, start_new_session=True, env=environment) as run:
+        assert run.stdout
+        assert run.stderr
+        assert any(at in row for row in run.stdout)
+        if number == signal.SIGINT:
+            os.killpg(run.pid, number)  # as a terminal does it: the whole group
+        else:
+            run.terminate()
+        said = run.stderr.read()
+        assert run.wait(20) == code
+    assert said == ("redisq: interrupted\n" if number == signal.SIGINT else "")
+    assert list(tmp_path.iterdir()) == []
+    deadline = time.monotonic() + 5
+    with contextlib.suppress(ProcessLookupError):  # what the group raises when none of its processes is left
+        while time.monotonic() < deadline:
+            os.killpg(run.pid, 0)
+            time.sleep(0.01)
+        pytest.fail("a process of the demo is still there")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--url", "redis://:secret@127.0.0.1:1"], 1, "redisq: no server at redis://***@127.0.0.1:1: "),
+        (["--url", "nonsense"], 1, "redisq: nonsense is not the URL of a Redis server: "),
+        (["--files", "0"], 2, "give 1 or more"),
+        (["--files", "many"], 2, "argument --files: invalid"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], code: int, said: str) -> None:
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_without_rich_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['rich'] = None; from redisq.cli import main; sys.exit(main(['demo']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "redisq: the demo needs rich: pip install 'redisq[cli]'\n")
+
+
+def line(pushed: str, done: str, waiting: int = 0, refused: int = 0) -> Line:
+    return Line("a job", "done", Counter(pushed), Counter(done), waiting, refused)
+
+
+@pytest.mark.parametrize(
+    ("case", "lost", "twice", "closes"),
+    [
+        (line("", ""), 0, 0, True),
+        (line("aab", "aab"), 0, 0, True),
+        (line("aab", "a", waiting=2), 0, 0, True),
+        (line("aab", "ab"), 1, 0, False),
+        (line("aab", "a", waiting=1), 1, 0, False),
+        (line("ab", "abb"), 0, 1, False),
+        (line("ab", "aa"), 1, 1, False),
+        (line("ab", "abc"), 0, 1, False),
+        (line("ab", "ab", waiting=1), 0, 0, False),
+        (line("ab", "ab", refused=1), 0, 0, False),
+    ],
+)
+def test_a_line_closes_only_if_each_thing_is_done_once_or_waits(
+    case: Line, lost: int, twice: int, closes: bool
+) -> None:
+    assert (case.lost, case.twice, case.closes) == (lost, twice, closes)
+    assert Account([line("a", "a"), case]).closes is closes
+    assert not Account([case], ["something else"]).closes
+
+
+def test_the_endpoint_keeps_its_limit_in_every_span() -> None:
+    now = 0.0
+    endpoint = Endpoint(2, 1.0, clock=lambda: now)
+    body = b'{"package": "json", "actions": [{"id": "1", "package": "json"}]}'
+    for now, status in [(0.0, 200), (0.9, 200), (0.99, 429), (1.0, 200), (1.5, 429), (1.9, 200), (1.99, 429), (9, 200)]:
+        assert endpoint.receive(body) == status, now
+    assert (endpoint.received, endpoint.refused, endpoint.busiest) == ({"1": 5}, 3, 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"package": "json", "actions": []}',
+        b'{"package": "json", "actions": [{"package": "json"}]}',
+        b'{"package": "json", "actions": [{"id": "1", "package": "json"}, {"id": "2", "package": "ast"}]}',
+    ],
+)
+def test_the_endpoint_takes_one_package_a_request(body: bytes) -> None:
+    endpoint = Endpoint(1, 1.0)
+    assert endpoint.receive(body) == 400
+    assert (endpoint.malformed, endpoint.received) == (1, {})
+
+
+def fail(link: Link) -> None:
+    link.finished(10)
+    os._exit(3)
+
+
+def obey(link: Link) -> None:
+    while not link.finished(10):
+        pass
+    link.tell("done")
+
+
+def test_a_crew_hears_who_obeys_and_who_dies() -> None:
+    with Crew() as crew:
+        crew.start(2, "one", obey)
+        crew.start(1, "other", fail)
+        crew.finish("one")
+        heard: list[object] = []
+        while crew.at_work("one"):
+            heard += crew.hear(10)
+        assert heard.count("done") == 2
+        crew.finish("other")
+        with pytest.raises(RedisqError, match="other ended with exit code 3"):
+            while True:
+                list(crew.hear(10))
+    assert not crew.at_work()

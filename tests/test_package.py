@@ -1,0 +1,34 @@
+"""The wheel that is built from the sdist carries the scripts byte for byte, and the types."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from redisq.scripts import load, names
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.timeout(300)
+def test_wheel_from_sdist_has_the_same_scripts(tmp_path: Path) -> None:
+    """Build as a release is built, and compare every SHA1."""
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name: archive.read(name) for name in archive.namelist()}
+    assert "redisq/py.typed" in packed
+    scripts = {name[len("redisq/lua/") : -len(".lua")] for name in packed if name.endswith(".lua")}
+    assert scripts == set(names())
+    for name in names():
+        assert hashlib.sha1(packed[f"redisq/lua/{name}.lua"]).hexdigest() == load(name).sha
+    with tarfile.open(sdist) as tar:
+        assert any(member.endswith("/lua/README.md") for member in tar.getnames())

@@ -1,0 +1,55 @@
+"""Every code block of the README runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio
+
+import redisq.asyncio  # noqa: F401  (before the tests put another class in the place of redis.asyncio.Redis)
+from redisq.embedded import Server
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+SHELL = [line for language, code in BLOCKS if language == "sh" for line in code.splitlines() if line]
+
+
+def test_every_block_is_of_a_kind_that_runs() -> None:
+    """A block in another language would stand there untested."""
+    assert {language for language, _ in BLOCKS} == {"python", "sh"}
+    assert PYTHON
+    assert SHELL
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the examples leave their client to the end of the program
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_python_block_runs(code: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the block as it stands, with the tests' server in the place of the one on the standard port."""
+    monkeypatch.setattr(redis, "Redis", partial(redis.Redis, unix_socket_path=server.socket))
+    monkeypatch.setattr(redis.asyncio, "Redis", partial(redis.asyncio.Redis, unix_socket_path=server.socket))
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_printed_comments_of_the_priority_example_are_true(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the example says it prints is what it prints."""
+    code = next(code for code in PYTHON if "index.pop()" in code)
+    test_python_block_runs(code, server, monkeypatch)
+    said = re.search(r"print\(item.member, item.priority\)  # (.*)", code)
+    assert said
+    assert capsys.readouterr().out.split("\n")[:-1] == said[1].split(", ")
+
+
+@pytest.mark.parametrize("command", SHELL)
+def test_shell_line_is_a_command_that_make_knows(command: str) -> None:
+    """`make -n` knows the target; what it runs is tested where it belongs."""
+    assert re.fullmatch(r"make \w+", command)
+    subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, check=True, capture_output=True)

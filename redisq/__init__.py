@@ -6,7 +6,7 @@ The names here are the blocking ones; `redisq.asyncio` has the same, awaited.
 from .codecs import BYTES, JSON, TEXT, Codec
 from .errors import CodecError, InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongOrder
 from .ops import Audit, BufferStats, Finding, Grant, Item, Op, PriorityStats, Pushed, Rate, State
-from .sync import Buffer, PriorityQueue, RateLimiter
+from .sync import Batch, Buffer, PriorityQueue, RateLimiter
 
 __version__ = "0.1.0"
 
@@ -15,6 +15,7 @@ __all__ = [
     "JSON",
     "TEXT",
     "Audit",
+    "Batch",
     "Buffer",
     "BufferStats",
     "Codec",

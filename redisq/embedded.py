@@ -151,6 +151,23 @@ def _fake() -> Iterator[Endpoint]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     fake = fakeredis.TcpFakeServer(("127.0.0.1", port))
+
+    class Handler(fake.RequestHandlerClass):  # type: ignore[name-defined,misc]
+        """Go on after an error reply, NOSCRIPT say, where fakeredis hangs up."""
+
+        def setup(self) -> None:
+            super().setup()
+            read = self.current_client.read_response
+
+            def reply() -> object:
+                try:
+                    return read()
+                except redis.ResponseError as error:
+                    return error
+
+            self.current_client.read_response = reply
+
+    fake.RequestHandlerClass = Handler
     thread = threading.Thread(target=fake.serve_forever, daemon=True)
     thread.start()
     try:

@@ -6,6 +6,7 @@ Whose fault it is decides the class: the caller's (`InvalidArgument`, `CodecErro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -22,7 +23,14 @@ class WrongOrder(RedisqError):
 
 
 class LeaseLost(RedisqError):
-    """Say that a lease is no longer held: its batch was handed out again, buried, settled or purged."""
+    """Say that a lease is no longer held: its batch was handed out again, buried, settled or purged.
+
+    `ids` names the leases that are lost; what was done for the others of the call is done.
+    """
+
+    def __init__(self, message: str, ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.ids = list(ids)
 
 
 class CodecError(RedisqError):

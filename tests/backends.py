@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from operator import methodcaller
 from typing import Any, TypeVar
 
 import fakeredis
@@ -12,7 +13,8 @@ import redis
 import redis.asyncio
 
 from redisq.asyncio.runner import Runner as AsyncRunner
-from redisq.ops import Op, Talk
+from redisq.errors import LeaseLost
+from redisq.ops import Many, Op, Talk
 from redisq.sync.runner import Runner
 
 from .conftest import BINARIES, real_server
@@ -47,9 +49,7 @@ class Backend:
 
     def run(self, op: Op[R], now: int) -> R:
         """Run one call."""
-        if self._loop:
-            return self._loop.run_until_complete(AsyncRunner(self._aclient).run(at(op, now)))
-        return Runner(self.client).run(at(op, now))
+        return self._perform(lambda runner: runner.run(at(op, now)))  # type: ignore[no-any-return]
 
     def talk(self, talk: Talk[R], now: int) -> R:
         """Run a conversation, each of its calls at the same time."""
@@ -59,8 +59,17 @@ class Backend:
                 step = talk.send(reply)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            assert isinstance(step, Op)
-            reply = self.run(step, now)
+            if isinstance(step, Many):
+                step = Many([at(op, now) for op in step.ops])
+                reply = self._perform(methodcaller("_many", step.ops))
+            else:
+                assert isinstance(step, Op)
+                reply = self.run(step, now)
+
+    def _perform(self, act: Callable[[Any], Any]) -> Any:
+        if self._loop:
+            return self._loop.run_until_complete(act(AsyncRunner(self._aclient)))
+        return act(Runner(self.client))
 
     def close(self) -> None:
         """Close the clients."""
@@ -76,11 +85,21 @@ class Backends:
     def __init__(self, flavour: str) -> None:
         self.all = [Backend(label, flavour) for label in ("fakeredis", *BINARIES)]
 
-    def run(self, make: Callable[[], Op[Any] | Talk[Any]], now: int, expected: object) -> None:
-        """Run what `make` makes on each server; every one must give `expected`."""
+    def run(
+        self,
+        make: Callable[[], Op[Any] | Talk[Any]],
+        now: int,
+        expected: object,
+        seen: Callable[[Any], object] = lambda answer: answer,
+    ) -> None:
+        """Run what `make` makes on each server; every one must give `expected`, or raise it if it is an error class."""
         for backend in self.all:
             again = make()  # a conversation is used up by the first server; each has its own
-            answer = backend.run(again, now) if isinstance(again, Op) else backend.talk(again, now)
+            answer: object
+            try:
+                answer = seen(backend.run(again, now) if isinstance(again, Op) else backend.talk(again, now))
+            except LeaseLost:
+                answer = LeaseLost
             assert answer == expected, f"{backend.label}: {answer!r}, by the model {expected!r}"
 
     def close(self) -> None:

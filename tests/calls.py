@@ -5,18 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from redisq import BYTES, Rate
-from redisq.ops import BufferOps, LimitOps, Op, PriorityOps
+from redisq.ops import BufferOps, Lease, LimitOps, Op, PriorityOps
 
 
 def _first(talk: Any) -> Op[Any]:
     return next(talk)
 
 
-def calls() -> dict[str, Op[Any]]:
-    """Return a call by the name of its script."""
+def _only(talk: Any) -> Op[Any]:
+    (op,) = next(talk).ops
+    return op  # type: ignore[no-any-return]
+
+
+def calls(reserve: str = "l") -> dict[str, Op[Any]]:
+    """Return a call by the name of its script; who settles a lease names `l`, who reserves the id that is given."""
     buffer = BufferOps("q", codec=BYTES)
     queue = PriorityOps("q", codec=BYTES, order="score")
     limit = LimitOps("q", (Rate(3, 1), Rate(100, 60)))
+    batch: Lease[bytes] = Lease("l", "g", [b"a"], 1, 0, [b"a"])
     made: list[Op[Any]] = [
         buffer.push([b"a", b"b"], "g"),
         buffer.pop("g", 2),
@@ -26,7 +32,7 @@ def calls() -> dict[str, Op[Any]]:
         _first(buffer.audit()),
         _first(buffer.purge()),
         queue.push(b"a", 1.5),
-        queue.pop(),
+        queue.pop_once(),
         queue.peek(),
         queue.state(b"a"),
         queue.remove([b"a"]),
@@ -34,5 +40,19 @@ def calls() -> dict[str, Op[Any]]:
         _first(queue.audit()),
         _first(queue.purge()),
         limit.acquire(2),
+        buffer.reserve_once(2, lease_id=reserve),
+        _only(buffer.ack([batch])),
+        _only(buffer.release([batch])),
+        _only(buffer.extend([batch])),
+        _first(buffer.dead()),
+        buffer.redrive(["l"]),
+        buffer.discard(["l"]),
+        queue.reserve_once(2, lease_id=reserve),
+        _only(queue.ack([batch])),
+        _only(queue.release([batch])),
+        _only(queue.extend([batch])),
+        queue.dead(),
+        queue.redrive([b"a"]),
+        queue.discard([b"a"]),
     ]
     return {op.script.name: op for op in made}

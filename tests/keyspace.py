@@ -9,9 +9,9 @@ import redis
 from .model import Keys
 
 _TYPES = {
-    **dict.fromkeys([b"groups", b"since", b"ready", b"later", b"grants"], "zset"),
+    **dict.fromkeys([b"groups", b"since", b"leases", b"delayed", b"dead", b"ready", b"later", b"grants"], "zset"),
     **dict.fromkeys([b"rows", b"meta"], "hash"),
-    b"items": "list",
+    **dict.fromkeys([b"items", b"batch", b"lease", b"wake"], "list"),
     b"once": "string",
 }
 

@@ -84,7 +84,7 @@ def test_an_operation_can_be_queued_in_a_pipeline(
     buffer: Buffer[str] = Buffer(client, "q")
     queue = PriorityQueue(client, "p")
     client.script_flush()
-    ops: list[Op[Any]] = [buffer.ops.push(["é", "b"]), queue.ops.push("m", 3), buffer.ops.pop(), queue.ops.pop()]
+    ops: list[Op[Any]] = [buffer.ops.push(["é", "b"]), queue.ops.push("m", 3), buffer.ops.pop(), queue.ops.pop_once()]
     with client.pipeline(transaction=transaction) as pipe:
         pipe.set("mine", 1)
         for op in ops:

@@ -35,7 +35,7 @@ def test_header_names_the_path_and_parses(script: Script) -> None:
     kinds = [line_of.match(line) for line in script.header[2:]]
     assert all(kinds), script.header
     assert len(script.clauses("REPLY")) == 1
-    assert script.replay in {"once", "yes", "no"}
+    assert script.replay in {"once", "lease", "yes", "no"}
     for slot in [*script.keys, *script.args]:
         assert slot.type in SLOT_TYPES, slot
     for slot in script.keys:
@@ -49,12 +49,12 @@ def test_slots_are_bound_to_locals_of_their_names(script: Script, kind: str) -> 
     slots = script.keys if kind == "KEYS" else script.args
     named = [slot for slot in slots if not slot.rest]
     assert [slot.rest for slot in slots] == [False] * len(named) + [True] * (len(slots) - len(named))
-    bound = re.search(rf"^local ([\w, ]+) = ({kind}\[\d+\](?:, {kind}\[\d+\])*)$", body(script), re.MULTILINE)
-    if named:
-        assert bound
-        assert bound[1].split(", ") == [slot.name for slot in named]
-        assert bound[2].split(", ") == [f"{kind}[{i}]" for i in range(1, len(named) + 1)]
-    rest = body(script).replace(bound[0], "") if bound else body(script)
+    binding = re.compile(rf"^local ([\w, ]+) = ({kind}\[\d+\](?:, {kind}\[\d+\])*)$", re.MULTILINE)
+    bound = binding.findall(body(script))
+    assert [name for names, _ in bound for name in names.split(", ")] == [slot.name for slot in named]
+    taken = [slot for _, slots in bound for slot in slots.split(", ")]
+    assert taken == [f"{kind}[{i}]" for i in range(1, len(named) + 1)]
+    rest = binding.sub("", body(script))
     assert not re.search(rf"{kind}\[\d+\]", rest), "a slot is used by number instead of by its name"
     if len(slots) > len(named):
         assert re.search(rf"{kind}\[|unpack\({kind}", rest), "the slot that takes the rest is not used"
@@ -90,8 +90,9 @@ def test_computed_keys_stand_under_the_guard(script: Script) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_what_is_sent_twice_has_an_id(script: Script) -> None:
-    """REPLAY once is declared by exactly the scripts that have an id to remember."""
-    assert (script.replay == "once") == any(slot.note.startswith("{queue}:once:<id>") for slot in script.keys)
+    """REPLAY once or lease is declared by exactly the scripts that have a key to remember by."""
+    remembers = any(slot.note.startswith(("{queue}:once:<id>", "{queue}:lease:<id>")) for slot in script.keys)
+    assert remembers == (script.replay in {"once", "lease"})
 
 
 def test_idioms_are_copied_to_the_letter() -> None:
@@ -157,7 +158,7 @@ def test_imports_point_downwards(layer: str) -> None:
 def test_asyncio_has_the_same_face(name: str) -> None:
     """The same methods, parameters, defaults, types and docstrings on both sides, and only the awaiting differs."""
     blocking, awaited = getattr(redisq, name), getattr(redisq.asyncio, name)
-    assert blocking.__doc__.replace("asyncio kind", "blocking kind") == awaited.__doc__
+    assert blocking.__doc__.replace("asyncio kind", "blocking kind").split() == awaited.__doc__.split()
 
     def public(cls: type) -> dict[str, object]:
         return {key: member for key, member in vars(cls).items() if not key.startswith("_")}
@@ -167,7 +168,7 @@ def test_asyncio_has_the_same_face(name: str) -> None:
         twin = public(blocking)[key]
         assert inspect.getdoc(method) == inspect.getdoc(twin)
         assert inspect.signature(method) == inspect.signature(twin)  # type: ignore[arg-type]
-        assert inspect.iscoroutinefunction(method)
+        assert inspect.iscoroutinefunction(method), key
 
 
 def test_public_names_have_docstrings() -> None:

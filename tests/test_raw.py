@@ -20,7 +20,7 @@ BAD = {
     "enum": [b"", b"x", b"BACK", b"\xff" * 100],
     "pairs": [b"", b"nan", b"inf", b"-inf", b"0x10", b"1e999", b"x", b" 1", b"--1"],
 }
-NEVER_EMPTY = {"group", "cursor"}
+NEVER_EMPTY = {"group", "cursor", "id"}
 
 
 def malformed() -> Iterator[Any]:
@@ -32,7 +32,7 @@ def malformed() -> Iterator[Any]:
         if not (op.script.args and op.script.args[-1].rest):
             yield pytest.param(replace(op, args=(*op.args, b"1")), id=f"{name}-argument-too-many")
         for i, slot in enumerate(op.script.args):
-            bad = BAD.get(slot.type, [b""] if slot.name in NEVER_EMPTY else [])
+            bad = BAD.get(slot.type, [b""] if slot.name in NEVER_EMPTY and not slot.rest else [])
             for value in bad:
                 args = (*op.args[:i], value, *op.args[i + 1 :])
                 yield pytest.param(replace(op, args=args), id=f"{name}-{slot.name}-{value[:20]!r}")
@@ -60,6 +60,25 @@ TOO_MUCH: list[tuple[str, tuple[Any, ...]]] = [
     ("priority/peek", (b"score", 1_001)),
     ("priority/remove", (0, *[b"m"] * 1_001)),
     ("priority/stats", (0, 1_001)),
+    ("buffer/ack", (b"l", 0, 0, b"", 2)),
+    ("buffer/ack", (b"l", 0, 0, b"", 0, 0)),
+    ("buffer/ack", (b"l", 0, 0, b"", *[0] * 10_001)),
+    ("buffer/reserve", (b"m", 10_001, 1, 1, 0, 0, 0, b"")),
+    ("buffer/reserve", (b"m", 1, 0, 1, 0, 0, 0, b"")),
+    ("buffer/reserve", (b"m", 1, 1, 1, 0, 0, 0, b"", 1)),
+    ("buffer/reserve", (b"m", 1, 1, 1, 0, 0, 0, b"", 0, 1)),
+    ("buffer/dead", (1_001, b"")),
+    ("buffer/redrive", (0, b"", *[b"x"] * 1_001)),
+    ("buffer/discard", (0, *[b"x"] * 1_001)),
+    ("priority/reserve", (b"score", b"m", 1_001, 1, 0, 0, b"")),
+    ("priority/reserve", (b"score", b"m", 1, 1, 0, 0, b"", 1, 0)),
+    ("priority/ack", (b"l", 0, b"")),
+    ("priority/ack", (b"l", 0, b"", *[b"x"] * 1_001)),
+    ("priority/release", (b"l", 0, 0, b"count", 0, b"")),
+    ("priority/extend", (b"l", 1, b"")),
+    ("priority/dead", (b"score", 1_001, b"")),
+    ("priority/redrive", (0, *[b"x"] * 1_001)),
+    ("priority/discard", (0, *[b"x"] * 1_001)),
     ("limit/acquire", (0, 0, b"", 1, 1)),
     ("limit/acquire", (1, 0, b"", 0, 1)),
     ("limit/acquire", (1, 0, b"", 1, 0)),
@@ -73,27 +92,38 @@ def send(client: redis.Redis, op: Op[Any]) -> Any:
     return raw.execute_command("EVAL", op.script.text, len(op.keys), *op.keys, *op.args)
 
 
+def prepare(client: redis.Redis) -> dict[bytes, bytes]:
+    """Fill both structures, with something held under the lease that the calls name, and return the DUMP of it all."""
+    client.flushall()
+    for name in ("buffer/push", "buffer/reserve", "priority/push", "priority/reserve", "limit/acquire"):
+        send(client, calls()[name])
+    return keyspace.dump(client)
+
+
 @pytest.mark.parametrize("op", [param for param in malformed() if param])
 def test_malformed_call_is_refused_before_anything_is_written(client: redis.Redis, op: Op[Any]) -> None:
-    """One thing wrong: BADARG, and an empty key space."""
+    """One thing wrong: BADARG, and the key space is as it was."""
+    before = prepare(client)
     with pytest.raises(redis.ResponseError, match=r"^BADARG "):
         send(client, op)
-    assert client.dbsize() == 0
+    assert keyspace.dump(client) == before
 
 
 @pytest.mark.parametrize(("name", "args"), TOO_MUCH)
 def test_out_of_range_is_refused_before_anything_is_written(
     client: redis.Redis, name: str, args: tuple[Any, ...]
 ) -> None:
-    """Out of range: BADARG, and an empty key space."""
+    """Out of range: BADARG, and the key space is as it was."""
+    before = prepare(client)
     with pytest.raises(redis.ResponseError, match=r"^BADARG "):
         send(client, replace(calls()[name], args=args))
-    assert client.dbsize() == 0
+    assert keyspace.dump(client) == before
 
 
 @pytest.mark.parametrize("name", list(calls()))
 def test_the_valid_call_is_taken(client: redis.Redis, name: str) -> None:
     """What the malformed calls are made from is itself taken, so that they fail for the one thing wrong."""
+    prepare(client)
     op = calls()[name]
     op.decode(send(client, op))
 
@@ -101,19 +131,20 @@ def test_the_valid_call_is_taken(client: redis.Redis, name: str) -> None:
 @pytest.mark.parametrize("name", list(calls()))
 def test_a_key_of_another_type_stops_the_script_before_its_first_write(client: redis.Redis, name: str) -> None:
     """For every key of every script: with another type there, the whole key space is as it was."""
-    op = calls()[name]
+    op = calls(reserve="new")[name]
     for wrong in op.keys:
         if wrong.endswith(b":guard"):
             continue
-        client.flushall()
-        for other in (calls()[n] for n in ("buffer/push", "priority/push", "limit/acquire")):
-            send(client, other)
+        prepare(client)
         client.delete(wrong)
-        client.setbit(wrong, 7, 1) if not wrong.startswith(b"redisq:{q}:once:") else client.hset(wrong, "f", "v")
+        if wrong.startswith(b"redisq:{q}:once:"):
+            client.hset(wrong, "f", "v")
+        else:
+            client.setbit(wrong, 7, 1)
         before = keyspace.dump(client)
         if op.script.name.endswith("/audit"):
             assert any(b"type" in finding for finding in send(client, op)[2])
         else:
-            with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            with pytest.raises(redis.ResponseError, match=r"WRONGTYPE|LEASELOST"):
                 send(client, op)
         assert keyspace.dump(client) == before, wrong

@@ -1,30 +1,38 @@
 --!df flags=allow-undeclared-keys
 -- buffer/audit: find, and on request mend, what disagrees between a queue's keys
 --
--- KEYS[1]   groups  zset  {queue}:groups    group -> waiting length
--- KEYS[2]   since   zset  {queue}:since     group -> ms it became non-empty or was last served
--- KEYS[3]   guard   none  {queue}:guard     never exists: while a cluster moves the slot the server says TRYAGAIN
--- ARGV[1]   cursor  string                  start with keys:0, then the last reply's cursor
--- ARGV[2]   limit   int   1..10000          about how many keys or entries to look at in this call
--- ARGV[3]   repair  enum  report | repair
--- ARGV[4]   now     ms                      empty: the server's clock
+-- KEYS[1]   groups   zset  {queue}:groups   group -> waiting length
+-- KEYS[2]   since    zset  {queue}:since    group -> ms it became non-empty or was last served
+-- KEYS[3]   leases   zset  {queue}:leases   batch id -> ms at which its lease runs out
+-- KEYS[4]   delayed  zset  {queue}:delayed  batch id -> ms when it is due again
+-- KEYS[5]   dead     zset  {queue}:dead     batch id -> ms at which it was buried
+-- KEYS[6]   guard    none  {queue}:guard    never exists: while a cluster moves the slot the server says TRYAGAIN
+-- ARGV[1]   cursor   string                 start with keys:0, then the last reply's cursor
+-- ARGV[2]   limit    int   1..10000         about how many keys or entries to look at in this call
+-- ARGV[3]   repair   enum  report | repair
+-- ARGV[4]   now      ms                     empty: the server's clock
 -- COMPUTES  {queue}:items:<group>
+-- COMPUTES  {queue}:batch:<id>
 -- REPLY     [cursor, checked, [[kind, name, found, expected], ...]]  cursor: empty when done
 --                                           length: a group's counter is not its list's length
 --                                           since: a group with items has no time, or one without items has
+--                                           batch: a batch is in no index, or in two, or an index names one that is
+--                                           not there; it keeps its lease, else is due, else is dead
+--                                           header: a batch does not begin with a group and attempts; left as it is
 --                                           type: a key of this name holds another type; left as it is
 --                                           unknown: a key that no queue has; left as it is
 -- ERROR     BADARG                          an argument is out of range
 -- REPLAY    yes                             what is mended is no longer found
 
-local groups, since, guard = KEYS[1], KEYS[2], KEYS[3]
+local groups, since, leases, delayed, dead, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local cursor, limit, repair, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 3 or #ARGV ~= 4 then
-  return redis.error_reply('BADARG audit takes 3 keys and 4 arguments')
+if #KEYS ~= 6 or #ARGV ~= 4 then
+  return redis.error_reply('BADARG audit takes 6 keys and 4 arguments')
 end
+local indexes = { groups = groups, since = since, leases = leases, delayed = delayed, dead = dead }
 local phase, position = string.match(cursor, '^(%a+):(%d+)$')
-if phase ~= 'keys' and phase ~= 'groups' and phase ~= 'since' then
+if phase ~= 'keys' and not indexes[phase or ''] then
   return redis.error_reply('BADARG cursor is ' .. string.sub(cursor, 1, 32) .. ', give keys:0 or the last reply\'s')
 end
 if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 10000 then
@@ -45,34 +53,42 @@ end
 -- end
 
 local queue = string.sub(guard, 1, -6)
-local types = { groups = 'zset', since = 'zset', grants = 'zset', items = 'list', once = 'string' }
+local types = { grants = 'zset', items = 'list', batch = 'list', wake = 'list', once = 'string' }
 local findings = {}
+local function found(kind, name, is, expected)
+  findings[#findings + 1] = { kind, name, is, expected }
+  return repair == 'repair'
+end
 
 -- An index of another type hides everything behind it: say so, and look no further.
-for _, name in ipairs({ 'groups', 'since' }) do
-  local held = redis.call('TYPE', queue .. name).ok
+for name, index in pairs(indexes) do
+  local held = redis.call('TYPE', index).ok
   if held ~= 'none' and held ~= 'zset' then
-    findings[#findings + 1] = { 'type', name, held, 'zset' }
+    found('type', name, held, 'zset')
   end
+  types[name] = 'zset'
 end
 if #findings > 0 then
   return { '', #findings, findings }
 end
 
-local function check(group)
-  local items = queue .. 'items:' .. group
-  local held = redis.call('TYPE', items).ok
-  if held ~= 'list' and held ~= 'none' then
+local function list_length(key)
+  local held = redis.call('TYPE', key).ok
+  return (held == 'list' or held == 'none') and redis.call('LLEN', key)
+end
+
+local function check_group(group)
+  local length = list_length(queue .. 'items:' .. group)
+  if not length then
     return
   end
-  local length = redis.call('LLEN', items)
   local counted = redis.call('ZSCORE', groups, group) or ''
   local served = redis.call('ZSCORE', since, group) or ''
   if tonumber(counted) ~= length and not (counted == '' and length == 0) then
-    findings[#findings + 1] = { 'length', group, counted, length }
+    found('length', group, counted, length)
   end
   if (served == '') == (length > 0) then
-    findings[#findings + 1] = { 'since', group, served, length > 0 and 'a time' or 'none' }
+    found('since', group, served, length > 0 and 'a time' or 'none')
   end
   if repair == 'repair' and length == 0 then
     redis.call('ZREM', groups, group)
@@ -83,33 +99,69 @@ local function check(group)
   end
 end
 
--- A list that no entry names can be found only among the keys themselves.
-local page, checked, following
+local function check_batch(id)
+  local key = queue .. 'batch:' .. id
+  local length = list_length(key)
+  if not length then
+    return
+  end
+  local places = {}
+  for _, index in ipairs({ 'leases', 'delayed', 'dead' }) do
+    if redis.call('ZSCORE', indexes[index], id) then
+      places[#places + 1] = index
+    end
+  end
+  if length > 0 and #places ~= 1 and found('batch', id, table.concat(places, ' '), 'one index') then
+    if #places == 0 then
+      redis.call('ZADD', delayed, now, id)
+    end
+    for i = 2, #places do
+      redis.call('ZREM', indexes[places[i]], id)
+    end
+  elseif length == 0 and #places > 0 and found('batch', id, 'none', table.concat(places, ' ')) then
+    for _, index in ipairs(places) do
+      redis.call('ZREM', indexes[index], id)
+    end
+  end
+  if length > 0 and (length < 2 or not string.find(redis.call('LINDEX', key, 1), '^%d+$')) then
+    found('header', id, redis.call('LINDEX', key, 1) or '', 'a group and attempts')
+  end
+end
+
+-- A list that no index names can be found only among the keys themselves.
+local page, checked
 if phase == 'keys' then
   page = redis.call('SCAN', position, 'COUNT', limit)
-  checked, following = #page[2], 'groups:0'
+  checked = #page[2]
   for _, key in ipairs(page[2]) do
     if string.sub(key, 1, #queue) == queue then
       local name = string.sub(key, #queue + 1)
-      local noun, group = string.match(name, '^(%a+):?(.*)$')
+      local noun, rest = string.match(name, '^(%a+):?(.*)$')
       local held = redis.call('TYPE', key).ok
       if not types[noun or ''] then
-        findings[#findings + 1] = { 'unknown', name, held, 'none' }
+        found('unknown', name, held, 'none')
       elseif held ~= types[noun] and held ~= 'none' then
-        findings[#findings + 1] = { 'type', name, held, types[noun] }
+        found('type', name, held, types[noun])
       elseif noun == 'items' then
-        check(group)
+        check_group(rest)
+      elseif noun == 'batch' then
+        check_batch(rest)
       end
     end
   end
 else
-  page = redis.call('ZSCAN', phase == 'groups' and groups or since, position, 'COUNT', limit)
-  checked, following = #page[2] / 2, phase == 'groups' and 'since:0' or ''
+  page = redis.call('ZSCAN', indexes[phase], position, 'COUNT', limit)
+  checked = #page[2] / 2
   for i = 1, #page[2], 2 do
-    check(page[2][i])
+    if phase == 'groups' or phase == 'since' then
+      check_group(page[2][i])
+    else
+      check_batch(page[2][i])
+    end
   end
 end
+local following = { keys = 'groups:0', groups = 'since:0', since = 'leases:0', leases = 'delayed:0', delayed = 'dead:0' }
 if page[1] ~= '0' then
-  following = phase .. ':' .. page[1]
+  return { phase .. ':' .. page[1], checked, findings }
 end
-return { following, checked, findings }
+return { following[phase] or '', checked, findings }

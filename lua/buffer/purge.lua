@@ -1,41 +1,57 @@
 --!df flags=allow-undeclared-keys
--- buffer/purge: throw away waiting items, a bounded number of groups a call
+-- buffer/purge: throw everything away, a bounded number of groups and batches a call
 --
--- KEYS[1]   groups  zset  {queue}:groups  group -> waiting length
--- KEYS[2]   since   zset  {queue}:since   group -> ms it became non-empty or was last served
--- KEYS[3]   guard   none  {queue}:guard   never exists: while a cluster moves the slot the server says TRYAGAIN
--- ARGV[1]   limit   int   1..10000        groups to purge in this call
+-- KEYS[1]   groups   zset  {queue}:groups   group -> waiting length
+-- KEYS[2]   since    zset  {queue}:since    group -> ms it became non-empty or was last served
+-- KEYS[3]   leases   zset  {queue}:leases   batch id -> ms at which its lease runs out
+-- KEYS[4]   delayed  zset  {queue}:delayed  batch id -> ms when it is due again
+-- KEYS[5]   dead     zset  {queue}:dead     batch id -> ms at which it was buried
+-- KEYS[6]   wake     list  {queue}:wake     a token for who waits
+-- KEYS[7]   guard    none  {queue}:guard    never exists: while a cluster moves the slot the server says TRYAGAIN
+-- ARGV[1]   limit    int   1..10000         groups, and batches of each kind, to purge in this call
 -- COMPUTES  {queue}:items:<group>
--- REPLY     [more, items]                 more: 1 when groups are left; items: how many were thrown away
--- ERROR     BADARG                        an argument is out of range
--- REPLAY    yes                           what is gone is gone; a second run counts only what it finds itself
+-- COMPUTES  {queue}:batch:<id>
+-- REPLY     [more, items]                   more: 1 when something is left; items: how many were thrown away
+-- ERROR     BADARG                          an argument is out of range
+-- REPLAY    yes                             what is gone is gone; a second run counts only what it finds itself
 
-local groups, since, guard = KEYS[1], KEYS[2], KEYS[3]
+local groups, since, leases, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local dead, wake, guard = KEYS[5], KEYS[6], KEYS[7]
 local limit = ARGV[1]
 
-if #KEYS ~= 3 or #ARGV ~= 1 then
-  return redis.error_reply('BADARG purge takes 3 keys and 1 argument')
+if #KEYS ~= 7 or #ARGV ~= 1 then
+  return redis.error_reply('BADARG purge takes 7 keys and 1 argument')
 end
 if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 10000 then
   return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 10000')
 end
 
 local queue = string.sub(guard, 1, -6)
-local doomed = redis.call('ZRANGE', groups, 0, limit - 1)
 redis.call('ZCARD', since)
-local count = 0
-for _, group in ipairs(doomed) do
-  count = count + redis.call('LLEN', queue .. 'items:' .. group)
+redis.call('LLEN', wake)
+local doomed, count = {}, 0
+for _, zset in ipairs({ groups, leases, delayed, dead }) do
+  local prefix, header = 'batch:', 2
+  if zset == groups then
+    prefix, header = 'items:', 0
+  end
+  for _, name in ipairs(redis.call('ZRANGE', zset, 0, limit - 1)) do
+    count = count + math.max(0, redis.call('LLEN', queue .. prefix .. name) - header)
+    doomed[#doomed + 1] = { zset, name, queue .. prefix .. name }
+  end
 end
 
 -- UNLINK frees a long list in the background: the server is not held while ten million items go.
-for _, group in ipairs(doomed) do
-  redis.call('UNLINK', queue .. 'items:' .. group)
-  redis.call('ZREM', groups, group)
-  redis.call('ZREM', since, group)
+for _, one in ipairs(doomed) do
+  redis.call('UNLINK', one[3])
+  redis.call('ZREM', one[1], one[2])
+  if one[1] == groups then
+    redis.call('ZREM', since, one[2])
+  end
 end
 
-if redis.call('ZCARD', groups) > 0 then
+if redis.call('EXISTS', groups, leases, delayed, dead) > 0 then
   return { 1, count }
 end
+redis.call('DEL', wake)
 return { 0, count }

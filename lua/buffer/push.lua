@@ -4,6 +4,7 @@
 -- KEYS[2]   since   zset    {queue}:since          group -> ms it became non-empty or was last served
 -- KEYS[3]   items   list    {queue}:items:<group>  newest left, oldest right
 -- KEYS[4]   once    string  {queue}:once:<id>      the answer this push gave
+-- KEYS[5]   wake    list    {queue}:wake           a token for who waits
 -- ARGV[1]   group   string  not empty
 -- ARGV[2]   side    enum    back | front           at the front the first item given leaves first
 -- ARGV[3]   window  int     0..604800000           ms that the answer is remembered, 0: not at all
@@ -13,11 +14,11 @@
 -- ERROR     BADARG                                 an argument is out of range
 -- REPLAY    once                                   the same id within the window: nothing more, the same answer
 
-local groups, since, items, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local groups, since, items, once, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, side, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 4 or #ARGV < 4 or #ARGV > 10004 then
-  return redis.error_reply('BADARG push takes 4 keys, 4 arguments and at most 10000 items')
+if #KEYS ~= 5 or #ARGV < 4 or #ARGV > 10004 then
+  return redis.error_reply('BADARG push takes 5 keys, 4 arguments and at most 10000 items')
 end
 if group == '' then
   return redis.error_reply('BADARG group is empty, give it a name')
@@ -50,6 +51,7 @@ end
 -- Read every key before the first write: one of another type stops the script here, with nothing written.
 redis.call('ZSCORE', groups, group)
 redis.call('ZSCORE', since, group)
+redis.call('LLEN', wake)
 local length = redis.call('LLEN', items)
 if #ARGV == 4 then
   return length
@@ -68,6 +70,10 @@ for i = first, #list, 1000 do
 end
 redis.call('ZADD', groups, length, group)
 redis.call('ZADD', since, 'NX', now, group)
+-- One token is enough: who takes work and leaves some puts the next.
+if redis.call('LLEN', wake) == 0 then
+  redis.call('LPUSH', wake, 1)
+end
 
 -- Last, because scripts do not roll back: an id written first, and a failure after it, would lose the items.
 answer = length

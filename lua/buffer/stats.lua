@@ -1,20 +1,25 @@
 -- buffer/stats: count what waits, a bounded number of groups a call
 --
--- KEYS[1]  groups  zset  {queue}:groups  group -> waiting length
--- KEYS[2]  since   zset  {queue}:since   group -> ms it became non-empty or was last served
+-- KEYS[1]  groups   zset  {queue}:groups   group -> waiting length
+-- KEYS[2]  since    zset  {queue}:since    group -> ms it became non-empty or was last served
+-- KEYS[3]  leases   zset  {queue}:leases   batch id -> ms at which its lease runs out
+-- KEYS[4]  delayed  zset  {queue}:delayed  batch id -> ms when it is due again
+-- KEYS[5]  dead     zset  {queue}:dead     batch id -> ms at which it was buried
 -- ARGV[1]  start   int   0..             rank of the first group to count: 0, then the last reply's next
 -- ARGV[2]  limit   int   1..10000        groups to count in this call
 -- ARGV[3]  now     ms                    empty: the server's clock
--- REPLY    [next, waiting, groups, oldest]  next: -1 when done; waiting: items in the counted groups;
---                                        groups: all of them; oldest: ms that the oldest group has waited, -1 if none
+-- REPLY    [next, waiting, groups, oldest, leased, delayed, dead, expiry]  next: -1 when done; waiting: items in the
+--                                        counted groups; groups: all of them; oldest: ms that the oldest group has
+--                                        waited, -1 if none; leased, delayed, dead: batches; expiry: ms at which the
+--                                        first lease runs out, -1 if none
 -- ERROR    BADARG                        an argument is out of range
 -- REPLAY   yes                           it only reads
 
-local groups, since = KEYS[1], KEYS[2]
+local groups, since, leases, delayed, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local start, limit, now = ARGV[1], ARGV[2], ARGV[3]
 
-if #KEYS ~= 2 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG stats takes 2 keys and 3 arguments')
+if #KEYS ~= 5 or #ARGV ~= 3 then
+  return redis.error_reply('BADARG stats takes 5 keys and 3 arguments')
 end
 if not string.find(start, '^%d+$') or #start > 15 then
   return redis.error_reply('BADARG start is ' .. string.sub(start, 1, 32) .. ', give 0 or the next of the last reply')
@@ -49,4 +54,7 @@ local oldest = -1
 if first[2] then
   oldest = math.max(0, now - tonumber(first[2]))
 end
-return { following, waiting, total, oldest }
+local lease = redis.call('ZRANGE', leases, 0, 0, 'WITHSCORES')
+local expiry = tonumber(lease[2] or -1)
+local leased, later, buried = redis.call('ZCARD', leases), redis.call('ZCARD', delayed), redis.call('ZCARD', dead)
+return { following, waiting, total, oldest, leased, later, buried, expiry }

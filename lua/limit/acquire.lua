@@ -76,9 +76,9 @@ if granted == 0 then
 end
 
 redis.call('ZADD', grants, now, string.format('%016.0f %.0f', total, granted))
-local gone = redis.call('ZCOUNT', grants, '-inf', '(' .. string.format('%.0f', now - longest))
-if gone > 0 then
-  redis.call('ZREMRANGEBYRANK', grants, 0, math.min(gone, 100) - 1)
+local expired = redis.call('ZCOUNT', grants, '-inf', '(' .. string.format('%.0f', now - longest))
+if expired > 0 then
+  redis.call('ZREMRANGEBYRANK', grants, 0, math.min(expired, 100) - 1)
 end
 redis.call('PEXPIRE', grants, longest + 1000)
 

@@ -29,6 +29,7 @@ if kept and kept ~= order then
 end
 -- end
 
+redis.call('HLEN', rows)
 local seen = redis.call('ZRANGE', ready, 0, count - 1, 'WITHSCORES')
 local reply = {}
 for i = 1, #seen, 2 do

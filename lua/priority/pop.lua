@@ -1,23 +1,26 @@
 -- priority/pop: take the most urgent members
 --
--- KEYS[1]  ready         zset  {queue}:ready       member -> score
--- KEYS[2]  later         zset  {queue}:later       member -> ms when it is ready again, +inf when dead
--- KEYS[3]  rows          hash  {queue}:rows        member -> score attempts asked asked_due owner
--- KEYS[4]  meta          hash  {queue}:meta        order, sequence
--- ARGV[1]  order         enum  fifo | score        the order that the caller reads the scores by
+-- KEYS[1]  ready         zset  {queue}:ready  member -> score
+-- KEYS[2]  later         zset  {queue}:later  member -> ms when it is ready again, +inf when dead
+-- KEYS[3]  rows          hash  {queue}:rows   member -> score attempts asked asked_due owner
+-- KEYS[4]  meta          hash  {queue}:meta   order, sequence
+-- KEYS[5]  wake          list  {queue}:wake   a token for who waits
+-- ARGV[1]  order         enum  fifo | score   the order that the caller reads the scores by
 -- ARGV[2]  count         int   1..1000
--- ARGV[3]  max_attempts  int   0..1000000000       hand-overs after which an expired lease is dead, 0: never
--- ARGV[4]  now           ms                        empty: the server's clock
--- REPLY    [member, score, attempts, ...]          lowest score first; attempts: hand-overs, this one included
--- ERROR    BADARG                                  an argument is out of range
--- ERROR    WRONGORDER                              the queue is kept in the other order
--- REPLAY   no                                      a second run takes other members: where that matters, reserve
+-- ARGV[3]  max_attempts  int   0..1000000000  hand-overs after which a member is dead, 0: never
+-- ARGV[4]  now           ms                   empty: the server's clock
+-- REPLY    [retry, [dead member, ...], [member, score, attempts, ...]]  lowest score first
+--                    attempts: hand-overs, this one included; dead: buried on the way, their lease having
+--                    run out once too often; retry: ms until a member is due, 0: now, -1: when one is pushed
+-- ERROR    BADARG  an argument is out of range
+-- ERROR    WRONGORDER  the queue is kept in the other order
+-- REPLAY   no  a second run takes other members: where that matters, reserve
 
-local ready, later, rows, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local ready, later, rows, meta, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local order, count, max_attempts, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 4 or #ARGV ~= 4 then
-  return redis.error_reply('BADARG pop takes 4 keys and 4 arguments')
+if #KEYS ~= 5 or #ARGV ~= 4 then
+  return redis.error_reply('BADARG pop takes 5 keys and 4 arguments')
 end
 if order ~= 'fifo' and order ~= 'score' then
   return redis.error_reply('BADARG order is ' .. string.sub(order, 1, 32) .. ', give fifo or score')
@@ -47,42 +50,72 @@ end
 
 redis.call('ZCARD', ready)
 redis.call('HLEN', rows)
+redis.call('LLEN', wake)
 
--- idiom: wake
--- Up to 100 members that are due, earliest first: delays that are over, and leases that a crash left behind.
--- ZREM comes first: it frees, so a full server lets the rest follow.
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 100)) do
-  local row = redis.call('HGET', rows, member) or '0 0 - - '
+-- idiom: back
+-- A member comes back: a delay is over, its holder gave it back, or its holder died. A push that was noted meanwhile
+-- counts, and outlives the member's own death. ZREM comes first: it frees, so a full server lets the rest follow.
+local function back(member, due)
+  local row = redis.call('HGET', rows, member) or ''
   local score, attempts, asked, asked_due, owner = string.match(row, '^(%S+) (%d+) (%S+) (%S+) (.*)$')
-  local due = now
+  if not tonumber(score) or asked ~= '-' and not (tonumber(asked) and tonumber(asked_due)) then
+    score, attempts, asked, owner = '0', '0', '-', '' -- a row that cannot be read must not cost the member
+  end
   if owner ~= '' and tonumber(max_attempts) > 0 and tonumber(attempts) >= tonumber(max_attempts) then
     if asked == '-' then
       due = math.huge
     else
-      score, attempts, due = asked, 0, tonumber(asked_due)
+      score, attempts, due = asked, '0', tonumber(asked_due)
     end
-  elseif asked ~= '-' and tonumber(asked) < tonumber(score) then
-    score = asked
+  elseif asked ~= '-' then
+    due = math.min(due, tonumber(asked_due))
+    if tonumber(asked) < tonumber(score) then
+      score = asked
+    end
   end
   redis.call('ZREM', later, member)
   if due <= now then
     redis.call('ZADD', ready, score, member)
+  elseif due < math.huge then
+    redis.call('ZADD', later, due, member)
   else
-    redis.call('ZADD', later, due == math.huge and '+inf' or due, member)
+    redis.call('ZADD', later, '+inf', member)
   end
   redis.call('HSET', rows, member, score .. ' ' .. attempts .. ' - - ')
+  return due == math.huge
+end
+-- end
+-- idiom: wake
+-- Up to 100 members that are due, earliest first: no daemon is needed to bring them back.
+local buried = {}
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 100)) do
+  if back(member, now) then
+    buried[#buried + 1] = member
+  end
+end
+local retry = -1
+local following = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
+if following[2] and tonumber(following[2]) < math.huge then
+  retry = math.max(0, following[2] - now)
 end
 -- end
 
 local taken = redis.call('ZPOPMIN', ready, count)
-local reply = {}
+local parked = redis.call('HLEN', rows) > 0
+local items = {}
 for i = 1, #taken, 2 do
-  local member = taken[i]
-  local row = redis.call('HGET', rows, member)
-  local attempts = row and tonumber(string.match(row, '^%S+ (%d+)')) or 0
-  redis.call('HDEL', rows, member)
-  reply[#reply + 1] = member
-  reply[#reply + 1] = string.format('%.17g', tonumber(taken[i + 1]))
-  reply[#reply + 1] = attempts + 1
+  local row = parked and redis.call('HGET', rows, taken[i])
+  if row then
+    redis.call('HDEL', rows, taken[i])
+  end
+  items[#items + 1] = taken[i]
+  items[#items + 1] = string.format('%.17g', tonumber(taken[i + 1]))
+  items[#items + 1] = (tonumber(string.match(row or '', '^%S+ (%d+)')) or 0) + 1
 end
-return reply
+if #items > 0 then
+  retry = 0
+end
+if redis.call('EXISTS', ready) == 1 and redis.call('LLEN', wake) == 0 then
+  redis.call('LPUSH', wake, 1) -- there is more: whoever waits next is to look
+end
+return { retry, buried, items }

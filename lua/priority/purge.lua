@@ -4,19 +4,21 @@
 -- KEYS[2]  later  zset  {queue}:later  member -> ms when it is ready again, +inf when dead
 -- KEYS[3]  rows   hash  {queue}:rows   member -> score attempts asked asked_due owner
 -- KEYS[4]  meta   hash  {queue}:meta   order, sequence
+-- KEYS[5]  wake   list  {queue}:wake   a token for who waits
 -- REPLY    [more, members]             more: 0, one call is enough; members: how many were thrown away
 -- ERROR    BADARG                      a key is missing
 -- REPLAY   yes                         what is gone is gone; a second run counts only what it finds itself
 
-local ready, later, rows, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local ready, later, rows, meta, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 
-if #KEYS ~= 4 or #ARGV ~= 0 then
-  return redis.error_reply('BADARG purge takes 4 keys and no arguments')
+if #KEYS ~= 5 or #ARGV ~= 0 then
+  return redis.error_reply('BADARG purge takes 5 keys and no arguments')
 end
 
 redis.call('HLEN', rows)
 redis.call('HLEN', meta)
+redis.call('LLEN', wake)
 local count = redis.call('ZCARD', ready) + redis.call('ZCARD', later)
 -- UNLINK frees in the background: the server is not held, however many there are.
-redis.call('UNLINK', ready, later, rows, meta)
+redis.call('UNLINK', ready, later, rows, meta, wake)
 return { 0, count }

@@ -5,6 +5,7 @@
 -- KEYS[3]   rows      hash    {queue}:rows       member -> score attempts asked asked_due owner
 -- KEYS[4]   meta      hash    {queue}:meta       order, sequence
 -- KEYS[5]   once      string  {queue}:once:<id>  the answer this push gave
+-- KEYS[6]   wake      list    {queue}:wake       a token for who waits
 -- ARGV[1]   order     enum    fifo | score       the first push decides it for the queue
 -- ARGV[2]   delay     int     0..315360000000    ms until the members are ready
 -- ARGV[3]   window    int     0..604800000       ms that the answer is remembered, 0: not at all
@@ -15,11 +16,11 @@
 -- ERROR     WRONGORDER                           the queue is kept in the other order
 -- REPLAY    once                                 the same id within the window: nothing more, the same answer
 
-local ready, later, rows, meta, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local ready, later, rows, meta, once, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local order, delay, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 5 or #ARGV < 4 or #ARGV > 2004 or #ARGV % 2 ~= 0 then
-  return redis.error_reply('BADARG push takes 5 keys, 4 arguments and at most 1000 pairs of priority and member')
+if #KEYS ~= 6 or #ARGV < 4 or #ARGV > 2004 or #ARGV % 2 ~= 0 then
+  return redis.error_reply('BADARG push takes 6 keys, 4 arguments and at most 1000 pairs of priority and member')
 end
 if order ~= 'fifo' and order ~= 'score' then
   return redis.error_reply('BADARG order is ' .. string.sub(order, 1, 32) .. ', give fifo or score')
@@ -69,6 +70,7 @@ end
 
 -- Read every key before the first write: one of another type stops the script here, with nothing written.
 redis.call('HLEN', rows)
+redis.call('LLEN', wake)
 local sequence = tonumber(redis.call('HGET', meta, 'sequence') or 0)
 local parked = redis.call('ZCARD', later)
 if redis.call('ZCARD', ready) + parked == 0 then
@@ -143,6 +145,10 @@ for i = 5, #ARGV, 2 do
   outcomes[#outcomes + 1] = push(ARGV[i + 1], score)
 end
 redis.call('HSET', meta, 'order', order, 'sequence', sequence)
+-- One token is enough: who takes work and leaves some puts the next.
+if redis.call('LLEN', wake) == 0 then
+  redis.call('LPUSH', wake, 1)
+end
 
 -- Last, because scripts do not roll back: an id written first, and a failure after it, would lose the members.
 answer = table.concat(outcomes)

@@ -1,7 +1,8 @@
 """The asyncio face of redisq: the names of `redisq`, awaited."""
 
+from .batch import Batch
 from .buffer import Buffer
 from .limit import RateLimiter
 from .priority import PriorityQueue
 
-__all__ = ["Buffer", "PriorityQueue", "RateLimiter"]
+__all__ = ["Batch", "Buffer", "PriorityQueue", "RateLimiter"]

@@ -7,24 +7,31 @@ that what is said here is said once.
 
 from .audit import Audit, Finding
 from .buffer import BufferOps, BufferStats
+from .lease import Buried, Lease, Reserved
 from .limit import Grant, LimitOps, Rate
-from .op import Op, Pause, Talk
+from .op import Many, Op, Pause, Talk, Wait, piece
 from .priority import Item, PriorityOps, PriorityStats, Pushed, State
 
 __all__ = [
     "Audit",
     "BufferOps",
     "BufferStats",
+    "Buried",
     "Finding",
     "Grant",
     "Item",
+    "Lease",
     "LimitOps",
+    "Many",
     "Op",
     "Pause",
     "PriorityOps",
     "PriorityStats",
     "Pushed",
     "Rate",
+    "Reserved",
     "State",
     "Talk",
+    "Wait",
+    "piece",
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -13,7 +14,9 @@ from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
 from .audit import Audit, AuditPage, conduct, page
-from .op import Op, Talk, as_bytes, as_text
+from .lease import Buried, Lease, Reserved, new_id, reserve, settle
+from .limit import Rate, flatten
+from .op import Arg, Many, Op, Talk, as_bytes, as_text
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -23,6 +26,7 @@ else:
     T = typing.TypeVar("T")
 
 MAX_ITEMS = 10_000
+MAX_BATCHES = 1_000
 _STATS_PAGE = 2_000
 _PURGE_STEP = 500
 _AUDIT_PAGE = 500
@@ -38,23 +42,55 @@ class BufferStats:
     """Groups that have waiting items."""
     oldest_wait: float | None
     """Seconds since the group that has waited longest became non-empty or was last served; None if nothing waits."""
+    leased: int
+    """Batches that are handed out."""
+    delayed: int
+    """Batches that were given back and are due now or later."""
+    dead: int
+    """Batches that have used up their attempts."""
+    next_expiry: float | None
+    """Unix time, by the server's clock, at which the first lease runs out; None if there is none."""
 
 
 class BufferOps(Generic[T]):
     """Build the calls of one buffer, without sending them."""
 
     def __init__(
-        self, name: str, *, codec: Codec[T] = JSON, dedup_window: float = 60.0, prefix: str = "redisq"
+        self,
+        name: str,
+        *,
+        codec: Codec[T] = JSON,
+        lease: float = 30.0,
+        min_size: int = 1,
+        max_wait: float | None = 60.0,
+        max_attempts: int | None = None,
+        rates: Sequence[Rate] = (),
+        dedup_window: float = 60.0,
+        prefix: str = "redisq",
     ) -> None:
         self.queue = check.key_prefix(prefix, name)
         self.codec = codec
+        self.lease = check.milliseconds("lease", lease, 0.001)
+        self._min_size = check.whole("min_size", min_size, 1, MAX_ITEMS)
+        if max_wait is None and min_size > 1:
+            raise InvalidArgument(f"max_wait is None with min_size {min_size}: a smaller group would wait for ever")
+        self._max_wait = 0 if max_wait is None else check.milliseconds("max_wait", max_wait, 0.001)
+        self._max_attempts = check.attempts(max_attempts)
+        self._rates = flatten(rates)
         self._window = check.milliseconds("dedup_window", dedup_window, 0, 604_800)
-        self._groups = self.queue + b"groups"
-        self._since = self.queue + b"since"
-        self._guard = self.queue + b"guard"
+        self._groups, self._since = self.queue + b"groups", self.queue + b"since"
+        self._leases, self._delayed, self._dead = self.queue + b"leases", self.queue + b"delayed", self.queue + b"dead"
+        self._grants, self._wake, self._guard = self.queue + b"grants", self.queue + b"wake", self.queue + b"guard"
+        self._all = (self._groups, self._since, self._leases, self._delayed, self._dead)
 
     def _items(self, group: bytes) -> bytes:
         return self.queue + b"items:" + group
+
+    def _batch(self, lease: bytes) -> bytes:
+        return self.queue + b"batch:" + lease
+
+    def _once(self, once: bytes) -> bytes:
+        return self.queue + b"once:" + once
 
     def push(
         self, items: Sequence[T], group: str = "default", token: str | None = None, *, front: bool = False
@@ -67,7 +103,7 @@ class BufferOps(Generic[T]):
 
     def _push(self, encoded: list[bytes], group: str, side: bytes, once: bytes) -> Op[int]:
         name = check.text("group", group)
-        keys = (self._groups, self._since, self._items(name), self.queue + b"once:" + once)
+        keys = (self._groups, self._since, self._items(name), self._once(once), self._wake)
         return Op(load("buffer/push"), keys, (name, side, self._window, b"", *encoded), int)
 
     def push_many(self, items: Iterable[T], group: str = "default", token: str | None = None) -> Talk[int]:
@@ -117,34 +153,147 @@ class BufferOps(Generic[T]):
         raw = {as_text(group): [as_bytes(item) for item in items] for group, items in reply}
         return {group: [check.decode(self.codec, item, raw) for item in items] for group, items in raw.items()}
 
+    def reserve_once(
+        self, size: int = 2000, *, lease: float | None = None, lease_id: str | None = None
+    ) -> Op[Reserved[T]]:
+        """Take one batch, if there is one."""
+        return self._reserve(size, lease, new_id(lease_id))
+
+    def _reserve(self, size: int, lease: float | None, name: bytes) -> Op[Reserved[T]]:
+        term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
+        keys = (*self._all, self._grants, self._batch(name), self._once(name), self._wake, self._guard)
+        args: tuple[Arg, ...] = (name, check.whole("size", size, 1, MAX_ITEMS), term, self._min_size, self._max_wait)
+        args += (self._max_attempts, self._window, b"", *self._rates)
+        return Op(load("buffer/reserve"), keys, args, partial(self._decode_reserved, as_text(name)))
+
+    def _decode_reserved(self, name: str, reply: list[Any]) -> Reserved[T]:
+        retry, buried, *batch = reply
+        named = [
+            Buried(as_text(dead), as_text(group), attempts)
+            for dead, group, attempts in zip(buried[::3], buried[1::3], buried[2::3], strict=True)
+        ]
+        if not batch:
+            return Reserved(None, None if retry < 0 else retry / 1000, named)
+        deadline, group, attempts, items = batch
+        return Reserved(self._lease(name, as_text(group), items, attempts, deadline), 0.0, named)
+
+    def _lease(self, name: str, group: str, items: list[Any], attempts: int, deadline: int) -> Lease[T]:
+        raw = [as_bytes(item) for item in items]
+        undecoded: Lease[Any] = Lease(name, group, raw, attempts, deadline / 1000, raw)
+        return replace(undecoded, items=[check.decode(self.codec, item, undecoded) for item in raw])
+
+    def reserve(
+        self, size: int = 2000, *, timeout: float = 0.0, lease: float | None = None, lease_id: str | None = None
+    ) -> Talk[Reserved[T]]:
+        """Take one batch, waiting for it."""
+        return reserve(self.reserve_once(size, lease=lease, lease_id=lease_id), self._wake, timeout)
+
+    def reserve_many(
+        self, count: int, size: int = 2000, *, lease: float | None = None, lease_id: str | None = None
+    ) -> Talk[list[Reserved[T]]]:
+        """Take several batches in one round trip."""
+        check.whole("count", count, 1, MAX_BATCHES)
+        name = new_id(lease_id)
+        reserved: list[Reserved[T]] = yield Many([self._reserve(size, lease, name + b":%d" % i) for i in range(count)])
+        return reserved
+
+    def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[int]:
+        """Settle batches; items marked as failed are given back."""
+        wait = check.milliseconds("delay", delay)
+
+        def calls(lease: Lease[T]) -> Iterator[Op[int]]:
+            name = check.text("lease id", lease.id)
+            keys = (self._leases, self._delayed, self._batch(name), self._once(name), self._wake)
+            yield Op(load("buffer/ack"), keys, (name, wait, self._window, b"", *sorted(lease.failed)), int)
+
+        return _total(settle(leases, calls))
+
+    def release(self, leases: Sequence[Lease[T]], delay: float = 0.0, *, counted: bool = True) -> Talk[int]:
+        """Give batches back whole; not `counted`: nobody began on them."""
+        wait = check.milliseconds("delay", delay)
+
+        def calls(lease: Lease[T]) -> Iterator[Op[int]]:
+            name = check.text("lease id", lease.id)
+            keys = (self._leases, self._delayed, self._batch(name), self._once(name), self._wake)
+            attempt = b"count" if counted else b"forget"
+            yield Op(load("buffer/release"), keys, (name, wait, attempt, self._window, b""), int)
+
+        return _total(settle(leases, calls))
+
+    def extend(self, leases: Sequence[Lease[T]], lease: float | None = None) -> Talk[None]:
+        """Keep batches longer."""
+        term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
+
+        def calls(held: Lease[T]) -> Iterator[Op[int]]:
+            yield Op(load("buffer/extend"), (self._leases,), (check.text("lease id", held.id), term, b""), int)
+
+        for held, deadline in (yield from settle(leases, calls, ends=False)):
+            held.deadline = deadline / 1000
+
+    def dead(self, limit: int = 100, after: str | None = None) -> Talk[list[Lease[T]]]:
+        """Show dead letters, the earliest first."""
+        check.whole("limit", limit, 1, MAX_BATCHES)
+        found: list[Lease[T]] = []
+        last = b"" if after is None else check.text("after", after)
+        while len(found) < limit:
+            args = (limit - len(found), last)
+            page: list[Lease[T]] = yield Op(load("buffer/dead"), (self._dead, self._guard), args, self._decode_dead)
+            if not page:
+                break
+            found += page
+            last = check.text("after", page[-1].id)
+        return found
+
+    def _decode_dead(self, reply: list[Any]) -> list[Lease[T]]:
+        return [self._lease(as_text(n), as_text(group), items, tries, died) for n, died, group, tries, items in reply]
+
+    def redrive(self, ids: Sequence[str], token: str | None = None) -> Op[int]:
+        """Give dead letters another life."""
+        names = check.names("ids", ids, MAX_BATCHES)
+        keys = (self._dead, self._delayed, self._once(check.once_id(token)), self._wake, self._guard)
+        return Op(load("buffer/redrive"), keys, (self._window, b"", *names), int)
+
+    def discard(self, ids: Sequence[str], token: str | None = None) -> Op[int]:
+        """Throw dead letters away."""
+        names = check.names("ids", ids, MAX_BATCHES)
+        keys = (self._dead, self._once(check.once_id(token)), self._guard)
+        return Op(load("buffer/discard"), keys, (self._window, *names), int)
+
     def stats(self) -> Talk[BufferStats]:
         """Count, a page of groups at a time."""
         start, waiting = 0, 0
         while True:
             args = (start, _STATS_PAGE, b"")
-            start, counted, groups, oldest = yield Op(load("buffer/stats"), (self._groups, self._since), args, tuple)
+            start, counted, groups, oldest, *rest = yield Op(load("buffer/stats"), self._all, args, tuple)
+            leased, delayed, dead, expiry = rest
             waiting += counted
             if start < 0:
-                return BufferStats(waiting, groups, oldest / 1000 if oldest >= 0 else None)
+                wait, first = oldest / 1000 if oldest >= 0 else None, expiry / 1000 if expiry >= 0 else None
+                return BufferStats(waiting, groups, wait, leased, delayed, dead, first)
 
     def audit(self, repair: bool = False) -> Talk[Audit]:
         """Compare the keys with each other, a page at a time."""
         verb = b"repair" if repair else b"report"
 
         def step(cursor: str) -> Op[AuditPage]:
-            keys = (self._groups, self._since, self._guard)
+            keys = (*self._all, self._guard)
             return Op(load("buffer/audit"), keys, (cursor, _AUDIT_PAGE, verb, b""), page)
 
         return conduct(step, "keys:0", repair)
 
     def purge(self) -> Talk[int]:
-        """Throw away what waits, some groups at a time."""
+        """Throw everything away, some groups and batches at a time."""
         total, more = 0, 1
         while more:
-            keys = (self._groups, self._since, self._guard)
+            keys = (*self._all, self._wake, self._guard)
             more, count = yield Op(load("buffer/purge"), keys, (_PURGE_STEP,), tuple)
             total += count
         return total
+
+
+def _total(results: Talk[list[Any]]) -> Talk[int]:
+    counts = yield from results
+    return sum(count for _, count in counts)
 
 
 def _decode_lengths(reply: list[Any]) -> dict[str, int]:

@@ -50,6 +50,18 @@ def once_id(token: Any) -> bytes:
     return uuid.uuid4().hex.encode() if token is None else text("token", token)
 
 
+def attempts(value: Any) -> int:
+    """Return the greatest number of attempts, 0 for None."""
+    return 0 if value is None else whole("max_attempts", value, 1, 1_000_000_000, ", or None")
+
+
+def names(what: str, values: Any, most: int) -> list[bytes]:
+    """Return at most so many names as bytes."""
+    if len(values) > most:
+        raise InvalidArgument(f"{len(values)} {what} are given: give at most {most} a call")
+    return [text(what, value) for value in values]
+
+
 def number(name: str, value: Any) -> float:
     """Return a finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):

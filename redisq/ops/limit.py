@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NamedTuple
@@ -33,19 +34,24 @@ class Grant(NamedTuple):
     retry_after: float
 
 
+def flatten(rates: Sequence[Rate]) -> tuple[int, ...]:
+    """Return the rates as the scripts take them: limit, ms, limit, ms."""
+    if not isinstance(rates, (tuple, list)) or not all(isinstance(rate, Rate) for rate in rates):
+        raise InvalidArgument(f"rates is {rates!r}: give a sequence of Rate(limit, per)")
+    return tuple(x for rate in rates for x in (rate.limit, check.milliseconds("per", rate.per, 0.001)))
+
+
 class LimitOps:
     """Build the calls of one rate limiter, without sending them."""
 
     def __init__(
         self, name: str, rates: tuple[Rate, ...], *, dedup_window: float = 60.0, prefix: str = "redisq"
     ) -> None:
-        if not rates or not all(isinstance(rate, Rate) for rate in rates):
-            raise InvalidArgument(f"rates is {rates!r}: give one Rate(limit, per) or more")
+        if not rates:
+            raise InvalidArgument("rates is (): give one Rate(limit, per) or more")
         self.queue = check.key_prefix(prefix, name)
         self._window = check.milliseconds("dedup_window", dedup_window, 0, 604_800)
-        self._rates: tuple[int, ...] = tuple(
-            x for rate in rates for x in (rate.limit, check.milliseconds("per", rate.per, 0.001))
-        )
+        self._rates = flatten(rates)
 
     def acquire(self, cost: int = 1, token: str | None = None) -> Op[Grant]:
         """Take what every rate allows now, `cost` at most."""

@@ -50,7 +50,24 @@ class Op(Generic[R]):
         pipeline's client needs `decode_responses=False`, because redis-py decodes the replies of a MULTI before
         anyone can stop it.
         """
-        pipeline.execute_command("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+        pipeline.execute_command(*self.by_text())
+
+    def by_sha(self) -> tuple[Any, ...]:
+        """Give the command for a server that knows the script."""
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+
+    def by_text(self) -> tuple[Any, ...]:
+        """Give the command for any server."""
+        return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+
+    def read(self, reply: Any) -> R:
+        """Read a reply, or raise what a server's error stands for."""
+        if isinstance(reply, Exception):
+            refusal = self.refusal(str(reply))
+            if refusal is None:
+                raise reply
+            raise refusal from reply
+        return self.decode(reply)
 
     def refusal(self, message: str) -> RedisqError | None:
         """Give the error of redisq that a server's message stands for, or None if it is not redisq's to explain."""
@@ -73,7 +90,32 @@ class Pause:
     seconds: float
 
 
-Talk = Generator[Op[Any] | Pause, Any, R]
+@dataclass(slots=True)
+class Wait:
+    """Ask the runner to wait for a token in a list, some seconds at most; it may come back earlier."""
+
+    key: bytes
+    seconds: float
+
+
+def piece(seconds: float, socket_timeout: Any) -> float:
+    """Return how long to block in one read: well under the socket timeout, at which redis-py gives the read up.
+
+    At most 2.5 seconds even without one, so that what no token tells of, such as a lease that another worker let run
+    out, is seen soon; with the ask that follows, that is less than one command a second.
+    """
+    limit = socket_timeout / 2 if isinstance(socket_timeout, (int, float)) and socket_timeout > 0 else 2.5
+    return max(0.001, min(seconds, limit, 2.5))
+
+
+@dataclass(slots=True)
+class Many:
+    """Ask the runner for several calls in one round trip; it is sent the results, with `LeaseLost` in place of some."""
+
+    ops: list[Op[Any]]
+
+
+Talk = Generator[Op[Any] | Pause | Wait | Many, Any, R]
 """An operation in several calls: yields what to do, is sent the decoded reply, returns the result."""
 
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import reprlib
 import typing
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from ..codecs import TEXT, Codec
 from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
 from .audit import Audit, AuditPage, conduct, page
-from .op import Op, Talk, as_bytes, as_text
+from .lease import Buried, Lease, Reserved, new_id, reserve, settle
+from .limit import Rate, flatten
+from .op import Arg, Many, Op, Talk, Wait, as_bytes, as_text
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -54,7 +58,8 @@ class State(str, Enum):
     DEAD = "dead"
 
 
-class Item(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class Item(Generic[T]):
     """Hold one member of a priority queue."""
 
     member: T
@@ -92,6 +97,9 @@ class PriorityOps(Generic[T]):
         *,
         order: Order = "fifo",
         codec: Codec[T] = TEXT,  # type: ignore[assignment]  # the default of T is str
+        lease: float = 30.0,
+        max_attempts: int | None = None,
+        rates: Sequence[Rate] = (),
         dedup_window: float = 60.0,
         prefix: str = "redisq",
     ) -> None:
@@ -105,6 +113,11 @@ class PriorityOps(Generic[T]):
         self._later = self.queue + b"later"
         self._rows = self.queue + b"rows"
         self._meta = self.queue + b"meta"
+        self._grants = self.queue + b"grants"
+        self._wake = self.queue + b"wake"
+        self.lease = check.milliseconds("lease", lease, 0.001)
+        self._max_attempts = check.attempts(max_attempts)
+        self._rates = flatten(rates)
 
     def _once(self, once: bytes) -> bytes:
         return self.queue + b"once:" + once
@@ -124,7 +137,7 @@ class PriorityOps(Generic[T]):
         return self._push(pairs, delay, check.once_id(token), _decode_outcome)
 
     def _push(self, pairs: Iterable[bytes], delay: float, once: bytes, decode: Any) -> Op[Any]:
-        keys = (self._ready, self._later, self._rows, self._meta, self._once(once))
+        keys = (self._ready, self._later, self._rows, self._meta, self._once(once), self._wake)
         args = (self.order, check.milliseconds("delay", delay), self._window, b"", *pairs)
         return Op(load("priority/push"), keys, args, decode)
 
@@ -151,17 +164,150 @@ class PriorityOps(Generic[T]):
             outcomes.update((yield self._push(pairs, delay, once + b":%d" % piece, _decode_outcomes)))
         return outcomes
 
-    def pop(self) -> Op[Item[T] | None]:
-        """Take the most urgent member."""
-        return self._pop(1, self._decode_first)
+    def pop_once(self) -> Op[Item[T] | None]:
+        """Take the most urgent member, if one is ready."""
+        return self._pop(1, lambda reply: next(iter(self._decode_items(reply[2])), None))
+
+    def pop(self, timeout: float = 0.0) -> Talk[Item[T] | None]:
+        """Take the most urgent member, waiting for it."""
+        check.milliseconds("timeout", timeout)
+        end = monotonic() + timeout
+        while True:
+            retry, items = yield self._pop(1, lambda reply: (reply[0], self._decode_items(reply[2])))
+            left = end - monotonic()
+            if items or left <= 0:
+                return items[0] if items else None
+            if retry != 0:
+                yield Wait(self._wake, left if retry < 0 else min(left, retry / 1000))
 
     def pop_many(self, count: int) -> Op[list[Item[T]]]:
         """Take the most urgent members."""
-        return self._pop(check.whole("count", count, 1, MAX_MEMBERS), self._decode_items)
+        check.whole("count", count, 1, MAX_MEMBERS)
+        return self._pop(count, lambda reply: self._decode_items(reply[2]))
 
     def _pop(self, count: int, decode: Any) -> Op[Any]:
+        keys = (self._ready, self._later, self._rows, self._meta, self._wake)
+        return Op(load("priority/pop"), keys, (self.order, count, self._max_attempts, b""), decode)
+
+    def reserve_once(
+        self, size: int = 1, *, lease: float | None = None, lease_id: str | None = None
+    ) -> Op[Reserved[T]]:
+        """Take the most urgent members as one batch, if any is ready."""
+        return self._reserve(size, lease, new_id(lease_id))
+
+    def _reserve(self, size: int, lease: float | None, name: bytes) -> Op[Reserved[T]]:
+        term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
+        keys = (self._ready, self._later, self._rows, self._meta, self._held(name), self._grants, self._wake)
+        args: tuple[Arg, ...] = (self.order, name, check.whole("size", size, 1, MAX_MEMBERS), term)
+        args += (self._max_attempts, self._window, b"", *self._rates)
+        return Op(load("priority/reserve"), keys, args, partial(self._decode_reserved, as_text(name)))
+
+    def _held(self, lease: bytes) -> bytes:
+        return self.queue + b"lease:" + lease
+
+    def _decode_reserved(self, name: str, reply: list[Any]) -> Reserved[T]:
+        retry, buried, deadline, triples = reply
+        named = self._decode_buried(buried)
+        if not triples:
+            return Reserved(None, None if retry < 0 else retry / 1000, named)
+        raw = [as_bytes(member) for member in triples[::3]]
+        undecoded: Lease[Any] = Lease(name, None, raw, max(triples[2::3]), deadline / 1000, raw)
+        members = [check.decode(self.codec, member, undecoded) for member in raw]
+        return Reserved(replace(undecoded, items=members), 0.0, named)
+
+    def _decode_buried(self, members: list[Any]) -> list[Buried]:
+        # What died is in the dead letters, whatever its bytes: a member that cannot be decoded is named by them.
+        raw = [as_bytes(member) for member in members]
+        found = []
+        for member in raw:
+            try:
+                found.append(Buried(self.codec.decode(member)))
+            except Exception:
+                found.append(Buried(member))
+        return found
+
+    def reserve(
+        self, size: int = 1, *, timeout: float = 0.0, lease: float | None = None, lease_id: str | None = None
+    ) -> Talk[Reserved[T]]:
+        """Take the most urgent members as one batch, waiting for one."""
+        return reserve(self.reserve_once(size, lease=lease, lease_id=lease_id), self._wake, timeout)
+
+    def reserve_many(
+        self, count: int, size: int = 1, *, lease: float | None = None, lease_id: str | None = None
+    ) -> Talk[list[Reserved[T]]]:
+        """Take several batches in one round trip."""
+        check.whole("count", count, 1, MAX_MEMBERS)
+        name = new_id(lease_id)
+        reserved: list[Reserved[T]] = yield Many([self._reserve(size, lease, name + b":%d" % i) for i in range(count)])
+        return reserved
+
+    def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[int]:
+        """Settle batches; members marked as failed are given back."""
+        check.milliseconds("delay", delay)
+
+        def calls(lease: Lease[T]) -> Iterator[Op[Any]]:
+            name = check.text("lease id", lease.id)
+            done = [member for i, member in enumerate(lease.raw) if i not in lease.failed]
+            if done:
+                keys = (self._ready, self._later, self._rows, self._held(name), self._wake)
+                yield Op(load("priority/ack"), keys, (name, self._window, b"", *done), int)
+            if lease.failed:
+                yield self._release(lease, [lease.raw[i] for i in sorted(lease.failed)], delay, True)
+
+        results = yield from settle(leases, calls)
+        return sum(answer for _, answer in results if isinstance(answer, int))
+
+    def release(
+        self, leases: Sequence[Lease[T]], delay: float = 0.0, *, counted: bool = True
+    ) -> Talk[tuple[int, list[Buried]]]:
+        """Give batches back; not `counted`: nobody began on them. Returns how many, and who died of it."""
+        check.milliseconds("delay", delay)
+
+        def calls(lease: Lease[T]) -> Iterator[Op[Any]]:
+            yield self._release(lease, lease.raw, delay, counted)
+
+        results = yield from settle(leases, calls)
+        return sum(back for _, (back, _) in results), [one for _, (_, buried) in results for one in buried]
+
+    def _release(self, lease: Lease[T], members: list[bytes], delay: float, counted: bool) -> Op[Any]:
+        name = check.text("lease id", lease.id)
+        keys = (self._ready, self._later, self._rows, self._held(name), self._wake)
+        wait, attempt = check.milliseconds("delay", delay), b"count" if counted else b"forget"
+        args: tuple[Arg, ...] = (name, self._max_attempts, wait, attempt, self._window, b"", *members)
+        return Op(load("priority/release"), keys, args, lambda reply: (reply[0], self._decode_buried(reply[1:])))
+
+    def extend(self, leases: Sequence[Lease[T]], lease: float | None = None) -> Talk[None]:
+        """Keep batches longer."""
+        term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
+
+        def calls(held: Lease[T]) -> Iterator[Op[Any]]:
+            args: tuple[Arg, ...] = (check.text("lease id", held.id), term, b"", *held.raw)
+            yield Op(load("priority/extend"), (self._later, self._rows), args, tuple)
+
+        for held, (_, deadline) in (yield from settle(leases, calls, ends=False)):
+            held.deadline = deadline / 1000
+
+    def dead(self, limit: int = 100, after: T | None = None) -> Op[list[Item[T]]]:
+        """Show dead members, in byte order."""
+        last = b"" if after is None else check.encode(self.codec, after, "member")
         keys = (self._ready, self._later, self._rows, self._meta)
-        return Op(load("priority/pop"), keys, (self.order, count, 0, b""), decode)
+        args = (self.order, check.whole("limit", limit, 1, MAX_MEMBERS), last)
+        return Op(load("priority/dead"), keys, args, self._decode_items)
+
+    def redrive(self, members: Sequence[T], token: str | None = None) -> Op[int]:
+        """Give dead members another life."""
+        keys = (self._ready, self._later, self._rows, self._once(check.once_id(token)), self._wake)
+        return Op(load("priority/redrive"), keys, (self._window, *self._encode_all(members)), int)
+
+    def discard(self, members: Sequence[T], token: str | None = None) -> Op[int]:
+        """Throw dead members away."""
+        keys = (self._later, self._rows, self._once(check.once_id(token)))
+        return Op(load("priority/discard"), keys, (self._window, *self._encode_all(members)), int)
+
+    def _encode_all(self, members: Sequence[T]) -> list[bytes]:
+        if len(members) > MAX_MEMBERS:
+            raise InvalidArgument(f"{len(members)} members are given: give at most {MAX_MEMBERS} a call")
+        return [check.encode(self.codec, member, "member") for member in members]
 
     def peek(self, count: int = 1) -> Op[list[Item[T]]]:
         """Show the most urgent members that are ready."""
@@ -171,11 +317,7 @@ class PriorityOps(Generic[T]):
     def _decode_items(self, reply: list[Any]) -> list[Item[T]]:
         triples = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
         raw = [Item(as_bytes(member), self._priority(score), attempts) for member, score, attempts in triples]
-        return [Item(check.decode(self.codec, m, raw), priority, attempts) for m, priority, attempts in raw]
-
-    def _decode_first(self, reply: list[Any]) -> Item[T] | None:
-        items = self._decode_items(reply)
-        return items[0] if items else None
+        return [Item(check.decode(self.codec, i.member, raw), i.priority, i.attempts) for i in raw]
 
     def _priority(self, score: bytes | str) -> float:
         return int(float(score) // PLACES) if self.order == "fifo" else float(score)
@@ -186,11 +328,9 @@ class PriorityOps(Generic[T]):
         args = (check.encode(self.codec, member, "member"),)
         return Op(load("priority/state"), keys, args, lambda reply: State(as_text(reply)))
 
-    def remove(self, members: Iterable[T], token: str | None = None) -> Op[int]:
+    def remove(self, members: Sequence[T], token: str | None = None) -> Op[int]:
         """Take members out, whatever their state."""
-        encoded = [check.encode(self.codec, member, "member") for member in members]
-        if len(encoded) > MAX_MEMBERS:
-            raise InvalidArgument(f"{len(encoded)} members are given: remove takes at most {MAX_MEMBERS} a call")
+        encoded = self._encode_all(members)
         keys = (self._ready, self._later, self._rows, self._once(check.once_id(token)))
         return Op(load("priority/remove"), keys, (self._window, *encoded), int)
 
@@ -222,7 +362,7 @@ class PriorityOps(Generic[T]):
         """Throw away every member."""
         total, more = 0, 1
         while more:
-            keys = (self._ready, self._later, self._rows, self._meta)
+            keys = (self._ready, self._later, self._rows, self._meta, self._wake)
             more, count = yield Op(load("priority/purge"), keys, (), tuple)
             total += count
         return total

@@ -2,30 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Generic
 
 from ..codecs import JSON, Codec
-from ..ops import Audit, BufferOps, BufferStats
+from ..ops import Audit, BufferOps, BufferStats, Lease, Rate
 from ..ops.buffer import T
+from .batch import Batch
 from .runner import Client, Runner
 
 
 class Buffer(Generic[T]):
     """Pile items up per group, and take them in batches of one group.
 
-    What all workers of a queue must agree on stands here, not in the calls. `codec` turns items into bytes (default:
-    canonical JSON). A push is remembered for `dedup_window` seconds (0: not at all), so that sending it again adds
-    nothing; a remembered push costs about 160 bytes. All keys begin with `prefix:{name}:`. The client stays yours:
-    redisq neither configures nor closes it.
+    What all workers of a queue must agree on stands here, not in the calls:
 
-    Raises `InvalidArgument` for an empty name, one with `{` or `}`, a client of the asyncio kind, or a pipeline.
+    - `codec` turns items into bytes (default: canonical JSON).
+    - `lease`: seconds for which a reserved batch is held, unless it is extended.
+    - `min_size`, `max_wait`: a group is handed out from `min_size` waiting items on, and at any length `max_wait`
+    seconds
+      after it became non-empty or was last served; `max_wait=None` is for `min_size=1` alone.
+    - `max_attempts`: a batch that was handed out so often and comes back is a dead letter; None: it comes back for
+    ever. - `rates`: at most so many batches are handed out, over all workers, in any span; charged inside `reserve`,
+    so that
+      none is spent on nothing.
+    - `dedup_window`: seconds for which a push is remembered, so that sending it again adds nothing (0: not at all);
+    it
+      costs about 160 bytes each.
+
+    All keys begin with `prefix:{name}:`. The client stays yours: redisq neither configures nor closes it. Raises
+    `InvalidArgument` for an empty name, one with `{` or `}`, a client of the asyncio kind, a pipeline, or numbers out
+    of range.
     """
 
     def __init__(
-        self, client: Client, name: str, *, codec: Codec[T] = JSON, dedup_window: float = 60.0, prefix: str = "redisq"
+        self,
+        client: Client,
+        name: str,
+        *,
+        codec: Codec[T] = JSON,
+        lease: float = 30.0,
+        min_size: int = 1,
+        max_wait: float | None = 60.0,
+        max_attempts: int | None = None,
+        rates: Sequence[Rate] = (),
+        dedup_window: float = 60.0,
+        prefix: str = "redisq",
     ) -> None:
-        self.ops = BufferOps(name, codec=codec, dedup_window=dedup_window, prefix=prefix)
+        self.ops = BufferOps(
+            name,
+            codec=codec,
+            lease=lease,
+            min_size=min_size,
+            max_wait=max_wait,
+            max_attempts=max_attempts,
+            rates=rates,
+            dedup_window=dedup_window,
+            prefix=prefix,
+        )
         self._runner = Runner(client)
 
     def push(self, *items: T, group: str = "default", token: str | None = None) -> int:
@@ -77,8 +111,74 @@ class Buffer(Generic[T]):
         """
         return self._runner.run(self.ops.pop_longest(groups, size))
 
+    def reserve(
+        self, size: int = 2000, *, timeout: float = 0.0, lease: float | None = None, lease_id: str | None = None
+    ) -> Batch[T] | None:
+        """Choose a group, take up to `size` (1 to 10,000) of its items and lease them, in one step.
+
+        None if there is nothing to hand out. First what is due, the earliest first: batches whose lease ran out,
+        batches that were given back, groups that have waited `max_wait`; only then the longest group of at least
+        `min_size`. So nothing waits for ever. A batch that comes back comes whole, whatever `size` says.
+
+        At least once: until it is acked the batch comes back, when its `lease` (seconds; default: the queue's) runs
+        out or its holder gives it back; no item is in two unexpired leases. `timeout`: seconds to wait for something
+        to come. `lease_id` names the lease; sent again with the same one, by redis-py or by you, it answers with the
+        same batch while that is held, and never with a second one. Raises `CodecError`, whose `raw` is the batch in
+        bytes, for bytes that cannot be decoded; the batch is held until its lease runs out.
+        """
+        reserved = self._runner.talk(self.ops.reserve(size, timeout=timeout, lease=lease, lease_id=lease_id))
+        return Batch(self, reserved.lease) if reserved.lease else None
+
+    def reserve_many(
+        self, count: int, size: int = 2000, *, lease: float | None = None, lease_id: str | None = None
+    ) -> list[Batch[T]]:
+        """Reserve up to `count` (1 to 1,000) batches in one round trip, each as `reserve` does."""
+        found = self._runner.talk(self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id))
+        return [Batch(self, reserved.lease) for reserved in found if reserved.lease]
+
+    def ack(self, *batches: Lease[T], delay: float = 0.0) -> int:
+        """Settle batches in one round trip, and return how many items are done.
+
+        Items marked with `Batch.fail` are given back, to be due again in `delay` seconds, with their batch's
+        attempts. Sent twice, it counts once. Raises `LeaseLost` for batches that are no longer held, after all were
+        tried; a lease is lost when its batch was handed out again, buried, settled or purged, not at its deadline.
+        """
+        return self._runner.talk(self.ops.ack(batches, delay))
+
+    def release(self, *batches: Lease[T], delay: float = 0.0) -> int:
+        """Give batches back whole, to be due again in `delay` seconds, and return how many items that is.
+
+        Sent twice, it counts once. Raises `LeaseLost` as `ack` does.
+        """
+        return self._runner.talk(self.ops.release(batches, delay))
+
+    def extend(self, *batches: Lease[T], lease: float | None = None) -> None:
+        """Keep batches `lease` seconds from now (default: the queue's lease); a later deadline stays.
+
+        Their `deadline` is set anew. Raises `LeaseLost` as `ack` does.
+        """
+        self._runner.talk(self.ops.extend(batches, lease))
+
+    def dead(self, limit: int = 100, after: str | None = None) -> list[Batch[T]]:
+        """Show up to `limit` (1 to 1,000) dead letters, the earliest first, from the one after the id `after` on.
+
+        Their `deadline` is the time of their death. If `after` is no longer dead, it shows from the start.
+        """
+        return [Batch(self, lease) for lease in self._runner.talk(self.ops.dead(limit, after))]
+
+    def redrive(self, *ids: str, token: str | None = None) -> int:
+        """Give up to 1,000 dead letters another life: due now, with no attempts; return how many were dead.
+
+        Once, as `push`.
+        """
+        return self._runner.run(self.ops.redrive(ids, token))
+
+    def discard(self, *ids: str, token: str | None = None) -> int:
+        """Throw up to 1,000 dead letters away, and return how many were dead. Once, as `push`."""
+        return self._runner.run(self.ops.discard(ids, token))
+
     def stats(self) -> BufferStats:
-        """Count what waits; with more than 2,000 groups, over several moments."""
+        """Count what waits, is leased, delayed and dead; with more than 2,000 groups, over several moments."""
         return self._runner.talk(self.ops.stats())
 
     def audit(self, repair: bool = False) -> Audit:
@@ -90,5 +190,5 @@ class Buffer(Generic[T]):
         return self._runner.talk(self.ops.audit(repair))
 
     def purge(self) -> int:
-        """Throw away everything that waits, some groups at a time, and return how many items that was."""
+        """Throw everything away, in every state, some groups and batches at a time; return how many items that was."""
         return self._runner.talk(self.ops.purge())

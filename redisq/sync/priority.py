@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic
 
 from ..codecs import TEXT, Codec
-from ..ops import Audit, Item, PriorityOps, PriorityStats, Pushed, State
+from ..ops import Audit, Item, Lease, PriorityOps, PriorityStats, Pushed, Rate, State
 from ..ops.priority import Order, T
+from .batch import Batch
 from .runner import Client, Runner
 
 
 class PriorityQueue(Generic[T]):
     """Keep unique members, the most urgent first; pushing one again keeps the more urgent place.
 
-    A lower priority is more urgent. `order="fifo"`: whole priorities -1024..1023, equal ones leave in the order in
-    which they were added. `order="score"`: any finite number, equal ones leave in byte order, as in a plain sorted
-    set. The first push decides the order for the queue. `codec` turns members into bytes (default: text); equal
-    members must have equal bytes. A push is remembered for `dedup_window` seconds (0: not at all), so that sending it
-    again changes nothing. All keys begin with `prefix:{name}:`. The client stays yours: redisq neither configures nor
-    closes it.
+    A lower priority is more urgent. What all workers of a queue must agree on stands here, not in the calls:
 
-    Raises `InvalidArgument` for an empty name, one with `{` or `}`, an unknown order, a client of the asyncio kind,
-    or a pipeline.
+    - `order="fifo"`: whole priorities -1024..1023, equal ones leave in the order in which they were added; one that
+    comes
+      back keeps its place. `order="score"`: any finite number, equal ones leave in byte order, as in a plain sorted
+      set. The first push decides the order for the queue.
+    - `codec` turns members into bytes (default: text); equal members must have equal bytes.
+    - `lease`: seconds for which reserved members are held, unless they are extended.
+    - `max_attempts`: a member that was handed out so often and comes back is dead; None: it comes back for ever.
+    - `rates`: at most so many batches are handed out, over all workers, in any span; charged inside `reserve`.
+    - `dedup_window`: seconds for which a push is remembered, so that sending it again changes nothing (0: not at
+    all).
+
+    All keys begin with `prefix:{name}:`. The client stays yours: redisq neither configures nor closes it. Raises
+    `InvalidArgument` for an empty name, one with `{` or `}`, an unknown order, a client of the asyncio kind, a
+    pipeline, or numbers out of range.
     """
 
     def __init__(
@@ -33,10 +41,22 @@ class PriorityQueue(Generic[T]):
         *,
         order: Order = "fifo",
         codec: Codec[T] = TEXT,  # type: ignore[assignment]  # the default of T is str
+        lease: float = 30.0,
+        max_attempts: int | None = None,
+        rates: Sequence[Rate] = (),
         dedup_window: float = 60.0,
         prefix: str = "redisq",
     ) -> None:
-        self.ops = PriorityOps(name, order=order, codec=codec, dedup_window=dedup_window, prefix=prefix)
+        self.ops = PriorityOps(
+            name,
+            order=order,
+            codec=codec,
+            lease=lease,
+            max_attempts=max_attempts,
+            rates=rates,
+            dedup_window=dedup_window,
+            prefix=prefix,
+        )
         self._runner = Runner(client)
 
     def push(self, member: T, priority: float = 0, *, delay: float = 0.0, token: str | None = None) -> Pushed:
@@ -60,17 +80,81 @@ class PriorityQueue(Generic[T]):
         """
         return self._runner.talk(self.ops.push_many(members, delay=delay, token=token))
 
-    def pop(self) -> Item[T] | None:
-        """Take the most urgent member and forget it, or return None if none is ready.
+    def pop(self, timeout: float = 0.0) -> Item[T] | None:
+        """Take the most urgent member and forget it, waiting up to `timeout` seconds for one; None if none is ready.
 
         At most once: what is in the reply when the connection breaks, or in hand when the process dies, is gone.
         Raises `CodecError`, whose `raw` has what was taken, for bytes that cannot be decoded, and `WrongOrder`.
         """
-        return self._runner.run(self.ops.pop())
+        return self._runner.talk(self.ops.pop(timeout))
 
     def pop_many(self, count: int) -> list[Item[T]]:
         """Take the `count` (1 to 1,000) most urgent members and forget them, as `pop` does."""
         return self._runner.run(self.ops.pop_many(count))
+
+    def reserve(
+        self, size: int = 1, *, timeout: float = 0.0, lease: float | None = None, lease_id: str | None = None
+    ) -> Batch[T] | None:
+        """Take up to `size` (1 to 1,000) of the most urgent members and lease them, in one step; None if none is ready.
+
+        At least once: until it is acked a member comes back, when its `lease` (seconds; default: the queue's) runs
+        out or its holder gives it back; no member is in two unexpired leases. `timeout`: seconds to wait for
+        something to come. `lease_id` names the lease; sent again with the same one, by redis-py or by you, it answers
+        with what is still held of the same batch, and never with a second one. Raises `CodecError`, whose `raw` is
+        the batch in bytes, for bytes that cannot be decoded, and `WrongOrder`.
+        """
+        reserved = self._runner.talk(self.ops.reserve(size, timeout=timeout, lease=lease, lease_id=lease_id))
+        return Batch(self, reserved.lease) if reserved.lease else None
+
+    def reserve_many(
+        self, count: int, size: int = 1, *, lease: float | None = None, lease_id: str | None = None
+    ) -> list[Batch[T]]:
+        """Reserve up to `count` (1 to 1,000) batches in one round trip, each as `reserve` does."""
+        found = self._runner.talk(self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id))
+        return [Batch(self, reserved.lease) for reserved in found if reserved.lease]
+
+    def ack(self, *batches: Lease[T], delay: float = 0.0) -> int:
+        """Settle batches in one round trip, and return how many members are done.
+
+        It acts on the members that are still held; those marked with `Batch.fail` are given back, ready again in
+        `delay` seconds. A member that was pushed meanwhile is ready once more. Sent twice, it counts once. Raises
+        `LeaseLost` for batches of which no member is held any more, after all were tried.
+        """
+        return self._runner.talk(self.ops.ack(batches, delay))
+
+    def release(self, *batches: Lease[T], delay: float = 0.0) -> int:
+        """Give batches back, ready again in `delay` seconds, in one round trip; return how many members that is.
+
+        Each keeps its place, or takes a better one that was pushed meanwhile; one that has used up `max_attempts` is
+        dead. Sent twice, it counts once. Raises `LeaseLost` as `ack` does.
+        """
+        back, _ = self._runner.talk(self.ops.release(batches, delay))
+        return back
+
+    def extend(self, *batches: Lease[T], lease: float | None = None) -> None:
+        """Keep batches `lease` seconds from now (default: the queue's lease); a later deadline stays.
+
+        Their `deadline` is set anew. Raises `LeaseLost` as `ack` does.
+        """
+        self._runner.talk(self.ops.extend(batches, lease))
+
+    def dead(self, limit: int = 100, after: T | None = None) -> list[Item[T]]:
+        """Show up to `limit` (1 to 1,000) dead members in byte order, from the one after the member `after` on.
+
+        If `after` is no longer dead, it shows from the start.
+        """
+        return self._runner.run(self.ops.dead(limit, after))
+
+    def redrive(self, *members: T, token: str | None = None) -> int:
+        """Give up to 1,000 dead members another life, at their old place; return how many were dead.
+
+        Once, as `push`.
+        """
+        return self._runner.run(self.ops.redrive(members, token))
+
+    def discard(self, *members: T, token: str | None = None) -> int:
+        """Throw up to 1,000 dead members away, and return how many were dead. Once, as `push`."""
+        return self._runner.run(self.ops.discard(members, token))
 
     def peek(self, count: int = 1) -> list[Item[T]]:
         """Show the `count` (1 to 1,000) most urgent members that are ready, and take none."""

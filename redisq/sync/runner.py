@@ -12,8 +12,8 @@ from redis.client import NEVER_DECODE, Pipeline
 from redis.cluster import ClusterPipeline, RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
-from ..errors import InvalidArgument
-from ..ops import Op, Pause, Talk
+from ..errors import InvalidArgument, LeaseLost
+from ..ops import Many, Op, Pause, Talk, Wait, piece
 
 R = TypeVar("R")
 Client = Redis | RedisCluster
@@ -33,22 +33,22 @@ class Runner:
 
     def run(self, op: Op[R]) -> R:
         """Perform one call and read its reply."""
-        call = (len(op.keys), *op.keys, *op.args)
-        # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
-        options: dict[str, Any] = {NEVER_DECODE: []}
         try:
-            try:
-                reply = self.client.execute_command("EVALSHA", op.script.sha, *call, **options)
-            except NoScriptError:
-                # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
-                options = {NEVER_DECODE: []}
-                reply = self.client.execute_command("EVAL", op.script.text, *call, **options)
+            # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
+            reply = self.client.execute_command(*op.by_sha(), **{NEVER_DECODE: []})
+        except NoScriptError:
+            return self._run_text(op)
         except ResponseError as error:
-            refusal = op.refusal(str(error))
-            if refusal is None:
-                raise
-            raise refusal from error
-        return op.decode(reply)
+            reply = error
+        return op.read(reply)
+
+    def _run_text(self, op: Op[R]) -> R:
+        # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
+        try:
+            reply = self.client.execute_command(*op.by_text(), **{NEVER_DECODE: []})
+        except ResponseError as error:
+            reply = error
+        return op.read(reply)
 
     def talk(self, talk: Talk[R]) -> R:
         """Perform a conversation to its end."""
@@ -58,8 +58,35 @@ class Runner:
                 step = talk.send(reply)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            if isinstance(step, Pause):
-                time.sleep(step.seconds)
-                reply = None
-            else:
-                reply = self.run(step)
+            reply = None
+            match step:
+                case Op():
+                    reply = self.run(step)
+                case Many():
+                    reply = self._many(step.ops)
+                case Wait():
+                    self._wait(step)
+                case Pause():
+                    time.sleep(step.seconds)
+
+    def _wait(self, step: Wait) -> None:
+        pool = getattr(self.client, "connection_pool", None)
+        timeout = pool.connection_kwargs.get("socket_timeout") if pool else None
+        self.client.execute_command("BLPOP", step.key, f"{piece(step.seconds, timeout):.3f}")
+
+    def _many(self, ops: list[Op[Any]]) -> list[Any]:
+        if len(ops) == 1:
+            return [self._try(ops[0])]
+        with self.client.pipeline(transaction=False) as pipe:
+            for op in ops:
+                pipe.execute_command(*op.by_sha(), **{NEVER_DECODE: []})
+            replies = pipe.execute(raise_on_error=False)
+        return [self._try(op, reply) for op, reply in zip(ops, replies, strict=True)]
+
+    def _try(self, op: Op[Any], reply: Any = None) -> Any:
+        # What a server that forgot the script refused is sent again by itself. A lost lease is an answer like any
+        # other: the rest of the batch of calls counts.
+        try:
+            return self.run(op) if reply is None or isinstance(reply, NoScriptError) else op.read(reply)
+        except LeaseLost as lost:
+            return lost

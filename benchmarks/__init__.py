@@ -1,0 +1,1 @@
+"""Benchmarks of redisq, and the recipes that it is measured against."""

@@ -1,0 +1,88 @@
+-- buffer/ack: settle a batch; items that failed are given back, the others are done
+--
+-- KEYS[1]   leases   zset    {queue}:leases      batch id -> ms at which its lease runs out
+-- KEYS[2]   delayed  zset    {queue}:delayed     batch id -> ms when it is due again
+-- KEYS[3]   batch    list    {queue}:batch:<id>  group, attempts, item...
+-- KEYS[4]   once     string  {queue}:once:<id>   how the lease of that id ended
+-- KEYS[5]   wake     list    {queue}:wake        a token for who waits
+-- ARGV[1]   id       string  not empty           the lease's
+-- ARGV[2]   delay    int     0..315360000000     ms until the failed items are due again
+-- ARGV[3]   window   int     0..604800000        ms that the answer is remembered, 0: not at all
+-- ARGV[4]   now      ms                          empty: the server's clock
+-- ARGV[5+]  failed   int     0..                 places of failed items, from 0, none twice
+-- REPLY     done                                 how many items are done
+-- ERROR     BADARG                               an argument is out of range
+-- ERROR     LEASELOST                            the batch was handed out again, buried, settled or purged
+-- REPLAY    lease                                the same answer; after a release: LEASELOST
+
+local leases, delayed, batch, once, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local id, delay, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+if #KEYS ~= 5 or #ARGV < 4 or #ARGV > 10004 then
+  return redis.error_reply('BADARG ack takes 5 keys, 4 arguments and at most 10000 places')
+end
+if id == '' then
+  return redis.error_reply('BADARG id is empty, give each reserve a new one')
+end
+if not string.find(delay, '^%d+$') or tonumber(delay) > 315360000000 then
+  return redis.error_reply('BADARG delay is ' .. string.sub(delay, 1, 32) .. ', give whole ms from 0 to 315360000000')
+end
+if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
+  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
+end
+for i = 5, #ARGV do
+  if not string.find(ARGV[i], '^%d+$') then
+    return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32) .. ', give places from 0, none twice')
+  end
+end
+-- idiom: clock
+if now == '' then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+elseif string.find(now, '^%d+$') and #now < 16 then
+  now = tonumber(now)
+else
+  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+end
+-- end
+
+local answer = redis.call('GET', once)
+if not redis.call('ZSCORE', leases, id) then
+  local done = string.match(answer or '', '^ack (%d+)$')
+  if done then
+    return tonumber(done)
+  end
+  return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
+end
+
+redis.call('ZCARD', delayed)
+redis.call('LLEN', wake)
+local count = math.max(0, redis.call('LLEN', batch) - 2)
+local items = #ARGV > 4 and redis.call('LRANGE', batch, 0, -1) or {}
+local failed, seen = {}, {}
+for i = 5, #ARGV do
+  local place = tonumber(ARGV[i])
+  if place >= count or seen[place] then
+    return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32) .. ', give places from 0, none twice')
+  end
+  seen[place] = true
+  failed[#failed + 1] = items[place + 3]
+end
+
+-- ZREM comes first: it frees, so a full server takes the ack.
+redis.call('ZREM', leases, id)
+redis.call('UNLINK', batch)
+if #failed > 0 then
+  redis.call('RPUSH', batch, items[1], items[2])
+  for i = 1, #failed, 1000 do
+    redis.call('RPUSH', batch, unpack(failed, i, math.min(i + 999, #failed)))
+  end
+  redis.call('ZADD', delayed, now + delay, id)
+  if redis.call('LLEN', wake) == 0 then
+    redis.call('LPUSH', wake, 1)
+  end
+end
+if tonumber(window) > 0 then
+  redis.call('SET', once, 'ack ' .. count - #failed, 'PX', window)
+end
+return count - #failed

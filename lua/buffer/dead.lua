@@ -1,0 +1,37 @@
+--!df flags=allow-undeclared-keys
+-- buffer/dead: show dead letters, the earliest first
+--
+-- KEYS[1]   dead   zset    {queue}:dead   batch id -> ms at which it was buried
+-- KEYS[2]   guard  none    {queue}:guard  never exists: while a cluster moves the slot the server says TRYAGAIN
+-- ARGV[1]   limit  int     1..1000        how many batches at most; it stops after 10000 items
+-- ARGV[2]   after  string                 id of the last one seen; empty, or no longer dead: from the start
+-- COMPUTES  {queue}:batch:<id>
+-- REPLY     [[id, died, group, attempts, [item, ...]], ...]  died: ms at which it was buried
+-- ERROR     BADARG                        an argument is out of range
+-- REPLAY    yes                           it only reads
+
+local dead, guard = KEYS[1], KEYS[2]
+local limit, after = ARGV[1], ARGV[2]
+
+if #KEYS ~= 2 or #ARGV ~= 2 then
+  return redis.error_reply('BADARG dead takes 2 keys and 2 arguments')
+end
+if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 1000 then
+  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 1000')
+end
+
+local queue = string.sub(guard, 1, -6)
+local rank = redis.call('ZRANK', dead, after)
+local start = rank and rank + 1 or 0
+local seen = redis.call('ZRANGE', dead, start, start + limit - 1, 'WITHSCORES')
+local reply, items = {}, 0
+for i = 1, #seen, 2 do
+  local all = redis.call('LRANGE', queue .. 'batch:' .. seen[i], 0, -1)
+  items = items + #all
+  if items > 10000 and #reply > 0 then
+    break
+  end
+  local group, attempts = table.remove(all, 1), tonumber(table.remove(all, 1))
+  reply[#reply + 1] = { seen[i], tonumber(seen[i + 1]), group or '', attempts or 0, all }
+end
+return reply

@@ -1,0 +1,48 @@
+--!df flags=allow-undeclared-keys
+-- buffer/discard: throw dead letters away
+--
+-- KEYS[1]   dead     zset    {queue}:dead       batch id -> ms at which it was buried
+-- KEYS[2]   once     string  {queue}:once:<id>  the answer that this call gave
+-- KEYS[3]   guard    none    {queue}:guard      never exists: while a cluster moves the slot: TRYAGAIN
+-- ARGV[1]   window   int     0..604800000       ms that the answer is remembered, 0: not at all
+-- ARGV[2+]  id       string  0..1000 of them    dead batches; others are passed over
+-- COMPUTES  {queue}:batch:<id>
+-- REPLY     count                               how many batches are discarded
+-- ERROR     BADARG                              an argument is out of range
+-- REPLAY    once                                the same id within the window: nothing more, the same answer
+
+local dead, once, guard = KEYS[1], KEYS[2], KEYS[3]
+local window = ARGV[1]
+
+if #KEYS ~= 3 or #ARGV < 1 or #ARGV > 1001 then
+  return redis.error_reply('BADARG discard takes 3 keys, 1 argument and at most 1000 ids')
+end
+if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
+  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
+end
+
+-- idiom: once
+local answer = redis.call('GET', once)
+if answer then
+  return tonumber(answer) or answer
+end
+-- end
+
+local queue = string.sub(guard, 1, -6)
+for i = 2, #ARGV do
+  redis.call('ZSCORE', dead, ARGV[i])
+  redis.call('LLEN', queue .. 'batch:' .. ARGV[i])
+end
+answer = 0
+for i = 2, #ARGV do
+  if redis.call('ZREM', dead, ARGV[i]) == 1 then
+    redis.call('UNLINK', queue .. 'batch:' .. ARGV[i])
+    answer = answer + 1
+  end
+end
+-- idiom: remember
+if tonumber(window) > 0 then
+  redis.call('SET', once, answer, 'PX', window)
+end
+return answer
+-- end

@@ -1,0 +1,73 @@
+--!df flags=allow-undeclared-keys
+-- buffer/redrive: give dead letters another life
+--
+-- KEYS[1]   dead     zset    {queue}:dead       batch id -> ms at which it was buried
+-- KEYS[2]   delayed  zset    {queue}:delayed    batch id -> ms when it is due again
+-- KEYS[3]   once     string  {queue}:once:<id>  the answer that this call gave
+-- KEYS[4]   wake     list    {queue}:wake       a token for who waits
+-- KEYS[5]   guard    none    {queue}:guard      never exists: while a cluster moves the slot: TRYAGAIN
+-- ARGV[1]   window   int     0..604800000       ms that the answer is remembered, 0: not at all
+-- ARGV[2]   now      ms                         empty: the server's clock
+-- ARGV[3+]  id       string  0..1000 of them    dead batches; others are passed over
+-- COMPUTES  {queue}:batch:<id>
+-- REPLY     count                               how many batches are redriven
+-- ERROR     BADARG                              an argument is out of range
+-- REPLAY    once                                the same id within the window: nothing more, the same answer
+
+local dead, delayed, once, wake, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local window, now = ARGV[1], ARGV[2]
+
+if #KEYS ~= 5 or #ARGV < 2 or #ARGV > 1002 then
+  return redis.error_reply('BADARG redrive takes 5 keys, 2 arguments and at most 1000 ids')
+end
+if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
+  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
+end
+-- idiom: clock
+if now == '' then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+elseif string.find(now, '^%d+$') and #now < 16 then
+  now = tonumber(now)
+else
+  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+end
+-- end
+
+-- idiom: once
+local answer = redis.call('GET', once)
+if answer then
+  return tonumber(answer) or answer
+end
+-- end
+
+redis.call('ZCARD', delayed)
+redis.call('LLEN', wake)
+local queue = string.sub(guard, 1, -6)
+local found = {}
+for i = 3, #ARGV do
+  if redis.call('ZSCORE', dead, ARGV[i]) then
+    redis.call('LLEN', queue .. 'batch:' .. ARGV[i])
+    found[#found + 1] = ARGV[i]
+  end
+end
+answer = 0
+for _, id in ipairs(found) do
+  -- ZREM comes first: it frees, so a full server takes it; and an id that was given twice is moved once.
+  if redis.call('ZREM', dead, id) == 1 then
+    redis.call('ZADD', delayed, now, id)
+    if redis.call('LLEN', queue .. 'batch:' .. id) > 1 then
+      redis.call('LSET', queue .. 'batch:' .. id, 1, 0)
+    end
+    answer = answer + 1
+  end
+end
+if answer > 0 and redis.call('LLEN', wake) == 0 then
+  redis.call('LPUSH', wake, 1)
+end
+-- idiom: remember
+if tonumber(window) > 0 then
+  redis.call('SET', once, answer, 'PX', window)
+end
+return answer
+-- end

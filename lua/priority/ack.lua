@@ -1,0 +1,85 @@
+-- priority/ack: settle members of a lease: they are done
+--
+-- KEYS[1]   ready   zset    {queue}:ready       member -> score
+-- KEYS[2]   later   zset    {queue}:later       member -> ms when it is ready again, +inf when dead
+-- KEYS[3]   rows    hash    {queue}:rows        member -> score attempts asked asked_due owner
+-- KEYS[4]   held    list    {queue}:lease:<id>  held and its members, then how the lease ended
+-- KEYS[5]   wake    list    {queue}:wake        a token for who waits
+-- ARGV[1]   id      string  not empty           the lease's
+-- ARGV[2]   window  int     0..604800000        ms that the answer is remembered, 0: not at all
+-- ARGV[3]   now     ms                          empty: the server's clock
+-- ARGV[4+]  member  bytes   1..1000 of them
+-- REPLY     done  how many of them were still held, and are done
+-- ERROR     BADARG  an argument is out of range
+-- ERROR     LEASELOST  none of the members is held by this lease any more
+-- REPLAY    lease  the same answer; a push that was noted meanwhile is ready once more, once
+
+local ready, later, rows, held, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local id, window, now = ARGV[1], ARGV[2], ARGV[3]
+
+if #KEYS ~= 5 or #ARGV < 4 or #ARGV > 1003 then
+  return redis.error_reply('BADARG ack takes 5 keys, 3 arguments and 1 to 1000 members')
+end
+if id == '' then
+  return redis.error_reply('BADARG id is empty, give each reserve a new one')
+end
+if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
+  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
+end
+-- idiom: clock
+if now == '' then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+elseif string.find(now, '^%d+$') and #now < 16 then
+  now = tonumber(now)
+else
+  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+end
+-- end
+
+redis.call('ZCARD', ready)
+redis.call('ZCARD', later)
+redis.call('LLEN', wake)
+local ended = redis.call('LRANGE', held, 0, 1)
+
+local done, again = 0, false
+for i = 4, #ARGV do
+  local member = ARGV[i]
+  local row = redis.call('HGET', rows, member) or ''
+  local asked, asked_due, owner = string.match(row, '^%S+ %d+ (%S+) (%S+) (.*)$')
+  if owner == id then
+    done = done + 1
+    -- ZREM comes first: it frees, so a full server takes the ack.
+    redis.call('ZREM', later, member)
+    if asked == '-' then
+      redis.call('HDEL', rows, member)
+    else
+      -- Pushed while it was worked on: it comes once more, afresh. Forgetting that is the recipe's lost update.
+      redis.call('HSET', rows, member, asked .. ' 0 - - ')
+      again = true
+      if tonumber(asked_due) <= now then
+        redis.call('ZADD', ready, asked, member)
+      else
+        redis.call('ZADD', later, asked_due, member)
+      end
+    end
+  end
+end
+if done == 0 then
+  if ended[1] == 'ack' then
+    return tonumber(ended[2])
+  end
+  return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
+end
+
+if again and redis.call('LLEN', wake) == 0 then
+  redis.call('LPUSH', wake, 1)
+end
+if ended[1] == 'held' then
+  redis.call('DEL', held)
+end
+if tonumber(window) > 0 then
+  redis.call('LPUSH', held, done, 'ack') -- in front of how a release of the others ended
+  redis.call('PEXPIRE', held, window)
+end
+return done

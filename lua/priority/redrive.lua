@@ -1,0 +1,53 @@
+-- priority/redrive: give dead members another life, ready with no attempts
+--
+-- KEYS[1]   ready   zset    {queue}:ready      member -> score
+-- KEYS[2]   later   zset    {queue}:later      member -> ms when it is ready again, +inf when dead
+-- KEYS[3]   rows    hash    {queue}:rows       member -> score attempts asked asked_due owner
+-- KEYS[4]   once    string  {queue}:once:<id>  the answer that this call gave
+-- KEYS[5]   wake    list    {queue}:wake       a token for who waits
+-- ARGV[1]   window  int     0..604800000       ms that the answer is remembered, 0: not at all
+-- ARGV[2+]  member  bytes   0..1000 of them
+-- REPLY     count  how many were dead; others are passed over
+-- ERROR     BADARG  an argument is out of range
+-- REPLAY    once  the same id within the window: nothing more, the same answer
+
+local ready, later, rows, once, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local window = ARGV[1]
+
+if #KEYS ~= 5 or #ARGV < 1 or #ARGV > 1001 then
+  return redis.error_reply('BADARG redrive takes 5 keys, 1 argument and at most 1000 members')
+end
+if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
+  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
+end
+
+-- idiom: once
+local answer = redis.call('GET', once)
+if answer then
+  return tonumber(answer) or answer
+end
+-- end
+
+redis.call('ZCARD', ready)
+redis.call('HLEN', rows)
+redis.call('LLEN', wake)
+answer = 0
+for i = 2, #ARGV do
+  if tonumber(redis.call('ZSCORE', later, ARGV[i]) or 0) == math.huge then
+    local score = string.match(redis.call('HGET', rows, ARGV[i]) or '', '^(%S+) ')
+    -- ZREM comes first: it frees, so a full server takes it.
+    redis.call('ZREM', later, ARGV[i])
+    redis.call('ZADD', ready, tonumber(score) or 0, ARGV[i])
+    redis.call('HDEL', rows, ARGV[i])
+    answer = answer + 1
+  end
+end
+if answer > 0 and redis.call('LLEN', wake) == 0 then
+  redis.call('LPUSH', wake, 1)
+end
+-- idiom: remember
+if tonumber(window) > 0 then
+  redis.call('SET', once, answer, 'PX', window)
+end
+return answer
+-- end

@@ -1,0 +1,8 @@
+"""Let `python -m redisq` be the command `redisq`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The demo: both queues at work on the standard library's source, several processes each, and an account at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+from rich.console import Console
+
+from .. import embedded
+from ..errors import RedisqError
+from . import batching, corpus, indexing
+from .account import Account
+from .batching import Batching, Found, Sent
+from .crew import Crew, Ready
+from .display import Display, say, show_account, show_requests, show_search, show_waits
+from .endpoint import Endpoint
+from .indexing import Index, Indexed, Indexing
+
+CONSUMERS = 3
+FINDERS = 2
+_EDIT_EVERY = 0.04  # seconds
+_FEWEST_EDITS = 10
+_SEARCH = "priority queue"
+
+
+def run(url: str | None = None, files: int = 500, console: Console | None = None) -> int:
+    """Do both jobs on up to `files` source files and return the exit code: 0 if the account closes, else 1.
+
+    Without a `url` on a private server; on one of your own it uses queues with new names, and empties them at the end.
+    Raises `RedisqError` when there is no server, a process fails, or this Python lacks what the demo needs.
+    """
+    console = console or Console()
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_terminable())
+        server = stack.enter_context(embedded.server(url))
+        client = stack.enter_context(contextlib.closing(_connect(server)))
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="redisq-demo-")))
+        directory, index_file = temporary / "source", temporary / "index.db"
+        paths = corpus.copy(directory, files)
+        say(console, f"Server: {server.description}")
+        say(console, f"Input: {len(paths)} source files of the standard library of Python {sys.version.split()[0]}")
+
+        index = stack.enter_context(contextlib.closing(Index(index_file)))
+        index.create()
+        endpoint = stack.enter_context(Endpoint(batching.LIMIT, batching.PER))
+        run_id = uuid.uuid4().hex[:8]
+        first = Indexing(client, run_id, directory, index, paths)
+        second = Batching(client, run_id, endpoint)
+        stack.enter_context(_emptied(first, second))
+        crew = stack.enter_context(Crew())
+        for part in range(FINDERS):
+            crew.start(1, "finder", batching.find, server.url, run_id, directory, paths[part::FINDERS])
+        crew.start(CONSUMERS, "indexer", indexing.consume, server.url, run_id, directory, index_file)
+        crew.start(batching.FLUSHERS, "flusher", batching.flush, server.url, run_id, endpoint.port)
+        with Display(console, first, second) as display:
+            _conduct(crew, first, second, display)
+
+        account = Account([first.line(), second.line()], [*first.faults(), *second.faults()])
+        show_waits(console, first)
+        show_search(console, _SEARCH, index.search(_SEARCH))
+        show_search(console, *first.last_edit_search())
+        show_requests(console, second)
+        show_account(console, account)
+    say(console, f"{time.monotonic() - began:.1f} seconds in all.")
+    return 0 if account.closes else 1
+
+
+def _conduct(crew: Crew, first: Indexing, second: Batching, display: Display) -> None:
+    """Hear the processes, and push edits among what they do, until both jobs are done."""
+    starting = FINDERS + CONSUMERS + batching.FLUSHERS
+    most_edits = max(_FEWEST_EDITS, len(first.files) // 4)
+    next_edit = math.inf
+    finding = True
+    while crew.at_work():
+        for message in crew.hear(min(0.5, max(0.0, next_edit - time.monotonic()))):
+            if isinstance(message, Ready):
+                starting -= 1
+                if not starting:  # pushed earlier, the bulk would wait for processes to start, not for its turn
+                    first.push_all()
+                    next_edit = time.monotonic()
+            elif isinstance(message, Indexed):
+                first.heard(message)
+            elif isinstance(message, (Found, Sent)):
+                second.heard(message)
+        if time.monotonic() >= next_edit:
+            next_edit = time.monotonic() + _EDIT_EVERY
+            if first.edits < _FEWEST_EDITS or (first.edits < most_edits and first.waiting()):
+                first.edit()
+            else:
+                next_edit = math.inf
+                crew.finish("indexer")
+        if finding and not crew.at_work("finder"):
+            finding = False
+            crew.finish("flusher")
+        display.tick()
+
+
+def _connect(server: embedded.Endpoint) -> redis.Redis:
+    try:
+        client = redis.Redis.from_url(server.url)
+    except ValueError as error:
+        raise RedisqError(f"{embedded.redacted(server.url)} is not the URL of a Redis server: {error}") from error
+    try:
+        client.ping()
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        client.close()
+        raise RedisqError(f"no server at {embedded.redacted(server.url)}: {error}") from error
+    return client
+
+
+@contextlib.contextmanager
+def _emptied(first: Indexing, second: Batching) -> Iterator[None]:
+    """Leave nothing in the queues; what is remembered of calls expires by itself within seconds."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(redis.RedisError, RedisqError):  # the first error tells more than one that follows
+            first.queue.purge()
+            second.buffer.purge()
+        raise
+    first.queue.purge()
+    second.buffer.purge()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let a SIGTERM end the demo as Ctrl-C does: with nothing left behind."""
+
+    def end(*_: object) -> None:
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

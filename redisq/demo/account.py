@@ -1,0 +1,48 @@
+"""The account at the end: what was pushed must be what arrived and what still waits, one by one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Line:
+    """Hold one job's side of the account; `pushed` and `done` count each thing by its name."""
+
+    job: str
+    done_as: str
+    """What happened to the things that are done: `indexed`, `sent`."""
+    pushed: Counter[str]
+    done: Counter[str]
+    waiting: int
+    refused: int = 0
+
+    @property
+    def lost(self) -> int:
+        """Count what was pushed, is not done, and does not wait either."""
+        return max(0, (self.pushed - self.done).total() - self.waiting)
+
+    @property
+    def twice(self) -> int:
+        """Count what was done more often than it was pushed."""
+        return (self.done - self.pushed).total()
+
+    @property
+    def closes(self) -> bool:
+        """Say whether all that was pushed is done or waits, each thing once, and nothing was refused."""
+        sums = self.pushed.total() == self.done.total() + self.waiting
+        return sums and not self.lost and not self.twice and not self.refused
+
+
+@dataclass(frozen=True)
+class Account:
+    """Hold the lines of all jobs, and in words what else is wrong."""
+
+    lines: list[Line]
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def closes(self) -> bool:
+        """Say whether every line closes and nothing else is wrong."""
+        return all(line.closes for line in self.lines) and not self.faults

@@ -5,8 +5,9 @@ The names here are the blocking ones; `redisq.asyncio` has the same, awaited.
 
 from .codecs import BYTES, JSON, TEXT, Codec
 from .errors import CodecError, InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongOrder
-from .ops import Audit, BufferStats, Finding, Grant, Item, Op, PriorityStats, Pushed, Rate, State
+from .ops import Audit, BufferStats, Buried, Finding, Grant, Item, Op, PriorityStats, Pushed, Rate, State
 from .sync import Batch, Buffer, PriorityQueue, RateLimiter
+from .worker import Worker, exponential
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,7 @@ __all__ = [
     "Batch",
     "Buffer",
     "BufferStats",
+    "Buried",
     "Codec",
     "CodecError",
     "Finding",
@@ -34,5 +36,7 @@ __all__ = [
     "RedisqError",
     "ScriptError",
     "State",
+    "Worker",
     "WrongOrder",
+    "exponential",
 ]

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from redisq import BYTES, Grant, Item, LeaseLost, Pushed, Rate, State
-from redisq.ops import BufferOps, BufferStats, Buried, Lease, LimitOps, PriorityOps, PriorityStats, Reserved
+from redisq.ops import BufferOps, BufferStats, Buried, Lease, LimitOps, PriorityOps, PriorityStats, Reserved, Settled
 from redisq.ops.priority import PLACES
 
 from . import keyspace, model
@@ -208,7 +208,7 @@ class BufferMachine(Machine):
             return
         self.step(
             lambda: self.ops.ack([marked], delay / 1000),
-            lambda: self.model.ack(self.now, lease.id.encode(), sorted(failed), delay),
+            lambda: Settled(self.model.ack(self.now, lease.id.encode(), sorted(failed), delay), []),
         )
 
     @precondition(lambda self: self.held)
@@ -217,7 +217,7 @@ class BufferMachine(Machine):
         lease = data.draw(st.sampled_from(self.held))
         self.step(
             lambda: self.ops.release([lease], delay / 1000, counted=counted),
-            lambda: self.model.release(self.now, lease.id.encode(), delay, counted),
+            lambda: Settled(self.model.release(self.now, lease.id.encode(), delay, counted), []),
         )
 
     @precondition(lambda self: self.held)
@@ -355,7 +355,10 @@ class PriorityMachine(Machine):
     @rule(data=st.data())
     def ack(self, data: st.DataObject) -> None:
         lease = data.draw(st.sampled_from(self.held))
-        self.step(lambda: self.ops.ack([lease]), lambda: self.model.ack(self.now, lease.id.encode(), lease.raw))
+        self.step(
+            lambda: self.ops.ack([lease]),
+            lambda: Settled(self.model.ack(self.now, lease.id.encode(), lease.raw), []),
+        )
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), delay=st.sampled_from(DELAYS))
@@ -363,19 +366,20 @@ class PriorityMachine(Machine):
         lease = data.draw(st.sampled_from(self.held))
         failed = data.draw(st.sets(st.integers(0, len(lease.items) - 1), min_size=1))
 
-        def expect() -> int:
+        def expect() -> Settled:
             name, total, lost = lease.id.encode(), 0, True
+            dead: list[bytes] = []
             done = [member for i, member in enumerate(lease.raw) if i not in failed]
             if done:
                 with contextlib.suppress(model.Lost):
                     total = self.model.ack(self.now, name, done)
                     lost = False
             with contextlib.suppress(model.Lost):
-                self.model.release(self.now, name, [lease.raw[i] for i in sorted(failed)], delay)
+                _, dead = self.model.release(self.now, name, [lease.raw[i] for i in sorted(failed)], delay)
                 lost = False
             if lost:
                 raise model.Lost
-            return total
+            return Settled(total, [Buried(member) for member in dead])
 
         self.step(lambda: self.ops.ack([replace(lease, failed=failed)], delay / 1000), expect)
 

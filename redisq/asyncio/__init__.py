@@ -5,4 +5,6 @@ from .buffer import Buffer
 from .limit import RateLimiter
 from .priority import PriorityQueue
 
-__all__ = ["Batch", "Buffer", "PriorityQueue", "RateLimiter"]
+from ..worker.tasks import Worker  # isort: skip  (it needs the three above)
+
+__all__ = ["Batch", "Buffer", "PriorityQueue", "RateLimiter", "Worker"]

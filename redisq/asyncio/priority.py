@@ -57,7 +57,7 @@ class PriorityQueue(Generic[T]):
             dedup_window=dedup_window,
             prefix=prefix,
         )
-        self._runner = Runner(client)
+        self.runner = Runner(client)
 
     async def push(self, member: T, priority: float = 0, *, delay: float = 0.0, token: str | None = None) -> Pushed:
         """Add a member, ready after `delay` seconds, and say what that did.
@@ -67,7 +67,7 @@ class PriorityQueue(Generic[T]):
         Raises `InvalidArgument` for a priority that the order does not take, `CodecError` for a member that cannot be
         encoded, and `WrongOrder`, before anything is written.
         """
-        return await self._runner.run(self.ops.push(member, priority, delay=delay, token=token))
+        return await self.runner.run(self.ops.push(member, priority, delay=delay, token=token))
 
     async def push_many(
         self, members: Mapping[T, float] | Iterable[tuple[T, float]], *, delay: float = 0.0, token: str | None = None
@@ -78,7 +78,7 @@ class PriorityQueue(Generic[T]):
         within `dedup_window` adds only what is missing. Raises as `push` does; the pieces before the bad one are
         pushed.
         """
-        return await self._runner.talk(self.ops.push_many(members, delay=delay, token=token))
+        return await self.runner.talk(self.ops.push_many(members, delay=delay, token=token))
 
     async def pop(self, timeout: float = 0.0) -> Item[T] | None:
         """Take the most urgent member and forget it, waiting up to `timeout` seconds for one; None if none is ready.
@@ -86,11 +86,11 @@ class PriorityQueue(Generic[T]):
         At most once: what is in the reply when the connection breaks, or in hand when the process dies, is gone.
         Raises `CodecError`, whose `raw` has what was taken, for bytes that cannot be decoded, and `WrongOrder`.
         """
-        return await self._runner.talk(self.ops.pop(timeout))
+        return await self.runner.talk(self.ops.pop(timeout))
 
     async def pop_many(self, count: int) -> list[Item[T]]:
         """Take the `count` (1 to 1,000) most urgent members and forget them, as `pop` does."""
-        return await self._runner.run(self.ops.pop_many(count))
+        return await self.runner.run(self.ops.pop_many(count))
 
     async def reserve(
         self, size: int = 1, *, timeout: float = 0.0, lease: float | None = None, lease_id: str | None = None
@@ -103,14 +103,14 @@ class PriorityQueue(Generic[T]):
         with what is still held of the same batch, and never with a second one. Raises `CodecError`, whose `raw` is
         the batch in bytes, for bytes that cannot be decoded, and `WrongOrder`.
         """
-        reserved = await self._runner.talk(self.ops.reserve(size, timeout=timeout, lease=lease, lease_id=lease_id))
+        reserved = await self.runner.talk(self.ops.reserve(size, timeout=timeout, lease=lease, lease_id=lease_id))
         return Batch(self, reserved.lease) if reserved.lease else None
 
     async def reserve_many(
         self, count: int, size: int = 1, *, lease: float | None = None, lease_id: str | None = None
     ) -> list[Batch[T]]:
         """Reserve up to `count` (1 to 1,000) batches in one round trip, each as `reserve` does."""
-        found = await self._runner.talk(self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id))
+        found = await self.runner.talk(self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id))
         return [Batch(self, reserved.lease) for reserved in found if reserved.lease]
 
     async def ack(self, *batches: Lease[T], delay: float = 0.0) -> int:
@@ -120,7 +120,8 @@ class PriorityQueue(Generic[T]):
         `delay` seconds. A member that was pushed meanwhile is ready once more. Sent twice, it counts once. Raises
         `LeaseLost` for batches of which no member is held any more, after all were tried.
         """
-        return await self._runner.talk(self.ops.ack(batches, delay))
+        settled = await self.runner.talk(self.ops.ack(batches, delay))
+        return settled.items
 
     async def release(self, *batches: Lease[T], delay: float = 0.0) -> int:
         """Give batches back, ready again in `delay` seconds, in one round trip; return how many members that is.
@@ -128,55 +129,55 @@ class PriorityQueue(Generic[T]):
         Each keeps its place, or takes a better one that was pushed meanwhile; one that has used up `max_attempts` is
         dead. Sent twice, it counts once. Raises `LeaseLost` as `ack` does.
         """
-        back, _ = await self._runner.talk(self.ops.release(batches, delay))
-        return back
+        settled = await self.runner.talk(self.ops.release(batches, delay))
+        return settled.items
 
     async def extend(self, *batches: Lease[T], lease: float | None = None) -> None:
         """Keep batches `lease` seconds from now (default: the queue's lease); a later deadline stays.
 
         Their `deadline` is set anew. Raises `LeaseLost` as `ack` does.
         """
-        await self._runner.talk(self.ops.extend(batches, lease))
+        await self.runner.talk(self.ops.extend(batches, lease))
 
     async def dead(self, limit: int = 100, after: T | None = None) -> list[Item[T]]:
         """Show up to `limit` (1 to 1,000) dead members in byte order, from the one after the member `after` on.
 
         If `after` is no longer dead, it shows from the start.
         """
-        return await self._runner.run(self.ops.dead(limit, after))
+        return await self.runner.run(self.ops.dead(limit, after))
 
     async def redrive(self, *members: T, token: str | None = None) -> int:
         """Give up to 1,000 dead members another life, at their old place; return how many were dead.
 
         Once, as `push`.
         """
-        return await self._runner.run(self.ops.redrive(members, token))
+        return await self.runner.run(self.ops.redrive(members, token))
 
     async def discard(self, *members: T, token: str | None = None) -> int:
         """Throw up to 1,000 dead members away, and return how many were dead. Once, as `push`."""
-        return await self._runner.run(self.ops.discard(members, token))
+        return await self.runner.run(self.ops.discard(members, token))
 
     async def peek(self, count: int = 1) -> list[Item[T]]:
         """Show the `count` (1 to 1,000) most urgent members that are ready, and take none."""
-        return await self._runner.run(self.ops.peek(count))
+        return await self.runner.run(self.ops.peek(count))
 
     async def state(self, member: T) -> State:
         """Say where a member is: `ABSENT`, `READY`, `DELAYED`, `LEASED` or `DEAD`.
 
         A member whose delay is over, or whose lease ran out, becomes ready with the next call that takes members.
         """
-        return await self._runner.run(self.ops.state(member))
+        return await self.runner.run(self.ops.state(member))
 
     async def remove(self, *members: T, token: str | None = None) -> int:
         """Take up to 1,000 members out, whatever their state, and return how many were there.
 
         Who is working on one finds its lease lost. Once, as `push`.
         """
-        return await self._runner.run(self.ops.remove(members, token))
+        return await self.runner.run(self.ops.remove(members, token))
 
     async def stats(self) -> PriorityStats:
         """Count the members of each state; with more than 500 delayed and leased ones, over several moments."""
-        return await self._runner.talk(self.ops.stats())
+        return await self.runner.talk(self.ops.stats())
 
     async def audit(self, repair: bool = False) -> Audit:
         """Compare the queue's keys with each other and, with `repair`, mend what disagrees.
@@ -184,8 +185,8 @@ class PriorityQueue(Generic[T]):
         Nothing that exists is thrown away. It looks at a page at a time and holds nobody up. On a queue at work it is
         right about each moment it looks at.
         """
-        return await self._runner.talk(self.ops.audit(repair))
+        return await self.runner.talk(self.ops.audit(repair))
 
     async def purge(self) -> int:
         """Throw away every member, and the queue's order, and return how many members that was."""
-        return await self._runner.talk(self.ops.purge())
+        return await self.runner.talk(self.ops.purge())

@@ -66,11 +66,12 @@ class Runner:
                 case Many():
                     reply = await self._many(step.ops)
                 case Wait():
-                    await self._wait(step)
+                    await self.wait(step)
                 case Pause():
                     await asyncio.sleep(step.seconds)
 
-    async def _wait(self, step: Wait) -> None:
+    async def wait(self, step: Wait) -> None:
+        """Wait for a token, in one piece that is well under the socket timeout."""
         pool = getattr(self.client, "connection_pool", None)
         timeout = pool.connection_kwargs.get("socket_timeout") if pool else None
         await self.client.execute_command("BLPOP", step.key, f"{piece(step.seconds, timeout):.3f}")

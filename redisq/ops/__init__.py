@@ -7,7 +7,7 @@ that what is said here is said once.
 
 from .audit import Audit, Finding
 from .buffer import BufferOps, BufferStats
-from .lease import Buried, Lease, Reserved
+from .lease import Buried, Lease, Reserved, Settled
 from .limit import Grant, LimitOps, Rate
 from .op import Many, Op, Pause, Talk, Wait, piece
 from .priority import Item, PriorityOps, PriorityStats, Pushed, State
@@ -30,6 +30,7 @@ __all__ = [
     "Pushed",
     "Rate",
     "Reserved",
+    "Settled",
     "State",
     "Talk",
     "Wait",

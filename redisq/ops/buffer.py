@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +15,9 @@ from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
 from .audit import Audit, AuditPage, conduct, page
-from .lease import Buried, Lease, Reserved, new_id, reserve, settle
+from .lease import Buried, Lease, Reserved, Settled, new_id, reserve, settle
 from .limit import Rate, flatten
-from .op import Arg, Many, Op, Talk, as_bytes, as_text
+from .op import Arg, Many, Op, Talk, Wait, as_bytes, as_text
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -188,6 +189,10 @@ class BufferOps(Generic[T]):
         """Take one batch, waiting for it."""
         return reserve(self.reserve_once(size, lease=lease, lease_id=lease_id), self._wake, timeout)
 
+    def waiting(self, retry: float | None) -> Wait:
+        """Say how to wait after an empty reserve: for a push, or `retry` seconds."""
+        return Wait(self._wake, math.inf if retry is None else retry)
+
     def reserve_many(
         self, count: int, size: int = 2000, *, lease: float | None = None, lease_id: str | None = None
     ) -> Talk[list[Reserved[T]]]:
@@ -197,7 +202,7 @@ class BufferOps(Generic[T]):
         reserved: list[Reserved[T]] = yield Many([self._reserve(size, lease, name + b":%d" % i) for i in range(count)])
         return reserved
 
-    def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[int]:
+    def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[Settled]:
         """Settle batches; items marked as failed are given back."""
         wait = check.milliseconds("delay", delay)
 
@@ -208,7 +213,7 @@ class BufferOps(Generic[T]):
 
         return _total(settle(leases, calls))
 
-    def release(self, leases: Sequence[Lease[T]], delay: float = 0.0, *, counted: bool = True) -> Talk[int]:
+    def release(self, leases: Sequence[Lease[T]], delay: float = 0.0, *, counted: bool = True) -> Talk[Settled]:
         """Give batches back whole; not `counted`: nobody began on them."""
         wait = check.milliseconds("delay", delay)
 
@@ -291,9 +296,9 @@ class BufferOps(Generic[T]):
         return total
 
 
-def _total(results: Talk[list[Any]]) -> Talk[int]:
+def _total(results: Talk[list[Any]]) -> Talk[Settled]:
     counts = yield from results
-    return sum(count for _, count in counts)
+    return Settled(sum(count for _, count in counts), [])
 
 
 def _decode_lengths(reply: list[Any]) -> dict[str, int]:

@@ -59,6 +59,13 @@ class Buried(NamedTuple):
     attempts: int | None = None
 
 
+class Settled(NamedTuple):
+    """Say how many items or members were acked, or given back, and who died of being given back."""
+
+    items: int
+    buried: list[Buried]
+
+
 @dataclass(frozen=True)
 class Reserved(Generic[T]):
     """Hold the reply of one reserve."""

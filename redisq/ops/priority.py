@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 import typing
 from collections import Counter
@@ -18,7 +19,7 @@ from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
 from .audit import Audit, AuditPage, conduct, page
-from .lease import Buried, Lease, Reserved, new_id, reserve, settle
+from .lease import Buried, Lease, Reserved, Settled, new_id, reserve, settle
 from .limit import Rate, flatten
 from .op import Arg, Many, Op, Talk, Wait, as_bytes, as_text
 
@@ -232,6 +233,10 @@ class PriorityOps(Generic[T]):
         """Take the most urgent members as one batch, waiting for one."""
         return reserve(self.reserve_once(size, lease=lease, lease_id=lease_id), self._wake, timeout)
 
+    def waiting(self, retry: float | None) -> Wait:
+        """Say how to wait after an empty reserve: for a push, or `retry` seconds."""
+        return Wait(self._wake, math.inf if retry is None else retry)
+
     def reserve_many(
         self, count: int, size: int = 1, *, lease: float | None = None, lease_id: str | None = None
     ) -> Talk[list[Reserved[T]]]:
@@ -241,7 +246,7 @@ class PriorityOps(Generic[T]):
         reserved: list[Reserved[T]] = yield Many([self._reserve(size, lease, name + b":%d" % i) for i in range(count)])
         return reserved
 
-    def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[int]:
+    def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[Settled]:
         """Settle batches; members marked as failed are given back."""
         check.milliseconds("delay", delay)
 
@@ -250,16 +255,17 @@ class PriorityOps(Generic[T]):
             done = [member for i, member in enumerate(lease.raw) if i not in lease.failed]
             if done:
                 keys = (self._ready, self._later, self._rows, self._held(name), self._wake)
-                yield Op(load("priority/ack"), keys, (name, self._window, b"", *done), int)
+                yield Op(load("priority/ack"), keys, (name, self._window, b"", *done), lambda reply: (int(reply), []))
             if lease.failed:
-                yield self._release(lease, [lease.raw[i] for i in sorted(lease.failed)], delay, True)
+                # What is given back does not count as done; who dies of it is named.
+                given_back = self._release(lease, [lease.raw[i] for i in sorted(lease.failed)], delay, True)
+                yield replace(given_back, decode=lambda reply: (0, self._decode_buried(reply[1:])))
 
         results = yield from settle(leases, calls)
-        return sum(answer for _, answer in results if isinstance(answer, int))
+        buried = [one for _, (_, dead) in results for one in dead]
+        return Settled(sum(done for _, (done, _) in results), buried)
 
-    def release(
-        self, leases: Sequence[Lease[T]], delay: float = 0.0, *, counted: bool = True
-    ) -> Talk[tuple[int, list[Buried]]]:
+    def release(self, leases: Sequence[Lease[T]], delay: float = 0.0, *, counted: bool = True) -> Talk[Settled]:
         """Give batches back; not `counted`: nobody began on them. Returns how many, and who died of it."""
         check.milliseconds("delay", delay)
 
@@ -267,7 +273,7 @@ class PriorityOps(Generic[T]):
             yield self._release(lease, lease.raw, delay, counted)
 
         results = yield from settle(leases, calls)
-        return sum(back for _, (back, _) in results), [one for _, (_, buried) in results for one in buried]
+        return Settled(sum(back for _, (back, _) in results), [one for _, (_, dead) in results for one in dead])
 
     def _release(self, lease: Lease[T], members: list[bytes], delay: float, counted: bool) -> Op[Any]:
         name = check.text("lease id", lease.id)

@@ -60,7 +60,7 @@ class Buffer(Generic[T]):
             dedup_window=dedup_window,
             prefix=prefix,
         )
-        self._runner = Runner(client)
+        self.runner = Runner(client)
 
     def push(self, *items: T, group: str = "default", token: str | None = None) -> int:
         """Append up to 10,000 items to a group and return the group's waiting length after it.
@@ -69,7 +69,7 @@ class Buffer(Generic[T]):
         nothing writes nothing. Raises `CodecError` for an item that cannot be encoded and `InvalidArgument` for an
         empty group or too many items, before anything is written.
         """
-        return self._runner.run(self.ops.push(items, group, token))
+        return self.runner.run(self.ops.push(items, group, token))
 
     def push_many(self, items: Iterable[T], group: str = "default", token: str | None = None) -> int:
         """Append any number of items in pieces of 10,000 and return the group's waiting length after it.
@@ -78,14 +78,14 @@ class Buffer(Generic[T]):
         same call with the same `token` within `dedup_window` adds only what is missing. Raises as `push` does; the
         error says how many items were pushed before the bad one.
         """
-        return self._runner.talk(self.ops.push_many(items, group, token))
+        return self.runner.talk(self.ops.push_many(items, group, token))
 
     def push_front(self, *items: T, group: str = "default", token: str | None = None) -> int:
         """Put up to 10,000 items back at a group's front, in the order given, and return its waiting length.
 
         The first item given is the next to leave. Guarantees and errors are those of `push`.
         """
-        return self._runner.run(self.ops.push(items, group, token, front=True))
+        return self.runner.run(self.ops.push(items, group, token, front=True))
 
     def pop(self, group: str = "default", size: int = 2000) -> list[T]:
         """Take up to `size` (1 to 10,000) items of one group, oldest first, and forget them.
@@ -94,14 +94,14 @@ class Buffer(Generic[T]):
         Raises `InvalidArgument` for a bad size, and `CodecError`, whose `raw` has all that was taken, for bytes that
         cannot be decoded.
         """
-        return self._runner.run(self.ops.pop(group, size))
+        return self.runner.run(self.ops.pop(group, size))
 
     def longest_groups(self, count: int = 2) -> dict[str, int]:
         """Return the `count` (1 to 10,000) longest groups and their waiting lengths, longest first.
 
         Equal lengths: the greater name first. It only looks: to choose and take in one step, use `pop_longest`.
         """
-        return self._runner.run(self.ops.longest_groups(count))
+        return self.runner.run(self.ops.longest_groups(count))
 
     def pop_longest(self, groups: int = 2, size: int = 2000) -> dict[str, list[T]]:
         """Choose the longest groups and take up to `size` items of each, in one step; the longest group comes first.
@@ -109,7 +109,7 @@ class Buffer(Generic[T]):
         Two flushers never get the same items, nor spend a call on nothing. `groups * size` may be 10,000 at most. At
         most once, with the errors of `pop`; the `raw` of a `CodecError` is a dict of lists of bytes.
         """
-        return self._runner.run(self.ops.pop_longest(groups, size))
+        return self.runner.run(self.ops.pop_longest(groups, size))
 
     def reserve(
         self, size: int = 2000, *, timeout: float = 0.0, lease: float | None = None, lease_id: str | None = None
@@ -126,14 +126,14 @@ class Buffer(Generic[T]):
         same batch while that is held, and never with a second one. Raises `CodecError`, whose `raw` is the batch in
         bytes, for bytes that cannot be decoded; the batch is held until its lease runs out.
         """
-        reserved = self._runner.talk(self.ops.reserve(size, timeout=timeout, lease=lease, lease_id=lease_id))
+        reserved = self.runner.talk(self.ops.reserve(size, timeout=timeout, lease=lease, lease_id=lease_id))
         return Batch(self, reserved.lease) if reserved.lease else None
 
     def reserve_many(
         self, count: int, size: int = 2000, *, lease: float | None = None, lease_id: str | None = None
     ) -> list[Batch[T]]:
         """Reserve up to `count` (1 to 1,000) batches in one round trip, each as `reserve` does."""
-        found = self._runner.talk(self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id))
+        found = self.runner.talk(self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id))
         return [Batch(self, reserved.lease) for reserved in found if reserved.lease]
 
     def ack(self, *batches: Lease[T], delay: float = 0.0) -> int:
@@ -143,43 +143,45 @@ class Buffer(Generic[T]):
         attempts. Sent twice, it counts once. Raises `LeaseLost` for batches that are no longer held, after all were
         tried; a lease is lost when its batch was handed out again, buried, settled or purged, not at its deadline.
         """
-        return self._runner.talk(self.ops.ack(batches, delay))
+        settled = self.runner.talk(self.ops.ack(batches, delay))
+        return settled.items
 
     def release(self, *batches: Lease[T], delay: float = 0.0) -> int:
         """Give batches back whole, to be due again in `delay` seconds, and return how many items that is.
 
         Sent twice, it counts once. Raises `LeaseLost` as `ack` does.
         """
-        return self._runner.talk(self.ops.release(batches, delay))
+        settled = self.runner.talk(self.ops.release(batches, delay))
+        return settled.items
 
     def extend(self, *batches: Lease[T], lease: float | None = None) -> None:
         """Keep batches `lease` seconds from now (default: the queue's lease); a later deadline stays.
 
         Their `deadline` is set anew. Raises `LeaseLost` as `ack` does.
         """
-        self._runner.talk(self.ops.extend(batches, lease))
+        self.runner.talk(self.ops.extend(batches, lease))
 
     def dead(self, limit: int = 100, after: str | None = None) -> list[Batch[T]]:
         """Show up to `limit` (1 to 1,000) dead letters, the earliest first, from the one after the id `after` on.
 
         Their `deadline` is the time of their death. If `after` is no longer dead, it shows from the start.
         """
-        return [Batch(self, lease) for lease in self._runner.talk(self.ops.dead(limit, after))]
+        return [Batch(self, lease) for lease in self.runner.talk(self.ops.dead(limit, after))]
 
     def redrive(self, *ids: str, token: str | None = None) -> int:
         """Give up to 1,000 dead letters another life: due now, with no attempts; return how many were dead.
 
         Once, as `push`.
         """
-        return self._runner.run(self.ops.redrive(ids, token))
+        return self.runner.run(self.ops.redrive(ids, token))
 
     def discard(self, *ids: str, token: str | None = None) -> int:
         """Throw up to 1,000 dead letters away, and return how many were dead. Once, as `push`."""
-        return self._runner.run(self.ops.discard(ids, token))
+        return self.runner.run(self.ops.discard(ids, token))
 
     def stats(self) -> BufferStats:
         """Count what waits, is leased, delayed and dead; with more than 2,000 groups, over several moments."""
-        return self._runner.talk(self.ops.stats())
+        return self.runner.talk(self.ops.stats())
 
     def audit(self, repair: bool = False) -> Audit:
         """Compare the queue's keys with each other and, with `repair`, mend what disagrees.
@@ -187,8 +189,8 @@ class Buffer(Generic[T]):
         Nothing that exists is thrown away. It walks the server's keys a page at a time and holds nobody up. On a
         queue at work it is right about each moment it looks at.
         """
-        return self._runner.talk(self.ops.audit(repair))
+        return self.runner.talk(self.ops.audit(repair))
 
     def purge(self) -> int:
         """Throw everything away, in every state, some groups and batches at a time; return how many items that was."""
-        return self._runner.talk(self.ops.purge())
+        return self.runner.talk(self.ops.purge())

@@ -21,14 +21,14 @@ class RateLimiter:
         self, client: Client, name: str, *rates: Rate, dedup_window: float = 60.0, prefix: str = "redisq"
     ) -> None:
         self.ops = LimitOps(name, rates, dedup_window=dedup_window, prefix=prefix)
-        self._runner = Runner(client)
+        self.runner = Runner(client)
 
     def acquire(self, cost: int = 1) -> Grant:
         """Take as much of `cost` as every rate allows now, without waiting.
 
         A part may be granted: `Grant(granted, retry_after)`, the seconds until more can be had.
         """
-        return self._runner.run(self.ops.acquire(cost))
+        return self.runner.run(self.ops.acquire(cost))
 
     def wait(self, cost: int = 1, timeout: float | None = None) -> Grant:
         """Wait until all of `cost` is granted, in parts if need be, and for `timeout` seconds at most.
@@ -36,4 +36,4 @@ class RateLimiter:
         Returns early, with `granted < cost`, when nothing more can come before the timeout; what was granted is
         charged.
         """
-        return self._runner.talk(self.ops.wait(cost, timeout))
+        return self.runner.talk(self.ops.wait(cost, timeout))

@@ -65,11 +65,12 @@ class Runner:
                 case Many():
                     reply = self._many(step.ops)
                 case Wait():
-                    self._wait(step)
+                    self.wait(step)
                 case Pause():
                     time.sleep(step.seconds)
 
-    def _wait(self, step: Wait) -> None:
+    def wait(self, step: Wait) -> None:
+        """Wait for a token, in one piece that is well under the socket timeout."""
         pool = getattr(self.client, "connection_pool", None)
         timeout = pool.connection_kwargs.get("socket_timeout") if pool else None
         self.client.execute_command("BLPOP", step.key, f"{piece(step.seconds, timeout):.3f}")

@@ -1,0 +1,134 @@
+"""What a worker decides, whichever way it runs: sizes and times, what follows a handler's end, what is told to whom."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import InvalidArgument
+from ..ops import Buried, Lease, Settled, check
+
+logger = logging.getLogger("redisq.worker")
+
+Verb = Literal["ack", "release"]
+
+
+def pauses() -> Iterator[float]:
+    """Yield the seconds to wait for a Redis that is away: 0.1, then twice as long, up to 5, without end."""
+    pause = 0.1
+    while True:
+        yield pause
+        pause = min(5.0, 2 * pause)
+
+
+def exponential(first: float = 1.0, most: float = 300.0, factor: float = 2.0) -> Callable[[int], float]:
+    """Return a backoff: `first` seconds after the first attempt, `factor` times as long after each more, up to `most`.
+
+    Each is drawn at random between half of that and all of it, so that what failed together does not return together.
+    """
+
+    def backoff(attempts: int) -> float:
+        # The exponent is bounded before it is used: a batch that came back a thousand times must not overflow a float.
+        return random.uniform(0.5, 1.0) * min(most, first * factor ** min(max(attempts, 1) - 1, 64))
+
+    return backoff
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Hold a worker's settings, checked."""
+
+    size: int | None
+    concurrency: int
+    backoff: Callable[[int], float]
+    grace: float
+    on_ack: Callable[[Any], object] | None
+    on_release: Callable[[Any, BaseException | None], object] | None
+    on_dead: Callable[[list[Buried]], object] | None
+
+    def __post_init__(self) -> None:
+        check.whole("concurrency", self.concurrency, 1, 10_000)
+        check.milliseconds("grace", self.grace)
+        for name in ("backoff", "on_ack", "on_release", "on_dead"):
+            hook = getattr(self, name)
+            if hook is not None and not callable(hook):
+                raise InvalidArgument(f"{name} is {hook!r}: give a function")
+
+    def reserving(self) -> dict[str, Any]:
+        """Return the arguments of a reserve."""
+        return {} if self.size is None else {"size": self.size}
+
+    def settlement(self, batch: Lease[Any], error: BaseException | None) -> tuple[Verb, float] | None:
+        """Say what follows the handler's end, and the delay of what is given back; None if it is settled."""
+        if batch.settled:
+            if error is not None:
+                logger.error("handler failed after it had settled batch %s", batch.id, exc_info=error)
+            return None
+        if error is not None:
+            delay = self.delay(batch)
+            logger.warning(
+                "handler failed on batch %s, attempt %d, due again in %.1f s",
+                batch.id,
+                batch.attempts,
+                delay,
+                exc_info=error,
+                extra=facts(batch),
+            )
+            return "release", delay
+        return "ack", self.delay(batch) if batch.failed else 0.0
+
+    def delay(self, batch: Lease[Any]) -> float:
+        """Return the backoff of a batch; one that cannot be used becomes the default's, and is logged."""
+        try:
+            delay = self.backoff(batch.attempts)
+            check.milliseconds("backoff", delay)
+        except Exception:
+            logger.exception("backoff failed for batch %s", batch.id)
+            return exponential()(batch.attempts)
+        return delay
+
+    def settled(self, verb: Verb, batch: Lease[Any], error: BaseException | None, settled: Settled) -> None:
+        """Tell the hooks what became of a batch."""
+        if verb == "ack":
+            _tell(self.on_ack, batch)
+        else:
+            _tell(self.on_release, batch, error)
+        self.buried(settled.buried)
+
+    def buried(self, buried: list[Buried]) -> None:
+        """Tell the hook, and the log, who died."""
+        if buried:
+            for one in buried:
+                logger.error("dead letter: %r", one.name, extra={"group": one.group, "attempts": one.attempts})
+            _tell(self.on_dead, buried)
+
+
+def facts(batch: Lease[Any]) -> dict[str, Any]:
+    """Return what a log record of a batch carries."""
+    return {"batch": batch.id, "group": batch.group, "attempts": batch.attempts, "items": len(batch.items)}
+
+
+def lost(batch: Lease[Any], what: str) -> None:
+    """Log that a batch is somebody else's now."""
+    logger.warning("lease of batch %s lost before %s: it is handed out again", batch.id, what, extra=facts(batch))
+
+
+def given_up(batch: Lease[Any], what: str, error: Exception) -> None:
+    """Log that a batch is left to its lease, because Redis is away and the worker has to end."""
+    logger.error("could not %s batch %s, its lease will run out: %s", what, batch.id, error, extra=facts(batch))
+
+
+def away(error: Exception, pause: float) -> None:
+    """Log that Redis is away."""
+    logger.warning("Redis is away, again in %.1f s: %s", pause, error)
+
+
+def _tell(hook: Callable[..., object] | None, *what: object) -> None:
+    if hook is not None:
+        try:
+            hook(*what)
+        except Exception:
+            logger.exception("hook %r failed", hook)

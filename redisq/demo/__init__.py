@@ -20,7 +20,7 @@ from ..errors import RedisqError
 from . import batching, corpus, indexing
 from .account import Account
 from .batching import Batching, Found, Sent
-from .crew import Crew, Ready
+from .crew import Crew, Held, Ready
 from .display import Display, say, show_account, show_requests, show_search, show_waits
 from .endpoint import Endpoint
 from .indexing import Index, Indexed, Indexing
@@ -29,6 +29,8 @@ CONSUMERS = 3
 FINDERS = 2
 _EDIT_EVERY = 0.04  # seconds
 _FEWEST_EDITS = 10
+_KILL_AFTER = 2  # things done, and one process of the job is killed over its next
+_LOOK_EVERY = 0.05  # seconds
 _SEARCH = "priority queue"
 
 
@@ -76,13 +78,14 @@ def run(url: str | None = None, files: int = 500, console: Console | None = None
 
 
 def _conduct(crew: Crew, first: Indexing, second: Batching, display: Display) -> None:
-    """Hear the processes, and push edits among what they do, until both jobs are done."""
+    """Hear the processes, push edits among what they do, kill one of each job in the middle, until all is done."""
     starting = FINDERS + CONSUMERS + batching.FLUSHERS
     most_edits = max(_FEWEST_EDITS, len(first.files) // 4)
-    next_edit = math.inf
-    finding = True
+    next_edit, next_look = math.inf, 0.0
+    victims = {"indexer", "flusher"}
     while crew.at_work():
-        for message in crew.hear(min(0.5, max(0.0, next_edit - time.monotonic()))):
+        now = time.monotonic()
+        for message in crew.hear(max(0.0, min(next_edit, next_look, now + 0.5) - now)):
             if isinstance(message, Ready):
                 starting -= 1
                 if not starting:  # pushed earlier, the bulk would wait for processes to start, not for its turn
@@ -92,17 +95,26 @@ def _conduct(crew: Crew, first: Indexing, second: Batching, display: Display) ->
                 first.heard(message)
             elif isinstance(message, (Found, Sent)):
                 second.heard(message)
-        if time.monotonic() >= next_edit:
-            next_edit = time.monotonic() + _EDIT_EVERY
-            if first.edits < _FEWEST_EDITS or (first.edits < most_edits and first.waiting()):
-                first.edit()
-            else:
-                next_edit = math.inf
-                crew.finish("indexer")
-        if finding and not crew.at_work("finder"):
-            finding = False
-            crew.finish("flusher")
+            elif isinstance(message, Held) and message.role == "indexer":
+                first.held(message)
         display.tick()
+        if starting:
+            continue
+        if time.monotonic() >= next_edit:
+            more = first.edits < _FEWEST_EDITS or (first.edits < most_edits and first.indexed < len(first.files))
+            next_edit = time.monotonic() + _EDIT_EVERY if more else math.inf
+            if more:
+                first.edit()
+        for role, begun in (("indexer", first.indexed), ("flusher", second.batches)):
+            if role in victims and begun >= _KILL_AFTER:
+                victims.remove(role)
+                crew.hold(role)
+        if time.monotonic() >= next_look:
+            next_look = time.monotonic() + _LOOK_EVERY
+            if next_edit == math.inf and not first.waiting():
+                crew.finish("indexer")
+            if not crew.at_work("finder") and not second.waiting():
+                crew.finish("flusher")
 
 
 def _connect(server: embedded.Endpoint) -> redis.Redis:

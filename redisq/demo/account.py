@@ -15,6 +15,8 @@ class Line:
     """What happened to the things that are done: `indexed`, `sent`."""
     pushed: Counter[str]
     done: Counter[str]
+    again: Counter[str]
+    """Things that were handed out again because who held them died: their work may have been done once more."""
     waiting: int
     refused: int = 0
 
@@ -25,13 +27,18 @@ class Line:
 
     @property
     def twice(self) -> int:
-        """Count what was done more often than it was pushed."""
-        return (self.done - self.pushed).total()
+        """Count what was done more often than it was pushed, beyond what was handed out again."""
+        return (self.done - self.pushed - self.again).total()
+
+    @property
+    def repeated(self) -> int:
+        """Count what was done once more because it was handed out again."""
+        return (self.done - self.pushed).total() - self.twice
 
     @property
     def closes(self) -> bool:
         """Say whether all that was pushed is done or waits, each thing once, and nothing was refused."""
-        sums = self.pushed.total() == self.done.total() + self.waiting
+        sums = self.pushed.total() == self.done.total() - self.repeated + self.waiting
         return sums and not self.lost and not self.twice and not self.refused
 
 

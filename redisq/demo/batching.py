@@ -12,37 +12,30 @@ from typing import Any, NamedTuple
 
 import redis
 
-from .. import Buffer, Rate, RateLimiter
-from ..errors import RedisqError
+from .. import Batch, Buffer, Rate, Worker
 from . import corpus
 from .account import Line
 from .crew import Link
 from .endpoint import Endpoint
 
 FLUSHERS = 2
-GROUPS = 2
 SIZE = 150
-_IDLE = 0.05  # seconds between two looks at an empty buffer: `pop_longest` does not wait
+_LEASE = 2.0  # seconds: so soon comes back what a killed process held
 
 LIMIT, PER = 40, 1.0
-# The limiter counts a request when its slot is granted, the endpoint when it arrives, and what lies between has no
-# bound: a busy machine may stop a flusher there for seconds. But a flusher asks for new slots only after all its
-# requests were answered. So of what arrives in one span of the endpoint, all was granted in that same span, except at
-# most GROUPS requests of each flusher that were still under way: so many slots fewer, and the endpoint's limit holds
-# however late a request comes. (That the server's clock and the endpoint's run equally fast is assumed.)
-RATE = Rate(LIMIT - FLUSHERS * GROUPS, PER)
+# The queue counts a request when its batch is handed out, the endpoint when it arrives, and what lies between has no
+# bound: a busy machine may stop a flusher there for seconds. But a flusher reserves again only after its request was
+# answered. So of what arrives in one span of the endpoint, all was handed out in that same span, except at most one
+# request of each flusher that was still under way: so many fewer, and the endpoint's limit holds however late a request
+# comes. (That the server's clock and the endpoint's run equally fast is assumed.)
+RATE = Rate(LIMIT - FLUSHERS, PER)
 
 Action = dict[str, Any]
 
 
 def buffer(client: redis.Redis, run: str) -> Buffer[Action]:
     """Give the buffer of actions that all of the job's processes share."""
-    return Buffer(client, f"demo-batch-{run}", dedup_window=15)
-
-
-def limiter(client: redis.Redis, run: str) -> RateLimiter:
-    """Give the limiter that all flushers share."""
-    return RateLimiter(client, f"demo-limit-{run}", RATE, dedup_window=15)
+    return Buffer(client, f"demo-batch-{run}", lease=_LEASE, rates=[RATE], dedup_window=15)
 
 
 class Found(NamedTuple):
@@ -52,12 +45,10 @@ class Found(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """Tell that some batches were taken by the endpoint."""
+    """Tell that a batch was taken by the endpoint."""
 
-    actions: int
-    batches: int
-    slots: int
-    """Slots of the limit that were taken for it."""
+    ids: list[str]
+    attempts: int
 
 
 def find(link: Link, url: str, run: str, directory: Path, files: list[str]) -> None:
@@ -71,37 +62,31 @@ def find(link: Link, url: str, run: str, directory: Path, files: list[str]) -> N
 
 
 def flush(link: Link, url: str, run: str, port: int) -> None:
-    """Send the longest groups, one a request and no more than the limit allows, until no more come."""
+    """Send batches, one a request and no more than the limit allows, until all is done."""
+
+    def handle(batch: Batch[Action]) -> None:
+        http.request("POST", "/", json.dumps({"package": batch.group, "actions": batch.items}))
+        answer = http.getresponse()
+        answer.read()
+        if answer.status == 429:
+            raise TooMany  # the batch is given back, and comes again
+        if answer.status != 200:
+            worker.stop()
+            link.fail(f"the endpoint answered {answer.status} to {len(batch.items)} actions of {batch.group}")
+        ids = [action["id"] for action in batch.items]
+        link.middle(ids)
+        link.tell(Sent(ids, batch.attempts))
+
     with (
         contextlib.closing(redis.Redis.from_url(url)) as client,
         contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as http,
     ):
-        actions, limit = buffer(client, run), limiter(client, run)
-        while True:
-            finished = link.finished()  # asked first: what is empty after that stays empty
-            longest = actions.longest_groups(GROUPS)
-            if longest:
-                # The slots first: what is popped is in no other hands than these, and should not wait in them. Another
-                # flusher may take the same groups meanwhile; the slots are then spent on nothing, which is counted.
-                slots = limit.wait(len(longest)).granted
-                batches = actions.pop_longest(slots, SIZE)
-                for package, batch in batches.items():
-                    while not _post(http, package, batch):
-                        slots += limit.wait().granted
-                link.tell(Sent(sum(map(len, batches.values())), len(batches), slots))
-            elif finished:
-                return
-            else:
-                link.finished(_IDLE)
+        worker = Worker(buffer(client, run), handle, size=SIZE, grace=5)
+        link.work(worker)
 
 
-def _post(http: HTTPConnection, package: str, batch: list[Action]) -> bool:
-    http.request("POST", "/", json.dumps({"package": package, "actions": batch}))
-    answer = http.getresponse()
-    answer.read()
-    if answer.status not in (200, 429):
-        raise RedisqError(f"the endpoint answered {answer.status} to {len(batch)} actions of {package}")
-    return answer.status == 200
+class TooMany(Exception):
+    """Say that the endpoint refused a request as one too many."""
 
 
 class Batching:
@@ -112,7 +97,9 @@ class Batching:
         self.endpoint = endpoint
         self.pushed: Counter[str] = Counter()
         """How often each action was pushed: once."""
-        self.files = self.found = self.sent = self.batches = self.slots = 0
+        self.files = self.found = self.sent = self.batches = 0
+        self.again: Counter[str] = Counter()
+        """Actions that were handed out again, because who held them was killed."""
 
     def heard(self, message: Found | Sent) -> None:
         """Book what a process tells."""
@@ -121,14 +108,20 @@ class Batching:
             self.found += len(message.ids)
             self.files += 1
         else:
-            self.sent += message.actions
-            self.batches += message.batches
-            self.slots += message.slots
+            self.sent += len(message.ids)
+            self.batches += 1
+            if message.attempts > 1:
+                self.again.update(message.ids)
+
+    def waiting(self) -> int:
+        """Count the actions that are in the buffer, in whatever state."""
+        stats = self.buffer.stats()
+        return stats.waiting + SIZE * (stats.leased + stats.delayed + stats.dead)
 
     def line(self) -> Line:
         """Close the job's books: what is done is what the endpoint received, not what the flushers told."""
-        waiting = self.buffer.stats().waiting
-        return Line("batching", "sent", self.pushed, self.endpoint.received, waiting, self.endpoint.refused)
+        refused = self.endpoint.refused
+        return Line("batching", "sent", self.pushed, self.endpoint.received, self.again, self.waiting(), refused)
 
     def faults(self) -> Iterator[str]:
         """Name what is wrong beyond the counts."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from ..errors import RedisqError
+from ..worker import Worker
 
 
 class Ready(NamedTuple):
@@ -25,26 +27,54 @@ class _Failed(NamedTuple):
     reason: str
 
 
+class Held(NamedTuple):
+    """Tell that a process has done its work on these, has not acked them, and waits there to be killed."""
+
+    role: str
+    names: list[str]
+
+
 class Link:
     """Let a process of the crew talk with the one that started it."""
 
-    def __init__(self, pipe: Connection) -> None:
+    def __init__(self, role: str, pipe: Connection) -> None:
+        self._role = role
         self._pipe = pipe
-        self._finished = False
+        self._telling = threading.Lock()
+        self._hold = threading.Event()
 
     def tell(self, message: object) -> None:
         """Send a message."""
-        self._pipe.send(message)
+        with self._telling:
+            self._pipe.send(message)
 
-    def finished(self, seconds: float = 0.0) -> bool:
-        """Wait up to `seconds` for the word that nothing more will be pushed, and say whether it has come.
+    def fail(self, reason: str) -> None:
+        """Tell that the process cannot go on: the whole crew ends."""
+        self.tell(_Failed(reason))
 
-        Raises `EOFError` or `OSError` when the process at the other end is gone.
+    def work(self, worker: Worker[Any]) -> None:
+        """Run a worker until the word comes that all is done, or the process at the other end is gone."""
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        worker.run()
+
+    def word(self) -> object:
+        """Wait for the next word of the process that started this one: `hold` or `done`.
+
+        Raises `EOFError` or `OSError` when that process is gone.
         """
-        if not self._finished and self._pipe.poll(seconds):
-            self._pipe.recv()
-            self._finished = True
-        return self._finished
+        return self._pipe.recv()
+
+    def _listen(self, worker: Worker[Any]) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while self.word() == "hold":
+                self._hold.set()
+        worker.stop()
+
+    def middle(self, names: list[str]) -> None:
+        """Stand where a crash hurts most, the work done and not yet acked: who is to be killed waits here for it."""
+        if self._hold.is_set():
+            self.tell(Held(self._role, names))
+            threading.Event().wait()
 
 
 class Crew:
@@ -57,6 +87,7 @@ class Crew:
     def __init__(self) -> None:
         self._context = get_context("spawn")
         self._members: dict[Connection, tuple[str, SpawnProcess]] = {}
+        self._killed: set[Connection] = set()
 
     def __enter__(self) -> Crew:
         return self
@@ -83,11 +114,17 @@ class Crew:
         return any(role in (None, of) for of, _ in self._members.values())
 
     def finish(self, role: str) -> None:
-        """Tell the processes of a role that nothing more will be pushed: what they then find empty stays empty."""
+        """Tell the processes of a role that all is done."""
         for pipe, (of, _) in self._members.items():
             if of == role:
                 with contextlib.suppress(BrokenPipeError):  # it has failed: `hear` will say so
-                    pipe.send(None)
+                    pipe.send("done")
+
+    def hold(self, role: str) -> None:
+        """Tell one process of a role to stop in the middle of its next batch, where it is killed with -9."""
+        pipe = next(pipe for pipe, (of, _) in self._members.items() if of == role)
+        with contextlib.suppress(BrokenPipeError):  # it has failed: `hear` will say so
+            pipe.send("hold")
 
     def hear(self, seconds: float) -> Iterator[object]:
         """Wait up to `seconds` for messages and give what has come."""
@@ -97,9 +134,12 @@ class Crew:
                 message = pipe.recv()
             except (EOFError, OSError):  # the latter if it was killed in the middle of a message
                 role, code = self._leave(pipe)
-                if code:
+                if code and pipe not in self._killed:
                     raise RedisqError(f"{role} ended with exit code {code}") from None
                 continue
+            if isinstance(message, Held):
+                self._killed.add(pipe)
+                self._members[pipe][1].kill()
             if isinstance(message, _Failed):
                 raise RedisqError(f"{self._members[pipe][0]} failed: {message.reason}")
             yield message
@@ -128,7 +168,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _work(role: str, work: Callable[..., None], pipe: Connection, args: tuple[object, ...]) -> None:
-    link = Link(pipe)
+    link = Link(role, pipe)
     try:
         link.tell(Ready(role))
         work(link, *args)

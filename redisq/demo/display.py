@@ -112,9 +112,8 @@ def show_waits(console: Console, indexing: Indexing) -> None:
 def show_requests(console: Console, batching: Batching) -> None:
     """Print how near the requests came to the endpoint's limit."""
     endpoint = batching.endpoint
-    unused = batching.slots - endpoint.taken
     busiest = f"at most {endpoint.busiest} in any {endpoint.per:g} s, the endpoint allows {endpoint.limit}"
-    say(console, f"{endpoint.taken} requests, {unused} unused slots; {busiest}")
+    say(console, f"{endpoint.taken} requests; {busiest}")
 
 
 def show_search(console: Console, words: str, hits: list[tuple[str, str]]) -> None:
@@ -128,18 +127,22 @@ def show_account(console: Console, account: Account) -> None:
     """Print the account, and what is wrong with it."""
     table = Table(title="Account", title_justify="left")
     table.add_column("job")
-    for name in ("pushed", "= done", "+ waiting", "lost", "twice", "refused"):
+    for name in ("pushed", "= done", "+ waiting", "again", "lost", "twice", "refused"):
         table.add_column(name, justify="right")
     for line in account.lines:
         bad = "" if line.closes else "bold red"
         table.add_row(
             line.job,
             f"{line.pushed.total():,}",
-            f"{line.done.total():,} {line.done_as}",
-            *(f"{number:,}" for number in (line.waiting, line.lost, line.twice, line.refused)),
+            f"{line.done.total() - line.repeated:,} {line.done_as}",
+            *(f"{n:,}" for n in (line.waiting, line.again.total(), line.lost, line.twice, line.refused)),
             style=bad,
         )
     console.print(table)
+    for line in account.lines:
+        if line.again:
+            text = f"{line.job}: a process was killed with -9 in the middle; {line.again.total():,} redelivered"
+            say(console, f"{text}, of which {line.repeated:,} had been {line.done_as} already")
     for fault in account.faults:
         say(console, f"wrong: {fault}", "bold red")
     if not account.faults:

@@ -13,27 +13,28 @@ from typing import NamedTuple
 
 import redis
 
-from .. import PriorityQueue, Pushed
+from .. import Batch, PriorityQueue, Pushed, Worker
 from ..errors import RedisqError
 from . import corpus
 from .account import Line
-from .crew import Link
+from .crew import Held, Link
 
 EDIT, BULK = 0, 10
-_IDLE = 0.02  # seconds between two looks at an empty queue: `pop` does not wait
+_LEASE = 2.0  # seconds: so soon comes back what a killed process held
 
 
 def queue(client: redis.Redis, run: str) -> PriorityQueue[str]:
     """Give the queue of paths that all of the job's processes share."""
-    return PriorityQueue(client, f"demo-index-{run}", dedup_window=15)
+    return PriorityQueue(client, f"demo-index-{run}", lease=_LEASE, dedup_window=15)
 
 
 class Index:
     """Search source files in SQLite FTS5; any number of processes write to one index."""
 
     def __init__(self, file: Path) -> None:
-        # Autocommit, so that BEGIN and COMMIT stand where they are written below.
-        self._db = sqlite3.connect(file, timeout=60, isolation_level=None)
+        # Autocommit, so that BEGIN and COMMIT stand where they are written below. A worker calls from a thread of its
+        # own, one at a time.
+        self._db = sqlite3.connect(file, timeout=60, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
 
@@ -52,15 +53,12 @@ class Index:
         self._db.execute(
             "INSERT INTO files (path, size) VALUES (?, 0) ON CONFLICT (path) DO UPDATE SET times = times + 1", (path,)
         )
-        ((row, size),) = self._db.execute("SELECT id, size FROM files WHERE path = ?", (path,))
-        # An edit may be popped while the file as it was is still being parsed here: a popped member is nobody's, and so
-        # may be in two hands. The older text must not win; edits append, so the longer is the newer.
-        if len(source) > size:
-            text = source.decode(errors="replace")
-            self._db.execute(
-                "INSERT OR REPLACE INTO search (rowid, path, names, body) VALUES (?, ?, ?, ?)", (row, path, names, text)
-            )
-            self._db.execute("UPDATE files SET size = ? WHERE id = ?", (len(source), row))
+        ((row,),) = self._db.execute("SELECT id FROM files WHERE path = ?", (path,))
+        text = source.decode(errors="replace")
+        self._db.execute(
+            "INSERT OR REPLACE INTO search (rowid, path, names, body) VALUES (?, ?, ?, ?)", (row, path, names, text)
+        )
+        self._db.execute("UPDATE files SET size = ? WHERE id = ?", (len(source), row))
         self._db.execute("COMMIT")
 
     def times(self) -> Counter[str]:
@@ -86,29 +84,27 @@ class Index:
 
 
 class Indexed(NamedTuple):
-    """Tell that a file was popped, and is indexed now."""
+    """Tell that a file was handed out, and is indexed now."""
 
     path: str
     priority: float
-    popped: float
+    attempts: int
+    began: float
     """When, on this machine's monotonic clock, which all its processes share."""
 
 
 def consume(link: Link, url: str, run: str, directory: Path, index_file: Path) -> None:
-    """Pop files and index them until no more come."""
+    """Index files until all is done."""
+
+    def handle(batch: Batch[str]) -> None:
+        began = time.monotonic()
+        (path,), (priority,) = batch.items, batch.priorities or [BULK]
+        index.put(path, (directory / path).read_bytes())
+        link.middle([path])
+        link.tell(Indexed(path, priority, batch.attempts, began))
+
     with contextlib.closing(redis.Redis.from_url(url)) as client, contextlib.closing(Index(index_file)) as index:
-        files = queue(client, run)
-        while True:
-            finished = link.finished()  # asked first: what is empty after that stays empty
-            item = files.pop()
-            if item:
-                popped = time.monotonic()
-                index.put(item.member, (directory / item.member).read_bytes())
-                link.tell(Indexed(item.member, item.priority, popped))
-            elif finished:
-                return
-            else:
-                link.finished(_IDLE)
+        link.work(Worker(queue(client, run), handle, size=1, grace=5))
 
 
 class Indexing:
@@ -129,6 +125,11 @@ class Indexing:
         self._bulk_pushed = 0.0
         self._edits_pushed: dict[str, list[float]] = {path: [] for path in files}
         self._last = ""
+        self.again: Counter[str] = Counter()
+        """Files that were handed out again, because who held them was killed."""
+        self._delivered: Counter[str] = Counter()
+        self._dead_hand = ""
+        """The file that a killed process holds, until its lease runs out."""
 
     @property
     def edits(self) -> int:
@@ -145,7 +146,8 @@ class Indexing:
 
     def edit(self) -> None:
         """Edit a file, and ask for it to be indexed before all others."""
-        self._last = path = random.choice(self.files)
+        # The file in a dead hand is left alone: pushed now, it would come back once for both pushes.
+        self._last = path = random.choice([path for path in self.files if path != self._dead_hand])
         with (self._directory / path).open("a") as file:
             file.write(f"\n# {self._marker(self.edits + 1)}\n")
         now = time.monotonic()
@@ -161,17 +163,30 @@ class Indexing:
     def heard(self, message: Indexed) -> None:
         """Book what a consumer tells."""
         self.indexed += 1
+        self._delivered[message.path] += 1
         pushed = [self._bulk_pushed] if message.priority == BULK else self._edits_pushed[message.path]
-        if pushed:  # else it came without a push: the account will say so
-            self.waits[message.priority].append(message.popped - pushed.pop(0))
+        waited = message.began - pushed.pop(0) if pushed else 0.0
+        if message.attempts > 1:  # how long that took, the lease says
+            self.again[message.path] += message.attempts - 1
+            self._dead_hand = ""
+        else:
+            self.waits[message.priority].append(waited)
+
+    def held(self, message: Held) -> None:
+        """Book that a process is killed with a file in its hand."""
+        (self._dead_hand,) = message.names
+        if self.pushed[self._dead_hand] > self._delivered[self._dead_hand] + 1:
+            # An edit that came while it was in that hand: noted, and merged with what comes back.
+            self.pushed[self._dead_hand] -= 1
 
     def waiting(self) -> int:
-        """Ask the queue how many files wait."""
-        return self.queue.stats().waiting
+        """Ask the queue how many files are in it, in whatever state."""
+        stats = self.queue.stats()
+        return stats.waiting + stats.delayed + stats.leased + stats.dead
 
     def line(self) -> Line:
         """Close the job's books: what is done is what the index says, not what the consumers told."""
-        return Line("search indexing", "indexed", self.pushed, self.index.times(), self.waiting())
+        return Line("search indexing", "indexed", self.pushed, self.index.times(), self.again, self.waiting())
 
     def faults(self) -> Iterator[str]:
         """Name what is wrong beyond the counts."""

@@ -32,6 +32,8 @@ class Lease(Generic[T]):
     """Unix time in seconds, by the server's clock, at which the lease runs out; of a dead letter, when it died."""
     raw: list[bytes] = field(repr=False)
     """The items as they are stored."""
+    priorities: list[float] | None = None
+    """The members' priorities, in the order of `items`; None for items of a group."""
     failed: set[int] = field(default_factory=set, repr=False)
     """Places of the items that were marked with `fail`."""
     settled: bool = field(default=False, repr=False)

@@ -212,7 +212,8 @@ class PriorityOps(Generic[T]):
         if not triples:
             return Reserved(None, None if retry < 0 else retry / 1000, named)
         raw = [as_bytes(member) for member in triples[::3]]
-        undecoded: Lease[Any] = Lease(name, None, raw, max(triples[2::3]), deadline / 1000, raw)
+        priorities = [self._priority(score) for score in triples[1::3]]
+        undecoded: Lease[Any] = Lease(name, None, raw, max(triples[2::3]), deadline / 1000, raw, priorities)
         members = [check.decode(self.codec, member, undecoded) for member in raw]
         return Reserved(replace(undecoded, items=members), 0.0, named)
 

@@ -63,6 +63,7 @@ class Worker(Generic[T]):
         self._held: dict[str, Batch[T]] = {}  # from the reserve until it is settled
         self._kept: dict[str, Batch[T]] = {}  # those of them whose lease is kept: until the handler ends
         self._changed = threading.Condition()
+        self._asleep = False  # whether the fetcher waits for a token, and so has no reserve under way
         self._failure: BaseException | None = None
 
     def run(self) -> None:
@@ -80,7 +81,7 @@ class Worker(Generic[T]):
             end = monotonic() + self.policy.grace
             with self._changed:
                 # In short pieces, because a second signal can set an event but not take this lock.
-                while (self._held or fetcher.is_alive()) and not self._ending.is_set() and monotonic() < end:
+                while not self._done(fetcher) and not self._ending.is_set() and monotonic() < end:
                     self._changed.wait(0.05)
             self._ending.set()
             self._give_back()
@@ -92,6 +93,10 @@ class Worker(Generic[T]):
         if self._stopping.is_set():
             self._ending.set()
         self._stopping.set()
+
+    def _done(self, fetcher: threading.Thread) -> bool:
+        # A fetcher that sleeps need not be waited for: it looks whether to stop before it reserves again.
+        return not self._held and (self._asleep or not fetcher.is_alive())
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -134,6 +139,7 @@ class Worker(Generic[T]):
                 if reserved.lease:
                     self._take(Batch(self.queue, reserved.lease))
                     return True
+                self._asleep = True
                 runner.wait(self.queue.ops.waiting(reserved.retry))
                 break
             except CodecError as error:
@@ -142,8 +148,11 @@ class Worker(Generic[T]):
                 self._settle(batch, "release", self.policy.delay(batch), error)
                 break
             except RedisError as error:
-                away(error, pause)
-                self._stopping.wait(pause)
+                if not self._stopping.is_set():
+                    away(error, pause)
+                    self._stopping.wait(pause)
+            finally:
+                self._asleep = False
         return False
 
     def _take(self, batch: Batch[T]) -> None:

@@ -41,9 +41,9 @@ def test_printed_comments_of_the_priority_example_are_true(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What the example says it prints is what it prints."""
-    code = next(code for code in PYTHON if "index.pop()" in code)
+    code = next(code for code in PYTHON if "a full re-index" in code)
     test_python_block_runs(code, server, monkeypatch)
-    said = re.search(r"print\(item.member, item.priority\)  # (.*)", code)
+    said = re.search(r"print\(batch.items\[0\], batch.priorities\[0\]\)  # (.*)", code)
     assert said
     assert capsys.readouterr().out.split("\n")[:-1] == said[1].split(", ")
 

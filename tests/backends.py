@@ -12,7 +12,7 @@ import fakeredis
 import redis
 import redis.asyncio
 
-from redisq.asyncio.runner import Runner as AsyncRunner
+from redisq.aio.runner import Runner as AsyncRunner
 from redisq.errors import LeaseLost
 from redisq.ops import Many, Op, Talk
 from redisq.sync.runner import Runner

@@ -133,8 +133,9 @@ LAYERS = {
     "_keeper": set(),
     "ops": {"codecs", "errors", "ops", "scripts"},
     "sync": {"codecs", "errors", "ops", "sync"},
-    "asyncio": {"asyncio", "codecs", "errors", "ops", "worker"},  # worker: its __init__ exports the Worker, no more
-    "worker": {"asyncio", "errors", "ops", "sync", "worker"},
+    "aio": {"aio", "codecs", "errors", "ops"},
+    "worker": {"aio", "errors", "ops", "sync", "worker"},
+    "asyncio": {"aio", "worker"},
     "embedded": {"_keeper", "errors"},
 }
 

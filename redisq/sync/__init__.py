@@ -1,4 +1,4 @@
-"""The blocking face of redisq; the package `redisq` exports it."""
+"""The blocking queues; the package `redisq` exports them."""
 
 from .batch import Batch
 from .buffer import Buffer

@@ -11,9 +11,9 @@ from typing import Generic, TypeVar
 
 from redis.exceptions import RedisError
 
-from ..asyncio.batch import Batch
-from ..asyncio.buffer import Buffer
-from ..asyncio.priority import PriorityQueue
+from ..aio.batch import Batch
+from ..aio.buffer import Buffer
+from ..aio.priority import PriorityQueue
 from ..errors import CodecError, LeaseLost
 from ..ops import Buried, Op, Reserved
 from .policy import Policy, Verb, away, exponential, given_up, logger, lost, pauses

@@ -1,0 +1,6 @@
+"""The asyncio face of redisq: the names of `redisq`, awaited."""
+
+from .aio import Batch, Buffer, PriorityQueue, RateLimiter
+from .worker.tasks import Worker
+
+__all__ = ["Batch", "Buffer", "PriorityQueue", "RateLimiter", "Worker"]

@@ -14,7 +14,7 @@ test: $(VENV)/ready
 
 # The oldest redis-py that redisq takes.
 test-oldest: $(OLDEST)/ready
-	$(OLDEST)/bin/pytest -q -n auto tests/test_clients.py tests/test_bad_input.py tests/test_raw.py
+	$(OLDEST)/bin/pytest -q -n auto tests/test_clients.py tests/test_bad_input.py tests/test_raw.py tests/test_worker.py
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ import redis.asyncio
 import redisq.asyncio
 from redisq import BYTES, Batch, Buffer, Buried, InvalidArgument, PriorityQueue, Worker, WrongOrder, exponential
 from redisq.embedded import Server
+from redisq.ops import piece
 
 from .conftest import BINARIES, real_server
 
@@ -434,6 +435,33 @@ async def test_the_asyncio_worker_does_the_same(server: Server) -> None:
         assert (await buffer.audit()).ok
 
 
+async def test_the_asyncio_worker_gives_back_uncounted_what_nobody_began_on(server: Server) -> None:
+    """Cancelled between the reserve and the handler's first step."""
+    async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
+        buffer: redisq.asyncio.Buffer[str] = redisq.asyncio.Buffer(client, "q")
+
+        async def handle(batch: redisq.asyncio.Batch[str]) -> None:  # noqa: ARG001
+            pytest.fail("nobody may begin")
+
+        worker = redisq.asyncio.Worker(buffer, handle)
+        take = worker._take
+
+        def take_and_cancel(batch: redisq.asyncio.Batch[str]) -> None:
+            take(batch)
+            task.cancel()
+            for one in worker._held:
+                one.cancel()
+
+        worker._take = take_and_cancel  # type: ignore[method-assign]
+        await buffer.push("x")
+        task = asyncio.create_task(worker.run())
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait_for(task, PATIENCE)
+        batch = await buffer.reserve()
+        assert batch
+        assert batch.attempts == 1
+
+
 @pytest.mark.parametrize("way", ["grace", "second stop", "cancelled"])
 async def test_the_asyncio_worker_gives_back_what_does_not_end(server: Server, way: str) -> None:
     """After the grace, at a second stop, or when run() is cancelled, the handler is cancelled and its batch is back."""
@@ -488,3 +516,9 @@ async def test_the_asyncio_worker_raises_what_makes_work_impossible(server: Serv
 
         with pytest.raises(WrongOrder):
             await redisq.asyncio.Worker(queue, handle).run()
+
+
+def test_a_wait_of_a_ms_is_not_for_ever(server: Server) -> None:
+    """Redis 6.2 reads BLPOP's 0.001 as 0, which blocks for ever: the shortest wait is one that every server ends."""
+    with server.client() as client:
+        client.execute_command("BLPOP", "nobody-pushes-here", f"{piece(0.0, None):.3f}")

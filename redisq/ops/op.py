@@ -102,10 +102,11 @@ def piece(seconds: float, socket_timeout: Any) -> float:
     """Return how long to block in one read: well under the socket timeout, at which redis-py gives the read up.
 
     At most 2.5 seconds even without one, so that what no token tells of, such as a lease that another worker let run
-    out, is seen soon; with the ask that follows, that is less than one command a second.
+    out, is seen soon; with the ask that follows, that is less than one command a second. At least 2 ms: Redis 6.2 cuts
+    what it reads to whole ms, and 0.001 may become 0, which means for ever.
     """
     limit = socket_timeout / 2 if isinstance(socket_timeout, (int, float)) and socket_timeout > 0 else 2.5
-    return max(0.001, min(seconds, limit, 2.5))
+    return max(0.002, min(seconds, limit, 2.5))
 
 
 @dataclass(slots=True)

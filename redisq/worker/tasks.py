@@ -7,7 +7,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from redis.exceptions import RedisError
 
@@ -58,7 +58,7 @@ class Worker(Generic[T]):
         self._stopping = asyncio.Event()  # no new batch
         self._ending = asyncio.Event()  # not even those that run
         self._free = asyncio.Semaphore(concurrency)
-        self._held: set[asyncio.Task[None]] = set()  # one for each batch, from the reserve until it is settled
+        self._held: dict[asyncio.Task[None], Batch[T]] = {}  # from the reserve until it is settled
         self._kept: dict[str, Batch[T]] = {}  # those whose lease is kept: until the handler ends
 
     async def run(self) -> None:
@@ -83,6 +83,9 @@ class Worker(Generic[T]):
                 task.cancel()
             # A handler that is cancelled gives its batch back, so these are waited for.
             await asyncio.gather(fetcher, keeper, *self._held, return_exceptions=True)
+            # A task that is cancelled before its first step never runs: nobody began on its batch.
+            for batch in list(self._held.values()):
+                await self._settle(batch, "release", 0.0, None, counted=False)
         if not fetcher.cancelled() and (error := fetcher.exception()):
             raise error
 
@@ -145,8 +148,7 @@ class Worker(Generic[T]):
     def _take(self, batch: Batch[T]) -> None:
         self._kept[batch.id] = batch
         task = asyncio.create_task(self._work(batch))
-        self._held.add(task)
-        task.add_done_callback(self._held.discard)
+        self._held[task] = batch
 
     async def _work(self, batch: Batch[T]) -> None:
         try:
@@ -162,6 +164,7 @@ class Worker(Generic[T]):
             elif settlement := self.policy.settlement(batch, error):
                 await self._settle(batch, *settlement, error)
         finally:
+            self._held.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
             self._free.release()
 
     async def _handle(self, batch: Batch[T]) -> BaseException | None:

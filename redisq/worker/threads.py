@@ -63,6 +63,7 @@ class Worker(Generic[T]):
         self._held: dict[str, Batch[T]] = {}  # from the reserve until it is settled
         self._kept: dict[str, Batch[T]] = {}  # those of them whose lease is kept: until the handler ends
         self._changed = threading.Condition()
+        self._begun: set[str] = set()  # those of them that a handler has seen
         self._asleep = False  # whether the fetcher waits for a token, and so has no reserve under way
         self._failure: BaseException | None = None
 
@@ -152,7 +153,8 @@ class Worker(Generic[T]):
                     away(error, pause)
                     self._stopping.wait(pause)
             finally:
-                self._asleep = False
+                self._begun: set[str] = set()  # those of them that a handler has seen
+        self._asleep = False
         return False
 
     def _take(self, batch: Batch[T]) -> None:
@@ -164,6 +166,8 @@ class Worker(Generic[T]):
         while True:
             batch = self._taken.get()
             begin = not self._stopping.is_set()
+            if begin:
+                self._begun.add(batch.id)
             error = self._handle(batch) if begin else None
             # From here on the keeper leaves it alone: extending what is just being acked would look like a lost lease.
             self._kept.pop(batch.id, None)
@@ -173,6 +177,7 @@ class Worker(Generic[T]):
                 self._settle(batch, *settlement, error)
             with self._changed:
                 self._held.pop(batch.id, None)
+                self._begun.discard(batch.id)
                 self._changed.notify()
             self._free.release()
 
@@ -224,5 +229,5 @@ class Worker(Generic[T]):
         self._kept.clear()
         for batch in list(self._held.values()):
             if not batch.settled:
-                logger.warning("giving back batch %s, whose handler is still running", batch.id)
-                self._settle(batch, "release", 0.0, None)
+                logger.warning("giving back batch %s, whose handler has not ended", batch.id)
+                self._settle(batch, "release", 0.0, None, counted=batch.id in self._begun)

@@ -53,7 +53,8 @@ def running(worker: Worker[Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        worker.stop()
+        if not worker._stopping.is_set():  # a second stop would not wait for what is in hand
+            worker.stop()
         thread.join(PATIENCE)
         assert not thread.is_alive()
     if failures:

@@ -153,8 +153,7 @@ class Worker(Generic[T]):
                     away(error, pause)
                     self._stopping.wait(pause)
             finally:
-                self._begun: set[str] = set()  # those of them that a handler has seen
-        self._asleep = False
+                self._asleep = False
         return False
 
     def _take(self, batch: Batch[T]) -> None:

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Protocol
 
 import redis
 
 from ..errors import RedisqError
-from . import demo
+from . import audit, dead, demo, lua, peek, purge, push, stats, worker
+from .failure import INTERRUPTED, NO, Failure
 
-_COMMANDS = (demo,)
+
+class _Command(Protocol):
+    def add(self, commands: argparse._SubParsersAction[argparse.ArgumentParser], /) -> None: ...
+
+
+_COMMANDS: tuple[_Command, ...] = (demo, worker, push, stats, peek, dead, audit, purge, lua)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0: done. 1: it failed, or what it checked is not so; one line on stderr says why. 2: wrong usage. 130: interrupted.
+    0: done. 1: it failed, or what was asked is not so; one line on stderr says why. 2: wrong usage. 3: the server
+    cannot be reached, or does not let us in. 130: interrupted.
     """
-    parser = argparse.ArgumentParser("redisq", description="Race-free queues on Redis.")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 must not end a command
+    parser = argparse.ArgumentParser(
+        "redisq",
+        description="Race-free queues on Redis. `redisq COMMAND --help` shows each command with an example.",
+        epilog="Exit codes: 0 done; 1 it failed, or the answer is no; 2 wrong usage; 3 the server cannot be reached or "
+        "does not let us in; 130 interrupted.",
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add(commands)
@@ -28,14 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = args.run(args)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as interrupt:
+        return _fail(str(interrupt) or "interrupted", INTERRUPTED)
     except BrokenPipeError:
         # Who read our output has gone, as in `redisq ... | head`; nor must the interpreter's own flush complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return NO
+    except Failure as failure:
+        return _fail(str(failure), failure.code)
     except (RedisqError, redis.RedisError) as error:
-        return _fail(str(error) or type(error).__name__, 1)
+        return _fail(str(error) or type(error).__name__, NO)
     return code
 
 

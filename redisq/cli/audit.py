@@ -1,0 +1,59 @@
+"""`redisq audit`: compare a queue's keys with each other."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..codecs import BYTES
+from ..sync import Buffer
+from ..sync.runner import Client
+from .command import Commands, describe
+from .failure import NO
+from .output import line, show_json, show_table, text
+from .target import Queue, connected, find, kind_of, nowhere, queue_options, url_of
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = describe(
+        commands,
+        "audit",
+        run,
+        summary="find, and mend, what disagrees between a queue's keys",
+        text="Compare a queue's keys with each other and name what disagrees. With --repair, mend it; nothing that "
+        "exists is thrown away, and keys that hold another type or are unknown are left alone. The exit code is 1 if "
+        "something is, or stays, wrong.",
+        example="redisq audit mails || redisq audit mails --repair",
+        options=queue_options(),
+    )
+    parser.add_argument("--repair", action="store_true", help="mend what can be mended")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    with connected(url_of(args)) as client:
+        queue = find(client, args) or _remains(client, args) or nowhere(args)
+        found = queue.audit(args.repair)
+        left = queue.audit() if args.repair and not found.ok else found
+    wrong = {(finding.kind, finding.name) for finding in left.findings}
+    rows = [(finding, (finding.kind, finding.name) not in wrong) for finding in found.findings]
+    if args.json:
+        findings = [{**{k: text(v) for k, v in vars(one).items()}, "mended": mended} for one, mended in rows]
+        show_json({"queue": args.queue, "kind": kind_of(queue), "checked": found.checked, "findings": findings})
+    else:
+        said = [(one.kind, line(one.name), line(one.found), line(one.expected), mended) for one, mended in rows]
+        if said:
+            columns = ("kind", "name", "found", "expected", "")
+            show_table(columns, [(*cells, "mended" if mended else "") for *cells, mended in said])
+        summary = (
+            f"{len(rows):,} findings, {sum(mended for _, mended in rows):,} mended" if rows else "nothing is wrong"
+        )
+        print(f"{found.checked:,} keys and entries checked: {summary}")
+    return NO if left.findings else 0
+
+
+def _remains(client: Client, args: argparse.Namespace) -> Queue | None:
+    """Give a queue without any of its indexes, if there are lists left over of it: a buffer's audit finds them."""
+    buffer: Queue = Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
+    return None if buffer.audit().ok else buffer

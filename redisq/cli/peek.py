@@ -1,0 +1,47 @@
+"""`redisq peek`: what is next, without taking it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..sync import Buffer
+from .command import Commands, describe, positive
+from .output import line, show_json, show_table, text
+from .target import connected, existing, kind_of, queue_options, url_of
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = describe(
+        commands,
+        "peek",
+        run,
+        summary="show what is next, and take nothing",
+        text="Show a buffer's longest groups with their lengths, or a priority queue's most urgent members.",
+        example="redisq peek mails\nredisq peek search --count 3 --json",
+        options=queue_options(),
+    )
+    parser.add_argument("--count", type=positive, default=10, metavar="N", help="how many (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    with connected(url_of(args)) as client:
+        queue = existing(client, args)
+        if isinstance(queue, Buffer):
+            groups = queue.longest_groups(args.count)
+            found: dict[str, Any] = {"groups": [{"group": text(name), "waiting": n} for name, n in groups.items()]}
+            rows: list[tuple[object, ...]] = [(n, line(name)) for name, n in groups.items()]
+            columns = (">waiting", "group")
+        else:
+            members = queue.peek(args.count)
+            found = {"members": [{**vars(item), "member": text(item.member)} for item in members]}
+            rows = [(f"{item.priority:g}", item.attempts, line(item.member)) for item in members]
+            columns = (">priority", ">attempts", "member")  # type: ignore[assignment]
+    if args.json:
+        show_json({"queue": args.queue, "kind": kind_of(queue), **found})
+    elif rows:
+        show_table(columns, rows)
+    return 0

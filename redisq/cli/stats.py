@@ -1,0 +1,110 @@
+"""`redisq stats`: what a queue holds, once or again and again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from ..sync.runner import Client
+from .command import Commands, describe
+from .failure import USAGE, Failure
+from .output import console, line, show_json, show_table, table
+from .target import Queue, connected, existing, kind_of, queue_options, url_of
+
+_COUNTS = ("waiting", "groups", "leased", "delayed", "dead")
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = describe(
+        commands,
+        "stats",
+        run,
+        summary="count what a queue holds",
+        text="Count what waits in a queue, is leased, delayed and dead. In a buffer items wait; batches are leased, "
+        "delayed and dead.",
+        example="redisq stats mails\nredisq stats mails --watch 5 --json >> mails.log",
+        options=queue_options(),
+    )
+    parser.add_argument(
+        "--watch", type=float, nargs="?", const=1.0, metavar="SECONDS", help="again and again, until Ctrl-C (%(const)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document; with --watch one a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.watch is not None and not 0.1 <= args.watch <= 86_400:
+        raise Failure(f"--watch is {args.watch:g}: give seconds from 0.1 to 86400", USAGE)
+    with connected(url_of(args)) as client:
+        queue = existing(client, args)
+        if args.watch is not None:
+            _watch(client, queue, args)
+        elif args.json:
+            show_json(_look(client, queue, args))
+        else:
+            columns, rows = _rows(_look(client, queue, args))
+            show_table(columns, rows)
+    return 0
+
+
+def _look(client: Client, queue: Queue, args: argparse.Namespace) -> dict[str, Any]:
+    seen: dict[str, Any] = {"queue": args.queue, "kind": kind_of(queue), **asdict(queue.stats())}
+    expiry = seen.pop("next_expiry")
+    if expiry is not None:
+        seconds, micros = client.time()  # the server's clock, by which leases run
+        expiry = round(expiry - seconds - micros / 1e6, 3)
+    return {**seen, "next_expiry": expiry}
+
+
+def _rows(
+    seen: dict[str, Any], before: dict[str, Any] | None = None, seconds: float = 1.0
+) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    rows: list[tuple[object, ...]] = []
+    for name in _COUNTS:
+        if name in seen:
+            change = (seen[name] - before[name]) / seconds if before else 0
+            rows.append((name, seen[name], f"{change:+,.0f}/s" if round(change) else ""))
+    rows += [(name, said, "") for name, said in _times(seen)]
+    return (line(seen["queue"]), f">{seen['kind']}", ">"), rows
+
+
+def _times(seen: dict[str, Any]) -> list[tuple[str, str]]:
+    said = []
+    if seen.get("oldest_wait") is not None:
+        said.append(("oldest wait", f"{seen['oldest_wait']:.1f} s"))
+    if seen["next_expiry"] is not None:
+        left = seen["next_expiry"]
+        said.append(
+            ("next expiry", f"in {left:.1f} s" if left >= 0 else f"{-left:.1f} s ago, comes with the next reserve")
+        )
+    return said
+
+
+def _watch(client: Client, queue: Queue, args: argparse.Namespace) -> None:
+    """Look until Ctrl-C: a table that changes on a terminal, else one line each time."""
+    if args.json or not sys.stdout.isatty():
+        due = time.monotonic()
+        while True:
+            seen = _look(client, queue, args)
+            if args.json:
+                show_json({"time": round(time.time(), 3), **seen})
+            else:
+                counts = [f"{name} {seen[name]}" for name in _COUNTS if name in seen]
+                times = [f"{name} {said}" for name, said in _times(seen)]
+                print(time.strftime("%H:%M:%S"), "  ".join(counts + times), flush=True)
+            due += args.watch
+            time.sleep(max(0.0, due - time.monotonic()))
+    out = console()
+    from rich.live import Live
+
+    before, at = None, time.monotonic()
+    with Live(console=out, auto_refresh=False) as live:
+        while True:
+            seen, now = _look(client, queue, args), time.monotonic()
+            live.update(table(*_rows(seen, before, max(0.001, now - at))), refresh=True)
+            before, at = seen, now
+            time.sleep(args.watch)

@@ -25,9 +25,11 @@ class Codec(Protocol[T]):
 
 
 class _Json:
+    # One encoder for all: json.dumps makes a new one for each call that has settings.
+    _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
     def encode(self, item: Any, /) -> bytes:
-        text = json.dumps(item, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return text.encode()
+        return self._encode(item).encode()
 
     def decode(self, data: bytes, /) -> Any:
         return json.loads(data)

@@ -179,7 +179,7 @@ def _fake() -> Iterator[Endpoint]:
 
 
 def redacted(url: str) -> str:
-    """Give a URL without its password, for people and logs."""
-    head, at, tail = url.rpartition("@")
+    """Give a URL without its password, for people and logs; its query, which may hold one too, is left out."""
+    head, at, tail = url.partition("?")[0].rpartition("@")
     scheme, slashes, _ = head.partition("://")
-    return f"{scheme}{slashes}***@{tail}" if at else url
+    return f"{scheme}{slashes}***@{tail}" if at else tail

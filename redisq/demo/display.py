@@ -7,6 +7,7 @@ import statistics
 import time
 from types import TracebackType
 
+from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -94,7 +95,7 @@ def say(console: Console, text: str, style: str = "") -> None:
 
 def show_waits(console: Console, indexing: Indexing) -> None:
     """Print how long edits waited for a consumer, and how long the rest."""
-    table = Table(title="From push to pop", title_justify="left")
+    table = Table(title="From push to hand-over", title_justify="left", box=SIMPLE_HEAVY)
     table.add_column("")
     for name in ("priority", "deliveries", "median", "p99", "longest"):
         table.add_column(name, justify="right")
@@ -125,10 +126,10 @@ def show_search(console: Console, words: str, hits: list[tuple[str, str]]) -> No
 
 def show_account(console: Console, account: Account) -> None:
     """Print the account, and what is wrong with it."""
-    table = Table(title="Account", title_justify="left")
-    table.add_column("job")
+    table = Table(title="Account", title_justify="left", box=SIMPLE_HEAVY)
+    table.add_column("job", no_wrap=True)
     for name in ("pushed", "= done", "+ waiting", "again", "lost", "twice", "refused"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for line in account.lines:
         bad = "" if line.closes else "bold red"
         table.add_row(

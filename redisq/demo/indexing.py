@@ -186,7 +186,7 @@ class Indexing:
 
     def line(self) -> Line:
         """Close the job's books: what is done is what the index says, not what the consumers told."""
-        return Line("search indexing", "indexed", self.pushed, self.index.times(), self.again, self.waiting())
+        return Line("indexing", "indexed", self.pushed, self.index.times(), self.again, self.waiting())
 
     def faults(self) -> Iterator[str]:
         """Name what is wrong beyond the counts."""

@@ -12,7 +12,7 @@ _TYPES = {
     **dict.fromkeys([b"groups", b"since", b"leases", b"delayed", b"dead", b"ready", b"later", b"grants"], "zset"),
     **dict.fromkeys([b"rows", b"meta"], "hash"),
     **dict.fromkeys([b"items", b"batch", b"lease", b"wake"], "list"),
-    b"once": "string",
+    **dict.fromkeys([b"once", b"ended"], "string"),
 }
 
 
@@ -55,6 +55,9 @@ def _shape(noun: bytes, kind: str, value: Any) -> object:
         return dict(value)
     if noun == b"items":
         return value[::-1]  # the oldest is on the right
+    if noun == b"lease" and value[0] != b"held":
+        # Calls in one round trip may change places, when the server forgot one's script: what each did counts.
+        return sorted(zip(value[::2], value[1::2], strict=True))
     if noun == b"meta":
         return value[b"order"].decode(), int(value[b"sequence"])
     return value

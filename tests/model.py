@@ -50,6 +50,8 @@ class Buffer:
     """group -> ms at which it became non-empty or was last served"""
     batches: dict[bytes, Batch] = field(default_factory=dict)
     once: dict[bytes, object] = field(default_factory=dict)
+    ended: dict[bytes, str] = field(default_factory=dict)
+    """lease -> how it ended"""
     token: bool = False
     """whether a token lies there for who waits"""
 
@@ -89,7 +91,7 @@ class Buffer:
         held = self.batches.get(name)
         if held and held.place == "leases":
             return held, 0, []
-        if held or name in self.once:
+        if held or name in self.ended:
             return None, -1, []
         closed = self.limit.closed(now) if self.limit else 0
         if closed:
@@ -116,13 +118,14 @@ class Buffer:
                 continue
             else:
                 batch = self.batches.pop(which)
-                self.once[which] = "lost"
+                self.ended.setdefault(which, "lost")
             batch.attempts += 1
             batch.place, batch.time = "leases", now + (self.lease if lease is None else lease)
             self.batches[name] = batch
             if self.limit:
                 self.limit.charge(now)
-            self.token = self.token or bool(self.items)
+            left = [b for b in self.batches.values() if b.place in ("leases", "delayed") and b.time <= now]
+            self.token = self.token or bool(self.items) or bool(left)
             return batch, 0, buried
         times = [line[0][0] for line in (self._placed("leases"), self._placed("delayed"), *lines[2:]) if line]
         retry = 0 if more else min([max(0, at - now) for at in times], default=-1)
@@ -136,7 +139,7 @@ class Buffer:
 
     def _settled(self, name: bytes, verb: str) -> int | None:
         held = name in self.batches and self.batches[name].place == "leases"
-        ended = str(self.once.get(name, "")).split()
+        ended = self.ended.get(name, "").split()
         return int(ended[1]) if not held and ended[:1] == [verb] else None
 
     def ack(self, now: int, name: bytes, failed: list[int], delay: int) -> int:
@@ -151,7 +154,7 @@ class Buffer:
             self.token = True
         else:
             del self.batches[name]
-        self.once[name] = f"ack {done}"
+        self.ended[name] = f"ack {done}"
         return done
 
     def release(self, now: int, name: bytes, delay: int, counted: bool = True) -> int:
@@ -162,7 +165,7 @@ class Buffer:
         batch.place, batch.time = "delayed", now + delay
         batch.attempts -= not counted
         self.token = True
-        self.once[name] = f"release {len(batch.items)}"
+        self.ended[name] = f"release {len(batch.items)}"
         return len(batch.items)
 
     def extend(self, now: int, name: bytes, lease: int) -> int:
@@ -172,7 +175,7 @@ class Buffer:
 
     def dead(self, limit: int, after: bytes = b"") -> list[tuple[bytes, Batch]]:
         names = [name for _, name in self._placed("dead")]
-        start = names.index(after) + 1 if after in names else 0
+        start = names.index(after) + 1 if after and after in names else 0
         return [(name, self.batches[name]) for name in names[start : start + limit]]
 
     def redrive(self, now: int, names: list[bytes], once: bytes) -> int:
@@ -216,6 +219,7 @@ class Buffer:
     def keys(self) -> Keys:
         found: Keys = {f"items:{group!r}": items for group, items in self.items.items()}
         found |= {f"once:{once!r}": str(answer).encode() for once, answer in self.once.items()}
+        found |= {f"ended:{name!r}": how.encode() for name, how in self.ended.items()}
         for name, batch in self.batches.items():
             found[f"batch:{name!r}"] = [batch.group, b"%d" % batch.attempts, *batch.items]
         if self.items:
@@ -365,13 +369,18 @@ class Priority:
         ended = self.leases.get(name, [])
         return [] if ended[:1] == [b"held"] else ended
 
+    def _before(self, name: bytes, verb: bytes, first: bytes) -> list[bytes]:
+        """Return what the call of that verb with that first member answered: the count and the places of the dead."""
+        ended = self._ended(name)
+        for answer, member in zip(ended[::2], ended[1::2], strict=True):
+            if answer.startswith(verb + b" ") and member == first:
+                return answer.split()[1:]
+        raise Lost
+
     def ack(self, now: int, name: bytes, members: list[bytes]) -> int:
         held = self._held(name, members)
         if not held:
-            ended = self._ended(name)
-            if ended[:1] == [b"ack"]:
-                return int(ended[1])
-            raise Lost
+            return int(self._before(name, b"ack", members[0])[0])
         for member in held:
             entry = self.members[member]
             if entry.asked is None:
@@ -380,7 +389,7 @@ class Priority:
                 score, due = entry.asked
                 self.members[member] = Member(score, None if due <= now else due, parked=True)
                 self.token = True
-        self.leases[name] = [b"ack", b"%d" % len(held), *self._ended(name)]
+        self.leases[name] = [*self._ended(name), b"ack %d" % len(held), members[0]]
         return len(held)
 
     def release(
@@ -388,18 +397,16 @@ class Priority:
     ) -> tuple[int, list[bytes]]:
         held = self._held(name, members)
         if not held:
-            ended = self._ended(name)
-            ended = ended[2:] if ended[:1] == [b"ack"] else ended
-            if ended[:1] == [b"release"]:
-                return int(ended[1]), ended[2:]
-            raise Lost
+            count, *places = self._before(name, b"release", members[0])
+            return int(count), [members[int(place) - 7] for place in places]
         dead = []
         for member in held:
             self.members[member].attempts -= not counted
             if self._back(self.members[member], now, now + delay):
                 dead.append(member)
         self.token = True
-        self.leases[name] = [*self._ended(name), b"release", b"%d" % len(held), *dead]
+        buried = b"".join(b" %d" % (i + 7) for i, member in enumerate(members) if member in dead)
+        self.leases[name] = [*self._ended(name), b"release %d" % len(held) + buried, members[0]]
         return len(held), dead
 
     def extend(self, now: int, name: bytes, members: list[bytes], lease: int) -> int:
@@ -413,7 +420,7 @@ class Priority:
 
     def dead(self, limit: int, after: bytes = b"") -> list[tuple[bytes, float, int]]:
         names = sorted(member for member, entry in self.members.items() if entry.state == "dead")
-        start = names.index(after) + 1 if after in names else 0
+        start = names.index(after) + 1 if after and after in names else 0
         return [(m, self.members[m].score, self.members[m].attempts) for m in names[start : start + limit]]
 
     def redrive(self, members: list[bytes], once: bytes) -> int:
@@ -470,7 +477,9 @@ class Priority:
             if e.parked
         }
         found: Keys = {f"once:{once!r}": str(answer).encode() for once, answer in self.once.items()}
-        found |= {f"lease:{name!r}": held for name, held in self.leases.items()}
+        for name, held in self.leases.items():
+            ended = self._ended(name)
+            found[f"lease:{name!r}"] = sorted(zip(ended[::2], ended[1::2], strict=True)) if ended else held
         found |= {name: value for name, value in (("ready", ready), ("later", later), ("rows", rows)) if value}
         if self.sequence is not None:
             found["meta"] = (self.order, self.sequence)

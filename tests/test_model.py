@@ -55,7 +55,8 @@ AWKWARD = [
 
 groups = st.sampled_from(AWKWARD) | st.text(min_size=1, max_size=4, alphabet=st.characters(exclude_categories=["Cs"]))
 payloads = st.sampled_from([b"", b"a", b"\0", b"\xff\xfe", b" ", b"0", b"-"]) | st.binary(max_size=8)
-members = st.sampled_from([b"a", b"b", b"c", b"d", b"", b" ", b"\0", b"\xff", b"- -"])
+members = st.sampled_from([b"a", b"", b" ", b"\0\xff", b"- -"])  # few, so that steps meet
+passing = st.sampled_from([0, 0, 1, 400, 700, 1000, 1001, 2100, 5000])
 flavours = st.sampled_from(["blocking", "asyncio"])
 PUSHED = {"A": Pushed.ADDED, "R": Pushed.RAISED, "K": Pushed.KEPT}
 
@@ -71,9 +72,12 @@ def _reserved(reserved: Reserved[bytes]) -> object:
 class Machine(RuleBasedStateMachine):
     """Keep the clock, the servers and the calls that may be sent again."""
 
+    model: Any
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 1_000_000
+        self.steps = 0
         self.tokens = (f"t{i}" for i in count())
         self.sent: list[tuple[Callable[[], Any], Callable[[], object], Callable[[Any], object]]] = []
 
@@ -94,6 +98,7 @@ class Machine(RuleBasedStateMachine):
         seen: Callable[[Any], object] = lambda answer: answer,
     ) -> None:
         """Run a call on the model and on every server; `again`: it may be sent once more later."""
+        self.steps += 1
         try:
             expected = expect()
         except model.Lost:
@@ -102,9 +107,15 @@ class Machine(RuleBasedStateMachine):
         if again:
             self.sent.append((make, expect, seen))
 
-    @rule(ms=st.integers(0, 3000))
     def pass_time(self, ms: int) -> None:
         self.now += ms
+
+    @precondition(lambda self: hasattr(getattr(self, "model", None), "token"))
+    @rule()
+    def somebody_takes_the_token(self) -> None:
+        self.model.token = False
+        for backend in self.backends.all:
+            backend.client.delete("redisq:{q}:wake")
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
@@ -153,6 +164,7 @@ class BufferMachine(Machine):
 
     def configure(self, data: st.DataObject) -> None:
         min_size, max_wait, max_attempts, rates = data.draw(st.sampled_from(self.SETTINGS))
+        self.groups = data.draw(st.lists(groups, min_size=2, max_size=3, unique=True))  # few, so that steps meet
         limit = model.Limit(list(rates)) if rates else None
         self.held = []
         self.model = model.Buffer(2000, min_size, max_wait, max_attempts, limit)
@@ -166,15 +178,17 @@ class BufferMachine(Machine):
             rates=[Rate(limit, per / 1000) for limit, per in rates],
         )
 
-    @rule(items=st.lists(payloads, max_size=5), group=groups, front=st.booleans())
-    def push(self, items: list[bytes], group: str, front: bool) -> None:
+    @rule(items=st.lists(payloads, max_size=5), which=st.integers(0, 2), front=st.booleans())
+    def push(self, items: list[bytes], which: int, front: bool) -> None:
+        group = self.groups[which % len(self.groups)]
         token = next(self.tokens)
         op = self.ops.push(items, group, token, front=front)
         name = group.encode("utf-8", "surrogateescape")
         self.step(lambda: op, lambda: self.model.push(self.now, name, items, token.encode(), front), again=True)
 
-    @rule(group=groups, size=st.integers(1, 6))
-    def pop(self, group: str, size: int) -> None:
+    @rule(which=st.integers(0, 2), size=st.integers(1, 6))
+    def pop(self, which: int, size: int) -> None:
+        group = self.groups[which % len(self.groups)]
         name = group.encode("utf-8", "surrogateescape")
         self.step(lambda: self.ops.pop(group, size), lambda: self.model.pop(self.now, name, size))
 
@@ -192,8 +206,9 @@ class BufferMachine(Machine):
             lambda: {name_of(group): items for group, items in self.model.pop_longest(self.now, count, size)},
         )
 
-    @rule(size=st.integers(1, 6), lease=st.sampled_from(LEASES))
-    def reserve(self, size: int, lease: int) -> None:
+    @rule(size=st.integers(1, 6), lease=st.sampled_from(LEASES), ms=passing)
+    def reserve(self, size: int, lease: int, ms: int) -> None:
+        self.pass_time(ms)
         token = next(self.tokens)
 
         def expect() -> object:
@@ -239,10 +254,11 @@ class BufferMachine(Machine):
     def extend(self, data: st.DataObject, lease: int) -> None:
         held = data.draw(st.sampled_from(self.held))
 
-        def expect() -> None:
-            self.model.extend(self.now, held.id.encode(), lease)
-
-        self.step(lambda: self.ops.extend([held], lease / 1000), expect)
+        self.step(
+            lambda: self.ops.extend([held], lease / 1000),
+            lambda: self.model.extend(self.now, held.id.encode(), lease) / 1000,
+            seen=lambda _: held.deadline,
+        )
 
     @rule(limit=st.integers(1, 3), data=st.data())
     def dead(self, limit: int, data: st.DataObject) -> None:
@@ -256,7 +272,8 @@ class BufferMachine(Machine):
 
     @rule(data=st.data(), again=st.booleans())
     def bring_out_the_dead(self, data: st.DataObject, again: bool) -> None:
-        names = data.draw(st.lists(st.sampled_from([n.decode() for n in self.model.batches] or ["x"]), max_size=3))
+        there = [n.decode() for n, batch in self.model.batches.items() if batch.place == "dead"]
+        names = data.draw(st.lists(st.sampled_from([*there, "x"]), max_size=3))
         token = next(self.tokens)
         op = self.ops.redrive(names, token) if again else self.ops.discard(names, token)
         encoded = [name.encode() for name in names]
@@ -279,6 +296,7 @@ class BufferMachine(Machine):
         for backend in self.backends.all:
             assert backend.talk(self.ops.audit(repair), self.now).findings == []
 
+    @precondition(lambda self: self.steps % 30 == 29)  # often, it would leave nothing to look at
     @rule()
     def purge(self) -> None:
         self.step(self.ops.purge, self.model.purge)
@@ -336,12 +354,14 @@ class PriorityMachine(Machine):
 
         self.step(lambda: self.ops.push_many(pairs, delay=delay / 1000, token=token), expect, again=True)
 
-    @rule(count=st.integers(1, 4))
-    def pop_many(self, count: int) -> None:
+    @rule(count=st.integers(1, 4), ms=passing)
+    def pop_many(self, count: int, ms: int) -> None:
+        self.pass_time(ms)
         self.step(lambda: self.ops.pop_many(count), lambda: self.items(self.model.pop(self.now, count)))
 
-    @rule(size=st.integers(1, 4), lease=st.sampled_from(LEASES))
-    def reserve(self, size: int, lease: int) -> None:
+    @rule(size=st.integers(1, 4), lease=st.sampled_from(LEASES), ms=passing)
+    def reserve(self, size: int, lease: int, ms: int) -> None:
+        self.pass_time(ms)
         token = next(self.tokens)
 
         def expect() -> object:
@@ -404,10 +424,11 @@ class PriorityMachine(Machine):
     def extend(self, data: st.DataObject, lease: int) -> None:
         held = data.draw(st.sampled_from(self.held))
 
-        def expect() -> None:
-            self.model.extend(self.now, held.id.encode(), held.raw, lease)
-
-        self.step(lambda: self.ops.extend([held], lease / 1000), expect)
+        self.step(
+            lambda: self.ops.extend([held], lease / 1000),
+            lambda: self.model.extend(self.now, held.id.encode(), held.raw, lease) / 1000,
+            seen=lambda _: held.deadline,
+        )
 
     @rule(limit=st.integers(1, 3), after=st.none() | members)
     def dead(self, limit: int, after: bytes | None) -> None:
@@ -448,6 +469,7 @@ class PriorityMachine(Machine):
         for backend in self.backends.all:
             assert backend.talk(self.ops.audit(repair), self.now).findings == []
 
+    @precondition(lambda self: self.steps % 30 == 29)  # often, it would leave nothing to look at
     @rule()
     def purge(self) -> None:
         self.step(self.ops.purge, self.model.purge)
@@ -468,8 +490,9 @@ class LimitMachine(Machine):
         self.model = model.Limit(list(self.rates))
         self.ops = LimitOps("q", tuple(Rate(limit, per / 1000) for limit, per in self.rates))
 
-    @rule(cost=st.integers(1, 8))
-    def acquire(self, cost: int) -> None:
+    @rule(cost=st.integers(1, 8), ms=passing)
+    def acquire(self, cost: int, ms: int) -> None:
+        self.pass_time(ms)
         token = next(self.tokens)
         op = self.ops.acquire(cost, token)
 

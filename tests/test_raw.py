@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 
+from redisq import Buffer, PriorityQueue, Pushed
 from redisq.ops import Op
 
 from . import keyspace
@@ -75,7 +76,7 @@ TOO_MUCH: list[tuple[str, tuple[Any, ...]]] = [
     ("priority/ack", (b"l", 0, b"")),
     ("priority/ack", (b"l", 0, b"", *[b"x"] * 1_001)),
     ("priority/release", (b"l", 0, 0, b"count", 0, b"")),
-    ("priority/extend", (b"l", 1, b"")),
+    ("priority/extend", (b"l", 1, 0, b"")),
     ("priority/dead", (b"score", 1_001, b"")),
     ("priority/redrive", (0, *[b"x"] * 1_001)),
     ("priority/discard", (0, *[b"x"] * 1_001)),
@@ -137,7 +138,7 @@ def test_a_key_of_another_type_stops_the_script_before_its_first_write(client: r
             continue
         prepare(client)
         client.delete(wrong)
-        if wrong.startswith(b"redisq:{q}:once:"):
+        if wrong.startswith((b"redisq:{q}:once:", b"redisq:{q}:ended:")):
             client.hset(wrong, "f", "v")
         else:
             client.setbit(wrong, 7, 1)
@@ -148,3 +149,78 @@ def test_a_key_of_another_type_stops_the_script_before_its_first_write(client: r
             with pytest.raises(redis.ResponseError, match=r"WRONGTYPE|LEASELOST"):
                 send(client, op)
         assert keyspace.dump(client) == before, wrong
+
+
+@pytest.mark.parametrize("name", list(calls()))
+def test_what_is_remembered_is_forgotten_in_time(client: redis.Redis, name: str) -> None:
+    """Each key that a call remembers by has a TTL: its window; a lease's also the time of the lease."""
+    prepare(client)
+    send(client, calls(reserve="new")[name])
+    window, lease, longest = 60_000, 30_000, 60_000  # as the calls have them
+    names: Any = client.keys()
+    for key in names:
+        noun = key.removeprefix(b"redisq:{q}:").partition(b":")[0]
+        ttl = client.pttl(key)
+        if noun in (b"once", b"ended"):
+            assert 0 < ttl <= window, key
+        elif noun == b"lease":
+            assert 0 < ttl <= lease + window, key
+        elif noun == b"grants":
+            assert longest < ttl <= longest + 1000, key
+        else:
+            assert ttl == -1, key
+
+
+def test_without_a_window_no_push_is_remembered(client: redis.Redis) -> None:
+    """dedup_window=0: no id of a push is kept; how a lease ended is remembered all the same."""
+    buffer: Buffer[str] = Buffer(client, "b", dedup_window=0)
+    queue = PriorityQueue(client, "p", dedup_window=0)
+    assert buffer.push("x", token="t") == 1
+    assert buffer.push("x", token="t") == 2
+    queue.push("m")
+    queue.remove("nobody")
+    names: Any = client.keys()
+    assert not [key for key in names if b"once" in key]
+    for batch in (buffer.reserve(), queue.reserve()):
+        assert batch
+        assert batch.ack() == batch.ack() >= 1
+
+
+def test_the_bounds_themselves_are_taken(client: redis.Redis) -> None:
+    """The largest call of each kind goes through."""
+    buffer: Buffer[int] = Buffer(client, "b")
+    queue = PriorityQueue(client, "p")
+    assert buffer.push(*range(10_000)) == 10_000
+    assert len(buffer.longest_groups(10_000)) == 1
+    assert buffer.pop_longest(1, 10_000) == {"default": [*range(10_000)]}
+    buffer.push(*range(10_000))
+    assert buffer.pop(size=10_000) == [*range(10_000)]
+    buffer.push(*range(10_000))
+    batch = buffer.reserve(10_000)
+    assert batch
+    batch.fail(*range(10_000))
+    assert batch.ack() == 0
+    assert queue.push_many({str(i): i % 1000 for i in range(1000)}) == {Pushed.ADDED: 1000}
+    assert len(queue.peek(1000)) == 1000
+    held = queue.reserve(1000)
+    assert held
+    held.extend()
+    assert held.release() == 1000
+    assert len(queue.pop_many(1000)) == 1000
+    assert queue.remove(*map(str, range(1000))) == 0
+
+
+def test_stats_page_by_page_and_a_clock_set_back(client: redis.Redis) -> None:
+    """Each page counts its own groups, the last says so, and a group of the future has waited for nothing."""
+    for group in ("a", "b", "c"):
+        Buffer(client, "q").push(1, 2, group=group)
+    op = calls()["buffer/stats"]
+    pages = [send(client, replace(op, args=(start, 1, 1000))) for start in (0, 1, 2)]
+    assert [page[:4] for page in pages] == [[1, 2, 3, 0], [2, 2, 3, 0], [-1, 2, 3, 0]]
+
+
+def test_stats_of_many_dead_members_reads_none_of_them(client: redis.Redis) -> None:
+    """With nothing parked but the dead, the page is empty: a range that ends at -1 would be all of them."""
+    client.zadd("redisq:{q}:later", {"a": float("inf"), "b": float("inf")})
+    client.hset("redisq:{q}:rows", mapping={"a": "1 1 - - x", "b": "1 1 - - x"})
+    assert send(client, calls()["priority/stats"]) == [-1, 0, -1, 0, 0, 2]

@@ -3,7 +3,7 @@
 -- KEYS[1]   leases   zset    {queue}:leases      batch id -> ms at which its lease runs out
 -- KEYS[2]   delayed  zset    {queue}:delayed     batch id -> ms when it is due again
 -- KEYS[3]   batch    list    {queue}:batch:<id>  group, attempts, item...
--- KEYS[4]   once     string  {queue}:once:<id>   how the lease of that id ended
+-- KEYS[4]   ended    string  {queue}:ended:<id>  how the lease of that id ended
 -- KEYS[5]   wake     list    {queue}:wake        a token for who waits
 -- ARGV[1]   id       string  not empty           the lease's
 -- ARGV[2]   delay    int     0..315360000000     ms until the failed items are due again
@@ -15,7 +15,7 @@
 -- ERROR     LEASELOST                            the batch was handed out again, buried, settled or purged
 -- REPLAY    lease                                the same answer; after a release: LEASELOST
 
-local leases, delayed, batch, once, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local leases, delayed, batch, ended, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, delay, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 if #KEYS ~= 5 or #ARGV < 4 or #ARGV > 10004 then
@@ -46,7 +46,7 @@ else
 end
 -- end
 
-local answer = redis.call('GET', once)
+local answer = redis.call('GET', ended)
 if not redis.call('ZSCORE', leases, id) then
   local done = string.match(answer or '', '^ack (%d+)$')
   if done then
@@ -83,6 +83,6 @@ if #failed > 0 then
   end
 end
 if tonumber(window) > 0 then
-  redis.call('SET', once, 'ack ' .. count - #failed, 'PX', window)
+  redis.call('SET', ended, 'ack ' .. count - #failed, 'PX', window)
 end
 return count - #failed

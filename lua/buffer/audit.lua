@@ -53,7 +53,7 @@ end
 -- end
 
 local queue = string.sub(guard, 1, -6)
-local types = { grants = 'zset', items = 'list', batch = 'list', wake = 'list', once = 'string' }
+local types = { grants = 'zset', items = 'list', batch = 'list', wake = 'list', once = 'string', ended = 'string' }
 local findings = {}
 local function found(kind, name, is, expected)
   findings[#findings + 1] = { kind, name, is, expected }
@@ -84,18 +84,18 @@ local function check_group(group)
   end
   local counted = redis.call('ZSCORE', groups, group) or ''
   local served = redis.call('ZSCORE', since, group) or ''
-  if tonumber(counted) ~= length and not (counted == '' and length == 0) then
-    found('length', group, counted, length)
-  end
-  if (served == '') == (length > 0) then
-    found('since', group, served, length > 0 and 'a time' or 'none')
-  end
-  if repair == 'repair' and length == 0 then
+  -- What agrees is not written: a full server would refuse an audit that has nothing to mend.
+  if tonumber(counted) ~= length and not (counted == '' and length == 0) and found('length', group, counted, length) then
     redis.call('ZREM', groups, group)
+    if length > 0 then
+      redis.call('ZADD', groups, length, group)
+    end
+  end
+  if (served == '') == (length > 0) and found('since', group, served, length > 0 and 'a time' or 'none') then
     redis.call('ZREM', since, group)
-  elseif repair == 'repair' then
-    redis.call('ZADD', groups, length, group)
-    redis.call('ZADD', since, 'NX', now, group)
+    if length > 0 then
+      redis.call('ZADD', since, now, group)
+    end
   end
 end
 

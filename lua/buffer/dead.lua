@@ -31,7 +31,10 @@ for i = 1, #seen, 2 do
   if items > 10000 and #reply > 0 then
     break
   end
-  local group, attempts = table.remove(all, 1), tonumber(table.remove(all, 1))
-  reply[#reply + 1] = { seen[i], tonumber(seen[i + 1]), group or '', attempts or 0, all }
+  local group, attempts = '', 0
+  if string.find(all[2] or '', '^%d+$') then -- else it does not begin with a group and attempts: all of it is shown
+    group, attempts = table.remove(all, 1), tonumber(table.remove(all, 1))
+  end
+  reply[#reply + 1] = { seen[i], tonumber(seen[i + 1]), group, attempts, all }
 end
 return reply

@@ -46,19 +46,20 @@ redis.call('LLEN', wake)
 local queue = string.sub(guard, 1, -6)
 local found = {}
 for i = 3, #ARGV do
-  if redis.call('ZSCORE', dead, ARGV[i]) then
-    redis.call('LLEN', queue .. 'batch:' .. ARGV[i])
+  -- One that does not begin with a group and attempts stays where it is: nobody could work on it.
+  local attempts = redis.call('LINDEX', queue .. 'batch:' .. ARGV[i], 1)
+  if redis.call('ZSCORE', dead, ARGV[i]) and string.find(attempts or '', '^%d+$') then
     found[#found + 1] = ARGV[i]
   end
 end
+-- A write that frees, though there is nothing to free: after it a full server lets the answer be remembered.
+redis.call('DEL', once)
 answer = 0
 for _, id in ipairs(found) do
   -- ZREM comes first: it frees, so a full server takes it; and an id that was given twice is moved once.
   if redis.call('ZREM', dead, id) == 1 then
     redis.call('ZADD', delayed, now, id)
-    if redis.call('LLEN', queue .. 'batch:' .. id) > 1 then
-      redis.call('LSET', queue .. 'batch:' .. id, 1, 0)
-    end
+    redis.call('LSET', queue .. 'batch:' .. id, 1, 0)
     answer = answer + 1
   end
 end

@@ -3,7 +3,7 @@
 -- KEYS[1]  leases   zset    {queue}:leases      batch id -> ms at which its lease runs out
 -- KEYS[2]  delayed  zset    {queue}:delayed     batch id -> ms when it is due again
 -- KEYS[3]  batch    list    {queue}:batch:<id>  group, attempts, item...
--- KEYS[4]  once     string  {queue}:once:<id>   how the lease of that id ended
+-- KEYS[4]  ended    string  {queue}:ended:<id>  how the lease of that id ended
 -- KEYS[5]  wake     list    {queue}:wake        a token for who waits
 -- ARGV[1]  id       string  not empty           the lease's
 -- ARGV[2]  delay    int     0..315360000000     ms until the batch is due again
@@ -15,7 +15,7 @@
 -- ERROR    LEASELOST                            the batch was handed out again, buried, settled or purged
 -- REPLAY   lease                                the same answer; after an ack: LEASELOST
 
-local leases, delayed, batch, once, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local leases, delayed, batch, ended, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, delay, attempt, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 if #KEYS ~= 5 or #ARGV ~= 5 then
@@ -44,7 +44,7 @@ else
 end
 -- end
 
-local answer = redis.call('GET', once)
+local answer = redis.call('GET', ended)
 if not redis.call('ZSCORE', leases, id) then
   local back = string.match(answer or '', '^release (%d+)$')
   if back then
@@ -68,6 +68,6 @@ if redis.call('LLEN', wake) == 0 then
   redis.call('LPUSH', wake, 1)
 end
 if tonumber(window) > 0 then
-  redis.call('SET', once, 'release ' .. count, 'PX', window)
+  redis.call('SET', ended, 'release ' .. count, 'PX', window)
 end
 return count

@@ -8,7 +8,7 @@
 -- KEYS[5]   dead          zset    {queue}:dead        batch id -> ms at which it was buried
 -- KEYS[6]   grants        zset    {queue}:grants      "<granted before it> <granted>" -> ms of the grant
 -- KEYS[7]   batch         list    {queue}:batch:<id>  group, attempts, item...
--- KEYS[8]   once          string  {queue}:once:<id>   how the lease of that id ended
+-- KEYS[8]   ended         string  {queue}:ended:<id>  how the lease of that id ended
 -- KEYS[9]   wake          list    {queue}:wake        a token for who waits
 -- KEYS[10]  guard         none    {queue}:guard       never exists: while a cluster moves the slot: TRYAGAIN
 -- ARGV[1]   id            string  not empty           new for each reserve: it becomes the batch's id
@@ -22,7 +22,7 @@
 -- ARGV[9+]  rate          pairs   limit per           none or more: at most limit batches in any span of per ms
 -- COMPUTES  {queue}:items:<group>
 -- COMPUTES  {queue}:batch:<id>
--- COMPUTES  {queue}:once:<id>
+-- COMPUTES  {queue}:ended:<id>
 -- REPLY     [retry, [id, group, attempts, ...], deadline, group, attempts, [item, ...]]  the batch; the first list names
 --                                                     the batches buried on the way; retry is 0
 --           [retry, [id, group, attempts, ...]]       nothing: ask again in retry ms, -1: when something is pushed
@@ -30,7 +30,7 @@
 -- REPLAY    lease                                     the same id: the same batch while it is held, then nothing
 
 local groups, since, leases, delayed, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local grants, batch, once, wake, guard = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local grants, batch, ended, wake, guard = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local id, size, lease, min_size, max_wait = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local max_attempts, window, now = ARGV[6], ARGV[7], ARGV[8]
 
@@ -77,15 +77,15 @@ end
 local queue = string.sub(guard, 1, -6)
 local function read(key)
   local header = redis.call('LRANGE', key, 0, 1)
-  return header[1], tonumber(header[2]) or 0
+  return header[1], string.find(header[2] or '', '^%d+$') and tonumber(header[2])
 end
 
 -- The reply was lost and the call is sent again: the same batch, if it is still held, and never a second one.
 local held = redis.call('ZSCORE', leases, id)
 if held then
   local group, attempts = read(batch)
-  return { 0, {}, tonumber(held), group, attempts, redis.call('LRANGE', batch, 2, -1) }
-elseif redis.call('GET', once) or redis.call('LLEN', batch) > 0 then
+  return { 0, {}, tonumber(held), group or '', attempts or 0, redis.call('LRANGE', batch, 2, -1) }
+elseif redis.call('GET', ended) or redis.call('LLEN', batch) > 0 then
   return { -1, {} }
 end
 
@@ -93,13 +93,13 @@ local first_rate = 9
 -- idiom: rates
 -- As in limit/acquire, for a cost of 1: what a span has seen is the total less what its first grant says.
 local newest = redis.call('ZREVRANGE', grants, 0, 0, 'WITHSCORES')
-local before, last = string.match(newest[1] or '0 0', '^(%d+) (%d+)$')
-local total, longest, closed = before + last, 0, 0
+local before, last = string.match(newest[1] or '', '^(%d+) (%d+)$')
+local total, longest, closed = (before or 0) + (last or 0), 0, 0
 local granted_at = math.max(now, tonumber(newest[2] or 0))
 for i = first_rate, #ARGV, 2 do
   local limit, per = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
   local first = redis.call('ZRANGEBYSCORE', grants, granted_at - per, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  if first[1] and total - string.match(first[1], '^%d+') >= limit then
+  if first[1] and total - (string.match(first[1], '^%d+') or 0) >= limit then
     closed = math.max(closed, first[2] + per + 1 - now)
   end
   longest = math.max(longest, per)
@@ -144,6 +144,8 @@ for _, one in ipairs(due) do
   end
   if one.length == 0 or one.kind == 'batch' and not one.group then
     gone[#gone + 1] = one -- an entry whose list the server evicted
+  elseif one.kind == 'batch' and not one.attempts then
+    buried[#buried + 1] = one -- not begun with a group and attempts: nobody can work on it, and nobody loses it
   elseif one.attempts and tonumber(max_attempts) > 0 and one.attempts >= tonumber(max_attempts) then
     buried[#buried + 1] = one
   else
@@ -151,6 +153,7 @@ for _, one in ipairs(due) do
     break
   end
 end
+redis.call('ZCARD', since)
 redis.call('ZCARD', dead)
 redis.call('LLEN', wake)
 
@@ -165,7 +168,7 @@ local named = {}
 for _, one in ipairs(buried) do
   redis.call('ZREM', one.zset, one.name)
   redis.call('ZADD', dead, now, one.name)
-  for _, part in ipairs({ one.name, one.group, one.attempts }) do
+  for _, part in ipairs({ one.name, one.group, one.attempts or 0 }) do
     named[#named + 1] = part
   end
 end
@@ -194,7 +197,7 @@ if chosen.kind == 'batch' then
   redis.call('RENAME', queue .. 'batch:' .. chosen.name, batch)
   redis.call('LSET', batch, 1, attempts)
   if tonumber(window) > 0 then
-    redis.call('SET', queue .. 'once:' .. chosen.name, 'lost', 'PX', window)
+    redis.call('SET', queue .. 'ended:' .. chosen.name, 'lost', 'PX', window, 'NX')
   end
 else
   local items = queue .. 'items:' .. group
@@ -223,7 +226,8 @@ if longest > 0 then
   redis.call('PEXPIRE', grants, longest + 1000)
 end
 -- end
-if redis.call('ZCARD', groups) > 0 and redis.call('LLEN', wake) == 0 then
+local due_now = redis.call('ZCOUNT', leases, '-inf', now) + redis.call('ZCOUNT', delayed, '-inf', now)
+if redis.call('ZCARD', groups) + due_now > 0 and redis.call('LLEN', wake) == 0 then
   redis.call('LPUSH', wake, 1) -- there is more: whoever waits next is to look
 end
 return { 0, named, deadline, group, attempts, redis.call('LRANGE', batch, 2, -1) }

@@ -47,8 +47,8 @@ end
 -- Each grant says what had been granted before it, so what a span has seen is the total less what its first grant
 -- says: one look-up a rate, however many grants there are, and exact.
 local newest = redis.call('ZREVRANGE', grants, 0, 0, 'WITHSCORES')
-local before, last = string.match(newest[1] or '0 0', '^(%d+) (%d+)$')
-local total = before + last
+local before, last = string.match(newest[1] or '', '^(%d+) (%d+)$')
+local total = (before or 0) + (last or 0)
 now = math.max(now, tonumber(newest[2] or 0)) -- a clock that was set back must not open a span twice
 
 local granted, longest, spans = tonumber(cost), 0, {}
@@ -57,7 +57,7 @@ for i = 4, #ARGV, 2 do
   local first = redis.call('ZRANGEBYSCORE', grants, now - per, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   local free = limit
   if first[1] then
-    free = limit - total + string.match(first[1], '^%d+')
+    free = limit - total + (string.match(first[1], '^%d+') or 0)
   end
   granted = math.max(0, math.min(granted, free))
   longest = math.max(longest, per)

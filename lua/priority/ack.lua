@@ -40,7 +40,8 @@ end
 redis.call('ZCARD', ready)
 redis.call('ZCARD', later)
 redis.call('LLEN', wake)
-local ended = redis.call('LRANGE', held, 0, 1)
+local ended = redis.call('LRANGE', held, 0, -1)
+local first = select(4, unpack(ARGV, 1, 4)) -- the member that a call is remembered by
 
 local done, again = 0, false
 for i = 4, #ARGV do
@@ -66,8 +67,11 @@ for i = 4, #ARGV do
   end
 end
 if done == 0 then
-  if ended[1] == 'ack' then
-    return tonumber(ended[2])
+  for i = 1, ended[1] ~= 'held' and #ended or 0, 2 do
+    local before = ended[i + 1] == first and string.match(ended[i], '^ack (%d+)$')
+    if before then
+      return tonumber(before)
+    end
   end
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
@@ -79,7 +83,7 @@ if ended[1] == 'held' then
   redis.call('DEL', held)
 end
 if tonumber(window) > 0 then
-  redis.call('LPUSH', held, done, 'ack') -- in front of how a release of the others ended
+  redis.call('RPUSH', held, 'ack ' .. done, first) -- what this call did, by its first member
   redis.call('PEXPIRE', held, window)
 end
 return done

@@ -34,7 +34,7 @@ end
 redis.call('ZCARD', ready)
 redis.call('HLEN', rows)
 local alive = redis.call('ZCARD', later) - redis.call('ZCOUNT', later, '+inf', '+inf')
-local rank = redis.call('ZRANK', later, after)
+local rank = after ~= '' and redis.call('ZRANK', later, after)
 local start = rank and math.max(alive, rank + 1) or alive
 local reply = {}
 for _, member in ipairs(redis.call('ZRANGE', later, start, start + limit - 1)) do

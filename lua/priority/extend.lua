@@ -2,26 +2,31 @@
 --
 -- KEYS[1]   later   zset    {queue}:later    member -> ms when it is ready again, +inf when dead
 -- KEYS[2]   rows    hash    {queue}:rows     member -> score attempts asked asked_due owner
+-- KEYS[3]   held    list    {queue}:lease:<id>  held and its members, then how the lease ended
 -- ARGV[1]   id      string  not empty        the lease's
 -- ARGV[2]   lease   int     1..315360000000  ms from now; a later deadline stays
--- ARGV[3]   now     ms                       empty: the server's clock
--- ARGV[4+]  member  bytes   1..1000 of them
+-- ARGV[3]   window  int     0..604800000     ms that the lease is remembered after its deadline
+-- ARGV[4]   now     ms                       empty: the server's clock
+-- ARGV[5+]  member  bytes   1..1000 of them
 -- REPLY     [held, deadline]  how many of them are still held; ms at which the first of them runs out
 -- ERROR     BADARG  an argument is out of range
 -- ERROR     LEASELOST  none of the members is held by this lease any more
 -- REPLAY    yes  the later deadline wins
 
-local later, rows = KEYS[1], KEYS[2]
-local id, lease, now = ARGV[1], ARGV[2], ARGV[3]
+local later, rows, held = KEYS[1], KEYS[2], KEYS[3]
+local id, lease, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 2 or #ARGV < 4 or #ARGV > 1003 then
-  return redis.error_reply('BADARG extend takes 2 keys, 3 arguments and 1 to 1000 members')
+if #KEYS ~= 3 or #ARGV < 5 or #ARGV > 1004 then
+  return redis.error_reply('BADARG extend takes 3 keys, 4 arguments and 1 to 1000 members')
 end
 if id == '' then
   return redis.error_reply('BADARG id is empty, give each reserve a new one')
 end
 if not string.find(lease, '^%d+$') or tonumber(lease) < 1 or tonumber(lease) > 315360000000 then
   return redis.error_reply('BADARG lease is ' .. string.sub(lease, 1, 32) .. ', give whole ms from 1 to 315360000000')
+end
+if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
+  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
 end
 -- idiom: clock
 if now == '' then
@@ -35,19 +40,24 @@ end
 -- end
 
 redis.call('ZCARD', later)
-local held, first = 0, math.huge
-for i = 4, #ARGV do
+redis.call('LLEN', held)
+local count, first = 0, math.huge
+for i = 5, #ARGV do
   local row = redis.call('HGET', rows, ARGV[i]) or ''
   local due = redis.call('ZSCORE', later, ARGV[i])
   if due and string.match(row, '^%S+ %d+ %S+ %S+ (.*)$') == id then
     local deadline = math.max(tonumber(due), now + lease)
-    held, first = held + 1, math.min(first, deadline)
+    count, first = count + 1, math.min(first, deadline)
     -- ZREM comes first: it frees, so a full server takes it.
     redis.call('ZREM', later, ARGV[i])
     redis.call('ZADD', later, deadline, ARGV[i])
   end
 end
-if held == 0 then
+if count == 0 then
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
-return { held, first }
+-- What a reserve that is sent again answers by lives as long as the lease.
+if redis.call('PTTL', held) < first - now + window then
+  redis.call('PEXPIRE', held, first - now + window)
+end
+return { count, first }

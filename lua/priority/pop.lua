@@ -55,10 +55,13 @@ redis.call('LLEN', wake)
 -- idiom: back
 -- A member comes back: a delay is over, its holder gave it back, or its holder died. A push that was noted meanwhile
 -- counts, and outlives the member's own death. ZREM comes first: it frees, so a full server lets the rest follow.
+local function finite(number)
+  return tonumber(number) and tonumber(number) - tonumber(number) == 0
+end
 local function back(member, due)
   local row = redis.call('HGET', rows, member) or ''
   local score, attempts, asked, asked_due, owner = string.match(row, '^(%S+) (%d+) (%S+) (%S+) (.*)$')
-  if not tonumber(score) or asked ~= '-' and not (tonumber(asked) and tonumber(asked_due)) then
+  if not finite(score) or asked ~= '-' and not (finite(asked) and finite(asked_due)) then
     score, attempts, asked, owner = '0', '0', '-', '' -- a row that cannot be read must not cost the member
   end
   if owner ~= '' and tonumber(max_attempts) > 0 and tonumber(attempts) >= tonumber(max_attempts) then

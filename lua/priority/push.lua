@@ -35,7 +35,7 @@ if #ARGV == 4 then
   return ''
 end
 for i = 5, #ARGV, 2 do
-  local priority = not string.find(ARGV[i], '[xXnN ]') and tonumber(ARGV[i])
+  local priority = string.find(ARGV[i], '^[%d.eE+-]+$') and tonumber(ARGV[i])
   if not priority or priority - priority ~= 0 then
     return redis.error_reply('BADARG priority is ' .. string.sub(ARGV[i], 1, 32) .. ', give a finite number')
   end
@@ -71,7 +71,7 @@ end
 -- Read every key before the first write: one of another type stops the script here, with nothing written.
 redis.call('HLEN', rows)
 redis.call('LLEN', wake)
-local sequence = tonumber(redis.call('HGET', meta, 'sequence') or 0)
+local sequence = tonumber(redis.call('HGET', meta, 'sequence') or 0) or 0
 local parked = redis.call('ZCARD', later)
 if redis.call('ZCARD', ready) + parked == 0 then
   sequence = 0 -- nobody is left to be overtaken, so the 2^42 places start anew
@@ -86,8 +86,11 @@ end
 -- Each state's first write needs memory, so a full server refuses the whole push.
 local function push_parked(member, score, due)
   local old, attempts, asked, asked_due, owner =
-    string.match(redis.call('HGET', rows, member) or '0 0 - - ', '^(%S+) (%d+) (%S+) (%S+) (.*)$')
+    string.match(redis.call('HGET', rows, member) or '', '^(%S+) (%d+) (%S+) (%S+) (.*)$')
   old = tonumber(old)
+  if not old or old - old ~= 0 or asked ~= '-' and not (tonumber(asked) and tonumber(asked_due)) then
+    old, attempts, asked, asked_due, owner = score, 0, '-', '-', '' -- a row that cannot be read must not stop a push
+  end
 
   -- Leased: the push is noted, and done when the lease ends. In two hands at once, or forgotten, is the recipe's race.
   if owner ~= '' then

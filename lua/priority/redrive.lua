@@ -31,13 +31,17 @@ end
 redis.call('ZCARD', ready)
 redis.call('HLEN', rows)
 redis.call('LLEN', wake)
+-- A write that frees, though there is nothing to free: after it a full server lets the answer be remembered.
+redis.call('DEL', once)
 answer = 0
 for i = 2, #ARGV do
   if tonumber(redis.call('ZSCORE', later, ARGV[i]) or 0) == math.huge then
     local score = string.match(redis.call('HGET', rows, ARGV[i]) or '', '^(%S+) ')
-    -- ZREM comes first: it frees, so a full server takes it.
+    if not tonumber(score) or tonumber(score) - tonumber(score) ~= 0 then
+      score = 0 -- a row that cannot be read must not cost the member
+    end
     redis.call('ZREM', later, ARGV[i])
-    redis.call('ZADD', ready, tonumber(score) or 0, ARGV[i])
+    redis.call('ZADD', ready, score, ARGV[i])
     redis.call('HDEL', rows, ARGV[i])
     answer = answer + 1
   end

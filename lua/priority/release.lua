@@ -54,14 +54,18 @@ redis.call('ZCARD', ready)
 redis.call('ZCARD', later)
 redis.call('LLEN', wake)
 local ended = redis.call('LRANGE', held, 0, -1)
+local first = select(7, unpack(ARGV, 1, 7)) -- the member that a call is remembered by
 
 -- idiom: back
 -- A member comes back: a delay is over, its holder gave it back, or its holder died. A push that was noted meanwhile
 -- counts, and outlives the member's own death. ZREM comes first: it frees, so a full server lets the rest follow.
+local function finite(number)
+  return tonumber(number) and tonumber(number) - tonumber(number) == 0
+end
 local function back(member, due)
   local row = redis.call('HGET', rows, member) or ''
   local score, attempts, asked, asked_due, owner = string.match(row, '^(%S+) (%d+) (%S+) (%S+) (.*)$')
-  if not tonumber(score) or asked ~= '-' and not (tonumber(asked) and tonumber(asked_due)) then
+  if not finite(score) or asked ~= '-' and not (finite(asked) and finite(asked_due)) then
     score, attempts, asked, owner = '0', '0', '-', '' -- a row that cannot be read must not cost the member
   end
   if owner ~= '' and tonumber(max_attempts) > 0 and tonumber(attempts) >= tonumber(max_attempts) then
@@ -89,30 +93,32 @@ local function back(member, due)
 end
 -- end
 
-local reply = { 0 }
+local count, dead, places = 0, {}, ''
 for i = 7, #ARGV do
   local member = ARGV[i]
   local row = redis.call('HGET', rows, member) or ''
   local score, attempts, rest, owner = string.match(row, '^(%S+) (%d+) (%S+ %S+ )(.*)$')
   if owner == id then
-    reply[1] = reply[1] + 1
+    count = count + 1
     if attempt == 'forget' then
       redis.call('ZREM', later, member) -- frees first, so a full server takes it
       redis.call('HSET', rows, member, score .. ' ' .. math.max(0, attempts - 1) .. ' ' .. rest .. owner)
     end
     if back(member, now + delay) then
-      reply[#reply + 1] = member
+      dead[#dead + 1] = member
+      places = places .. ' ' .. i
     end
   end
 end
-if reply[1] == 0 then
-  local first = ended[1] == 'ack' and 3 or 1
-  if ended[first] == 'release' then
-    reply = { tonumber(ended[first + 1]) }
-    for i = first + 2, #ended do
-      reply[#reply + 1] = ended[i]
+if count == 0 then
+  for i = 1, ended[1] ~= 'held' and #ended or 0, 2 do
+    local before, buried = string.match(ended[i], '^release (%d+)(.*)$')
+    if before and ended[i + 1] == first then
+      for place in string.gmatch(buried, '%d+') do
+        dead[#dead + 1] = ARGV[tonumber(place)]
+      end
+      return { tonumber(before), unpack(dead) }
     end
-    return reply
   end
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
@@ -124,7 +130,7 @@ if ended[1] == 'held' then
   redis.call('DEL', held)
 end
 if tonumber(window) > 0 then
-  redis.call('RPUSH', held, 'release', unpack(reply)) -- behind how an ack of the others ended
+  redis.call('RPUSH', held, 'release ' .. count .. places, first) -- what this call did, by its first member
   redis.call('PEXPIRE', held, window)
 end
-return reply
+return { count, unpack(dead) }

@@ -94,13 +94,13 @@ local first_rate = 8
 -- idiom: rates
 -- As in limit/acquire, for a cost of 1: what a span has seen is the total less what its first grant says.
 local newest = redis.call('ZREVRANGE', grants, 0, 0, 'WITHSCORES')
-local before, last = string.match(newest[1] or '0 0', '^(%d+) (%d+)$')
-local total, longest, closed = before + last, 0, 0
+local before, last = string.match(newest[1] or '', '^(%d+) (%d+)$')
+local total, longest, closed = (before or 0) + (last or 0), 0, 0
 local granted_at = math.max(now, tonumber(newest[2] or 0))
 for i = first_rate, #ARGV, 2 do
   local limit, per = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
   local first = redis.call('ZRANGEBYSCORE', grants, granted_at - per, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  if first[1] and total - string.match(first[1], '^%d+') >= limit then
+  if first[1] and total - (string.match(first[1], '^%d+') or 0) >= limit then
     closed = math.max(closed, first[2] + per + 1 - now)
   end
   longest = math.max(longest, per)
@@ -109,10 +109,13 @@ end
 -- idiom: back
 -- A member comes back: a delay is over, its holder gave it back, or its holder died. A push that was noted meanwhile
 -- counts, and outlives the member's own death. ZREM comes first: it frees, so a full server lets the rest follow.
+local function finite(number)
+  return tonumber(number) and tonumber(number) - tonumber(number) == 0
+end
 local function back(member, due)
   local row = redis.call('HGET', rows, member) or ''
   local score, attempts, asked, asked_due, owner = string.match(row, '^(%S+) (%d+) (%S+) (%S+) (.*)$')
-  if not tonumber(score) or asked ~= '-' and not (tonumber(asked) and tonumber(asked_due)) then
+  if not finite(score) or asked ~= '-' and not (finite(asked) and finite(asked_due)) then
     score, attempts, asked, owner = '0', '0', '-', '' -- a row that cannot be read must not cost the member
   end
   if owner ~= '' and tonumber(max_attempts) > 0 and tonumber(attempts) >= tonumber(max_attempts) then

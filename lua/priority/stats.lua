@@ -27,9 +27,11 @@ end
 redis.call('HLEN', rows)
 local dead = redis.call('ZCOUNT', later, '+inf', '+inf')
 local parked = redis.call('ZCARD', later) - dead
-local page = redis.call('ZRANGE', later, start, math.min(start + limit, parked) - 1, 'WITHSCORES')
+-- The dead stand behind the parked; a range that ended at -1 would be all of them.
+local last = math.min(start + limit, parked)
+local page = start + 0 < last and redis.call('ZRANGE', later, start, last - 1, 'WITHSCORES') or {}
 local leased, expiry = 0, -1
-for i = 1, start + 0 < parked and #page or 0, 2 do
+for i = 1, #page, 2 do
   local row = redis.call('HGET', rows, page[i])
   if row and string.match(row, '^%S+ %S+ %S+ %S+ (.*)$') ~= '' then
     leased = leased + 1

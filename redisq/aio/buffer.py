@@ -132,7 +132,10 @@ class Buffer(Generic[T]):
     async def reserve_many(
         self, count: int, size: int = 2000, *, lease: float | None = None, lease_id: str | None = None
     ) -> list[Batch[T]]:
-        """Reserve up to `count` (1 to 1,000) batches in one round trip, each as `reserve` does."""
+        """Reserve up to `count` (1 to 1,000) batches in one round trip, each as `reserve` does.
+
+        Raises as `reserve` does; the other batches then stay held until their leases run out.
+        """
         found = await self.runner.talk(self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id))
         return [Batch(self, reserved.lease) for reserved in found if reserved.lease]
 

@@ -15,7 +15,7 @@ from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
 from .audit import Audit, AuditPage, conduct, page
-from .lease import Buried, Lease, Reserved, Settled, new_id, reserve, settle
+from .lease import LEASE_MEMORY, Buried, Lease, Reserved, Settled, new_id, reserve, settle
 from .limit import Rate, flatten
 from .op import Arg, Many, Op, Talk, Wait, as_bytes, as_text
 
@@ -79,6 +79,7 @@ class BufferOps(Generic[T]):
         self._max_attempts = check.attempts(max_attempts)
         self._rates = flatten(rates)
         self._window = check.milliseconds("dedup_window", dedup_window, 0, 604_800)
+        self._memory = self._window or LEASE_MEMORY  # of how a lease ended
         self._groups, self._since = self.queue + b"groups", self.queue + b"since"
         self._leases, self._delayed, self._dead = self.queue + b"leases", self.queue + b"delayed", self.queue + b"dead"
         self._grants, self._wake, self._guard = self.queue + b"grants", self.queue + b"wake", self.queue + b"guard"
@@ -92,6 +93,9 @@ class BufferOps(Generic[T]):
 
     def _once(self, once: bytes) -> bytes:
         return self.queue + b"once:" + once
+
+    def _ended(self, lease: bytes) -> bytes:
+        return self.queue + b"ended:" + lease
 
     def push(
         self, items: Sequence[T], group: str = "default", token: str | None = None, *, front: bool = False
@@ -162,9 +166,9 @@ class BufferOps(Generic[T]):
 
     def _reserve(self, size: int, lease: float | None, name: bytes) -> Op[Reserved[T]]:
         term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
-        keys = (*self._all, self._grants, self._batch(name), self._once(name), self._wake, self._guard)
+        keys = (*self._all, self._grants, self._batch(name), self._ended(name), self._wake, self._guard)
         args: tuple[Arg, ...] = (name, check.whole("size", size, 1, MAX_ITEMS), term, self._min_size, self._max_wait)
-        args += (self._max_attempts, self._window, b"", *self._rates)
+        args += (self._max_attempts, self._memory, b"", *self._rates)
         return Op(load("buffer/reserve"), keys, args, partial(self._decode_reserved, as_text(name)))
 
     def _decode_reserved(self, name: str, reply: list[Any]) -> Reserved[T]:
@@ -208,8 +212,8 @@ class BufferOps(Generic[T]):
 
         def calls(lease: Lease[T]) -> Iterator[Op[int]]:
             name = check.text("lease id", lease.id)
-            keys = (self._leases, self._delayed, self._batch(name), self._once(name), self._wake)
-            yield Op(load("buffer/ack"), keys, (name, wait, self._window, b"", *sorted(lease.failed)), int)
+            keys = (self._leases, self._delayed, self._batch(name), self._ended(name), self._wake)
+            yield Op(load("buffer/ack"), keys, (name, wait, self._memory, b"", *sorted(lease.failed)), int)
 
         return _total(settle(leases, calls))
 
@@ -219,9 +223,9 @@ class BufferOps(Generic[T]):
 
         def calls(lease: Lease[T]) -> Iterator[Op[int]]:
             name = check.text("lease id", lease.id)
-            keys = (self._leases, self._delayed, self._batch(name), self._once(name), self._wake)
+            keys = (self._leases, self._delayed, self._batch(name), self._ended(name), self._wake)
             attempt = b"count" if counted else b"forget"
-            yield Op(load("buffer/release"), keys, (name, wait, attempt, self._window, b""), int)
+            yield Op(load("buffer/release"), keys, (name, wait, attempt, self._memory, b""), int)
 
         return _total(settle(leases, calls))
 

@@ -15,6 +15,8 @@ from .op import Many, Op, Talk, Wait
 
 T = TypeVar("T")
 
+LEASE_MEMORY = 60_000  # ms, where dedup_window is 0: that switches off what is remembered of pushes alone
+
 
 @dataclass(eq=False)
 class Lease(Generic[T]):
@@ -108,6 +110,7 @@ def settle(
 
     Returns pairs of batch and answer. `ends`: who was held is settled by it.
     """
+    leases = list({lease.id: lease for lease in leases}.values())  # one that is given twice counts once
     made = [(lease, op) for lease in leases for op in calls(lease)]
     if not made:
         return []

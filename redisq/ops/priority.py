@@ -19,7 +19,7 @@ from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
 from .audit import Audit, AuditPage, conduct, page
-from .lease import Buried, Lease, Reserved, Settled, new_id, reserve, settle
+from .lease import LEASE_MEMORY, Buried, Lease, Reserved, Settled, new_id, reserve, settle
 from .limit import Rate, flatten
 from .op import Arg, Many, Op, Talk, Wait, as_bytes, as_text
 
@@ -110,6 +110,7 @@ class PriorityOps(Generic[T]):
         self.order: Order = order
         self.codec = codec
         self._window = check.milliseconds("dedup_window", dedup_window, 0, 604_800)
+        self._memory = self._window or LEASE_MEMORY  # of how a lease ended
         self._ready = self.queue + b"ready"
         self._later = self.queue + b"later"
         self._rows = self.queue + b"rows"
@@ -200,7 +201,7 @@ class PriorityOps(Generic[T]):
         term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
         keys = (self._ready, self._later, self._rows, self._meta, self._held(name), self._grants, self._wake)
         args: tuple[Arg, ...] = (self.order, name, check.whole("size", size, 1, MAX_MEMBERS), term)
-        args += (self._max_attempts, self._window, b"", *self._rates)
+        args += (self._max_attempts, self._memory, b"", *self._rates)
         return Op(load("priority/reserve"), keys, args, partial(self._decode_reserved, as_text(name)))
 
     def _held(self, lease: bytes) -> bytes:
@@ -256,7 +257,7 @@ class PriorityOps(Generic[T]):
             done = [member for i, member in enumerate(lease.raw) if i not in lease.failed]
             if done:
                 keys = (self._ready, self._later, self._rows, self._held(name), self._wake)
-                yield Op(load("priority/ack"), keys, (name, self._window, b"", *done), lambda reply: (int(reply), []))
+                yield Op(load("priority/ack"), keys, (name, self._memory, b"", *done), lambda reply: (int(reply), []))
             if lease.failed:
                 # What is given back does not count as done; who dies of it is named.
                 given_back = self._release(lease, [lease.raw[i] for i in sorted(lease.failed)], delay, True)
@@ -280,7 +281,7 @@ class PriorityOps(Generic[T]):
         name = check.text("lease id", lease.id)
         keys = (self._ready, self._later, self._rows, self._held(name), self._wake)
         wait, attempt = check.milliseconds("delay", delay), b"count" if counted else b"forget"
-        args: tuple[Arg, ...] = (name, self._max_attempts, wait, attempt, self._window, b"", *members)
+        args: tuple[Arg, ...] = (name, self._max_attempts, wait, attempt, self._memory, b"", *members)
         return Op(load("priority/release"), keys, args, lambda reply: (reply[0], self._decode_buried(reply[1:])))
 
     def extend(self, leases: Sequence[Lease[T]], lease: float | None = None) -> Talk[None]:
@@ -288,8 +289,9 @@ class PriorityOps(Generic[T]):
         term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
 
         def calls(held: Lease[T]) -> Iterator[Op[Any]]:
-            args: tuple[Arg, ...] = (check.text("lease id", held.id), term, b"", *held.raw)
-            yield Op(load("priority/extend"), (self._later, self._rows), args, tuple)
+            name = check.text("lease id", held.id)
+            args: tuple[Arg, ...] = (name, term, self._memory, b"", *held.raw)
+            yield Op(load("priority/extend"), (self._later, self._rows, self._held(name)), args, tuple)
 
         for held, (_, deadline) in (yield from settle(leases, calls, ends=False)):
             held.deadline = deadline / 1000
@@ -360,10 +362,10 @@ class PriorityOps(Generic[T]):
         verb = b"repair" if repair else b"report"
 
         def step(cursor: str) -> Op[AuditPage]:
-            keys = (self._ready, self._later, self._rows, self._meta)
+            keys = (self._ready, self._later, self._rows, self._meta, self.queue + b"guard")
             return Op(load("priority/audit"), keys, (cursor, _AUDIT_PAGE, verb), page)
 
-        return conduct(step, "ready:0", repair)
+        return conduct(step, "keys:0", repair)
 
     def purge(self) -> Talk[int]:
         """Throw away every member."""

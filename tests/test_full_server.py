@@ -1,0 +1,230 @@
+"""A server at its memory's limit takes everything that gives back, and refuses everything that grows, whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from redisq import BYTES, Batch, Buffer, PriorityQueue, Rate, RateLimiter, State
+from redisq.embedded import Server
+from redisq.sync.runner import Runner
+
+from . import keyspace
+from .backends import at
+from .model import Keys
+
+pytestmark = pytest.mark.server
+
+MANY = 1000
+LATE = 4_000_000_000_000  # by then every lease has run out
+Fill = Callable[[], None]
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[redis.Redis]:
+    """Give a client of each real server in turn, and a server with its memory's limit lifted back."""
+    with server.client() as made:
+        yield made
+        made.config_set("maxmemory", 0)
+
+
+@pytest.fixture
+def fill(client: redis.Redis) -> Fill:
+    """Give what makes the server full: one byte is allowed, nothing is evicted."""
+
+    def fill() -> None:
+        client.config_set("maxmemory", 1)
+        with pytest.raises(redis.ResponseError, match="maxmemory"):
+            client.set("more", "x")
+
+    client.config_set("maxmemory-policy", "noeviction")
+    return fill
+
+
+def stocked_buffer(
+    client: redis.Redis, count: int = MANY, max_attempts: int | None = None
+) -> tuple[Buffer[bytes], list[Batch[bytes]]]:
+    """Give a buffer that has handed out so many batches, one item each, and has items left in two groups."""
+    buffer = Buffer[bytes](client, "b", codec=BYTES, max_attempts=max_attempts)
+    buffer.push_many([b"item"] * (count + 5), group="g")
+    held = buffer.reserve_many(count, size=1)
+    buffer.push(b"one", b"two", group="h")
+    assert len(held) == count
+    return buffer, held
+
+
+def stocked_queue(
+    client: redis.Redis, count: int = MANY, max_attempts: int | None = None
+) -> tuple[PriorityQueue[str], list[Batch[str]]]:
+    """Give a queue that has handed out so many members, one by one, and has some ready and one delayed."""
+    queue = PriorityQueue(client, "p", max_attempts=max_attempts)
+    queue.push_many({str(i): 0 for i in range(count)})
+    held = queue.reserve_many(count)
+    assert len(held) == count
+    queue.push_many({"a": 1, "b": 2})
+    queue.push("c", delay=1000)
+    return queue, held
+
+
+def content(client: redis.Redis) -> list[Keys]:
+    """Read every key; a DUMP would do, but for hashes, whose order in it moves when they are only looked at."""
+    return [keyspace.read(client, b"redisq:{%b}:" % name) for name in (b"b", b"p", b"l")]
+
+
+def test_a_full_server_takes_a_thousand_acks(client: redis.Redis, fill: Fill) -> None:
+    """One by one and in one round trip, parts of a batch too, and members pushed meanwhile."""
+    buffer, held = stocked_buffer(client)
+    queue, leased = stocked_queue(client)
+    queue.push("0", 5)  # noted: it comes once more
+    fill()
+    assert [batch.ack() for batch in held[:500]] == [1] * 500
+    assert buffer.ack(*held[500:]) == 500
+    assert buffer.stats().leased == 0
+    assert [batch.ack() for batch in leased[:500]] == [1] * 500
+    assert queue.ack(*leased[500:]) == 500
+    assert queue.stats().leased == 0
+    assert queue.state("0") is State.READY
+
+    batch = buffer.reserve()  # what waits can be worked on, or a full server would never empty
+    assert batch
+    batch.fail(batch.items[0])
+    assert batch.ack() == len(batch.items) - 1
+    members = queue.reserve(3)
+    assert members
+    members.fail("a")
+    assert members.ack() == 2
+    assert buffer.audit().ok
+    assert queue.audit().ok
+
+
+def test_a_full_server_takes_releases_and_extensions(client: redis.Redis, fill: Fill) -> None:
+    """1,000 of each, in both structures; what was released is handed out again."""
+    buffer, held = stocked_buffer(client)
+    queue, leased = stocked_queue(client)
+    fill()
+    last = max(max(batch.deadline for batch in held), max(batch.deadline for batch in leased))
+    buffer.extend(*held, lease=1000)
+    queue.extend(*leased, lease=1000)
+    assert min(min(batch.deadline for batch in held), min(batch.deadline for batch in leased)) > last
+    assert buffer.release(*held[:500]) + buffer.release(*held[500:], delay=1000) == MANY
+    assert queue.release(*leased[:500]) + queue.release(*leased[500:], delay=1000) == MANY
+    again = buffer.reserve_many(500)
+    assert [batch.attempts for batch in again] == [2] * 500
+    assert buffer.stats().delayed == 500
+    members = queue.reserve(500)
+    assert members
+    assert members.attempts == 2
+    assert queue.stats().delayed == 501
+    for batch in again[:2]:
+        assert buffer.release(batch) == 1
+    assert buffer.audit().ok
+    assert queue.audit().ok
+
+
+def test_a_full_server_lets_leases_run_out(client: redis.Redis, fill: Fill) -> None:
+    """Expired leases come back inside reserve and pop, and those without attempts left are buried there."""
+    buffer, held = stocked_buffer(client)
+    queue, leased = stocked_queue(client)
+    fill()
+    batch = Runner(client).run(at(buffer.ops.reserve_once(), LATE)).lease
+    assert batch
+    assert batch.attempts == 2
+    assert batch.id not in {one.id for one in held}
+    members = Runner(client).run(at(queue.ops.reserve_once(50), LATE)).lease
+    assert members
+    assert (members.attempts, len(members.items)) == (2, 50)
+    assert len(Runner(client).run(at(queue.ops.pop_many(MANY), LATE))) == 152  # a, b, 50 and 100 woken now
+    assert len(leased) == MANY
+
+    buffer = Buffer[bytes](client, "b", codec=BYTES, max_attempts=1)
+    queue = PriorityQueue(client, "p", max_attempts=1)
+    buried = [len(Runner(client).run(at(buffer.ops.reserve_once(), LATE)).buried) for _ in range(3)]
+    assert buried == [10, 10, 10]
+    assert len(Runner(client).run(at(queue.ops.reserve_once(), LATE)).buried) == 100
+    assert buffer.audit().ok
+    assert queue.audit().ok
+
+
+def test_a_full_server_takes_what_is_done_to_the_dead(client: redis.Redis, fill: Fill) -> None:
+    """Dead letters are redriven and discarded, some that are not dead among them."""
+    buffer, held = stocked_buffer(client, max_attempts=1)
+    queue, leased = stocked_queue(client, max_attempts=1)
+    buffer.release(*held)
+    assert buffer.reserve() is None  # it buries ten at a time
+    assert queue.release(*leased) == MANY
+    ids = [batch.id for batch in buffer.dead(1000)]
+    dead = [item.member for item in queue.dead(1000)]
+    assert (len(ids), len(dead)) == (10, MANY)
+    fill()
+    assert buffer.redrive("nobody", *ids[:5]) == 5
+    assert buffer.discard("nobody", *ids[5:]) == len(ids) - 5
+    assert queue.redrive("nobody", *dead[:500]) == 500
+    assert queue.discard("nobody", *dead[500:]) == 500
+    assert buffer.stats().dead == queue.stats().dead == 0
+    assert queue.state(dead[0]) is State.READY
+
+
+def test_a_full_server_answers_that_nobody_is_dead(client: redis.Redis, fill: Fill) -> None:
+    """Redrive and discard of what is not dead find nothing, and are not refused for it."""
+    buffer, _ = stocked_buffer(client)
+    queue, _ = stocked_queue(client)
+    fill()
+    assert buffer.discard("nobody") == buffer.redrive("nobody") == 0
+    assert queue.discard("nobody") == queue.redrive("nobody") == 0
+
+
+def test_a_full_server_takes_removals_and_purges(client: redis.Redis, fill: Fill) -> None:
+    """Members leave in every state, and a purge empties both structures."""
+    buffer, held = stocked_buffer(client, max_attempts=1)
+    queue, leased = stocked_queue(client, max_attempts=1)
+    buffer.release(*held[:3])
+    queue.release(*leased[:1])
+    fill()
+    assert queue.remove("0", "1", "a", "c", "nobody") == 4  # dead, leased, ready, delayed, absent
+    assert len(buffer.pop("g", 2)) == 2
+    assert queue.pop() is not None
+    assert buffer.purge() == MANY + 5
+    assert queue.purge() == MANY - 2
+    assert buffer.reserve() is None
+    assert queue.reserve() is None
+
+
+def test_a_full_server_refuses_every_push_whole(client: redis.Redis, fill: Fill) -> None:
+    """Pushes of all kinds, to members in every state, and grants: refused, with every key as it was."""
+    buffer, held = stocked_buffer(client, 5)
+    queue, leased = stocked_queue(client, 5, max_attempts=1)
+    buffer.release(*held[:3])
+    queue.release(*leased[:1])
+    queue.push("1", 9)
+    limiter = RateLimiter(client, "l", Rate(5, 60))
+    limiter.acquire()
+    fill()
+    before = content(client)
+    refused: dict[str, Callable[[], object]] = {
+        "push": lambda: buffer.push(b"x", group="g"),
+        "push of much": lambda: buffer.push(*[b"x"] * 5000, group="g"),
+        "push of a new group": lambda: buffer.push(b"x", group="new"),
+        "push_many": lambda: buffer.push_many([b"x"] * 20_000),
+        "push_front": lambda: buffer.push_front(b"x", group="h"),
+        "new member": lambda: queue.push("new", 1),
+        "new member, later": lambda: queue.push("new", 1, delay=5),
+        "better place": lambda: queue.push("b", 0),
+        "kept place": lambda: queue.push("b", 9),
+        "delayed, now": lambda: queue.push("c"),
+        "delayed, earlier": lambda: queue.push("c", delay=5),
+        "leased": lambda: queue.push("2", 1),
+        "leased, noted again": lambda: queue.push("1", 1),
+        "dead": lambda: queue.push("0"),
+        "dead, later": lambda: queue.push("0", delay=5),
+        "many members": lambda: queue.push_many({f"new {i}": i for i in range(900)}),
+        "acquire": limiter.acquire,
+    }
+    for what, call in refused.items():
+        with pytest.raises(redis.ResponseError, match="maxmemory"):
+            call()
+        assert content(client) == before, what
+    client.config_set("maxmemory", 0)
+    for call in refused.values():  # the same calls, with room
+        call()

@@ -127,18 +127,17 @@ class Ledger:
 def read_ledger(structure: str, client: redis.Redis) -> Ledger:
     """Read how each lease ended."""
     ledger = Ledger()
-    noun = b"once" if structure == "buffer" else b"lease"
+    noun = b"ended" if structure == "buffer" else b"lease"
     for key in client.scan_iter(b"redisq:{q}:%b:*" % noun, count=1000):
         name = key.rpartition(b":")[2].decode()
-        read: Any = client.get(key).split() if structure == "buffer" else client.lrange(key, 0, -1)  # type: ignore[union-attr]
-        if read[0] == b"ack":
-            assert len(read) == 2
-            ledger.acked[name] = int(read[1])
-        elif read[0] in (b"lost", b"held"):
-            ledger.expired[name] = [member.decode() for member in read[1:]]
+        read: Any = [client.get(key)] if structure == "buffer" else client.lrange(key, 0, -1)
+        verb, *count = read[0].split()
+        if verb == b"ack":
+            assert len(read) == (1 if structure == "buffer" else 2)  # with the member that the call is known by
+            ledger.acked[name] = int(count[0])
         else:
-            assert structure == "buffer"
-            assert read[0].isdigit()  # a push's
+            assert verb in (b"lost", b"held")
+            ledger.expired[name] = [member.decode() for member in read[1:]]
     return ledger
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +50,16 @@ def test_printed_comments_of_the_priority_example_are_true(
 
 
 @pytest.mark.parametrize("command", SHELL)
-def test_shell_line_is_a_command_that_make_knows(command: str) -> None:
-    """`make -n` knows the target; what it runs is tested where it belongs."""
-    assert re.fullmatch(r"make \w+", command)
-    subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, check=True, capture_output=True)
+def test_shell_line_is_a_command_that_is_there(command: str) -> None:
+    """`make -n` knows the target, `redisq --help` each option; what they do is tested where it belongs."""
+    program, *words = command.partition(" < ")[0].split()
+    if program == "make":
+        subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
+        return
+    assert program == "redisq"
+    verbs = words[:2] if words[0] == "dead" else words[:1]
+    told = subprocess.run(
+        [sys.executable, "-m", "redisq", *verbs, "--help"], check=True, capture_output=True, text=True
+    )
+    for word in words:
+        assert not word.startswith("--") or word in told.stdout

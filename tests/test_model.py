@@ -530,7 +530,7 @@ def test_scripts_follow_the_model(machine: type[Machine]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES if machine is LimitMachine else EXAMPLES * 3 // 2,
+            max_examples=EXAMPLES,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -10,7 +10,7 @@ class RateLimiter:
     """Hold every process that shares a name to the same rates, by the server's clock.
 
     Several rates may hold at once: `Rate(3, per=1)`, `Rate(100, per=60)`. Each is exact in every span, not only from
-    one full minute to the next. What is remembered is one entry a grant (about 100 bytes) for the longest `per`. All
+    one full minute to the next. What is remembered is one entry a grant (about 140 bytes) for the longest `per`. All
     who share a name must give the same rates; a queue of that name charges the same budget. A grant is remembered for
     `dedup_window` seconds, so that a call that is sent twice is charged once.
 

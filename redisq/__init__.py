@@ -4,7 +4,7 @@ The names here are the blocking ones; `redisq.asyncio` has the same, awaited.
 """
 
 from .codecs import BYTES, JSON, TEXT, Codec
-from .errors import CodecError, InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongOrder
+from .errors import CodecError, InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongLayout, WrongOrder
 from .ops import Audit, BufferStats, Buried, Finding, Grant, Item, Op, PriorityStats, Pushed, Rate, State
 from .sync import Batch, Buffer, PriorityQueue, RateLimiter
 from .worker import Worker, exponential
@@ -37,6 +37,7 @@ __all__ = [
     "ScriptError",
     "State",
     "Worker",
+    "WrongLayout",
     "WrongOrder",
     "exponential",
 ]

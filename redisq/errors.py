@@ -1,6 +1,6 @@
 """Every error that redisq raises by itself; those of redis-py (connection, OOM, read-only, ACL) pass through.
 
-Whose fault it is decides the class: the caller's (`InvalidArgument`, `CodecError`, `WrongOrder`), time's
+Whose fault it is decides the class: the caller's (`InvalidArgument`, `CodecError`, `WrongOrder`, `WrongLayout`), time's
 (`LeaseLost`), or the server's data (`ScriptError`).
 """
 
@@ -20,6 +20,13 @@ class InvalidArgument(RedisqError, ValueError):
 
 class WrongOrder(RedisqError):
     """Say that a priority queue is kept in another order than this one was made with. Nothing was written."""
+
+
+class WrongLayout(RedisqError):
+    """Say that other versions of redisq or of its scripts keep this queue, in another layout. Nothing was written.
+
+    Let one version work on it until it is empty, and `purge` it, or use the other version everywhere.
+    """
 
 
 class LeaseLost(RedisqError):

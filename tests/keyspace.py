@@ -12,7 +12,7 @@ _TYPES = {
     **dict.fromkeys([b"groups", b"since", b"leases", b"delayed", b"dead", b"ready", b"later", b"grants"], "zset"),
     **dict.fromkeys([b"rows", b"meta"], "hash"),
     **dict.fromkeys([b"items", b"batch", b"lease", b"wake"], "list"),
-    **dict.fromkeys([b"once", b"ended"], "string"),
+    **dict.fromkeys([b"once", b"ended", b"layout"], "string"),
 }
 
 

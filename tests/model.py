@@ -54,6 +54,8 @@ class Buffer:
     """lease -> how it ended"""
     token: bool = False
     """whether a token lies there for who waits"""
+    marked: bool = False
+    """whether the keys carry the mark of their layout: from the first push to the purge"""
 
     def push(self, now: int, group: bytes, items: list[bytes], once: bytes, front: bool = False) -> int:
         if once in self.once:
@@ -63,7 +65,7 @@ class Buffer:
             self.items[group] = items + waiting if front else waiting + items
             self.since.setdefault(group, now)
             self.once[once] = len(self.items[group])
-            self.token = True
+            self.token = self.marked = True
         return len(self.items.get(group, []))
 
     def pop(self, now: int, group: bytes, size: int) -> list[bytes]:
@@ -213,7 +215,7 @@ class Buffer:
         self.items.clear()
         self.since.clear()
         self.batches.clear()
-        self.token = False
+        self.token = self.marked = False
         return count
 
     def keys(self) -> Keys:
@@ -230,6 +232,8 @@ class Buffer:
                 found[place] = {name: at for at, name in self._placed(place)}
         if self.token:
             found["wake"] = [b"1"]
+        if self.marked:
+            found["layout"] = b"1"
         if self.limit:
             found |= self.limit.keys()
         return found
@@ -483,6 +487,7 @@ class Priority:
         found |= {name: value for name, value in (("ready", ready), ("later", later), ("rows", rows)) if value}
         if self.sequence is not None:
             found["meta"] = (self.order, self.sequence)
+            found["layout"] = b"1"
         if self.token:
             found["wake"] = [b"1"]
         if self.limit:

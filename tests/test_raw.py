@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import redis
 
-from redisq import Buffer, PriorityQueue, Pushed
+from redisq import Buffer, PriorityQueue, Pushed, WrongLayout
 from redisq.ops import Op
+from redisq.scripts import Script
 
 from . import keyspace
 from .calls import calls
@@ -138,7 +139,7 @@ def test_a_key_of_another_type_stops_the_script_before_its_first_write(client: r
             continue
         prepare(client)
         client.delete(wrong)
-        if wrong.startswith((b"redisq:{q}:once:", b"redisq:{q}:ended:")):
+        if wrong.startswith((b"redisq:{q}:once:", b"redisq:{q}:ended:", b"redisq:{q}:layout")):
             client.hset(wrong, "f", "v")
         else:
             client.setbit(wrong, 7, 1)
@@ -224,3 +225,35 @@ def test_stats_of_many_dead_members_reads_none_of_them(client: redis.Redis) -> N
     client.zadd("redisq:{q}:later", {"a": float("inf"), "b": float("inf")})
     client.hset("redisq:{q}:rows", mapping={"a": "1 1 - - x", "b": "1 1 - - x"})
     assert send(client, calls()["priority/stats"]) == [-1, 0, -1, 0, 0, 2]
+
+
+@pytest.mark.parametrize("name", list(calls()))
+def test_another_layout_is_refused_by_older_and_newer_copies(client: redis.Redis, name: str) -> None:
+    """An older copy refuses what a newer one wrote, and the other way round; nothing is written."""
+    op = calls(reserve="new")[name]
+    newer = replace(op, script=Script(name, op.script.text.replace(b"mark ~= '1'", b"mark ~= '2'")))
+    for mark, copy in ((b"2", op), (b"1", newer), (b"\xff" * 100, op)):
+        prepare(client)
+        client.set("redisq:{q}:layout", mark)
+        before = keyspace.dump(client)
+        with pytest.raises(redis.ResponseError, match="LAYOUT these keys are of layout") as refused:
+            send(client, copy)
+        assert isinstance(op.refusal(str(refused.value)), WrongLayout)
+        assert keyspace.dump(client) == before
+
+
+def test_the_mark_lasts_from_the_first_push_to_the_purge(client: redis.Redis) -> None:
+    """A queue that was drained still says who wrote it; a purged one is anybody's."""
+    buffer: Buffer[str] = Buffer(client, "b")
+    queue = PriorityQueue(client, "p")
+    assert buffer.stats().waiting == queue.stats().waiting == 0
+    marks = "redisq:{b}:layout", "redisq:{p}:layout"
+    assert client.mget(marks) == [None, None]
+    buffer.push("x")
+    buffer.pop()
+    queue.push("x")
+    queue.pop()
+    assert client.mget(marks) == [b"1", b"1"]
+    buffer.purge()
+    queue.purge()
+    assert client.mget(marks) == [None, None]

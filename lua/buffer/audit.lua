@@ -7,6 +7,7 @@
 -- KEYS[4]   delayed  zset  {queue}:delayed  batch id -> ms when it is due again
 -- KEYS[5]   dead     zset  {queue}:dead     batch id -> ms at which it was buried
 -- KEYS[6]   guard    none  {queue}:guard    never exists: while a cluster moves the slot the server says TRYAGAIN
+-- KEYS[7]   layout   string  {queue}:layout   the layout of these keys: 1, or absent
 -- ARGV[1]   cursor   string                 start with keys:0, then the last reply's cursor
 -- ARGV[2]   limit    int   1..10000         about how many keys or entries to look at in this call
 -- ARGV[3]   repair   enum  report | repair
@@ -22,13 +23,15 @@
 --                                           type: a key of this name holds another type; left as it is
 --                                           unknown: a key that no queue has; left as it is
 -- ERROR     BADARG                          an argument is out of range
+-- ERROR     LAYOUT                          these keys are of another layout than this script
 -- REPLAY    yes                             what is mended is no longer found
 
 local groups, since, leases, delayed, dead, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local layout = KEYS[7]
 local cursor, limit, repair, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 6 or #ARGV ~= 4 then
-  return redis.error_reply('BADARG audit takes 6 keys and 4 arguments')
+if #KEYS ~= 7 or #ARGV ~= 4 then
+  return redis.error_reply('BADARG audit takes 7 keys and 4 arguments')
 end
 local indexes = { groups = groups, since = since, leases = leases, delayed = delayed, dead = dead }
 local phase, position = string.match(cursor, '^(%a+):(%d+)$')
@@ -53,24 +56,31 @@ end
 -- end
 
 local queue = string.sub(guard, 1, -6)
-local types = { grants = 'zset', items = 'list', batch = 'list', wake = 'list', once = 'string', ended = 'string' }
+local types = { layout = 'string', groups = 'zset', since = 'zset', leases = 'zset', delayed = 'zset', dead = 'zset' }
 local findings = {}
 local function found(kind, name, is, expected)
   findings[#findings + 1] = { kind, name, is, expected }
   return repair == 'repair'
 end
 
--- An index of another type hides everything behind it: say so, and look no further.
-for name, index in pairs(indexes) do
-  local held = redis.call('TYPE', index).ok
-  if held ~= 'none' and held ~= 'zset' then
-    found('type', name, held, 'zset')
+-- A key of another type hides everything behind it: say so, and look no further.
+for name, expected in pairs(types) do
+  local held = redis.call('TYPE', queue .. name).ok
+  if held ~= expected and held ~= 'none' then
+    found('type', name, held, expected)
   end
-  types[name] = 'zset'
 end
 if #findings > 0 then
   return { '', #findings, findings }
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
+types.items, types.batch, types.wake, types.grants = 'list', 'list', 'list', 'zset'
+types.once, types.ended = 'string', 'string'
 
 local function list_length(key)
   local held = redis.call('TYPE', key).ok

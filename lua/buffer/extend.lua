@@ -1,20 +1,28 @@
 -- buffer/extend: keep a batch longer
 --
 -- KEYS[1]  leases  zset    {queue}:leases   batch id -> ms at which its lease runs out
+-- KEYS[2]  layout  string  {queue}:layout   the layout of these keys: 1, or absent
 -- ARGV[1]  id      string  not empty        the lease's
 -- ARGV[2]  lease   int     1..315360000000  ms from now; a later deadline stays
 -- ARGV[3]  now     ms                       empty: the server's clock
 -- REPLY    deadline                         ms at which the lease runs out
 -- ERROR    BADARG                           an argument is out of range
+-- ERROR    LAYOUT                           these keys are of another layout than this script
 -- ERROR    LEASELOST                        the batch was handed out again, buried, settled or purged
 -- REPLAY   yes                              the later deadline wins
 
-local leases = KEYS[1]
+local leases, layout = KEYS[1], KEYS[2]
 local id, lease, now = ARGV[1], ARGV[2], ARGV[3]
 
-if #KEYS ~= 1 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG extend takes 1 keys and 3 arguments')
+if #KEYS ~= 2 or #ARGV ~= 3 then
+  return redis.error_reply('BADARG extend takes 2 keys and 3 arguments')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if id == '' then
   return redis.error_reply('BADARG id is empty, give each reserve a new one')
 end

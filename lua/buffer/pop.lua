@@ -3,19 +3,27 @@
 -- KEYS[1]  groups  zset    {queue}:groups         group -> waiting length
 -- KEYS[2]  since   zset    {queue}:since          group -> ms it became non-empty or was last served
 -- KEYS[3]  items   list    {queue}:items:<group>  newest left, oldest right
+-- KEYS[4]  layout  string  {queue}:layout         the layout of these keys: 1, or absent
 -- ARGV[1]  group   string  not empty
 -- ARGV[2]  size    int     1..10000
 -- ARGV[3]  now     ms                             empty: the server's clock
 -- REPLY    [item, ...]                            oldest first; empty when the group is empty
 -- ERROR    BADARG                                 an argument is out of range
+-- ERROR    LAYOUT                                 these keys are of another layout than this script
 -- REPLAY   no                                     a second run takes other items: where that matters, reserve
 
-local groups, since, items = KEYS[1], KEYS[2], KEYS[3]
+local groups, since, items, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, size, now = ARGV[1], ARGV[2], ARGV[3]
 
-if #KEYS ~= 3 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG pop takes 3 keys and 3 arguments')
+if #KEYS ~= 4 or #ARGV ~= 3 then
+  return redis.error_reply('BADARG pop takes 4 keys and 3 arguments')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if group == '' then
   return redis.error_reply('BADARG group is empty, give it a name')
 end

@@ -4,20 +4,28 @@
 -- KEYS[1]   groups  zset   {queue}:groups  group -> waiting length
 -- KEYS[2]   since   zset   {queue}:since   group -> ms it became non-empty or was last served
 -- KEYS[3]   guard   none   {queue}:guard   never exists: while a cluster moves the slot the server says TRYAGAIN
+-- KEYS[4]   layout  string  {queue}:layout  the layout of these keys: 1, or absent
 -- ARGV[1]   count   int    1..10000        how many groups; count * size at most 10000
 -- ARGV[2]   size    int    1..10000        how many items of each
 -- ARGV[3]   now     ms                     empty: the server's clock
 -- COMPUTES  {queue}:items:<group>
 -- REPLY     [[group, [item, ...]], ...]    longest first, oldest item first
 -- ERROR     BADARG                         an argument is out of range
+-- ERROR     LAYOUT                         these keys are of another layout than this script
 -- REPLAY    no                             a second run takes other items: where that matters, reserve
 
-local groups, since, guard = KEYS[1], KEYS[2], KEYS[3]
+local groups, since, guard, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local count, size, now = ARGV[1], ARGV[2], ARGV[3]
 
-if #KEYS ~= 3 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG pop_longest takes 3 keys and 3 arguments')
+if #KEYS ~= 4 or #ARGV ~= 3 then
+  return redis.error_reply('BADARG pop_longest takes 4 keys and 3 arguments')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if not string.find(count, '^%d+$') or tonumber(count) < 1 or tonumber(count) > 10000 then
   return redis.error_reply('BADARG count is ' .. string.sub(count, 1, 32) .. ', give a whole number from 1 to 10000')
 end

@@ -8,20 +8,28 @@
 -- KEYS[5]   dead     zset  {queue}:dead     batch id -> ms at which it was buried
 -- KEYS[6]   wake     list  {queue}:wake     a token for who waits
 -- KEYS[7]   guard    none  {queue}:guard    never exists: while a cluster moves the slot the server says TRYAGAIN
+-- KEYS[8]   layout   string  {queue}:layout   the layout of these keys: 1, or absent
 -- ARGV[1]   limit    int   1..10000         groups, and batches of each kind, to purge in this call
 -- COMPUTES  {queue}:items:<group>
 -- COMPUTES  {queue}:batch:<id>
 -- REPLY     [more, items]                   more: 1 when something is left; items: how many were thrown away
 -- ERROR     BADARG                          an argument is out of range
+-- ERROR     LAYOUT                          these keys are of another layout than this script
 -- REPLAY    yes                             what is gone is gone; a second run counts only what it finds itself
 
 local groups, since, leases, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local dead, wake, guard = KEYS[5], KEYS[6], KEYS[7]
+local dead, wake, guard, layout = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local limit = ARGV[1]
 
-if #KEYS ~= 7 or #ARGV ~= 1 then
-  return redis.error_reply('BADARG purge takes 7 keys and 1 argument')
+if #KEYS ~= 8 or #ARGV ~= 1 then
+  return redis.error_reply('BADARG purge takes 8 keys and 1 argument')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 10000 then
   return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 10000')
 end
@@ -53,5 +61,5 @@ end
 if redis.call('EXISTS', groups, leases, delayed, dead) > 0 then
   return { 1, count }
 end
-redis.call('DEL', wake)
+redis.call('DEL', wake, layout)
 return { 0, count }

@@ -5,6 +5,7 @@
 -- KEYS[3]   items   list    {queue}:items:<group>  newest left, oldest right
 -- KEYS[4]   once    string  {queue}:once:<id>      the answer this push gave
 -- KEYS[5]   wake    list    {queue}:wake           a token for who waits
+-- KEYS[6]   layout  string  {queue}:layout         the layout of these keys: 1, or absent
 -- ARGV[1]   group   string  not empty
 -- ARGV[2]   side    enum    back | front           at the front the first item given leaves first
 -- ARGV[3]   window  int     0..604800000           ms that the answer is remembered, 0: not at all
@@ -12,14 +13,21 @@
 -- ARGV[5+]  item    bytes   0..10000 of them
 -- REPLY     length                                 the group's waiting length after it
 -- ERROR     BADARG                                 an argument is out of range
+-- ERROR     LAYOUT                                 these keys are of another layout than this script
 -- REPLAY    once                                   the same id within the window: nothing more, the same answer
 
-local groups, since, items, once, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local groups, since, items, once, wake, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local group, side, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 5 or #ARGV < 4 or #ARGV > 10004 then
-  return redis.error_reply('BADARG push takes 5 keys, 4 arguments and at most 10000 items')
+if #KEYS ~= 6 or #ARGV < 4 or #ARGV > 10004 then
+  return redis.error_reply('BADARG push takes 6 keys, 4 arguments and at most 10000 items')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if group == '' then
   return redis.error_reply('BADARG group is empty, give it a name')
 end
@@ -64,6 +72,9 @@ if side == 'front' then
   for i = #ARGV, 5, -1 do
     list[#list + 1] = ARGV[i]
   end
+end
+if not mark then
+  redis.call('SET', layout, 1)
 end
 for i = first, #list, 1000 do
   length = redis.call(command, items, unpack(list, i, math.min(i + 999, #list)))

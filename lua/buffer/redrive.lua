@@ -6,20 +6,28 @@
 -- KEYS[3]   once     string  {queue}:once:<id>  the answer that this call gave
 -- KEYS[4]   wake     list    {queue}:wake       a token for who waits
 -- KEYS[5]   guard    none    {queue}:guard      never exists: while a cluster moves the slot: TRYAGAIN
+-- KEYS[6]   layout   string  {queue}:layout     the layout of these keys: 1, or absent
 -- ARGV[1]   window   int     0..604800000       ms that the answer is remembered, 0: not at all
 -- ARGV[2]   now      ms                         empty: the server's clock
 -- ARGV[3+]  id       string  0..1000 of them    dead batches; others are passed over
 -- COMPUTES  {queue}:batch:<id>
 -- REPLY     count                               how many batches are redriven
 -- ERROR     BADARG                              an argument is out of range
+-- ERROR     LAYOUT                              these keys are of another layout than this script
 -- REPLAY    once                                the same id within the window: nothing more, the same answer
 
-local dead, delayed, once, wake, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local dead, delayed, once, wake, guard, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local window, now = ARGV[1], ARGV[2]
 
-if #KEYS ~= 5 or #ARGV < 2 or #ARGV > 1002 then
-  return redis.error_reply('BADARG redrive takes 5 keys, 2 arguments and at most 1000 ids')
+if #KEYS ~= 6 or #ARGV < 2 or #ARGV > 1002 then
+  return redis.error_reply('BADARG redrive takes 6 keys, 2 arguments and at most 1000 ids')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
   return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
 end

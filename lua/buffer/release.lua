@@ -5,6 +5,7 @@
 -- KEYS[3]  batch    list    {queue}:batch:<id>  group, attempts, item...
 -- KEYS[4]  ended    string  {queue}:ended:<id>  how the lease of that id ended
 -- KEYS[5]  wake     list    {queue}:wake        a token for who waits
+-- KEYS[6]  layout   string  {queue}:layout      the layout of these keys: 1, or absent
 -- ARGV[1]  id       string  not empty           the lease's
 -- ARGV[2]  delay    int     0..315360000000     ms until the batch is due again
 -- ARGV[3]  attempt  enum    count | forget      forget: this hand-over does not count, nobody began on it
@@ -12,15 +13,22 @@
 -- ARGV[5]  now      ms                          empty: the server's clock
 -- REPLY    back                                 how many items are given back
 -- ERROR    BADARG                               an argument is out of range
+-- ERROR    LAYOUT                               these keys are of another layout than this script
 -- ERROR    LEASELOST                            the batch was handed out again, buried, settled or purged
 -- REPLAY   lease                                the same answer; after an ack: LEASELOST
 
-local leases, delayed, batch, ended, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local leases, delayed, batch, ended, wake, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, delay, attempt, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
-if #KEYS ~= 5 or #ARGV ~= 5 then
-  return redis.error_reply('BADARG release takes 5 keys and 5 arguments')
+if #KEYS ~= 6 or #ARGV ~= 5 then
+  return redis.error_reply('BADARG release takes 6 keys and 5 arguments')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if id == '' then
   return redis.error_reply('BADARG id is empty, give each reserve a new one')
 end

@@ -11,6 +11,7 @@
 -- KEYS[8]   ended         string  {queue}:ended:<id>  how the lease of that id ended
 -- KEYS[9]   wake          list    {queue}:wake        a token for who waits
 -- KEYS[10]  guard         none    {queue}:guard       never exists: while a cluster moves the slot: TRYAGAIN
+-- KEYS[11]  layout        string  {queue}:layout      the layout of these keys: 1, or absent
 -- ARGV[1]   id            string  not empty           new for each reserve: it becomes the batch's id
 -- ARGV[2]   size          int     1..10000            how many waiting items; a batch comes back whole
 -- ARGV[3]   lease         int     1..315360000000     ms
@@ -27,16 +28,23 @@
 --                                                     the batches buried on the way; retry is 0
 --           [retry, [id, group, attempts, ...]]       nothing: ask again in retry ms, -1: when something is pushed
 -- ERROR     BADARG                                    an argument is out of range
+-- ERROR     LAYOUT                                    these keys are of another layout than this script
 -- REPLAY    lease                                     the same id: the same batch while it is held, then nothing
 
 local groups, since, leases, delayed, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local grants, batch, ended, wake, guard = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local grants, batch, ended, wake, guard, layout = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local id, size, lease, min_size, max_wait = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local max_attempts, window, now = ARGV[6], ARGV[7], ARGV[8]
 
-if #KEYS ~= 10 or #ARGV < 8 or #ARGV % 2 ~= 0 then
-  return redis.error_reply('BADARG reserve takes 10 keys, 8 arguments and pairs of limit and per')
+if #KEYS ~= 11 or #ARGV < 8 or #ARGV % 2 ~= 0 then
+  return redis.error_reply('BADARG reserve takes 11 keys, 8 arguments and pairs of limit and per')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if id == '' then
   return redis.error_reply('BADARG id is empty, give each reserve a new one')
 end

@@ -5,6 +5,7 @@
 -- KEYS[3]  leases   zset  {queue}:leases   batch id -> ms at which its lease runs out
 -- KEYS[4]  delayed  zset  {queue}:delayed  batch id -> ms when it is due again
 -- KEYS[5]  dead     zset  {queue}:dead     batch id -> ms at which it was buried
+-- KEYS[6]  layout   string  {queue}:layout   the layout of these keys: 1, or absent
 -- ARGV[1]  start   int   0..             rank of the first group to count: 0, then the last reply's next
 -- ARGV[2]  limit   int   1..10000        groups to count in this call
 -- ARGV[3]  now     ms                    empty: the server's clock
@@ -13,14 +14,21 @@
 --                                        waited, -1 if none; leased, delayed, dead: batches; expiry: ms at which the
 --                                        first lease runs out, -1 if none
 -- ERROR    BADARG                        an argument is out of range
+-- ERROR    LAYOUT                        these keys are of another layout than this script
 -- REPLAY   yes                           it only reads
 
-local groups, since, leases, delayed, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local groups, since, leases, delayed, dead, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local start, limit, now = ARGV[1], ARGV[2], ARGV[3]
 
-if #KEYS ~= 5 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG stats takes 5 keys and 3 arguments')
+if #KEYS ~= 6 or #ARGV ~= 3 then
+  return redis.error_reply('BADARG stats takes 6 keys and 3 arguments')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if not string.find(start, '^%d+$') or #start > 15 then
   return redis.error_reply('BADARG start is ' .. string.sub(start, 1, 32) .. ', give 0 or the next of the last reply')
 end

@@ -2,20 +2,28 @@
 --
 -- KEYS[1]   grants  zset    {queue}:grants     "<granted before it> <granted>" -> ms of the grant
 -- KEYS[2]   once    string  {queue}:once:<id>  the answer this call gave
+-- KEYS[3]   layout  string  {queue}:layout     the layout of these keys: 1, or absent
 -- ARGV[1]   cost    int     1..1000000000      how much is wanted
 -- ARGV[2]   window  int     0..604800000       ms that a grant is remembered, 0: not at all
 -- ARGV[3]   now     ms                         empty: the server's clock
 -- ARGV[4+]  rate    pairs   limit per          one or more: at most limit in any span of per ms
 -- REPLY     [granted, retry]                   granted: 0..cost; retry: ms until more can be had, 0 if none is missing
 -- ERROR     BADARG                             an argument is out of range
+-- ERROR     LAYOUT                             these keys are of another layout than this script
 -- REPLAY    once                               the same id within the window: nothing more, the same answer
 
-local grants, once = KEYS[1], KEYS[2]
+local grants, once, layout = KEYS[1], KEYS[2], KEYS[3]
 local cost, window, now = ARGV[1], ARGV[2], ARGV[3]
 
-if #KEYS ~= 2 or #ARGV < 5 or #ARGV % 2 == 0 then
-  return redis.error_reply('BADARG acquire takes 2 keys, 3 arguments and pairs of limit and per')
+if #KEYS ~= 3 or #ARGV < 5 or #ARGV % 2 == 0 then
+  return redis.error_reply('BADARG acquire takes 3 keys, 3 arguments and pairs of limit and per')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if not string.find(cost, '^%d+$') or tonumber(cost) < 1 or tonumber(cost) > 1000000000 then
   return redis.error_reply('BADARG cost is ' .. string.sub(cost, 1, 32) .. ', give a whole number from 1 to 1000000000')
 end

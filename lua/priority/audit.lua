@@ -6,6 +6,7 @@
 -- KEYS[3]  rows    hash    {queue}:rows      member -> score attempts asked asked_due owner
 -- KEYS[4]  meta    hash    {queue}:meta      order, sequence
 -- KEYS[5]  guard   none    {queue}:guard     never exists: while a cluster moves the slot the server says TRYAGAIN
+-- KEYS[6]  layout  string  {queue}:layout    the layout of these keys: 1, or absent
 -- ARGV[1]  cursor  string                    start with keys:0, then the last reply's cursor
 -- ARGV[2]  limit   int     1..1000           about how many entries to look at in this call
 -- ARGV[3]  repair  enum    report | repair
@@ -19,13 +20,14 @@
 --                                            row: a parked member has no row that can be read, or a ready one has a lease's
 --                                            stranded: a row whose member is nowhere; it is ready again
 -- ERROR    BADARG                            an argument is out of range
+-- ERROR    LAYOUT                            these keys are of another layout than this script
 -- REPLAY   yes                               what is mended is no longer found
 
-local ready, later, rows, meta, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local ready, later, rows, meta, guard, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local cursor, limit, repair = ARGV[1], ARGV[2], ARGV[3]
 
-if #KEYS ~= 5 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG audit takes 5 keys and 3 arguments')
+if #KEYS ~= 6 or #ARGV ~= 3 then
+  return redis.error_reply('BADARG audit takes 6 keys and 3 arguments')
 end
 local phase, position = string.match(cursor, '^(%a+):(%d+)$')
 if phase ~= 'keys' and phase ~= 'ready' and phase ~= 'later' and phase ~= 'rows' then
@@ -39,7 +41,7 @@ if repair ~= 'report' and repair ~= 'repair' then
 end
 
 local queue = string.sub(guard, 1, -6)
-local types = { ready = 'zset', later = 'zset', rows = 'hash', meta = 'hash' }
+local types = { ready = 'zset', later = 'zset', rows = 'hash', meta = 'hash', layout = 'string' }
 local findings = {}
 local function found(kind, name, is, expected)
   findings[#findings + 1] = { kind, name, is, expected }
@@ -56,6 +58,12 @@ end
 if #findings > 0 then
   return { '', #findings, findings }
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 
 local function finite(number)
   return tonumber(number) and tonumber(number) - tonumber(number) == 0

@@ -4,20 +4,28 @@
 -- KEYS[2]  later  zset   {queue}:later  member -> ms when it is ready again, +inf when dead
 -- KEYS[3]  rows   hash   {queue}:rows   member -> score attempts asked asked_due owner
 -- KEYS[4]  meta   hash   {queue}:meta   order, sequence
+-- KEYS[5]  layout  string  {queue}:layout  the layout of these keys: 1, or absent
 -- ARGV[1]  order  enum   fifo | score   the order that the caller reads the scores by
 -- ARGV[2]  limit  int    1..1000
 -- ARGV[3]  after  bytes                 the last one seen; empty, or no longer dead: from the start
 -- REPLY    [member, score, attempts, ...]
 -- ERROR    BADARG  an argument is out of range
+-- ERROR    LAYOUT  these keys are of another layout than this script
 -- ERROR    WRONGORDER  the queue is kept in the other order
 -- REPLAY   yes  it only reads
 
-local ready, later, rows, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local ready, later, rows, meta, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local order, limit, after = ARGV[1], ARGV[2], ARGV[3]
 
-if #KEYS ~= 4 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG dead takes 4 keys and 3 arguments')
+if #KEYS ~= 5 or #ARGV ~= 3 then
+  return redis.error_reply('BADARG dead takes 5 keys and 3 arguments')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if order ~= 'fifo' and order ~= 'score' then
   return redis.error_reply('BADARG order is ' .. string.sub(order, 1, 32) .. ', give fifo or score')
 end

@@ -3,6 +3,7 @@
 -- KEYS[1]   later   zset    {queue}:later    member -> ms when it is ready again, +inf when dead
 -- KEYS[2]   rows    hash    {queue}:rows     member -> score attempts asked asked_due owner
 -- KEYS[3]   held    list    {queue}:lease:<id>  held and its members, then how the lease ended
+-- KEYS[4]   layout  string  {queue}:layout      the layout of these keys: 1, or absent
 -- ARGV[1]   id      string  not empty        the lease's
 -- ARGV[2]   lease   int     1..315360000000  ms from now; a later deadline stays
 -- ARGV[3]   window  int     0..604800000     ms that the lease is remembered after its deadline
@@ -10,15 +11,22 @@
 -- ARGV[5+]  member  bytes   1..1000 of them
 -- REPLY     [held, deadline]  how many of them are still held; ms at which the first of them runs out
 -- ERROR     BADARG  an argument is out of range
+-- ERROR     LAYOUT  these keys are of another layout than this script
 -- ERROR     LEASELOST  none of the members is held by this lease any more
 -- REPLAY    yes  the later deadline wins
 
-local later, rows, held = KEYS[1], KEYS[2], KEYS[3]
+local later, rows, held, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, lease, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 3 or #ARGV < 5 or #ARGV > 1004 then
-  return redis.error_reply('BADARG extend takes 3 keys, 4 arguments and 1 to 1000 members')
+if #KEYS ~= 4 or #ARGV < 5 or #ARGV > 1004 then
+  return redis.error_reply('BADARG extend takes 4 keys, 4 arguments and 1 to 1000 members')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if id == '' then
   return redis.error_reply('BADARG id is empty, give each reserve a new one')
 end

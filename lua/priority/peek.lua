@@ -3,19 +3,27 @@
 -- KEYS[1]  ready  zset  {queue}:ready      member -> score
 -- KEYS[2]  rows   hash  {queue}:rows       member -> score attempts asked asked_due owner
 -- KEYS[3]  meta   hash  {queue}:meta       order, sequence
+-- KEYS[4]  layout  string  {queue}:layout     the layout of these keys: 1, or absent
 -- ARGV[1]  order  enum  fifo | score       the order that the caller reads the scores by
 -- ARGV[2]  count  int   1..1000
 -- REPLY    [member, score, attempts, ...]  lowest score first; attempts: hand-overs so far
 -- ERROR    BADARG                          an argument is out of range
+-- ERROR    LAYOUT                          these keys are of another layout than this script
 -- ERROR    WRONGORDER                      the queue is kept in the other order
 -- REPLAY   yes                             it only reads
 
-local ready, rows, meta = KEYS[1], KEYS[2], KEYS[3]
+local ready, rows, meta, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local order, count = ARGV[1], ARGV[2]
 
-if #KEYS ~= 3 or #ARGV ~= 2 then
-  return redis.error_reply('BADARG peek takes 3 keys and 2 arguments')
+if #KEYS ~= 4 or #ARGV ~= 2 then
+  return redis.error_reply('BADARG peek takes 4 keys and 2 arguments')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if order ~= 'fifo' and order ~= 'score' then
   return redis.error_reply('BADARG order is ' .. string.sub(order, 1, 32) .. ', give fifo or score')
 end

@@ -5,6 +5,7 @@
 -- KEYS[3]  rows          hash  {queue}:rows   member -> score attempts asked asked_due owner
 -- KEYS[4]  meta          hash  {queue}:meta   order, sequence
 -- KEYS[5]  wake          list  {queue}:wake   a token for who waits
+-- KEYS[6]  layout        string  {queue}:layout  the layout of these keys: 1, or absent
 -- ARGV[1]  order         enum  fifo | score   the order that the caller reads the scores by
 -- ARGV[2]  count         int   1..1000
 -- ARGV[3]  max_attempts  int   0..1000000000  hand-overs after which a member is dead, 0: never
@@ -13,15 +14,22 @@
 --                    attempts: hand-overs, this one included; dead: buried on the way, their lease having
 --                    run out once too often; retry: ms until a member is due, 0: now, -1: when one is pushed
 -- ERROR    BADARG  an argument is out of range
+-- ERROR    LAYOUT  these keys are of another layout than this script
 -- ERROR    WRONGORDER  the queue is kept in the other order
 -- REPLAY   no  a second run takes other members: where that matters, reserve
 
-local ready, later, rows, meta, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local ready, later, rows, meta, wake, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local order, count, max_attempts, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 5 or #ARGV ~= 4 then
-  return redis.error_reply('BADARG pop takes 5 keys and 4 arguments')
+if #KEYS ~= 6 or #ARGV ~= 4 then
+  return redis.error_reply('BADARG pop takes 6 keys and 4 arguments')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if order ~= 'fifo' and order ~= 'score' then
   return redis.error_reply('BADARG order is ' .. string.sub(order, 1, 32) .. ', give fifo or score')
 end

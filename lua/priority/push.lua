@@ -6,6 +6,7 @@
 -- KEYS[4]   meta      hash    {queue}:meta       order, sequence
 -- KEYS[5]   once      string  {queue}:once:<id>  the answer this push gave
 -- KEYS[6]   wake      list    {queue}:wake       a token for who waits
+-- KEYS[7]   layout    string  {queue}:layout     the layout of these keys: 1, or absent
 -- ARGV[1]   order     enum    fifo | score       the first push decides it for the queue
 -- ARGV[2]   delay     int     0..315360000000    ms until the members are ready
 -- ARGV[3]   window    int     0..604800000       ms that the answer is remembered, 0: not at all
@@ -13,15 +14,22 @@
 -- ARGV[5+]  priority  pairs   priority member    at most 1000; fifo: -1024..1023, score: a finite number
 -- REPLY     outcomes                             one letter a member: A added, R raised, K kept
 -- ERROR     BADARG                               an argument is out of range
+-- ERROR     LAYOUT                               these keys are of another layout than this script
 -- ERROR     WRONGORDER                           the queue is kept in the other order
 -- REPLAY    once                                 the same id within the window: nothing more, the same answer
 
-local ready, later, rows, meta, once, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local ready, later, rows, meta, once, wake, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local order, delay, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 6 or #ARGV < 4 or #ARGV > 2004 or #ARGV % 2 ~= 0 then
-  return redis.error_reply('BADARG push takes 6 keys, 4 arguments and at most 1000 pairs of priority and member')
+if #KEYS ~= 7 or #ARGV < 4 or #ARGV > 2004 or #ARGV % 2 ~= 0 then
+  return redis.error_reply('BADARG push takes 7 keys, 4 arguments and at most 1000 pairs of priority and member')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if order ~= 'fifo' and order ~= 'score' then
   return redis.error_reply('BADARG order is ' .. string.sub(order, 1, 32) .. ', give fifo or score')
 end
@@ -83,7 +91,7 @@ local function row(score, attempts, asked, asked_due, owner)
   return string.format('%.17g %d %s %s ', score, attempts, asked, asked_due) .. owner
 end
 
--- Each state's first write needs memory, so a full server refuses the whole push.
+-- Each branch's first write needs memory, so a full server refuses the whole push.
 local function push_parked(member, score, due)
   local old, attempts, asked, asked_due, owner =
     string.match(redis.call('HGET', rows, member) or '', '^(%S+) (%d+) (%S+) (%S+) (.*)$')
@@ -138,6 +146,9 @@ local function push(member, score)
   return waits and 'R' or 'A'
 end
 
+if not mark then
+  redis.call('SET', layout, 1)
+end
 local outcomes = {}
 for i = 5, #ARGV, 2 do
   local score = tonumber(ARGV[i])

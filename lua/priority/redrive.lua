@@ -5,18 +5,26 @@
 -- KEYS[3]   rows    hash    {queue}:rows       member -> score attempts asked asked_due owner
 -- KEYS[4]   once    string  {queue}:once:<id>  the answer that this call gave
 -- KEYS[5]   wake    list    {queue}:wake       a token for who waits
+-- KEYS[6]   layout  string  {queue}:layout     the layout of these keys: 1, or absent
 -- ARGV[1]   window  int     0..604800000       ms that the answer is remembered, 0: not at all
 -- ARGV[2+]  member  bytes   0..1000 of them
 -- REPLY     count  how many were dead; others are passed over
 -- ERROR     BADARG  an argument is out of range
+-- ERROR     LAYOUT  these keys are of another layout than this script
 -- REPLAY    once  the same id within the window: nothing more, the same answer
 
-local ready, later, rows, once, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local ready, later, rows, once, wake, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local window = ARGV[1]
 
-if #KEYS ~= 5 or #ARGV < 1 or #ARGV > 1001 then
-  return redis.error_reply('BADARG redrive takes 5 keys, 1 argument and at most 1000 members')
+if #KEYS ~= 6 or #ARGV < 1 or #ARGV > 1001 then
+  return redis.error_reply('BADARG redrive takes 6 keys, 1 argument and at most 1000 members')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
   return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
 end

@@ -5,6 +5,7 @@
 -- KEYS[3]   rows          hash    {queue}:rows        member -> score attempts asked asked_due owner
 -- KEYS[4]   held          list    {queue}:lease:<id>  held and its members, then how the lease ended
 -- KEYS[5]   wake          list    {queue}:wake        a token for who waits
+-- KEYS[6]   layout        string  {queue}:layout      the layout of these keys: 1, or absent
 -- ARGV[1]   id            string  not empty           the lease's
 -- ARGV[2]   max_attempts  int     0..1000000000       hand-overs after which a member is dead, 0: never
 -- ARGV[3]   delay         int     0..315360000000     ms until they are ready again
@@ -15,15 +16,22 @@
 -- REPLY     [back, dead member, ...]  how many of them were still held, and are given back; those that are
 --                     dead instead, their attempts used up
 -- ERROR     BADARG  an argument is out of range
+-- ERROR     LAYOUT  these keys are of another layout than this script
 -- ERROR     LEASELOST  none of the members is held by this lease any more
 -- REPLAY    lease  the same answer
 
-local ready, later, rows, held, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local ready, later, rows, held, wake, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, max_attempts, delay, attempt, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
-if #KEYS ~= 5 or #ARGV < 7 or #ARGV > 1006 then
-  return redis.error_reply('BADARG release takes 5 keys, 6 arguments and 1 to 1000 members')
+if #KEYS ~= 6 or #ARGV < 7 or #ARGV > 1006 then
+  return redis.error_reply('BADARG release takes 6 keys, 6 arguments and 1 to 1000 members')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if id == '' then
   return redis.error_reply('BADARG id is empty, give each reserve a new one')
 end

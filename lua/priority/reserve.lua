@@ -7,6 +7,7 @@
 -- KEYS[5]   held          list    {queue}:lease:<id>  held and its members, then how the lease ended
 -- KEYS[6]   grants        zset    {queue}:grants      "<granted before it> <granted>" -> ms of the grant
 -- KEYS[7]   wake          list    {queue}:wake        a token for who waits
+-- KEYS[8]   layout        string  {queue}:layout      the layout of these keys: 1, or absent
 -- ARGV[1]   order         enum    fifo | score        the order that the caller reads the scores by
 -- ARGV[2]   id            string  not empty           new for each reserve: it becomes the lease's
 -- ARGV[3]   size          int     1..1000             how many members at most
@@ -20,15 +21,23 @@
 --                     run out once too often; nothing taken: deadline is 0, ask again in retry ms, -1: when
 --                     a member is pushed
 -- ERROR     BADARG  an argument is out of range
+-- ERROR     LAYOUT  these keys are of another layout than this script
 -- ERROR     WRONGORDER  the queue is kept in the other order
 -- REPLAY    lease  the same id: what is still held of the same batch, then nothing
 
 local ready, later, rows, meta, held, grants, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local layout = KEYS[8]
 local order, id, size, lease, max_attempts, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 
-if #KEYS ~= 7 or #ARGV < 7 or #ARGV % 2 ~= 1 then
-  return redis.error_reply('BADARG reserve takes 7 keys, 7 arguments and pairs of limit and per')
+if #KEYS ~= 8 or #ARGV < 7 or #ARGV % 2 ~= 1 then
+  return redis.error_reply('BADARG reserve takes 8 keys, 7 arguments and pairs of limit and per')
 end
+-- idiom: layout
+local mark = redis.call('GET', layout)
+if mark and mark ~= '1' then
+  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+end
+-- end
 if order ~= 'fifo' and order ~= 'score' then
   return redis.error_reply('BADARG order is ' .. string.sub(order, 1, 32) .. ', give fifo or score')
 end

@@ -83,6 +83,7 @@ class BufferOps(Generic[T]):
         self._groups, self._since = self.queue + b"groups", self.queue + b"since"
         self._leases, self._delayed, self._dead = self.queue + b"leases", self.queue + b"delayed", self.queue + b"dead"
         self._grants, self._wake, self._guard = self.queue + b"grants", self.queue + b"wake", self.queue + b"guard"
+        self._layout = self.queue + b"layout"
         self._all = (self._groups, self._since, self._leases, self._delayed, self._dead)
 
     def _items(self, group: bytes) -> bytes:
@@ -108,7 +109,7 @@ class BufferOps(Generic[T]):
 
     def _push(self, encoded: list[bytes], group: str, side: bytes, once: bytes) -> Op[int]:
         name = check.text("group", group)
-        keys = (self._groups, self._since, self._items(name), self._once(once), self._wake)
+        keys = (self._groups, self._since, self._items(name), self._once(once), self._wake, self._layout)
         return Op(load("buffer/push"), keys, (name, side, self._window, b"", *encoded), int)
 
     def push_many(self, items: Iterable[T], group: str = "default", token: str | None = None) -> Talk[int]:
@@ -134,7 +135,9 @@ class BufferOps(Generic[T]):
         """Take the oldest items of one group."""
         name = check.text("group", group)
         args = (name, check.whole("size", size, 1, MAX_ITEMS), b"")
-        return Op(load("buffer/pop"), (self._groups, self._since, self._items(name)), args, self._decode_items)
+        return Op(
+            load("buffer/pop"), (self._groups, self._since, self._items(name), self._layout), args, self._decode_items
+        )
 
     def _decode_items(self, reply: list[Any]) -> list[T]:
         raw = [as_bytes(item) for item in reply]
@@ -143,7 +146,7 @@ class BufferOps(Generic[T]):
     def longest_groups(self, count: int = 2) -> Op[dict[str, int]]:
         """Name the longest groups."""
         args = (check.whole("count", count, 1, MAX_ITEMS),)
-        return Op(load("buffer/longest"), (self._groups,), args, _decode_lengths)
+        return Op(load("buffer/longest"), (self._groups, self._layout), args, _decode_lengths)
 
     def pop_longest(self, groups: int = 2, size: int = 2000) -> Op[dict[str, list[T]]]:
         """Choose the longest groups and take the oldest items of each."""
@@ -151,7 +154,7 @@ class BufferOps(Generic[T]):
         check.whole("size", size, 1, MAX_ITEMS)
         if groups * size > MAX_ITEMS:
             raise InvalidArgument(f"groups * size is {groups * size}: take at most {MAX_ITEMS} items a call")
-        keys = (self._groups, self._since, self._guard)
+        keys = (self._groups, self._since, self._guard, self._layout)
         return Op(load("buffer/pop_longest"), keys, (groups, size, b""), self._decode_batches)
 
     def _decode_batches(self, reply: list[Any]) -> dict[str, list[T]]:
@@ -166,7 +169,7 @@ class BufferOps(Generic[T]):
 
     def _reserve(self, size: int, lease: float | None, name: bytes) -> Op[Reserved[T]]:
         term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
-        keys = (*self._all, self._grants, self._batch(name), self._ended(name), self._wake, self._guard)
+        keys = (*self._all, self._grants, self._batch(name), self._ended(name), self._wake, self._guard, self._layout)
         args: tuple[Arg, ...] = (name, check.whole("size", size, 1, MAX_ITEMS), term, self._min_size, self._max_wait)
         args += (self._max_attempts, self._memory, b"", *self._rates)
         return Op(load("buffer/reserve"), keys, args, partial(self._decode_reserved, as_text(name)))
@@ -212,7 +215,7 @@ class BufferOps(Generic[T]):
 
         def calls(lease: Lease[T]) -> Iterator[Op[int]]:
             name = check.text("lease id", lease.id)
-            keys = (self._leases, self._delayed, self._batch(name), self._ended(name), self._wake)
+            keys = (self._leases, self._delayed, self._batch(name), self._ended(name), self._wake, self._layout)
             yield Op(load("buffer/ack"), keys, (name, wait, self._memory, b"", *sorted(lease.failed)), int)
 
         return _total(settle(leases, calls))
@@ -223,7 +226,7 @@ class BufferOps(Generic[T]):
 
         def calls(lease: Lease[T]) -> Iterator[Op[int]]:
             name = check.text("lease id", lease.id)
-            keys = (self._leases, self._delayed, self._batch(name), self._ended(name), self._wake)
+            keys = (self._leases, self._delayed, self._batch(name), self._ended(name), self._wake, self._layout)
             attempt = b"count" if counted else b"forget"
             yield Op(load("buffer/release"), keys, (name, wait, attempt, self._memory, b""), int)
 
@@ -234,7 +237,9 @@ class BufferOps(Generic[T]):
         term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
 
         def calls(held: Lease[T]) -> Iterator[Op[int]]:
-            yield Op(load("buffer/extend"), (self._leases,), (check.text("lease id", held.id), term, b""), int)
+            yield Op(
+                load("buffer/extend"), (self._leases, self._layout), (check.text("lease id", held.id), term, b""), int
+            )
 
         for held, deadline in (yield from settle(leases, calls, ends=False)):
             held.deadline = deadline / 1000
@@ -246,7 +251,9 @@ class BufferOps(Generic[T]):
         last = b"" if after is None else check.text("after", after)
         while len(found) < limit:
             args = (limit - len(found), last)
-            page: list[Lease[T]] = yield Op(load("buffer/dead"), (self._dead, self._guard), args, self._decode_dead)
+            page: list[Lease[T]] = yield Op(
+                load("buffer/dead"), (self._dead, self._guard, self._layout), args, self._decode_dead
+            )
             if not page:
                 break
             found += page
@@ -259,13 +266,13 @@ class BufferOps(Generic[T]):
     def redrive(self, ids: Sequence[str], token: str | None = None) -> Op[int]:
         """Give dead letters another life."""
         names = check.names("ids", ids, MAX_BATCHES)
-        keys = (self._dead, self._delayed, self._once(check.once_id(token)), self._wake, self._guard)
+        keys = (self._dead, self._delayed, self._once(check.once_id(token)), self._wake, self._guard, self._layout)
         return Op(load("buffer/redrive"), keys, (self._window, b"", *names), int)
 
     def discard(self, ids: Sequence[str], token: str | None = None) -> Op[int]:
         """Throw dead letters away."""
         names = check.names("ids", ids, MAX_BATCHES)
-        keys = (self._dead, self._once(check.once_id(token)), self._guard)
+        keys = (self._dead, self._once(check.once_id(token)), self._guard, self._layout)
         return Op(load("buffer/discard"), keys, (self._window, *names), int)
 
     def stats(self) -> Talk[BufferStats]:
@@ -273,7 +280,9 @@ class BufferOps(Generic[T]):
         start, waiting = 0, 0
         while True:
             args = (start, _STATS_PAGE, b"")
-            start, counted, groups, oldest, *rest = yield Op(load("buffer/stats"), self._all, args, tuple)
+            start, counted, groups, oldest, *rest = yield Op(
+                load("buffer/stats"), (*self._all, self._layout), args, tuple
+            )
             leased, delayed, dead, expiry = rest
             waiting += counted
             if start < 0:
@@ -285,7 +294,7 @@ class BufferOps(Generic[T]):
         verb = b"repair" if repair else b"report"
 
         def step(cursor: str) -> Op[AuditPage]:
-            keys = (*self._all, self._guard)
+            keys = (*self._all, self._guard, self._layout)
             return Op(load("buffer/audit"), keys, (cursor, _AUDIT_PAGE, verb, b""), page)
 
         return conduct(step, "keys:0", repair)
@@ -294,7 +303,7 @@ class BufferOps(Generic[T]):
         """Throw everything away, some groups and batches at a time."""
         total, more = 0, 1
         while more:
-            keys = (*self._all, self._wake, self._guard)
+            keys = (*self._all, self._wake, self._guard, self._layout)
             more, count = yield Op(load("buffer/purge"), keys, (_PURGE_STEP,), tuple)
             total += count
         return total

@@ -55,7 +55,7 @@ class LimitOps:
 
     def acquire(self, cost: int = 1, token: str | None = None) -> Op[Grant]:
         """Take what every rate allows now, `cost` at most."""
-        keys = (self.queue + b"grants", self.queue + b"once:" + check.once_id(token))
+        keys = (self.queue + b"grants", self.queue + b"once:" + check.once_id(token), self.queue + b"layout")
         args: tuple[Arg, ...] = (check.whole("cost", cost, 1, MAX_COST), self._window, b"", *self._rates)
         return Op(load("limit/acquire"), keys, args, _decode_grant)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..errors import InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongOrder
+from ..errors import InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongLayout, WrongOrder
 from ..scripts import Script
 
 R = TypeVar("R")
@@ -15,6 +15,7 @@ Arg = bytes | str | int
 _CLASSES: dict[str, type[RedisqError]] = {
     "BADARG": InvalidArgument,
     "LEASELOST": LeaseLost,
+    "LAYOUT": WrongLayout,
     "WRONGORDER": WrongOrder,
 }
 

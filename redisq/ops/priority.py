@@ -117,6 +117,7 @@ class PriorityOps(Generic[T]):
         self._meta = self.queue + b"meta"
         self._grants = self.queue + b"grants"
         self._wake = self.queue + b"wake"
+        self._layout = self.queue + b"layout"
         self.lease = check.milliseconds("lease", lease, 0.001)
         self._max_attempts = check.attempts(max_attempts)
         self._rates = flatten(rates)
@@ -139,7 +140,7 @@ class PriorityOps(Generic[T]):
         return self._push(pairs, delay, check.once_id(token), _decode_outcome)
 
     def _push(self, pairs: Iterable[bytes], delay: float, once: bytes, decode: Any) -> Op[Any]:
-        keys = (self._ready, self._later, self._rows, self._meta, self._once(once), self._wake)
+        keys = (self._ready, self._later, self._rows, self._meta, self._once(once), self._wake, self._layout)
         args = (self.order, check.milliseconds("delay", delay), self._window, b"", *pairs)
         return Op(load("priority/push"), keys, args, decode)
 
@@ -188,7 +189,7 @@ class PriorityOps(Generic[T]):
         return self._pop(count, lambda reply: self._decode_items(reply[2]))
 
     def _pop(self, count: int, decode: Any) -> Op[Any]:
-        keys = (self._ready, self._later, self._rows, self._meta, self._wake)
+        keys = (self._ready, self._later, self._rows, self._meta, self._wake, self._layout)
         return Op(load("priority/pop"), keys, (self.order, count, self._max_attempts, b""), decode)
 
     def reserve_once(
@@ -199,7 +200,16 @@ class PriorityOps(Generic[T]):
 
     def _reserve(self, size: int, lease: float | None, name: bytes) -> Op[Reserved[T]]:
         term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
-        keys = (self._ready, self._later, self._rows, self._meta, self._held(name), self._grants, self._wake)
+        keys = (
+            self._ready,
+            self._later,
+            self._rows,
+            self._meta,
+            self._held(name),
+            self._grants,
+            self._wake,
+            self._layout,
+        )
         args: tuple[Arg, ...] = (self.order, name, check.whole("size", size, 1, MAX_MEMBERS), term)
         args += (self._max_attempts, self._memory, b"", *self._rates)
         return Op(load("priority/reserve"), keys, args, partial(self._decode_reserved, as_text(name)))
@@ -256,7 +266,7 @@ class PriorityOps(Generic[T]):
             name = check.text("lease id", lease.id)
             done = [member for i, member in enumerate(lease.raw) if i not in lease.failed]
             if done:
-                keys = (self._ready, self._later, self._rows, self._held(name), self._wake)
+                keys = (self._ready, self._later, self._rows, self._held(name), self._wake, self._layout)
                 yield Op(load("priority/ack"), keys, (name, self._memory, b"", *done), lambda reply: (int(reply), []))
             if lease.failed:
                 # What is given back does not count as done; who dies of it is named.
@@ -279,7 +289,7 @@ class PriorityOps(Generic[T]):
 
     def _release(self, lease: Lease[T], members: list[bytes], delay: float, counted: bool) -> Op[Any]:
         name = check.text("lease id", lease.id)
-        keys = (self._ready, self._later, self._rows, self._held(name), self._wake)
+        keys = (self._ready, self._later, self._rows, self._held(name), self._wake, self._layout)
         wait, attempt = check.milliseconds("delay", delay), b"count" if counted else b"forget"
         args: tuple[Arg, ...] = (name, self._max_attempts, wait, attempt, self._memory, b"", *members)
         return Op(load("priority/release"), keys, args, lambda reply: (reply[0], self._decode_buried(reply[1:])))
@@ -291,7 +301,7 @@ class PriorityOps(Generic[T]):
         def calls(held: Lease[T]) -> Iterator[Op[Any]]:
             name = check.text("lease id", held.id)
             args: tuple[Arg, ...] = (name, term, self._memory, b"", *held.raw)
-            yield Op(load("priority/extend"), (self._later, self._rows, self._held(name)), args, tuple)
+            yield Op(load("priority/extend"), (self._later, self._rows, self._held(name), self._layout), args, tuple)
 
         for held, (_, deadline) in (yield from settle(leases, calls, ends=False)):
             held.deadline = deadline / 1000
@@ -299,18 +309,18 @@ class PriorityOps(Generic[T]):
     def dead(self, limit: int = 100, after: T | None = None) -> Op[list[Item[T]]]:
         """Show dead members, in byte order."""
         last = b"" if after is None else check.encode(self.codec, after, "member")
-        keys = (self._ready, self._later, self._rows, self._meta)
+        keys = (self._ready, self._later, self._rows, self._meta, self._layout)
         args = (self.order, check.whole("limit", limit, 1, MAX_MEMBERS), last)
         return Op(load("priority/dead"), keys, args, self._decode_items)
 
     def redrive(self, members: Sequence[T], token: str | None = None) -> Op[int]:
         """Give dead members another life."""
-        keys = (self._ready, self._later, self._rows, self._once(check.once_id(token)), self._wake)
+        keys = (self._ready, self._later, self._rows, self._once(check.once_id(token)), self._wake, self._layout)
         return Op(load("priority/redrive"), keys, (self._window, *self._encode_all(members)), int)
 
     def discard(self, members: Sequence[T], token: str | None = None) -> Op[int]:
         """Throw dead members away."""
-        keys = (self._later, self._rows, self._once(check.once_id(token)))
+        keys = (self._later, self._rows, self._once(check.once_id(token)), self._layout)
         return Op(load("priority/discard"), keys, (self._window, *self._encode_all(members)), int)
 
     def _encode_all(self, members: Sequence[T]) -> list[bytes]:
@@ -321,7 +331,7 @@ class PriorityOps(Generic[T]):
     def peek(self, count: int = 1) -> Op[list[Item[T]]]:
         """Show the most urgent members that are ready."""
         args = (self.order, check.whole("count", count, 1, MAX_MEMBERS))
-        return Op(load("priority/peek"), (self._ready, self._rows, self._meta), args, self._decode_items)
+        return Op(load("priority/peek"), (self._ready, self._rows, self._meta, self._layout), args, self._decode_items)
 
     def _decode_items(self, reply: list[Any]) -> list[Item[T]]:
         triples = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
@@ -333,21 +343,21 @@ class PriorityOps(Generic[T]):
 
     def state(self, member: T) -> Op[State]:
         """Say where one member is."""
-        keys = (self._ready, self._later, self._rows)
+        keys = (self._ready, self._later, self._rows, self._layout)
         args = (check.encode(self.codec, member, "member"),)
         return Op(load("priority/state"), keys, args, lambda reply: State(as_text(reply)))
 
     def remove(self, members: Sequence[T], token: str | None = None) -> Op[int]:
         """Take members out, whatever their state."""
         encoded = self._encode_all(members)
-        keys = (self._ready, self._later, self._rows, self._once(check.once_id(token)))
+        keys = (self._ready, self._later, self._rows, self._once(check.once_id(token)), self._layout)
         return Op(load("priority/remove"), keys, (self._window, *encoded), int)
 
     def stats(self) -> Talk[PriorityStats]:
         """Count, a page of parked members at a time."""
         start, leased, expiry = 0, 0, -1
         while True:
-            keys = (self._ready, self._later, self._rows)
+            keys = (self._ready, self._later, self._rows, self._layout)
             reply = yield Op(load("priority/stats"), keys, (start, _STATS_PAGE), tuple)
             start, counted, first, ready, parked, dead = reply
             leased += counted
@@ -362,7 +372,7 @@ class PriorityOps(Generic[T]):
         verb = b"repair" if repair else b"report"
 
         def step(cursor: str) -> Op[AuditPage]:
-            keys = (self._ready, self._later, self._rows, self._meta, self.queue + b"guard")
+            keys = (self._ready, self._later, self._rows, self._meta, self.queue + b"guard", self._layout)
             return Op(load("priority/audit"), keys, (cursor, _AUDIT_PAGE, verb), page)
 
         return conduct(step, "keys:0", repair)
@@ -371,7 +381,7 @@ class PriorityOps(Generic[T]):
         """Throw away every member."""
         total, more = 0, 1
         while more:
-            keys = (self._ready, self._later, self._rows, self._meta, self._wake)
+            keys = (self._ready, self._later, self._rows, self._meta, self._wake, self._layout)
             more, count = yield Op(load("priority/purge"), keys, (), tuple)
             total += count
         return total

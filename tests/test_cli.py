@@ -434,8 +434,8 @@ def test_lua_list(run: Run) -> None:
     one = listed["buffer/pop_longest"]
     assert set(one) == {"name", "sha1", "summary", "keys", "args", "reply", "errors", "replay", "computes"}
     assert len(one["sha1"]) == 40
-    assert [key["name"] for key in one["keys"]] == ["groups", "since", "guard"]
-    assert (one["replay"], one["errors"], one["computes"]) == ("no", ["BADARG"], ["{queue}:items:<group>"])
+    assert [key["name"] for key in one["keys"]] == ["groups", "since", "guard", "layout"]
+    assert (one["replay"], one["errors"], one["computes"]) == ("no", ["BADARG", "LAYOUT"], ["{queue}:items:<group>"])
     assert listed["buffer/push"]["args"][-1]["rest"] is True
 
 

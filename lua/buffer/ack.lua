@@ -64,7 +64,7 @@ if not redis.call('ZSCORE', leases, id) then
 end
 
 redis.call('ZCARD', delayed)
-redis.call('LLEN', wake)
+local tokens = redis.call('LLEN', wake)
 local count = math.max(0, redis.call('LLEN', batch) - 2)
 local items = #ARGV > 4 and redis.call('LRANGE', batch, 0, -1) or {}
 local failed, seen = {}, {}
@@ -86,7 +86,7 @@ if #failed > 0 then
     redis.call('RPUSH', batch, unpack(failed, i, math.min(i + 999, #failed)))
   end
   redis.call('ZADD', delayed, now + delay, id)
-  if redis.call('LLEN', wake) == 0 then
+  if tokens == 0 then
     redis.call('LPUSH', wake, 1)
   end
 end

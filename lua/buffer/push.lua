@@ -59,7 +59,7 @@ end
 -- Read every key before the first write: one of another type stops the script here, with nothing written.
 redis.call('ZSCORE', groups, group)
 redis.call('ZSCORE', since, group)
-redis.call('LLEN', wake)
+local tokens = redis.call('LLEN', wake)
 local length = redis.call('LLEN', items)
 if #ARGV == 4 then
   return length
@@ -82,7 +82,7 @@ end
 redis.call('ZADD', groups, length, group)
 redis.call('ZADD', since, 'NX', now, group)
 -- One token is enough: who takes work and leaves some puts the next.
-if redis.call('LLEN', wake) == 0 then
+if tokens == 0 then
   redis.call('LPUSH', wake, 1)
 end
 

@@ -50,7 +50,7 @@ end
 -- end
 
 redis.call('ZCARD', delayed)
-redis.call('LLEN', wake)
+local tokens = redis.call('LLEN', wake)
 local queue = string.sub(guard, 1, -6)
 local found = {}
 for i = 3, #ARGV do
@@ -71,7 +71,7 @@ for _, id in ipairs(found) do
     answer = answer + 1
   end
 end
-if answer > 0 and redis.call('LLEN', wake) == 0 then
+if answer > 0 and tokens == 0 then
   redis.call('LPUSH', wake, 1)
 end
 -- idiom: remember

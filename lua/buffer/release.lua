@@ -62,7 +62,7 @@ if not redis.call('ZSCORE', leases, id) then
 end
 
 redis.call('ZCARD', delayed)
-redis.call('LLEN', wake)
+local tokens = redis.call('LLEN', wake)
 local attempts = tonumber(redis.call('LINDEX', batch, 1))
 local count = math.max(0, redis.call('LLEN', batch) - 2)
 
@@ -72,7 +72,7 @@ redis.call('ZADD', delayed, now + delay, id)
 if attempt == 'forget' and attempts then
   redis.call('LSET', batch, 1, math.max(0, attempts - 1))
 end
-if redis.call('LLEN', wake) == 0 then
+if tokens == 0 then
   redis.call('LPUSH', wake, 1)
 end
 if tonumber(window) > 0 then

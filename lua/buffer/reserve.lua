@@ -163,7 +163,7 @@ for _, one in ipairs(due) do
 end
 redis.call('ZCARD', since)
 redis.call('ZCARD', dead)
-redis.call('LLEN', wake)
+local tokens = redis.call('LLEN', wake)
 
 for _, one in ipairs(gone) do
   redis.call('ZREM', one.zset, one.name)
@@ -197,7 +197,7 @@ if not chosen then
   return { retry, named }
 end
 
-local deadline, group, attempts = now + lease, chosen.group or chosen.name, 1
+local deadline, group, attempts, taken = now + lease, chosen.group or chosen.name, 1, nil
 if chosen.kind == 'batch' then
   -- It gets the new id for its name, so who held it under the old one finds nothing there.
   attempts = chosen.attempts + 1
@@ -209,7 +209,7 @@ if chosen.kind == 'batch' then
   end
 else
   local items = queue .. 'items:' .. group
-  local taken = redis.call('RPOP', items, size)
+  taken = redis.call('RPOP', items, size)
   redis.call('RPUSH', batch, group, attempts)
   for i = 1, #taken, 1000 do
     redis.call('RPUSH', batch, unpack(taken, i, math.min(i + 999, #taken)))
@@ -235,7 +235,7 @@ if longest > 0 then
 end
 -- end
 local due_now = redis.call('ZCOUNT', leases, '-inf', now) + redis.call('ZCOUNT', delayed, '-inf', now)
-if redis.call('ZCARD', groups) + due_now > 0 and redis.call('LLEN', wake) == 0 then
+if redis.call('ZCARD', groups) + due_now > 0 and tokens == 0 then
   redis.call('LPUSH', wake, 1) -- there is more: whoever waits next is to look
 end
-return { 0, named, deadline, group, attempts, redis.call('LRANGE', batch, 2, -1) }
+return { 0, named, deadline, group, attempts, taken or redis.call('LRANGE', batch, 2, -1) }

@@ -47,33 +47,23 @@ end
 
 redis.call('ZCARD', ready)
 redis.call('ZCARD', later)
-redis.call('LLEN', wake)
+local tokens = redis.call('LLEN', wake)
 local ended = redis.call('LRANGE', held, 0, -1)
 local first = select(4, unpack(ARGV, 1, 4)) -- the member that a call is remembered by
 
-local done, again = 0, false
-for i = 4, #ARGV do
-  local member = ARGV[i]
-  local row = redis.call('HGET', rows, member) or ''
-  local asked, asked_due, owner = string.match(row, '^%S+ %d+ (%S+) (%S+) (.*)$')
-  if owner == id then
-    done = done + 1
-    -- ZREM comes first: it frees, so a full server takes the ack.
-    redis.call('ZREM', later, member)
-    if asked == '-' then
-      redis.call('HDEL', rows, member)
-    else
-      -- Pushed while it was worked on: it comes once more, afresh. Forgetting that is the recipe's lost update.
-      redis.call('HSET', rows, member, asked .. ' 0 - - ')
-      again = true
-      if tonumber(asked_due) <= now then
-        redis.call('ZADD', ready, asked, member)
-      else
-        redis.call('ZADD', later, asked_due, member)
-      end
+local settled, again, seen = {}, {}, {}
+for i, row in ipairs(redis.call('HMGET', rows, unpack(ARGV, 4))) do
+  local member = ARGV[i + 3]
+  local asked, asked_due, owner = string.match(row or '', '^%S+ %d+ (%S+) (%S+) (.*)$')
+  if owner == id and not seen[member] then
+    seen[member] = true
+    settled[#settled + 1] = member
+    if asked ~= '-' then
+      again[#again + 1] = { member, asked, asked_due }
     end
   end
 end
+local done = #settled
 if done == 0 then
   for i = 1, ended[1] ~= 'held' and #ended or 0, 2 do
     local before = ended[i + 1] == first and string.match(ended[i], '^ack (%d+)$')
@@ -84,7 +74,20 @@ if done == 0 then
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 
-if again and redis.call('LLEN', wake) == 0 then
+-- ZREM comes first: it frees, so a full server takes the ack.
+redis.call('ZREM', later, unpack(settled))
+redis.call('HDEL', rows, unpack(settled))
+for _, one in ipairs(again) do
+  -- Pushed while it was worked on: it comes once more, afresh. Forgetting that is the recipe's lost update.
+  local member, asked, asked_due = unpack(one)
+  redis.call('HSET', rows, member, asked .. ' 0 - - ')
+  if tonumber(asked_due) <= now then
+    redis.call('ZADD', ready, asked, member)
+  else
+    redis.call('ZADD', later, asked_due, member)
+  end
+end
+if #again > 0 and tokens == 0 then
   redis.call('LPUSH', wake, 1)
 end
 if ended[1] == 'held' then

@@ -49,23 +49,25 @@ end
 
 redis.call('ZCARD', later)
 redis.call('LLEN', held)
-local count, first = 0, math.huge
-for i = 5, #ARGV do
-  local row = redis.call('HGET', rows, ARGV[i]) or ''
-  local due = redis.call('ZSCORE', later, ARGV[i])
-  if due and string.match(row, '^%S+ %d+ %S+ %S+ (.*)$') == id then
+local owned = redis.call('HMGET', rows, unpack(ARGV, 5))
+local first, members, deadlines, seen = math.huge, {}, {}, {}
+for i, due in ipairs(redis.call('ZMSCORE', later, unpack(ARGV, 5))) do
+  local member = ARGV[i + 4]
+  if due and not seen[member] and string.match(owned[i] or '', '^%S+ %d+ %S+ %S+ (.*)$') == id then
     local deadline = math.max(tonumber(due), now + lease)
-    count, first = count + 1, math.min(first, deadline)
-    -- ZREM comes first: it frees, so a full server takes it.
-    redis.call('ZREM', later, ARGV[i])
-    redis.call('ZADD', later, deadline, ARGV[i])
+    seen[member], first, members[#members + 1] = true, math.min(first, deadline), member
+    deadlines[#deadlines + 1] = deadline
+    deadlines[#deadlines + 1] = member
   end
 end
-if count == 0 then
+if #members == 0 then
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
+-- ZREM comes first: it frees, so a full server takes it.
+redis.call('ZREM', later, unpack(members))
+redis.call('ZADD', later, unpack(deadlines))
 -- What a reserve that is sent again answers by lives as long as the lease.
 if redis.call('PTTL', held) < first - now + window then
   redis.call('PEXPIRE', held, first - now + window)
 end
-return { count, first }
+return { #members, first }

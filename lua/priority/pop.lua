@@ -58,7 +58,7 @@ end
 
 redis.call('ZCARD', ready)
 redis.call('HLEN', rows)
-redis.call('LLEN', wake)
+local tokens = redis.call('LLEN', wake)
 
 -- idiom: back
 -- A member comes back: a delay is over, its holder gave it back, or its holder died. A push that was noted meanwhile
@@ -98,22 +98,23 @@ end
 -- end
 -- idiom: wake
 -- Up to 100 members that are due, earliest first: no daemon is needed to bring them back.
-local buried = {}
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 100)) do
-  if back(member, now) then
-    buried[#buried + 1] = member
-  end
-end
-local retry = -1
+local buried, retry = {}, -1
 local following = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
+if following[2] and tonumber(following[2]) <= now then
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 100)) do
+    if back(member, now) then
+      buried[#buried + 1] = member
+    end
+  end
+  following = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
+end
 if following[2] and tonumber(following[2]) < math.huge then
   retry = math.max(0, following[2] - now)
 end
 -- end
 
 local taken = redis.call('ZPOPMIN', ready, count)
-local parked = redis.call('HLEN', rows) > 0
-local items = {}
+local items, parked = {}, #taken > 0 and redis.call('HLEN', rows) > 0
 for i = 1, #taken, 2 do
   local row = parked and redis.call('HGET', rows, taken[i])
   if row then
@@ -121,12 +122,10 @@ for i = 1, #taken, 2 do
   end
   items[#items + 1] = taken[i]
   items[#items + 1] = string.format('%.17g', tonumber(taken[i + 1]))
-  items[#items + 1] = (tonumber(string.match(row or '', '^%S+ (%d+)')) or 0) + 1
-end
-if #items > 0 then
+  items[#items + 1] = row and (tonumber(string.match(row, '^%S+ (%d+)')) or 0) + 1 or 1
   retry = 0
 end
-if redis.call('EXISTS', ready) == 1 and redis.call('LLEN', wake) == 0 then
+if redis.call('EXISTS', ready) == 1 and tokens == 0 then
   redis.call('LPUSH', wake, 1) -- there is more: whoever waits next is to look
 end
 return { retry, buried, items }

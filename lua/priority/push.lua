@@ -78,7 +78,7 @@ end
 
 -- Read every key before the first write: one of another type stops the script here, with nothing written.
 redis.call('HLEN', rows)
-redis.call('LLEN', wake)
+local tokens = redis.call('LLEN', wake)
 local sequence = tonumber(redis.call('HGET', meta, 'sequence') or 0) or 0
 local parked = redis.call('ZCARD', later)
 if redis.call('ZCARD', ready) + parked == 0 then
@@ -128,39 +128,45 @@ local function push_parked(member, score, due)
   return outcome
 end
 
-local function push(member, score)
-  local due = parked > 0 and redis.call('ZSCORE', later, member)
+local function push(member, score, waits, due)
   if due then
     return push_parked(member, score, tonumber(due))
-  end
-  local waits = redis.call('ZSCORE', ready, member)
-  if waits and tonumber(waits) <= score then
+  elseif waits and tonumber(waits) <= score then
     return 'K'
   elseif not waits and delay > 0 then
     redis.call('ZADD', later, at, member)
     redis.call('HSET', rows, member, row(score, 0, '-', '-', ''))
-    parked = parked + 1
   else
     redis.call('ZADD', ready, score, member)
   end
   return waits and 'R' or 'A'
 end
 
+-- Where all of them are is read in one go; only a member that is given twice has been moved since.
+local members, outcomes, seen = {}, {}, {}
+for i = 6, #ARGV, 2 do
+  members[#members + 1] = ARGV[i]
+end
+local waits = redis.call('ZMSCORE', ready, unpack(members))
+local dues = parked > 0 and redis.call('ZMSCORE', later, unpack(members)) or {}
 if not mark then
   redis.call('SET', layout, 1)
 end
-local outcomes = {}
-for i = 5, #ARGV, 2 do
-  local score = tonumber(ARGV[i])
+for i, member in ipairs(members) do
+  local score = tonumber(ARGV[3 + 2 * i])
   if order == 'fifo' then
     sequence = sequence + 1
     score = score * 4398046511104 + sequence -- priority * 2^42 + place
   end
-  outcomes[#outcomes + 1] = push(ARGV[i + 1], score)
+  if seen[member] then
+    waits[i], dues[i] = redis.call('ZSCORE', ready, member), redis.call('ZSCORE', later, member)
+  end
+  seen[member] = true
+  outcomes[i] = push(member, score, waits[i], dues[i])
 end
 redis.call('HSET', meta, 'order', order, 'sequence', sequence)
 -- One token is enough: who takes work and leaves some puts the next.
-if redis.call('LLEN', wake) == 0 then
+if tokens == 0 then
   redis.call('LPUSH', wake, 1)
 end
 

@@ -38,7 +38,7 @@ end
 
 redis.call('ZCARD', ready)
 redis.call('HLEN', rows)
-redis.call('LLEN', wake)
+local tokens = redis.call('LLEN', wake)
 -- A write that frees, though there is nothing to free: after it a full server lets the answer be remembered.
 redis.call('DEL', once)
 answer = 0
@@ -54,7 +54,7 @@ for i = 2, #ARGV do
     answer = answer + 1
   end
 end
-if answer > 0 and redis.call('LLEN', wake) == 0 then
+if answer > 0 and tokens == 0 then
   redis.call('LPUSH', wake, 1)
 end
 -- idiom: remember

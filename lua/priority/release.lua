@@ -60,7 +60,7 @@ end
 
 redis.call('ZCARD', ready)
 redis.call('ZCARD', later)
-redis.call('LLEN', wake)
+local tokens = redis.call('LLEN', wake)
 local ended = redis.call('LRANGE', held, 0, -1)
 local first = select(7, unpack(ARGV, 1, 7)) -- the member that a call is remembered by
 
@@ -131,7 +131,7 @@ if count == 0 then
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 
-if redis.call('LLEN', wake) == 0 then
+if tokens == 0 then
   redis.call('LPUSH', wake, 1)
 end
 if ended[1] == 'held' then

@@ -42,11 +42,8 @@ end
 redis.call('ZCARD', ready)
 redis.call('ZCARD', later)
 redis.call('HLEN', rows)
-answer = 0
-for i = 2, #ARGV do
-  answer = answer + redis.call('ZREM', ready, ARGV[i]) + redis.call('ZREM', later, ARGV[i])
-  redis.call('HDEL', rows, ARGV[i])
-end
+answer = redis.call('ZREM', ready, unpack(ARGV, 2)) + redis.call('ZREM', later, unpack(ARGV, 2))
+redis.call('HDEL', rows, unpack(ARGV, 2))
 
 -- idiom: remember
 if tonumber(window) > 0 then

@@ -80,7 +80,7 @@ end
 
 redis.call('ZCARD', ready)
 redis.call('HLEN', rows)
-redis.call('LLEN', wake)
+local tokens = redis.call('LLEN', wake)
 
 -- The reply was lost and the call is sent again: what is still held of the same batch, and never a second one.
 local remembered = redis.call('LRANGE', held, 0, -1)
@@ -153,14 +153,16 @@ end
 -- end
 -- idiom: wake
 -- Up to 100 members that are due, earliest first: no daemon is needed to bring them back.
-local buried = {}
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 100)) do
-  if back(member, now) then
-    buried[#buried + 1] = member
-  end
-end
-local retry = -1
+local buried, retry = {}, -1
 local following = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
+if following[2] and tonumber(following[2]) <= now then
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 100)) do
+    if back(member, now) then
+      buried[#buried + 1] = member
+    end
+  end
+  following = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
+end
 if following[2] and tonumber(following[2]) < math.huge then
   retry = math.max(0, following[2] - now)
 end
@@ -173,18 +175,20 @@ local taken = redis.call('ZPOPMIN', ready, size)
 if #taken == 0 then
   return { retry, buried, 0, {} }
 end
-local deadline, items, members = now + lease, {}, {}
+local members, deadline = {}, now + lease
 for i = 1, #taken, 2 do
-  local member, score = taken[i], string.format('%.17g', tonumber(taken[i + 1]))
-  local row = redis.call('HGET', rows, member)
-  local attempts = (tonumber(string.match(row or '', '^%S+ (%d+)')) or 0) + 1
-  redis.call('ZADD', later, deadline, member)
-  redis.call('HSET', rows, member, score .. ' ' .. attempts .. ' - - ' .. id)
-  members[#members + 1] = member
-  items[#items + 1] = member
-  items[#items + 1] = score
-  items[#items + 1] = attempts
+  members[#members + 1] = taken[i]
 end
+local old, items, leases, new = redis.call('HMGET', rows, unpack(members)), {}, {}, {}
+for i, member in ipairs(members) do
+  local score = string.format('%.17g', tonumber(taken[2 * i]))
+  local attempts = (tonumber(string.match(old[i] or '', '^%S+ (%d+)')) or 0) + 1
+  items[3 * i - 2], items[3 * i - 1], items[3 * i] = member, score, attempts
+  leases[2 * i - 1], leases[2 * i] = deadline, member
+  new[2 * i - 1], new[2 * i] = member, score .. ' ' .. attempts .. ' - - ' .. id
+end
+redis.call('ZADD', later, unpack(leases))
+redis.call('HSET', rows, unpack(new))
 redis.call('RPUSH', held, 'held', unpack(members))
 redis.call('PEXPIRE', held, lease + window)
 -- idiom: charge
@@ -197,7 +201,7 @@ if longest > 0 then
   redis.call('PEXPIRE', grants, longest + 1000)
 end
 -- end
-if redis.call('EXISTS', ready) == 1 and redis.call('LLEN', wake) == 0 then
+if redis.call('EXISTS', ready) == 1 and tokens == 0 then
   redis.call('LPUSH', wake, 1) -- there is more: whoever waits next is to look
 end
 return { 0, buried, deadline, items }

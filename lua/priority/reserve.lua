@@ -78,7 +78,6 @@ if kept and kept ~= order then
 end
 -- end
 
-redis.call('ZCARD', ready)
 redis.call('HLEN', rows)
 local tokens = redis.call('LLEN', wake)
 
@@ -156,6 +155,7 @@ end
 local buried, retry = {}, -1
 local following = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
 if following[2] and tonumber(following[2]) <= now then
+  redis.call('ZCARD', ready) -- of another type, it stops the script here
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 100)) do
     if back(member, now) then
       buried[#buried + 1] = member
@@ -201,7 +201,7 @@ if longest > 0 then
   redis.call('PEXPIRE', grants, longest + 1000)
 end
 -- end
-if redis.call('EXISTS', ready) == 1 and tokens == 0 then
+if tokens == 0 and redis.call('EXISTS', ready) == 1 then
   redis.call('LPUSH', wake, 1) -- there is more: whoever waits next is to look
 end
 return { 0, buried, deadline, items }

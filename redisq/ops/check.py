@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-import uuid
+import secrets
 from typing import Any
 
 from ..codecs import Codec
@@ -47,7 +47,7 @@ def key_prefix(prefix: Any, name: Any) -> bytes:
 
 def once_id(token: Any) -> bytes:
     """Return the id by which a repeated call is known: the caller's token, or a new one, outside any retry loop."""
-    return uuid.uuid4().hex.encode() if token is None else text("token", token)
+    return secrets.token_hex(16).encode() if token is None else text("token", token)
 
 
 def attempts(value: Any) -> int:

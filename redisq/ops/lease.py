@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-import uuid
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -70,6 +70,11 @@ class Settled(NamedTuple):
     buried: list[Buried]
 
 
+def items(settled: Settled) -> int:
+    """Read what an ack or a release returns."""
+    return settled.items
+
+
 @dataclass(frozen=True)
 class Reserved(Generic[T]):
     """Hold the reply of one reserve."""
@@ -82,7 +87,7 @@ class Reserved(Generic[T]):
 
 def new_id(lease_id: Any) -> bytes:
     """Return the lease's id: the caller's, or a new one."""
-    return uuid.uuid4().hex.encode() if lease_id is None else check.text("lease_id", lease_id)
+    return secrets.token_hex(16).encode() if lease_id is None else check.text("lease_id", lease_id)
 
 
 def reserve(op: Op[Reserved[T]], wake: bytes, timeout: float) -> Talk[Reserved[T]]:

@@ -53,6 +53,8 @@ class _Text:
 
 class _Bytes:
     def encode(self, item: bytes, /) -> bytes:
+        if type(item) is bytes:
+            return item
         if not isinstance(item, (bytes, bytearray, memoryview)):
             raise TypeError("not bytes")
         return bytes(item)

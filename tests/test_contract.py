@@ -141,6 +141,7 @@ LAYERS = {
     "worker": {"aio", "errors", "ops", "sync", "worker"},
     "asyncio": {"aio", "worker"},
     "embedded": {"_keeper", "errors"},
+    "vendoring": {"__version__", "scripts"},
 }
 
 

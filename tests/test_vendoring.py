@@ -1,0 +1,82 @@
+"""What other stacks copy is the scripts byte for byte, and a copy that is not is told so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redisq.cli import main
+from redisq.scripts import directory, load, names
+from redisq.vendoring import describe, export, verify
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Give a fresh vendored copy."""
+    export(tmp_path / "vendor")
+    return tmp_path / "vendor"
+
+
+def test_a_copy_is_byte_for_byte_and_whole(copy: Path) -> None:
+    """Scripts, cases, READMEs and the manifest are there, and nothing else."""
+    ours = {path.relative_to(directory()): path.read_bytes() for path in directory().rglob("*.*")}
+    theirs = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*.*")}
+    assert theirs.pop(Path("manifest.json"))
+    assert theirs == ours
+    assert verify(copy) == []
+    assert export(copy) == []
+
+
+def test_the_manifest_is_what_the_headers_say(copy: Path) -> None:
+    """For each script: name, SHA1, keys, arguments, reply, errors, replay and the least server."""
+    manifest: dict[str, Any] = json.loads((copy / "manifest.json").read_text())
+    assert [script["name"] for script in manifest["scripts"]] == names()
+    for script in manifest["scripts"]:
+        assert script == json.loads(json.dumps(describe(load(script["name"]))))
+        assert script["sha1"] == load(script["name"]).sha
+        assert {"keys", "args", "reply", "errors", "replay", "minimum_server"} <= set(script)
+
+
+def test_what_differs_is_named(copy: Path) -> None:
+    """A changed, a missing and an unknown script, a changed case, and a folder where a file should be."""
+    pop = copy / "buffer" / "pop.lua"
+    pop.write_bytes(pop.read_bytes().replace(b"RPOP", b"LPOP"))
+    (copy / "buffer" / "push.lua").unlink()
+    (copy / "buffer" / "peek.lua").write_text("-- from another version\n")
+    (copy / "conformance" / "buffer" / "pop.json").write_text("{}")
+    (copy / "README.md").unlink()
+    (copy / "README.md").mkdir()
+    found = dict(verify(copy))
+    assert set(found) == {
+        "README.md",
+        "buffer/peek.lua",
+        "buffer/pop.lua",
+        "buffer/push.lua",
+        "conformance/buffer/pop.json",
+    }
+    assert found["buffer/pop.lua"].startswith("changed: SHA1 ")
+    assert found["buffer/push.lua"] == "missing"
+    assert found["buffer/peek.lua"] == "unknown"
+    assert found["README.md"].startswith("unreadable")
+
+
+def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`export` says what it wrote, `verify` ends with 0 or 1, both in JSON too, and bad folders are one line."""
+    target = str(tmp_path / "vendor")
+    assert main(["lua", "verify", target]) == 1
+    assert "redisq lua export" in capsys.readouterr().err
+    assert main(["lua", "export", target]) == 0
+    assert "Commit it whole" in capsys.readouterr().out
+    assert main(["lua", "verify", target]) == 0
+    (tmp_path / "vendor" / "limit" / "acquire.lua").unlink()
+    capsys.readouterr()
+    assert main(["lua", "verify", target, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == [{"path": "limit/acquire.lua", "what": "missing"}]
+    assert main(["lua", "export", target, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["written"] == ["limit/acquire.lua"]
+    (tmp_path / "file").write_text("")
+    assert main(["lua", "export", str(tmp_path / "file")]) == 1
+    assert "cannot write" in capsys.readouterr().err

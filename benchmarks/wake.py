@@ -20,7 +20,7 @@ import redisq.asyncio
 from redisq import PriorityQueue, Worker
 from redisq.embedded import Server, binaries
 
-from .contention import environment
+from .measure import environment
 
 RESULTS = Path(__file__).parent / "results" / "wake.json"
 PUSHES = 200

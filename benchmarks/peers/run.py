@@ -1,0 +1,233 @@
+"""Measure the same job through redisq and through its peers: items enqueued, taken, done, by handlers that do nothing.
+
+How: each run has a private server of its own. One process enqueues all items and times that itself, from the first
+call to the last. Then one worker process starts, and each handler notes its item and the time (one `write`, the same
+for all); the work is timed from the first handler to the last, so neither interpreters nor connecting are billed to
+anybody. The rounds are interleaved, in random order. Commands are counted in runs of their own, not timed. All log
+warnings only, and all that can use hiredis do. Slow peers get fewer items; `items` of each result says how many.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import RESULTS, Claim, Effort, environment, interleave, private_server, significant, spread
+from benchmarks.peers import crew
+from benchmarks.peers.cases import ASKED, CASES, LEAST, MOST, PEERS, Case, Peer
+
+ITEMS = 20_000
+COUNTED = 500  # items of the runs in which commands are counted
+PATIENCE = 20.0  # seconds without any item, after which a worker is taken for done
+KILLED = RESULTS / "peers_kill.json"
+BY_NAME = {peer.name: peer for peer in PEERS}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Hold what one run brought."""
+
+    enqueue: float
+    work: float
+    total: float
+    lost: int
+    twice: int
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Hold the commands of a run, for each item: those that clients sent, and those that scripts called."""
+
+    enqueue: float
+    work: float
+    enqueue_in_scripts: float
+    work_in_scripts: float
+
+
+def items_of(case: Case, items: int) -> int:
+    """Say how many items a case gets."""
+    return max(5, round(items * case.share))
+
+
+def measure(case: Case, count: int, binary: Path) -> Measurement:
+    """Push the items, start a worker, and see how long it takes."""
+    with crew.site(crew.python(BY_NAME[case.peer]), case.peer, case.mode, binary) as site:
+        pushing = site.push(count)
+        worker = site.start("work")
+        try:
+            site.wait(count, PATIENCE)
+            time.sleep(0.2)  # for what would come twice
+        finally:
+            crew.kill(worker)
+        entries = site.entries()
+    first, last = (entries[0].at, max(entry.at for entry in entries)) if entries else (0.0, 0.0)
+    # What began with the first handler, a batch of its own, was fetched before the clock started.
+    later = sum(entry.at > first for entry in entries)
+    work = later / (last - first) if later else 0.0
+    distinct = len({entry.item for entry in entries})
+    total = 1 / (pushing / count + 1 / work) if work else 0.0
+    return Measurement(count / pushing, work, total, lost=count - distinct, twice=len(entries) - distinct)
+
+
+def count_commands(case: Case, count: int, binary: Path) -> Commands:
+    """Run a case once more and count its commands."""
+    with crew.site(crew.python(BY_NAME[case.peer]), case.peer, case.mode, binary) as site:
+        with crew.counting(site.server) as pushing:
+            site.push(count)
+        with crew.counting(site.server) as working:
+            worker = site.start("work")
+            try:
+                site.wait(count, PATIENCE)
+                time.sleep(0.05)
+            finally:
+                crew.kill(worker)
+    sent, called = "sent", "in scripts"
+    return Commands(*(round(counts[what] / count, 2) for what in (sent, called) for counts in (pushing, working)))
+
+
+def redelivered(case: Case) -> str:
+    """Say what the kill test (`benchmarks.peers.kill`) found for this peer and promise at this version."""
+    if not KILLED.exists():
+        return "not tested"
+    promises = {(one.peer, one.mode): one.promise for one in CASES}
+    found = json.loads(KILLED.read_text())["results"]
+    version = BY_NAME[case.peer].version
+    fitting = [one for one in found if one["peer"] == case.peer and one["version"] == version]
+    same = [one for one in fitting if one["mode"] == case.mode]
+    alike = [one for one in fitting if promises.get((case.peer, one["mode"])) == case.promise]
+    return next((str(one["redelivered"]) for one in same + alike), "not tested")
+
+
+def summary(case: Case, count: int, measurements: Sequence[Measurement], commands: Commands | None) -> dict[str, Any]:
+    """Reduce the rounds of one case to medians and spreads."""
+    peer = BY_NAME[case.peer]
+    return {
+        "peer": case.peer,
+        "version": peer.version,
+        "mode": case.mode,
+        "guarantee": case.promise,
+        "promise": peer.promise(case.mode),
+        "redelivered": redelivered(case),
+        "at_once": case.at_once,
+        "batch": case.batch,
+        "worker": case.worker,
+        "items": count,
+        "enqueue_per_second": spread([one.enqueue for one in measurements]),
+        "work_per_second": spread([one.work for one in measurements]),
+        "total_per_second": spread([one.total for one in measurements]),
+        "rounds_total_per_second": [significant(one.total) for one in measurements],
+        "commands_per_item": asdict(commands) if commands else None,
+        "lost": sum(one.lost for one in measurements),
+        "twice": sum(one.twice for one in measurements),
+    }
+
+
+def chosen(only: Sequence[str], quick: bool) -> list[Case]:
+    """Choose the cases: of the peers named, or of all; when time is short, of those that are installed, and fewer."""
+
+    def fits(case: Case, peer: Peer) -> bool:
+        if only:
+            return case.peer in only and (case.quick or not quick)
+        return not quick or (case.quick and crew.installed(peer))
+
+    return [case for case in CASES if fits(case, BY_NAME[case.peer])]
+
+
+def run(effort: Effort, *, only: Sequence[str] = (), items: int = ITEMS) -> dict[str, Any]:
+    """Measure, and return the environment and the results, as they stand in `benchmarks/results/peers.json`.
+
+    Quick: one round, at most 500 items of each case, and only peers whose virtual environment exists.
+    """
+    cases = chosen(only, effort.quick)
+    counts = {case: min(effort.of(500, items), items_of(case, items)) for case in cases}
+    for case in cases:
+        crew.python(BY_NAME[case.peer])  # so that nothing is installed while time is taken
+    with private_server() as server:
+        facts, binary = environment(server), server.binary
+    rounds = effort.of(1, 3)
+    found = interleave(cases, rounds, lambda case: measure(case, counts[case], binary), "peers")
+    commands = (
+        {} if effort.quick else {case: count_commands(case, min(COUNTED, counts[case]), binary) for case in cases}
+    )
+    return {
+        "environment": facts,
+        "how": __doc__.partition("How: ")[2].replace("\n", " ").strip(),
+        "rounds": rounds,
+        "items": items,
+        "results": [summary(case, counts[case], found[case], commands.get(case)) for case in cases],
+    }
+
+
+def claims(result: dict[str, Any]) -> list[Claim]:
+    """Say what the README says of the peers: redisq's items a second, enqueued and worked off, over the best peer's.
+
+    Single items: redisq's best worker against the peers' best, with one handler at a time, at the same guarantee; where
+    redisq has no worker, with `pop`, its loop by hand. Peers that give the guarantee only if asked stand with those
+    that give it, though they are measured without. Batches: redisq's best worker with batches of 100 against the best
+    that any peer does in any mode.
+    """
+
+    def best(*, ours: bool, **wanted: Any) -> list[float]:
+        """Find the best of redisq's, or of the peers', by its median, and give its rounds."""
+        fitting: list[dict[str, Any]] = [
+            one
+            for one in result["results"]
+            if (one["peer"] == "redisq") == ours
+            and all(one[key] in (value if isinstance(value, tuple) else (value,)) for key, value in wanted.items())
+        ]
+        fastest = max(fitting, key=lambda one: float(one["total_per_second"]["median"]), default=None)
+        return fastest["rounds_total_per_second"] if fastest else []
+
+    pairs = {
+        "at least once, one at a time": (
+            best(ours=True, guarantee=LEAST, worker=True, at_once=1, batch=1),
+            best(ours=False, guarantee=(LEAST, ASKED), at_once=1, batch=1),
+            1.0,
+        ),
+        "at least once, any concurrency": (
+            best(ours=True, guarantee=LEAST, worker=True, batch=1),
+            best(ours=False, guarantee=(LEAST, ASKED), batch=1),
+            1.0,
+        ),
+        "at most once, one at a time": (
+            best(ours=True, guarantee=MOST, at_once=1, batch=1),
+            best(ours=False, guarantee=MOST, at_once=1, batch=1),
+            1.0,
+        ),
+        "at most once, any concurrency": (
+            best(ours=True, guarantee=MOST, batch=1),
+            best(ours=False, guarantee=MOST, batch=1),
+            1.0,
+        ),
+        "batches of 100, at least once": (
+            best(ours=True, guarantee=LEAST, worker=True, batch=100),
+            best(ours=False),
+            20.0,
+        ),
+    }
+    wrong = sum(one["lost"] + one["twice"] for one in result["results"] if one["peer"] == "redisq")
+    return [
+        *(
+            Claim.ratio(f"{name}: redisq / the best peer", ours, theirs, reach)
+            for name, (ours, theirs, reach) in pairs.items()
+            if ours and theirs
+        ),
+        Claim.none("peers: lost or twice with redisq", wrong),
+    ]
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Lay the results out for people, the fastest first."""
+    layout = "{:<10}{:<48}{:<24}{:>9}{:>9}{:>9}  {:>13}  {:>5}{:>6}  {}".format
+    lines = [layout("peer", "mode", "guarantee", "enqueue", "work", "total", "commands/item", "lost", "twice", "rerun")]
+    for one in sorted(results, key=lambda one: -float(one["total_per_second"]["median"])):
+        commands = one["commands_per_item"]
+        sent = f"{commands['enqueue']:g} + {commands['work']:g}" if commands else ""
+        speeds = (f"{one[key]['median']:g}" for key in ("enqueue_per_second", "work_per_second", "total_per_second"))
+        cells = (one["peer"], one["mode"], one["guarantee"], *speeds, sent, one["lost"], one["twice"])
+        lines.append(layout(*cells, one["redelivered"]))
+    return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Throughput in bulk: 1 to 10,000 items a call, against the raw commands with the same bytes; many tasks on one client.
 
-`push` and `pop` stand beside LPUSH and RPOP with a count, `reserve and ack` beside what a careful hand would write: take a
-batch, keep a copy aside, delete the copy. Raw commands keep no counters, remember nothing and wake nobody.
+`push` and `pop` stand beside LPUSH and RPOP with a count, `reserve and ack` beside what a careful hand would write:
+take a batch, keep a copy aside, delete the copy. Raw commands keep no counters, remember nothing and wake nobody.
 """
 
 from __future__ import annotations

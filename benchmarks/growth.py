@@ -184,16 +184,28 @@ def ask(client: redis.Redis, *command: Any) -> Any:
     return client.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
-def timed(client: redis.Redis, commands: Sequence[Command]) -> float:
-    """Give the server's microseconds for each of these script calls."""
+def processor(client: redis.Redis) -> float:
+    """Give the microseconds of processor time that the server's main thread has had."""
+    used: dict[str, Any] = client.info("cpu")
+    return 1e6 * float(used["used_cpu_user_main_thread"] + used["used_cpu_sys_main_thread"])
+
+
+def timed(client: redis.Redis, commands: Sequence[Command], command: str = "evalsha") -> float:
+    """Give the server's microseconds for each of these script calls.
+
+    By the clock, what else runs on the machine is in it; in the processor time, the requests and the replies are. The
+    calls themselves take no longer than either.
+    """
     client.config_resetstat()
+    before = processor(client)
     send(client, commands)
-    return usec_per_call(client, "evalsha")
+    spent = processor(client) - before
+    return min(usec_per_call(client, command), spent / len(commands))
 
 
 def ready_server(server: Server, stack: contextlib.ExitStack) -> redis.Redis:
     """Give a client of a server that knows all scripts."""
-    client: redis.Redis = stack.enter_context(server.client())
+    client: redis.Redis = stack.enter_context(server.client(socket_timeout=None))  # a fill takes long
     for name in names():
         client.script_load(load(name).text)
     return client
@@ -377,7 +389,8 @@ def purged(kind: Kind, state: State, client: redis.Redis) -> list[float]:
     if kind is BUFFER:
         times = [timed(client, [call("buffer/purge", limit=1)]) for _ in range(5)]
     elif kind is PRIORITY:
-        for again in range(5 if max(state.items, state.leases, state.once) <= 10_000 else 1):
+        size = max(state.items, state.leases, state.once)
+        for again in range(5 if size <= 10**5 else 2 if size <= 10**6 else 1):  # to fill it anew takes long
             if again:
                 kind.fill(client, state)
             send(client, [call("priority/stats")] * BATCH)
@@ -439,18 +452,8 @@ class Hold:
     """Samples to take at most, where each needs a queue filled anew."""
 
 
-def processor(client: redis.Redis) -> float:
-    """Give the ms of processor time that the server's main thread has had."""
-    used: dict[str, Any] = client.info("cpu")
-    return 1000 * float(used["used_cpu_user_main_thread"] + used["used_cpu_sys_main_thread"])
-
-
 def held(client: redis.Redis, hold: Hold, samples: int) -> dict[str, Any]:
-    """Measure one call several times, and say where the fastest one spent its time.
-
-    Its time by the clock has in it what else ran on the machine, its processor time the reading of the request and the
-    writing of the reply. The call itself is no longer than either.
-    """
+    """Measure one call several times, as `timed` does, and say where the fastest one spent its time."""
     found: list[tuple[float, dict[str, float]]] = []
     served = []
     for _ in range(min(samples, hold.most)):
@@ -458,7 +461,7 @@ def held(client: redis.Redis, hold: Hold, samples: int) -> dict[str, Any]:
         client.config_resetstat()
         before = processor(client)
         ask(client, *command)
-        served.append(processor(client) - before)
+        served.append((processor(client) - before) / 1000)
         stats: dict[str, Any] = client.info("commandstats")
         times = {name.removeprefix("cmdstat_"): row["usec"] / 1000 for name, row in stats.items()}
         whole = times.pop("evalsha")
@@ -771,16 +774,18 @@ WORLDS = (
 )
 
 
-def holds(size: int, samples: int) -> list[dict[str, Any]]:
+def holds(size: int, samples: int) -> dict[str, Any]:
     """Measure each script's largest calls, on queues that hold so many items."""
     rows = []
     with contextlib.ExitStack() as stack:
         client = ready_server(stack.enter_context(private_server()), stack)
+        loop = ("EVAL", "for i = 1, 10000 do redis.call('GET', KEYS[1]) end", 1, key("layout"))
+        scale = min(timed(client, [loop], "eval") for _ in range(20))
         for world in WORLDS:
             say(f"holds: {world.__name__}")
             client.flushall()
             rows += [held(client, hold, samples) for hold in world(client, size)]
-    return rows
+    return {"items": size, "samples": samples, "ms_of_10000_gets": significant(scale / 1000), "rows": rows}
 
 
 # -- Memory --------------------------------------------------------------------------------------------------
@@ -809,10 +814,10 @@ def usage(client: redis.Redis, *keys: str) -> int:
 def memory(count: int) -> dict[str, Any]:
     """Measure bytes: against plain structures of the same payloads, and of what redisq keeps besides."""
     say("memory")
+    few = count // 10
     members = [member_name(i) for i in range(count)]
     pieces = [members[start : start + 1000] for start in range(0, count, 1000)]
-    ids = [batch_id("l", i) for i in range(count)]
-    few = count // 10
+    ids = [batch_id("l", i) for i in range(few)]
     call_once = partial(call, window=0)
 
     def push(items: int) -> list[Command]:
@@ -823,6 +828,7 @@ def memory(count: int) -> dict[str, Any]:
 
     pushes = [call_once("priority/push", list(itertools.chain(*((0, one) for one in piece)))) for piece in pieces]
     whole = [call_once("priority/reserve", id=one, size=1000) for one, _ in zip(ids, pieces, strict=False)]
+    some = [call_once("priority/push", [0, member]) for member in members[:few]]
     single = [call_once("priority/reserve", id=one) for one in ids]
     buried = [
         call_once("priority/release", piece, id=one, max_attempts=1) for one, piece in zip(ids, pieces, strict=False)
@@ -839,9 +845,9 @@ def memory(count: int) -> dict[str, Any]:
             for size in (1, 10, 100)
         ),
         ("a member leased with 999 others, more than ready", count, pushes, whole),
-        ("a member leased alone, more than ready", count, pushes, single),
+        ("a member leased alone, more than ready", few, some, single),
         ("a dead member, more than ready", count, pushes, whole + buried),
-        ("a remembered id", count, [], [call("buffer/discard") for _ in ids]),
+        ("a remembered id", few, [], [call("buffer/discard") for _ in ids]),
         (
             "an acked lease of a buffer, remembered",
             few,
@@ -850,20 +856,22 @@ def memory(count: int) -> dict[str, Any]:
         ),
         (
             "an acked lease of a priority queue, remembered",
-            count,
+            few,
             [],
             [
-                *pushes,
+                *some,
                 *single,
-                *(call("priority/ack", [member], id=one) for member, one in zip(members, ids, strict=True)),
+                *(call("priority/ack", [member], id=one) for member, one in zip(members, ids, strict=False)),
             ],
         ),
-        ("a grant", count, [], [call_once("limit/acquire", (10**9, 10**9)) for _ in ids]),
+        ("a grant", few, [], [call_once("limit/acquire", (10**9, 10**9)) for _ in ids]),
     ]
     ratios: dict[str, dict[str, float]] = {}
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(private_server())
         client = ready_server(server, stack)
+
+        send(client, [*push(1000), *pushes[:1]])  # what a server allocates for its first large call, it keeps
 
         def measured(commands: list[Command], keys: Sequence[str]) -> tuple[int, int]:
             client.flushall()
@@ -873,9 +881,7 @@ def memory(count: int) -> dict[str, Any]:
         theirs = measured(plain, ["plain"])
         ours = measured(push(count), [key(one) for one in ("items:default", "groups", "since", "layout", "wake")])
         ratios["a waiting item / an item of a plain list"] = compared(ours, theirs, count)
-        plain = [
-            ("ZADD", "plain", *itertools.chain(*((i, member) for member in piece))) for i, piece in enumerate(pieces)
-        ]
+        plain = [("ZADD", "plain", *(word for one in piece for word in ("7", one))) for piece in pieces]
         theirs = measured(plain, ["plain"])
         ours = measured(pushes, [key(one) for one in ("ready", "later", "rows", "meta", "layout", "wake")])
         ratios["a ready member / a member of a plain sorted set"] = compared(ours, theirs, count)
@@ -903,7 +909,7 @@ def run(effort: Effort) -> dict[str, Any]:
     """Measure growth, holds and memory, each on servers of its own."""
     with private_server() as server:
         facts = environment(server)
-    rounds, samples = effort.of(3, 8), effort.of(2, 7)
+    rounds, samples = effort.of(3, 7), effort.of(2, 7)
     size, count = effort.of(50_000, 1_000_000), effort.of(10_000, 100_000)
     growth = []
     for kind, title, low, high, state in DIMENSIONS:
@@ -913,14 +919,14 @@ def run(effort: Effort) -> dict[str, Any]:
         "quick": effort.quick,
         "rounds": rounds,
         "growth": growth,
-        "holds": {"items": size, "samples": samples, "rows": holds(size, samples)},
+        "holds": holds(size, samples),
         "memory": memory(count),
     }
 
 
 def claims(result: dict[str, Any]) -> list[Claim]:
     """Say what the README says of this part; a quick run, on a busy machine, only sees what is far off."""
-    slack = 1.5 if result["quick"] else 1.0
+    slack = 3.0 if result["quick"] else 1.0
     worst = max(row["ratio"] / row["log_ratio"] for row in result["growth"])
     longest = max(row["ms"] for row in result["holds"]["rows"])
     found = [
@@ -946,11 +952,12 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"{row['operation']:<34}{times}{figures}")
     lines += ["", f"longest hold at {result['holds']['items']:,} items, ms: the call; the median by the clock; "]
     lines[-1] += "with request and reply; where the time goes"
+    lines.append(f"{'for scale: 10,000 times GET, in a script':<86}{result['holds']['ms_of_10000_gets']:>8.2f}")
     for row in result["holds"]["rows"]:
         profile = ", ".join(f"{name} {time:g}" for name, time in row["profile_ms"].items())
         what = f"{row['script']}: {row['call']}"
-        times = row["ms"], row["ms_by_the_clock"]["median"], row["ms_with_request_and_reply"]
-        lines.append(f"{what:<86}" + "".join(f"{time:>8.2f}" for time in times) + f"  {profile}")
+        columns = row["ms"], row["ms_by_the_clock"]["median"], row["ms_with_request_and_reply"]
+        lines.append(f"{what:<86}" + "".join(f"{time:>8.2f}" for time in columns) + f"  {profile}")
     lines += ["", "memory"]
     for what, ratio in result["memory"]["ratios"].items():
         lines.append(f"{what:<86}{ratio['used_memory']:>7.3f}{ratio['MEMORY USAGE']:>7.3f}")

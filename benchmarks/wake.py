@@ -1,29 +1,23 @@
 """How long a push takes to wake a sleeping worker: from before the push to the first line of the handler.
 
-`python -m benchmarks.wake` prints the median and spread of the blocking and the asyncio worker, and writes
-`benchmarks/results/wake.json`. A worker is asleep when it blocks in BLPOP, which the server is asked before each push.
+A worker is asleep when it blocks in BLPOP, which the server is asked before each push.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import redis.asyncio
 
 import redisq.asyncio
 from redisq import PriorityQueue, Worker
-from redisq.embedded import Server, binaries
+from redisq.embedded import Server
 
-from .measure import environment
-
-RESULTS = Path(__file__).parent / "results" / "wake.json"
-PUSHES = 200
+from .measure import Claim, Effort, environment, percentile, private_server, significant
 
 
 def asleep(client: redis.Redis) -> bool:
@@ -31,18 +25,18 @@ def asleep(client: redis.Redis) -> bool:
     return bool(client.info("clients")["blocked_clients"])
 
 
-def push_to_sleepers(client: redis.Redis, woken: list[float]) -> None:
+def push_to_sleepers(client: redis.Redis, woken: list[float], pushes: int) -> None:
     """Push, each time when the worker is asleep again."""
     queue = PriorityQueue(client, "wake")
-    for number in range(PUSHES):
+    for number in range(pushes):
         while len(woken) < number or not asleep(client):
             time.sleep(0.001)
         queue.push(str(time.monotonic()))
-    while len(woken) < PUSHES:
+    while len(woken) < pushes:
         time.sleep(0.001)
 
 
-def threads(server: Server) -> list[float]:
+def threads(server: Server, pushes: int) -> list[float]:
     """Measure the blocking worker."""
     woken: list[float] = []
     with server.client() as client, server.client() as other:
@@ -50,13 +44,13 @@ def threads(server: Server) -> list[float]:
         worker = Worker(queue, lambda batch: woken.append(time.monotonic() - float(batch.items[0])))
         runner = threading.Thread(target=worker.run)
         runner.start()
-        push_to_sleepers(client, woken)
+        push_to_sleepers(client, woken, pushes)
         worker.stop()
         runner.join()
     return woken
 
 
-def tasks(server: Server) -> list[float]:
+def tasks(server: Server, pushes: int) -> list[float]:
     """Measure the asyncio worker."""
     woken: list[float] = []
 
@@ -68,7 +62,7 @@ def tasks(server: Server) -> list[float]:
             worker = redisq.asyncio.Worker(redisq.asyncio.PriorityQueue(client, "wake"), handle)
             work = asyncio.create_task(worker.run())
             with server.client() as pusher:
-                await asyncio.to_thread(push_to_sleepers, pusher, woken)
+                await asyncio.to_thread(push_to_sleepers, pusher, woken, pushes)
             worker.stop()
             await work
 
@@ -76,18 +70,22 @@ def tasks(server: Server) -> list[float]:
     return woken
 
 
-def main() -> None:
-    """Measure, print, and write the result."""
+def run(effort: Effort) -> dict[str, Any]:
+    """Measure both kinds of worker."""
+    pushes = effort.of(30, 200)
     results: dict[str, Any] = {}
-    with Server(binaries()[0]) as server:
+    with private_server() as server:
         facts = environment(server)
         for name, measure in (("threads", threads), ("asyncio", tasks)):
-            ms = sorted(seconds * 1000 for seconds in measure(server))
-            figures = {"median": statistics.median(ms), "p99": ms[int(0.99 * len(ms))], "max": ms[-1]}
-            results[name] = {figure: round(value, 2) for figure, value in figures.items()}
-            print(f"{name}: {PUSHES} pushes, ms until the handler runs: {results[name]}")
-    RESULTS.write_text(json.dumps({"environment": facts, "pushes": PUSHES, "ms": results}, indent=2) + "\n")
+            ms = sorted(seconds * 1000 for seconds in measure(server, pushes))
+            figures = {"median": statistics.median(ms), "p99": percentile(ms, 99), "max": ms[-1]}
+            results[name] = {figure: significant(value) for figure, value in figures.items()}
+    return {"environment": facts, "pushes": pushes, "ms": results}
 
 
-if __name__ == "__main__":
-    main()
+def claims(result: dict[str, Any]) -> list[Claim]:
+    """Say what the README says of this part: milliseconds, not seconds."""
+    return [
+        Claim(f"ms from a push to a sleeping worker's handler, {name}", [figures["median"]], 10, at_most=True)
+        for name, figures in result["ms"].items()
+    ]

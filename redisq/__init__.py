@@ -4,8 +4,17 @@ The names here are the blocking ones; `redisq.asyncio` has the same, awaited.
 """
 
 from .codecs import BYTES, JSON, TEXT, Codec
-from .errors import CodecError, InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongLayout, WrongOrder
-from .ops import Audit, BufferStats, Buried, Finding, Grant, Item, Op, PriorityStats, Pushed, Rate, State
+from .errors import (
+    CodecError,
+    InvalidArgument,
+    LeaseLost,
+    NotDurable,
+    RedisqError,
+    ScriptError,
+    WrongLayout,
+    WrongOrder,
+)
+from .ops import Audit, BufferStats, Buried, Finding, Grant, Item, Op, PriorityStats, Pushed, Rate, Replicas, State
 from .sync import Batch, Buffer, PriorityQueue, RateLimiter
 from .worker import Worker, exponential
 
@@ -27,6 +36,7 @@ __all__ = [
     "InvalidArgument",
     "Item",
     "LeaseLost",
+    "NotDurable",
     "Op",
     "PriorityQueue",
     "PriorityStats",
@@ -34,6 +44,7 @@ __all__ = [
     "Rate",
     "RateLimiter",
     "RedisqError",
+    "Replicas",
     "ScriptError",
     "State",
     "Worker",

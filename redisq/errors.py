@@ -1,7 +1,7 @@
 """Every error that redisq raises by itself; those of redis-py (connection, OOM, read-only, ACL) pass through.
 
 Whose fault it is decides the class: the caller's (`InvalidArgument`, `CodecError`, `WrongOrder`, `WrongLayout`), time's
-(`LeaseLost`), or the server's data (`ScriptError`).
+(`LeaseLost`), the replicas' (`NotDurable`), or the server's data (`ScriptError`).
 """
 
 from __future__ import annotations
@@ -38,6 +38,32 @@ class LeaseLost(RedisqError):
     def __init__(self, message: str, ids: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.ids = list(ids)
+
+
+class NotDurable(RedisqError):
+    """Say that a call has been done, but that too few replicas confirmed it in time: a failover may undo it.
+
+    Make the same call again, with `token` or `lease_id` as it is here (None: the call takes none, the batch names it);
+    it takes effect once, and waits for the replicas anew. `result` is what the call would have returned. A `pop` cannot
+    be made again: what it took stands there and nowhere else.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reached: int = 0,
+        asked: int = 1,
+        token: str | None = None,
+        lease_id: str | None = None,
+        result: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.reached = reached
+        self.asked = asked
+        self.token = token
+        self.lease_id = lease_id
+        self.result = result
 
 
 class CodecError(RedisqError):

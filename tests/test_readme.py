@@ -1,4 +1,4 @@
-"""Every code block of the README runs."""
+"""Every code block of the READMEs runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ import redis
 import redis.asyncio
 
 import redisq.asyncio  # noqa: F401  (before the tests put another class in the place of redis.asyncio.Redis)
+from redisq import Buffer
 from redisq.embedded import Server
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
+COMPOSED = [code for language, code in BLOCK.findall((ROOT / "lua" / "README.md").read_text()) if language == "python"]
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 SHELL = [line for language, code in BLOCKS if language == "sh" for line in code.splitlines() if line]
 
@@ -28,7 +31,7 @@ def test_every_block_is_of_a_kind_that_runs() -> None:
     assert SHELL
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+@pytest.mark.parametrize("code", PYTHON + COMPOSED, ids=range(len(PYTHON + COMPOSED)))
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the examples leave their client to the end of the program
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_python_block_runs(code: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +50,20 @@ def test_printed_comments_of_the_priority_example_are_true(
     said = re.search(r"print\(batch.items\[0\], batch.priorities\[0\]\)  # (.*)", code)
     assert said
     assert capsys.readouterr().out.split("\n")[:-1] == said[1].split(", ")
+
+
+def test_a_push_in_ones_own_transaction_is_whole(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of `lua/README.md` leave items that Python reads, in a queue that is sound."""
+    assert len(COMPOSED) == 2
+    with server.client() as client:
+        client.flushall()
+        for code in COMPOSED:
+            test_python_block_runs(code, server, monkeypatch)
+        monkeypatch.undo()
+        mails: Buffer[str] = Buffer(client, "mails")
+        assert mails.audit().ok
+        assert mails.pop("eu") == ["welcome user 1", "welcome user 2"]
+        assert client.hget("{mails}:user:2", "state") == client.hget("user:1", "state") == b"confirmed"
 
 
 @pytest.mark.parametrize("command", SHELL)

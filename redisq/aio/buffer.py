@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Generic
 
 from ..codecs import JSON, Codec
-from ..ops import Audit, BufferOps, BufferStats, Lease, Rate
+from ..ops import Audit, BufferOps, BufferStats, Durability, Lease, Rate, Reserved, confirm, finish, items
 from ..ops.buffer import T
 from .batch import Batch
 from .runner import Client, Runner
@@ -29,6 +29,9 @@ class Buffer(Generic[T]):
     - `dedup_window`: seconds for which a push is remembered, so that sending it again adds nothing (0: not at all);
     it
       costs about 160 bytes each.
+    - `durability="replica"`: a call counts only when a replica has what it wrote, within a second; `Replicas(count,
+      timeout)` says otherwise. One that is not confirmed in time raises `NotDurable`: it has been done, and may be made
+      again. Not with a RedisCluster.
 
     All keys begin with `prefix:{name}:`. The client stays yours: redisq neither configures nor closes it. Raises
     `InvalidArgument` for an empty name, one with `{` or `}`, a client of the blocking kind, a pipeline, or numbers
@@ -47,6 +50,7 @@ class Buffer(Generic[T]):
         max_attempts: int | None = None,
         rates: Sequence[Rate] = (),
         dedup_window: float = 60.0,
+        durability: Durability = "server",
         prefix: str = "redisq",
     ) -> None:
         self.ops = BufferOps(
@@ -60,7 +64,7 @@ class Buffer(Generic[T]):
             dedup_window=dedup_window,
             prefix=prefix,
         )
-        self.runner = Runner(client)
+        self.runner = Runner(client, confirm(durability, self.ops.queue))
 
     async def push(self, *items: T, group: str = "default", token: str | None = None) -> int:
         """Append up to 10,000 items to a group and return the group's waiting length after it.
@@ -126,7 +130,10 @@ class Buffer(Generic[T]):
         same batch while that is held, and never with a second one. Raises `CodecError`, whose `raw` is the batch in
         bytes, for bytes that cannot be decoded; the batch is held until its lease runs out.
         """
-        reserved = await self.runner.talk(self.ops.reserve(size, timeout=timeout, lease=lease, lease_id=lease_id))
+        talk = self.ops.reserve(size, timeout=timeout, lease=lease, lease_id=lease_id)
+        return await self.runner.talk(finish(talk, self._batch))
+
+    def _batch(self, reserved: Reserved[T]) -> Batch[T] | None:
         return Batch(self, reserved.lease) if reserved.lease else None
 
     async def reserve_many(
@@ -136,7 +143,10 @@ class Buffer(Generic[T]):
 
         Raises as `reserve` does; the other batches then stay held until their leases run out.
         """
-        found = await self.runner.talk(self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id))
+        talk = self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id)
+        return await self.runner.talk(finish(talk, self._batches))
+
+    def _batches(self, found: list[Reserved[T]]) -> list[Batch[T]]:
         return [Batch(self, reserved.lease) for reserved in found if reserved.lease]
 
     async def ack(self, *batches: Lease[T], delay: float = 0.0) -> int:
@@ -146,16 +156,14 @@ class Buffer(Generic[T]):
         attempts. Sent twice, it counts once. Raises `LeaseLost` for batches that are no longer held, after all were
         tried; a lease is lost when its batch was handed out again, buried, settled or purged, not at its deadline.
         """
-        settled = await self.runner.talk(self.ops.ack(batches, delay))
-        return settled.items
+        return await self.runner.talk(finish(self.ops.ack(batches, delay), items))
 
     async def release(self, *batches: Lease[T], delay: float = 0.0) -> int:
         """Give batches back whole, to be due again in `delay` seconds, and return how many items that is.
 
         Sent twice, it counts once. Raises `LeaseLost` as `ack` does.
         """
-        settled = await self.runner.talk(self.ops.release(batches, delay))
-        return settled.items
+        return await self.runner.talk(finish(self.ops.release(batches, delay), items))
 
     async def extend(self, *batches: Lease[T], lease: float | None = None) -> None:
         """Keep batches `lease` seconds from now (default: the queue's lease); a later deadline stays.

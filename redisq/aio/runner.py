@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from time import monotonic
 from typing import Any, TypeVar
 
 from redis import Redis as BlockingRedis
@@ -11,19 +13,25 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import ClusterPipeline, RedisCluster
 from redis.client import NEVER_DECODE
 from redis.cluster import RedisCluster as BlockingRedisCluster
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import AskError, ClusterError, NoScriptError, ResponseError, SlotNotCoveredError, TryAgainError
 
-from ..errors import InvalidArgument, LeaseLost
-from ..ops import Many, Op, Pause, Talk, Wait, piece
+from ..errors import InvalidArgument, NotDurable
+from ..ops import Call, Confirm, Many, Op, Pause, Wait, answers, piece, whole
 
 R = TypeVar("R")
 Client = Redis | RedisCluster
+
+# What a cluster answers while a slot or a master's place changes hands. Nothing has run, and it passes: redis-py waits
+# less than a second for it, but a large queue takes longer to move.
+MOVING = (TryAgainError, AskError, ClusterError, SlotNotCoveredError)
+PATIENCE = 30.0
+PAUSE = 0.05
 
 
 class Runner:
     """Perform operations on the user's own client, which it never configures and never closes."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, confirm: Confirm | None = None) -> None:
         if isinstance(client, (BlockingRedis, BlockingRedisCluster)):
             raise InvalidArgument(f"client is the blocking {type(client).__name__}: import from redisq")
         if isinstance(client, (Pipeline, ClusterPipeline)):
@@ -31,64 +39,109 @@ class Runner:
                 "client is a pipeline: queue an operation in it with queue.ops.push(...).queue(pipeline)"
             )
         self.client: Any = client  # execute_command has no types in redis-py
+        self._cluster = isinstance(client, RedisCluster)
+        self._confirm = confirm
+        if confirm:
+            confirm.check(self._cluster, self._socket_timeout())
 
     async def run(self, op: Op[R]) -> R:
         """Perform one call and read its reply."""
-        try:
-            # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
-            reply = await self.client.execute_command(*op.by_sha(), **{NEVER_DECODE: []})
-        except NoScriptError:
-            return await self._run_text(op)
-        except ResponseError as error:
-            reply = error
+        if self._confirm and op.writes:
+            (reply,), words = await self._call([op])
+            result = op.read(reply)
+            self._insist([op], words, result)
+            return result
+        reply = await self._patiently(*op.by_sha())
+        if isinstance(reply, NoScriptError):
+            # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
+            reply = await self._patiently(*op.by_text())
         return op.read(reply)
 
-    async def _run_text(self, op: Op[R]) -> R:
-        # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
-        try:
-            reply = await self.client.execute_command(*op.by_text(), **{NEVER_DECODE: []})
-        except ResponseError as error:
-            reply = error
-        return op.read(reply)
-
-    async def talk(self, talk: Talk[R]) -> R:
-        """Perform a conversation to its end."""
+    async def talk(self, talk: Call[R]) -> R:
+        """Perform an operation to its end."""
+        if isinstance(talk, Op):
+            return await self.run(talk)
+        talk = whole(talk) if self._confirm else talk
         reply: Any = None
         while True:
             try:
                 step = talk.send(reply)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            reply = None
-            match step:
-                case Op():
-                    reply = await self.run(step)
-                case Many():
-                    reply = await self._many(step.ops)
-                case Wait():
-                    await self.wait(step)
-                case Pause():
-                    await asyncio.sleep(step.seconds)
+            try:
+                reply = await self._step(step)
+            except NotDurable as short:
+                reply = short
+
+    async def _step(self, step: Op[Any] | Many | Wait | Pause) -> Any:
+        match step:
+            case Op():
+                return await self.run(step)
+            case Many():
+                return await self._many(step.ops)
+            case Wait():
+                return await self.wait(step)
+            case Pause():
+                return await asyncio.sleep(step.seconds)
 
     async def wait(self, step: Wait) -> None:
         """Wait for a token, in one piece that is well under the socket timeout."""
-        pool = getattr(self.client, "connection_pool", None)
-        timeout = pool.connection_kwargs.get("socket_timeout") if pool else None
-        await self.client.execute_command("BLPOP", step.key, f"{piece(step.seconds, timeout):.3f}")
+        reply = await self._patiently("BLPOP", step.key, f"{piece(step.seconds, self._socket_timeout()):.3f}")
+        # A master that becomes a replica sends away who waits: the next ask finds the new master.
+        if isinstance(reply, Exception) and not str(reply).startswith("UNBLOCKED"):
+            raise reply
+
+    def _socket_timeout(self) -> Any:
+        connections = self.client.nodes_manager if self._cluster else self.client.connection_pool
+        return connections.connection_kwargs.get("socket_timeout")
 
     async def _many(self, ops: list[Op[Any]]) -> list[Any]:
-        if len(ops) == 1:
-            return [await self._try(ops[0])]
-        async with self.client.pipeline(transaction=False) as pipe:
-            for op in ops:
-                pipe.execute_command(*op.by_sha(), **{NEVER_DECODE: []})
-            replies = await pipe.execute(raise_on_error=False)
-        return [await self._try(op, reply) for op, reply in zip(ops, replies, strict=True)]
+        replies, words = await self._call(ops)
+        results = answers(ops, replies)
+        self._insist(ops, words, results)
+        return results
 
-    async def _try(self, op: Op[Any], reply: Any = None) -> Any:
-        # What a server that forgot the script refused is sent again by itself. A lost lease is an answer like any
-        # other: the rest of the batch of calls counts.
-        try:
-            return await self.run(op) if reply is None or isinstance(reply, NoScriptError) else op.read(reply)
-        except LeaseLost as lost:
-            return lost
+    async def _call(self, ops: Sequence[Op[Any]]) -> tuple[list[Any], list[Any]]:
+        """Send calls in one round trip; give their replies, and the replicas' word on them."""
+        confirm = self._confirm.commands() if self._confirm and any(op.writes for op in ops) else []
+        replies = await self._send([*(op.by_sha() for op in ops), *confirm])
+        replies, words = replies[: len(ops)], replies[len(ops) :]
+        forgotten = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if forgotten:
+            again = await self._send([*(ops[i].by_text() for i in forgotten), *confirm])
+            for i, reply in zip(forgotten, again, strict=False):
+                replies[i] = reply
+            words = [*(words if len(forgotten) < len(ops) else []), *again[len(forgotten) :]]
+        return replies, words
+
+    def _insist(self, ops: Sequence[Op[Any]], words: list[Any], result: Any) -> None:
+        if self._confirm and words and (short := self._confirm.shortage(ops, words, result)):
+            raise short
+
+    async def _send(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """Send commands in one round trip, and give each one's reply or error."""
+        if len(commands) == 1:
+            return [await self._patiently(*commands[0])]
+        async with self.client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
+                pipe.execute_command(*command, **{NEVER_DECODE: []})
+            try:
+                replies = await pipe.execute(raise_on_error=False)
+            except MOVING as error:
+                replies = [error] * len(commands)
+        pairs = zip(commands, replies, strict=True)
+        return [await self._patiently(*command) if isinstance(reply, MOVING) else reply for command, reply in pairs]
+
+    async def _patiently(self, *command: Any) -> Any:
+        """Send one command and give its reply or error; wait for a cluster that is on the move."""
+        end = monotonic() + PATIENCE
+        while True:
+            try:
+                return await self.client.execute_command(*command, **{NEVER_DECODE: []})
+            except MOVING:
+                if not self._cluster or monotonic() > end:
+                    raise
+            except ResponseError as error:
+                return error
+            await asyncio.sleep(PAUSE)

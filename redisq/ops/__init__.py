@@ -7,9 +7,10 @@ that what is said here is said once.
 
 from .audit import Audit, Finding
 from .buffer import BufferOps, BufferStats
-from .lease import Buried, Lease, Reserved, Settled
+from .durable import Confirm, Durability, Replicas, confirm, finish, whole
+from .lease import Buried, Lease, Reserved, Settled, items
 from .limit import Grant, LimitOps, Rate
-from .op import Many, Op, Pause, Talk, Wait, piece
+from .op import Call, Many, Op, Pause, Talk, Wait, answers, piece
 from .priority import Item, PriorityOps, PriorityStats, Pushed, State
 
 __all__ = [
@@ -17,6 +18,9 @@ __all__ = [
     "BufferOps",
     "BufferStats",
     "Buried",
+    "Call",
+    "Confirm",
+    "Durability",
     "Finding",
     "Grant",
     "Item",
@@ -29,10 +33,16 @@ __all__ = [
     "PriorityStats",
     "Pushed",
     "Rate",
+    "Replicas",
     "Reserved",
     "Settled",
     "State",
     "Talk",
     "Wait",
+    "answers",
+    "confirm",
+    "finish",
+    "items",
     "piece",
+    "whole",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Any, Generic
@@ -15,9 +15,9 @@ from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
 from .audit import Audit, AuditPage, conduct, page
-from .lease import LEASE_MEMORY, Buried, Lease, Reserved, Settled, new_id, reserve, settle
+from .lease import LEASE_MEMORY, Buried, Lease, Reserved, Settled, new_id, reserve, reserve_each, settle
 from .limit import Rate, flatten
-from .op import Arg, Many, Op, Talk, Wait, as_bytes, as_text
+from .op import Arg, Call, Op, Talk, Wait, all_bytes, as_text
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -105,12 +105,13 @@ class BufferOps(Generic[T]):
         if len(items) > MAX_ITEMS:
             raise InvalidArgument(f"{len(items)} items are given: push takes at most {MAX_ITEMS}, push_many any number")
         side = b"front" if front else b"back"
-        return self._push([check.encode(self.codec, item) for item in items], group, side, check.once_id(token))
+        encoded, once = check.encode_all(self.codec, items), check.once_id(token)
+        return self._push(encoded, group, side, once, as_text(once))
 
-    def _push(self, encoded: list[bytes], group: str, side: bytes, once: bytes) -> Op[int]:
+    def _push(self, encoded: list[bytes], group: str, side: bytes, once: bytes, token: str) -> Op[int]:
         name = check.text("group", group)
         keys = (self._groups, self._since, self._items(name), self._once(once), self._wake, self._layout)
-        return Op(load("buffer/push"), keys, (name, side, self._window, b"", *encoded), int)
+        return Op(load("buffer/push"), keys, (name, side, self._window, b"", *encoded), int, token=token)
 
     def push_many(self, items: Iterable[T], group: str = "default", token: str | None = None) -> Talk[int]:
         """Add any number of items in pieces, each with its own id derived from one token."""
@@ -125,7 +126,7 @@ class BufferOps(Generic[T]):
                 for i, item in enumerate(islice(rest, MAX_ITEMS), start)
             ]
             following = list(islice(rest, 1))
-            length: int = yield self._push(encoded, group, b"back", once + b":%d" % piece)
+            length: int = yield self._push(encoded, group, b"back", once + b":%d" % piece, as_text(once))
             if not following:
                 return length
             rest = chain(following, rest)
@@ -140,13 +141,13 @@ class BufferOps(Generic[T]):
         )
 
     def _decode_items(self, reply: list[Any]) -> list[T]:
-        raw = [as_bytes(item) for item in reply]
-        return [check.decode(self.codec, item, raw) for item in raw]
+        raw = all_bytes(reply)
+        return check.decode_all(self.codec, raw, raw)
 
     def longest_groups(self, count: int = 2) -> Op[dict[str, int]]:
         """Name the longest groups."""
         args = (check.whole("count", count, 1, MAX_ITEMS),)
-        return Op(load("buffer/longest"), (self._groups, self._layout), args, _decode_lengths)
+        return Op(load("buffer/longest"), (self._groups, self._layout), args, _decode_lengths, writes=False)
 
     def pop_longest(self, groups: int = 2, size: int = 2000) -> Op[dict[str, list[T]]]:
         """Choose the longest groups and take the oldest items of each."""
@@ -158,21 +159,23 @@ class BufferOps(Generic[T]):
         return Op(load("buffer/pop_longest"), keys, (groups, size, b""), self._decode_batches)
 
     def _decode_batches(self, reply: list[Any]) -> dict[str, list[T]]:
-        raw = {as_text(group): [as_bytes(item) for item in items] for group, items in reply}
-        return {group: [check.decode(self.codec, item, raw) for item in items] for group, items in raw.items()}
+        raw = {as_text(group): all_bytes(items) for group, items in reply}
+        return {group: check.decode_all(self.codec, items, raw) for group, items in raw.items()}
 
     def reserve_once(
         self, size: int = 2000, *, lease: float | None = None, lease_id: str | None = None
     ) -> Op[Reserved[T]]:
         """Take one batch, if there is one."""
-        return self._reserve(size, lease, new_id(lease_id))
+        name = new_id(lease_id)
+        return self._reserve(size, lease, name, as_text(name))
 
-    def _reserve(self, size: int, lease: float | None, name: bytes) -> Op[Reserved[T]]:
+    def _reserve(self, size: int, lease: float | None, name: bytes, lease_id: str) -> Op[Reserved[T]]:
         term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
         keys = (*self._all, self._grants, self._batch(name), self._ended(name), self._wake, self._guard, self._layout)
         args: tuple[Arg, ...] = (name, check.whole("size", size, 1, MAX_ITEMS), term, self._min_size, self._max_wait)
         args += (self._max_attempts, self._memory, b"", *self._rates)
-        return Op(load("buffer/reserve"), keys, args, partial(self._decode_reserved, as_text(name)))
+        decode = partial(self._decode_reserved, as_text(name))
+        return Op(load("buffer/reserve"), keys, args, decode, lease_id=lease_id)
 
     def _decode_reserved(self, name: str, reply: list[Any]) -> Reserved[T]:
         retry, buried, *batch = reply
@@ -186,15 +189,17 @@ class BufferOps(Generic[T]):
         return Reserved(self._lease(name, as_text(group), items, attempts, deadline), 0.0, named)
 
     def _lease(self, name: str, group: str, items: list[Any], attempts: int, deadline: int) -> Lease[T]:
-        raw = [as_bytes(item) for item in items]
-        undecoded: Lease[Any] = Lease(name, group, raw, attempts, deadline / 1000, raw)
-        return replace(undecoded, items=[check.decode(self.codec, item, undecoded) for item in raw])
+        raw = all_bytes(items)
+        lease: Lease[Any] = Lease(name, group, raw, attempts, deadline / 1000, raw)
+        lease.items = check.decode_all(self.codec, raw, lease)  # one that cannot be decoded is raised as it is
+        return lease
 
     def reserve(
         self, size: int = 2000, *, timeout: float = 0.0, lease: float | None = None, lease_id: str | None = None
-    ) -> Talk[Reserved[T]]:
+    ) -> Call[Reserved[T]]:
         """Take one batch, waiting for it."""
-        return reserve(self.reserve_once(size, lease=lease, lease_id=lease_id), self._wake, timeout)
+        op = self.reserve_once(size, lease=lease, lease_id=lease_id)
+        return reserve(op, self._wake, timeout) if check.milliseconds("timeout", timeout) else op
 
     def waiting(self, retry: float | None) -> Wait:
         """Say how to wait after an empty reserve: for a push, or `retry` seconds."""
@@ -206,8 +211,8 @@ class BufferOps(Generic[T]):
         """Take several batches in one round trip."""
         check.whole("count", count, 1, MAX_BATCHES)
         name = new_id(lease_id)
-        reserved: list[Reserved[T]] = yield Many([self._reserve(size, lease, name + b":%d" % i) for i in range(count)])
-        return reserved
+        ops = [self._reserve(size, lease, name + b":%d" % i, as_text(name)) for i in range(count)]
+        return (yield from reserve_each(ops))
 
     def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[Settled]:
         """Settle batches; items marked as failed are given back."""
@@ -252,7 +257,7 @@ class BufferOps(Generic[T]):
         while len(found) < limit:
             args = (limit - len(found), last)
             page: list[Lease[T]] = yield Op(
-                load("buffer/dead"), (self._dead, self._guard, self._layout), args, self._decode_dead
+                load("buffer/dead"), (self._dead, self._guard, self._layout), args, self._decode_dead, writes=False
             )
             if not page:
                 break
@@ -266,14 +271,16 @@ class BufferOps(Generic[T]):
     def redrive(self, ids: Sequence[str], token: str | None = None) -> Op[int]:
         """Give dead letters another life."""
         names = check.names("ids", ids, MAX_BATCHES)
-        keys = (self._dead, self._delayed, self._once(check.once_id(token)), self._wake, self._guard, self._layout)
-        return Op(load("buffer/redrive"), keys, (self._window, b"", *names), int)
+        once = check.once_id(token)
+        keys = (self._dead, self._delayed, self._once(once), self._wake, self._guard, self._layout)
+        return Op(load("buffer/redrive"), keys, (self._window, b"", *names), int, token=as_text(once))
 
     def discard(self, ids: Sequence[str], token: str | None = None) -> Op[int]:
         """Throw dead letters away."""
         names = check.names("ids", ids, MAX_BATCHES)
-        keys = (self._dead, self._once(check.once_id(token)), self._guard, self._layout)
-        return Op(load("buffer/discard"), keys, (self._window, *names), int)
+        once = check.once_id(token)
+        keys = (self._dead, self._once(once), self._guard, self._layout)
+        return Op(load("buffer/discard"), keys, (self._window, *names), int, token=as_text(once))
 
     def stats(self) -> Talk[BufferStats]:
         """Count, a page of groups at a time."""
@@ -281,7 +288,7 @@ class BufferOps(Generic[T]):
         while True:
             args = (start, _STATS_PAGE, b"")
             start, counted, groups, oldest, *rest = yield Op(
-                load("buffer/stats"), (*self._all, self._layout), args, tuple
+                load("buffer/stats"), (*self._all, self._layout), args, tuple, writes=False
             )
             leased, delayed, dead, expiry = rest
             waiting += counted
@@ -295,7 +302,7 @@ class BufferOps(Generic[T]):
 
         def step(cursor: str) -> Op[AuditPage]:
             keys = (*self._all, self._guard, self._layout)
-            return Op(load("buffer/audit"), keys, (cursor, _AUDIT_PAGE, verb, b""), page)
+            return Op(load("buffer/audit"), keys, (cursor, _AUDIT_PAGE, verb, b""), page, writes=repair)
 
         return conduct(step, "keys:0", repair)
 

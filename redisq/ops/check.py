@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 import secrets
+from collections.abc import Iterable
 from typing import Any
 
 from ..codecs import Codec
@@ -78,6 +79,27 @@ def encode(codec: Codec[Any], item: Any, where: str = "item") -> bytes:
     if not isinstance(data, bytes):
         raise CodecError(f"{codec!r} encoded the {where} {reprlib.repr(item)} to {type(data).__name__}, not to bytes")
     return data
+
+
+def encode_all(codec: Codec[Any], items: Iterable[Any], where: str = "item") -> list[bytes]:
+    """Return the bytes of all items, or raise `CodecError` for the first that has none."""
+    items = list(items)
+    try:
+        encoded = list(map(codec.encode, items))
+    except Exception:
+        encoded = []
+    if len(encoded) == len(items) and set(map(type, encoded)) <= {bytes}:
+        return encoded
+    return [encode(codec, item, where) for item in items]  # something is wrong: find and name it
+
+
+def decode_all(codec: Codec[Any], data: Iterable[bytes], raw: Any) -> list[Any]:
+    """Return the items of all these bytes, or raise `CodecError` for the first that is none."""
+    data = list(data)
+    try:
+        return list(map(codec.decode, data))
+    except Exception:
+        return [decode(codec, one, raw) for one in data]  # one is wrong: find and name it
 
 
 def decode(codec: Codec[Any], data: bytes, raw: Any) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ..errors import InvalidArgument, LeaseLost
+from ..errors import CodecError, InvalidArgument, LeaseLost
 from . import check
 from .op import Many, Op, Talk, Wait
 
@@ -95,7 +95,6 @@ def reserve(op: Op[Reserved[T]], wake: bytes, timeout: float) -> Talk[Reserved[T
 
     Between two asks it waits for a push, for the time that the last reply named, or for the timeout.
     """
-    check.milliseconds("timeout", timeout)
     end = monotonic() + timeout
     buried: list[Buried] = []
     while True:
@@ -106,6 +105,15 @@ def reserve(op: Op[Reserved[T]], wake: bytes, timeout: float) -> Talk[Reserved[T
             return Reserved(reserved.lease, reserved.retry, buried)
         if reserved.retry != 0:
             yield Wait(wake, left if reserved.retry is None else min(left, reserved.retry))
+
+
+def reserve_each(ops: list[Op[Reserved[T]]]) -> Talk[list[Reserved[T]]]:
+    """Ask for several batches in one round trip; one that cannot be decoded is raised when all were asked for."""
+    answers: list[Any] = yield Many(list[Op[Any]](ops))
+    for answer in answers:
+        if isinstance(answer, CodecError):
+            raise answer
+    return answers
 
 
 def settle(

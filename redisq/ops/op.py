@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..errors import InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongLayout, WrongOrder
+from ..errors import CodecError, InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongLayout, WrongOrder
 from ..scripts import Script
 
 R = TypeVar("R")
@@ -42,6 +42,12 @@ class Op(Generic[R]):
     args: tuple[Arg, ...]
     decode: Callable[[Any], R]
     """Read the raw reply, as `pipeline.execute()` returns it, into what the queue's own call would return."""
+    writes: bool = True
+    """Whether there is anything that replicas could confirm."""
+    token: str | None = None
+    """The token with which the queue's own call is made again."""
+    lease_id: str | None = None
+    """The lease id with which the queue's own call is made again."""
 
     def queue(self, pipeline: Pipeline) -> None:
         """Queue this call in a pipeline or MULTI.
@@ -117,13 +123,33 @@ class Many:
     ops: list[Op[Any]]
 
 
+def answers(ops: Sequence[Op[Any]], replies: Sequence[Any]) -> list[Any]:
+    """Read the replies to several calls; what is wrong with one is an answer like any other, for the others count."""
+
+    def answer(op: Op[Any], reply: Any) -> Any:
+        try:
+            return op.read(reply)
+        except (LeaseLost, CodecError) as error:
+            return error
+
+    return [answer(op, reply) for op, reply in zip(ops, replies, strict=True)]
+
+
 Talk = Generator[Op[Any] | Pause | Wait | Many, Any, R]
 """An operation in several calls: yields what to do, is sent the decoded reply, returns the result."""
+
+Call = Op[R] | Talk[R]
+"""An operation, in one call or in several."""
 
 
 def as_bytes(value: bytes | str) -> bytes:
     """Give a reply's bytes back where a client has decoded them."""
     return value.encode() if isinstance(value, str) else value
+
+
+def all_bytes(values: list[Any]) -> list[bytes]:
+    """Give the bytes of a list back where a client has decoded them: then it decoded all."""
+    return [as_bytes(value) for value in values] if values and isinstance(values[0], str) else values
 
 
 def as_text(value: bytes | str) -> str:

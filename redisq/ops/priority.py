@@ -19,9 +19,9 @@ from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
 from .audit import Audit, AuditPage, conduct, page
-from .lease import LEASE_MEMORY, Buried, Lease, Reserved, Settled, new_id, reserve, settle
+from .lease import LEASE_MEMORY, Buried, Lease, Reserved, Settled, new_id, reserve, reserve_each, settle
 from .limit import Rate, flatten
-from .op import Arg, Many, Op, Talk, Wait, as_bytes, as_text
+from .op import Arg, Call, Op, Talk, Wait, all_bytes, as_bytes, as_text
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -137,12 +137,13 @@ class PriorityOps(Generic[T]):
     def push(self, member: T, priority: float = 0, *, delay: float = 0.0, token: str | None = None) -> Op[Pushed]:
         """Add one member."""
         pairs = (self._score(priority), check.encode(self.codec, member, "member"))
-        return self._push(pairs, delay, check.once_id(token), _decode_outcome)
+        once = check.once_id(token)
+        return self._push(pairs, delay, once, as_text(once), _decode_outcome)
 
-    def _push(self, pairs: Iterable[bytes], delay: float, once: bytes, decode: Any) -> Op[Any]:
+    def _push(self, pairs: Iterable[bytes], delay: float, once: bytes, token: str, decode: Any) -> Op[Any]:
         keys = (self._ready, self._later, self._rows, self._meta, self._once(once), self._wake, self._layout)
         args = (self.order, check.milliseconds("delay", delay), self._window, b"", *pairs)
-        return Op(load("priority/push"), keys, args, decode)
+        return Op(load("priority/push"), keys, args, decode, token=token)
 
     def push_many(
         self, members: Mapping[T, float] | Iterable[tuple[T, float]], *, delay: float = 0.0, token: str | None = None
@@ -164,16 +165,19 @@ class PriorityOps(Generic[T]):
                 pairs += (self._score(pair[1]), check.encode(self.codec, pair[0], where))
             if not pairs:
                 break
-            outcomes.update((yield self._push(pairs, delay, once + b":%d" % piece, _decode_outcomes)))
+            op = self._push(pairs, delay, once + b":%d" % piece, as_text(once), _decode_outcomes)
+            outcomes.update((yield op))
         return outcomes
 
     def pop_once(self) -> Op[Item[T] | None]:
         """Take the most urgent member, if one is ready."""
         return self._pop(1, lambda reply: next(iter(self._decode_items(reply[2])), None))
 
-    def pop(self, timeout: float = 0.0) -> Talk[Item[T] | None]:
+    def pop(self, timeout: float = 0.0) -> Call[Item[T] | None]:
         """Take the most urgent member, waiting for it."""
-        check.milliseconds("timeout", timeout)
+        return self._pop_waiting(timeout) if check.milliseconds("timeout", timeout) else self.pop_once()
+
+    def _pop_waiting(self, timeout: float) -> Talk[Item[T] | None]:
         end = monotonic() + timeout
         while True:
             retry, items = yield self._pop(1, lambda reply: (reply[0], self._decode_items(reply[2])))
@@ -196,9 +200,10 @@ class PriorityOps(Generic[T]):
         self, size: int = 1, *, lease: float | None = None, lease_id: str | None = None
     ) -> Op[Reserved[T]]:
         """Take the most urgent members as one batch, if any is ready."""
-        return self._reserve(size, lease, new_id(lease_id))
+        name = new_id(lease_id)
+        return self._reserve(size, lease, name, as_text(name))
 
-    def _reserve(self, size: int, lease: float | None, name: bytes) -> Op[Reserved[T]]:
+    def _reserve(self, size: int, lease: float | None, name: bytes, lease_id: str) -> Op[Reserved[T]]:
         term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
         keys = (
             self._ready,
@@ -212,7 +217,8 @@ class PriorityOps(Generic[T]):
         )
         args: tuple[Arg, ...] = (self.order, name, check.whole("size", size, 1, MAX_MEMBERS), term)
         args += (self._max_attempts, self._memory, b"", *self._rates)
-        return Op(load("priority/reserve"), keys, args, partial(self._decode_reserved, as_text(name)))
+        decode = partial(self._decode_reserved, as_text(name))
+        return Op(load("priority/reserve"), keys, args, decode, lease_id=lease_id)
 
     def _held(self, lease: bytes) -> bytes:
         return self.queue + b"lease:" + lease
@@ -222,11 +228,11 @@ class PriorityOps(Generic[T]):
         named = self._decode_buried(buried)
         if not triples:
             return Reserved(None, None if retry < 0 else retry / 1000, named)
-        raw = [as_bytes(member) for member in triples[::3]]
+        raw = all_bytes(triples[::3])
         priorities = [self._priority(score) for score in triples[1::3]]
-        undecoded: Lease[Any] = Lease(name, None, raw, max(triples[2::3]), deadline / 1000, raw, priorities)
-        members = [check.decode(self.codec, member, undecoded) for member in raw]
-        return Reserved(replace(undecoded, items=members), 0.0, named)
+        lease: Lease[Any] = Lease(name, None, raw, max(triples[2::3]), deadline / 1000, raw, priorities)
+        lease.items = check.decode_all(self.codec, raw, lease)  # one that cannot be decoded is raised as it is
+        return Reserved(lease, 0.0, named)
 
     def _decode_buried(self, members: list[Any]) -> list[Buried]:
         # What died is in the dead letters, whatever its bytes: a member that cannot be decoded is named by them.
@@ -241,9 +247,10 @@ class PriorityOps(Generic[T]):
 
     def reserve(
         self, size: int = 1, *, timeout: float = 0.0, lease: float | None = None, lease_id: str | None = None
-    ) -> Talk[Reserved[T]]:
+    ) -> Call[Reserved[T]]:
         """Take the most urgent members as one batch, waiting for one."""
-        return reserve(self.reserve_once(size, lease=lease, lease_id=lease_id), self._wake, timeout)
+        op = self.reserve_once(size, lease=lease, lease_id=lease_id)
+        return reserve(op, self._wake, timeout) if check.milliseconds("timeout", timeout) else op
 
     def waiting(self, retry: float | None) -> Wait:
         """Say how to wait after an empty reserve: for a push, or `retry` seconds."""
@@ -255,8 +262,8 @@ class PriorityOps(Generic[T]):
         """Take several batches in one round trip."""
         check.whole("count", count, 1, MAX_MEMBERS)
         name = new_id(lease_id)
-        reserved: list[Reserved[T]] = yield Many([self._reserve(size, lease, name + b":%d" % i) for i in range(count)])
-        return reserved
+        ops = [self._reserve(size, lease, name + b":%d" % i, as_text(name)) for i in range(count)]
+        return (yield from reserve_each(ops))
 
     def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[Settled]:
         """Settle batches; members marked as failed are given back."""
@@ -311,32 +318,40 @@ class PriorityOps(Generic[T]):
         last = b"" if after is None else check.encode(self.codec, after, "member")
         keys = (self._ready, self._later, self._rows, self._meta, self._layout)
         args = (self.order, check.whole("limit", limit, 1, MAX_MEMBERS), last)
-        return Op(load("priority/dead"), keys, args, self._decode_items)
+        return Op(load("priority/dead"), keys, args, self._decode_items, writes=False)
 
     def redrive(self, members: Sequence[T], token: str | None = None) -> Op[int]:
         """Give dead members another life."""
-        keys = (self._ready, self._later, self._rows, self._once(check.once_id(token)), self._wake, self._layout)
-        return Op(load("priority/redrive"), keys, (self._window, *self._encode_all(members)), int)
+        once = check.once_id(token)
+        keys = (self._ready, self._later, self._rows, self._once(once), self._wake, self._layout)
+        args: tuple[Arg, ...] = (self._window, *self._encode_all(members))
+        return Op(load("priority/redrive"), keys, args, int, token=as_text(once))
 
     def discard(self, members: Sequence[T], token: str | None = None) -> Op[int]:
         """Throw dead members away."""
-        keys = (self._later, self._rows, self._once(check.once_id(token)), self._layout)
-        return Op(load("priority/discard"), keys, (self._window, *self._encode_all(members)), int)
+        once = check.once_id(token)
+        keys = (self._later, self._rows, self._once(once), self._layout)
+        args: tuple[Arg, ...] = (self._window, *self._encode_all(members))
+        return Op(load("priority/discard"), keys, args, int, token=as_text(once))
 
     def _encode_all(self, members: Sequence[T]) -> list[bytes]:
         if len(members) > MAX_MEMBERS:
             raise InvalidArgument(f"{len(members)} members are given: give at most {MAX_MEMBERS} a call")
-        return [check.encode(self.codec, member, "member") for member in members]
+        return check.encode_all(self.codec, members, "member")
 
     def peek(self, count: int = 1) -> Op[list[Item[T]]]:
         """Show the most urgent members that are ready."""
         args = (self.order, check.whole("count", count, 1, MAX_MEMBERS))
-        return Op(load("priority/peek"), (self._ready, self._rows, self._meta, self._layout), args, self._decode_items)
+        keys = (self._ready, self._rows, self._meta, self._layout)
+        return Op(load("priority/peek"), keys, args, self._decode_items, writes=False)
 
     def _decode_items(self, reply: list[Any]) -> list[Item[T]]:
-        triples = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
-        raw = [Item(as_bytes(member), self._priority(score), attempts) for member, score, attempts in triples]
-        return [Item(check.decode(self.codec, i.member, raw), i.priority, i.attempts) for i in raw]
+        raw, priorities, attempts = all_bytes(reply[::3]), list(map(self._priority, reply[1::3])), reply[2::3]
+        try:
+            return list(map(Item, map(self.codec.decode, raw), priorities, attempts))
+        except Exception:  # one cannot be decoded: find and name it, beside all that was taken
+            undecoded = list(map(Item, raw, priorities, attempts))
+            return [Item(check.decode(self.codec, i.member, undecoded), i.priority, i.attempts) for i in undecoded]
 
     def _priority(self, score: bytes | str) -> float:
         return int(float(score) // PLACES) if self.order == "fifo" else float(score)
@@ -345,20 +360,21 @@ class PriorityOps(Generic[T]):
         """Say where one member is."""
         keys = (self._ready, self._later, self._rows, self._layout)
         args = (check.encode(self.codec, member, "member"),)
-        return Op(load("priority/state"), keys, args, lambda reply: State(as_text(reply)))
+        return Op(load("priority/state"), keys, args, lambda reply: State(as_text(reply)), writes=False)
 
     def remove(self, members: Sequence[T], token: str | None = None) -> Op[int]:
         """Take members out, whatever their state."""
-        encoded = self._encode_all(members)
-        keys = (self._ready, self._later, self._rows, self._once(check.once_id(token)), self._layout)
-        return Op(load("priority/remove"), keys, (self._window, *encoded), int)
+        once = check.once_id(token)
+        keys = (self._ready, self._later, self._rows, self._once(once), self._layout)
+        args: tuple[Arg, ...] = (self._window, *self._encode_all(members))
+        return Op(load("priority/remove"), keys, args, int, token=as_text(once))
 
     def stats(self) -> Talk[PriorityStats]:
         """Count, a page of parked members at a time."""
         start, leased, expiry = 0, 0, -1
         while True:
             keys = (self._ready, self._later, self._rows, self._layout)
-            reply = yield Op(load("priority/stats"), keys, (start, _STATS_PAGE), tuple)
+            reply = yield Op(load("priority/stats"), keys, (start, _STATS_PAGE), tuple, writes=False)
             start, counted, first, ready, parked, dead = reply
             leased += counted
             if expiry < 0:
@@ -373,7 +389,7 @@ class PriorityOps(Generic[T]):
 
         def step(cursor: str) -> Op[AuditPage]:
             keys = (self._ready, self._later, self._rows, self._meta, self.queue + b"guard", self._layout)
-            return Op(load("priority/audit"), keys, (cursor, _AUDIT_PAGE, verb), page)
+            return Op(load("priority/audit"), keys, (cursor, _AUDIT_PAGE, verb), page, writes=repair)
 
         return conduct(step, "keys:0", repair)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Protocol, TypeVar
 
-from ..errors import LeaseLost
+from ..errors import LeaseLost, NotDurable
 from ..ops import Lease
 
 T = TypeVar("T")
@@ -72,5 +72,5 @@ class Batch(Lease[T]):
             return
         try:
             self.release()
-        except LeaseLost as lost:
-            logger.warning("a batch failed, and its lease was lost: %s", lost)  # the failure itself is on its way up
+        except (LeaseLost, NotDurable) as problem:
+            logger.warning("a batch failed, and so did its release: %s", problem)  # the failure itself is on its way up

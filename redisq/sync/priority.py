@@ -7,7 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic
 
 from ..codecs import TEXT, Codec
-from ..ops import Audit, Item, Lease, PriorityOps, PriorityStats, Pushed, Rate, State
+from ..ops import (
+    Audit,
+    Durability,
+    Item,
+    Lease,
+    PriorityOps,
+    PriorityStats,
+    Pushed,
+    Rate,
+    Reserved,
+    State,
+    confirm,
+    finish,
+    items,
+)
 from ..ops.priority import Order, T
 from .batch import Batch
 from .runner import Client, Runner
@@ -28,6 +42,9 @@ class PriorityQueue(Generic[T]):
     - `rates`: at most so many batches are handed out, over all workers, in any span; charged inside `reserve`.
     - `dedup_window`: seconds for which a push is remembered, so that sending it again changes nothing (0: not at
     all).
+    - `durability="replica"`: a call counts only when a replica has what it wrote, within a second; `Replicas(count,
+      timeout)` says otherwise. One that is not confirmed in time raises `NotDurable`: it has been done, and may be made
+      again. Not with a RedisCluster.
 
     All keys begin with `prefix:{name}:`. The client stays yours: redisq neither configures nor closes it. Raises
     `InvalidArgument` for an empty name, one with `{` or `}`, an unknown order, a client of the asyncio kind, a
@@ -45,6 +62,7 @@ class PriorityQueue(Generic[T]):
         max_attempts: int | None = None,
         rates: Sequence[Rate] = (),
         dedup_window: float = 60.0,
+        durability: Durability = "server",
         prefix: str = "redisq",
     ) -> None:
         self.ops = PriorityOps(
@@ -57,7 +75,7 @@ class PriorityQueue(Generic[T]):
             dedup_window=dedup_window,
             prefix=prefix,
         )
-        self.runner = Runner(client)
+        self.runner = Runner(client, confirm(durability, self.ops.queue))
 
     def push(self, member: T, priority: float = 0, *, delay: float = 0.0, token: str | None = None) -> Pushed:
         """Add a member, ready after `delay` seconds, and say what that did.
@@ -103,7 +121,10 @@ class PriorityQueue(Generic[T]):
         with what is still held of the same batch, and never with a second one. Raises `CodecError`, whose `raw` is
         the batch in bytes, for bytes that cannot be decoded, and `WrongOrder`.
         """
-        reserved = self.runner.talk(self.ops.reserve(size, timeout=timeout, lease=lease, lease_id=lease_id))
+        talk = self.ops.reserve(size, timeout=timeout, lease=lease, lease_id=lease_id)
+        return self.runner.talk(finish(talk, self._batch))
+
+    def _batch(self, reserved: Reserved[T]) -> Batch[T] | None:
         return Batch(self, reserved.lease) if reserved.lease else None
 
     def reserve_many(
@@ -113,7 +134,10 @@ class PriorityQueue(Generic[T]):
 
         Raises as `reserve` does; the other batches then stay held until their leases run out.
         """
-        found = self.runner.talk(self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id))
+        talk = self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id)
+        return self.runner.talk(finish(talk, self._batches))
+
+    def _batches(self, found: list[Reserved[T]]) -> list[Batch[T]]:
         return [Batch(self, reserved.lease) for reserved in found if reserved.lease]
 
     def ack(self, *batches: Lease[T], delay: float = 0.0) -> int:
@@ -123,8 +147,7 @@ class PriorityQueue(Generic[T]):
         `delay` seconds. A member that was pushed meanwhile is ready once more. Sent twice, it counts once. Raises
         `LeaseLost` for batches of which no member is held any more, after all were tried.
         """
-        settled = self.runner.talk(self.ops.ack(batches, delay))
-        return settled.items
+        return self.runner.talk(finish(self.ops.ack(batches, delay), items))
 
     def release(self, *batches: Lease[T], delay: float = 0.0) -> int:
         """Give batches back, ready again in `delay` seconds, in one round trip; return how many members that is.
@@ -132,8 +155,7 @@ class PriorityQueue(Generic[T]):
         Each keeps its place, or takes a better one that was pushed meanwhile; one that has used up `max_attempts` is
         dead. Sent twice, it counts once. Raises `LeaseLost` as `ack` does.
         """
-        settled = self.runner.talk(self.ops.release(batches, delay))
-        return settled.items
+        return self.runner.talk(finish(self.ops.release(batches, delay), items))
 
     def extend(self, *batches: Lease[T], lease: float | None = None) -> None:
         """Keep batches `lease` seconds from now (default: the queue's lease); a later deadline stays.

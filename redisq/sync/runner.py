@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from redis import Redis
@@ -10,19 +11,25 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.cluster import RedisCluster as AsyncRedisCluster
 from redis.client import NEVER_DECODE, Pipeline
 from redis.cluster import ClusterPipeline, RedisCluster
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import AskError, ClusterError, NoScriptError, ResponseError, SlotNotCoveredError, TryAgainError
 
-from ..errors import InvalidArgument, LeaseLost
-from ..ops import Many, Op, Pause, Talk, Wait, piece
+from ..errors import InvalidArgument, NotDurable
+from ..ops import Call, Confirm, Many, Op, Pause, Wait, answers, piece, whole
 
 R = TypeVar("R")
 Client = Redis | RedisCluster
+
+# What a cluster answers while a slot or a master's place changes hands. Nothing has run, and it passes: redis-py waits
+# less than a second for it, but a large queue takes longer to move.
+MOVING = (TryAgainError, AskError, ClusterError, SlotNotCoveredError)
+PATIENCE = 30.0
+PAUSE = 0.05
 
 
 class Runner:
     """Perform operations on the user's own client, which it never configures and never closes."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, confirm: Confirm | None = None) -> None:
         if isinstance(client, (AsyncRedis, AsyncRedisCluster)):
             raise InvalidArgument(f"client is the asyncio {type(client).__name__}: import from redisq.asyncio")
         if isinstance(client, (Pipeline, ClusterPipeline)):
@@ -30,64 +37,109 @@ class Runner:
                 "client is a pipeline: queue an operation in it with queue.ops.push(...).queue(pipeline)"
             )
         self.client: Any = client  # execute_command has no types in redis-py
+        self._cluster = isinstance(client, RedisCluster)
+        self._confirm = confirm
+        if confirm:
+            confirm.check(self._cluster, self._socket_timeout())
 
     def run(self, op: Op[R]) -> R:
         """Perform one call and read its reply."""
-        try:
-            # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
-            reply = self.client.execute_command(*op.by_sha(), **{NEVER_DECODE: []})
-        except NoScriptError:
-            return self._run_text(op)
-        except ResponseError as error:
-            reply = error
+        if self._confirm and op.writes:
+            (reply,), words = self._call([op])
+            result = op.read(reply)
+            self._insist([op], words, result)
+            return result
+        reply = self._patiently(*op.by_sha())
+        if isinstance(reply, NoScriptError):
+            # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
+            reply = self._patiently(*op.by_text())
         return op.read(reply)
 
-    def _run_text(self, op: Op[R]) -> R:
-        # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
-        try:
-            reply = self.client.execute_command(*op.by_text(), **{NEVER_DECODE: []})
-        except ResponseError as error:
-            reply = error
-        return op.read(reply)
-
-    def talk(self, talk: Talk[R]) -> R:
-        """Perform a conversation to its end."""
+    def talk(self, talk: Call[R]) -> R:
+        """Perform an operation to its end."""
+        if isinstance(talk, Op):
+            return self.run(talk)
+        talk = whole(talk) if self._confirm else talk
         reply: Any = None
         while True:
             try:
                 step = talk.send(reply)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            reply = None
-            match step:
-                case Op():
-                    reply = self.run(step)
-                case Many():
-                    reply = self._many(step.ops)
-                case Wait():
-                    self.wait(step)
-                case Pause():
-                    time.sleep(step.seconds)
+            try:
+                reply = self._step(step)
+            except NotDurable as short:
+                reply = short
+
+    def _step(self, step: Op[Any] | Many | Wait | Pause) -> Any:
+        match step:
+            case Op():
+                return self.run(step)
+            case Many():
+                return self._many(step.ops)
+            case Wait():
+                return self.wait(step)
+            case Pause():
+                return time.sleep(step.seconds)
 
     def wait(self, step: Wait) -> None:
         """Wait for a token, in one piece that is well under the socket timeout."""
-        pool = getattr(self.client, "connection_pool", None)
-        timeout = pool.connection_kwargs.get("socket_timeout") if pool else None
-        self.client.execute_command("BLPOP", step.key, f"{piece(step.seconds, timeout):.3f}")
+        reply = self._patiently("BLPOP", step.key, f"{piece(step.seconds, self._socket_timeout()):.3f}")
+        # A master that becomes a replica sends away who waits: the next ask finds the new master.
+        if isinstance(reply, Exception) and not str(reply).startswith("UNBLOCKED"):
+            raise reply
+
+    def _socket_timeout(self) -> Any:
+        connections = self.client.nodes_manager if self._cluster else self.client.connection_pool
+        return connections.connection_kwargs.get("socket_timeout")
 
     def _many(self, ops: list[Op[Any]]) -> list[Any]:
-        if len(ops) == 1:
-            return [self._try(ops[0])]
-        with self.client.pipeline(transaction=False) as pipe:
-            for op in ops:
-                pipe.execute_command(*op.by_sha(), **{NEVER_DECODE: []})
-            replies = pipe.execute(raise_on_error=False)
-        return [self._try(op, reply) for op, reply in zip(ops, replies, strict=True)]
+        replies, words = self._call(ops)
+        results = answers(ops, replies)
+        self._insist(ops, words, results)
+        return results
 
-    def _try(self, op: Op[Any], reply: Any = None) -> Any:
-        # What a server that forgot the script refused is sent again by itself. A lost lease is an answer like any
-        # other: the rest of the batch of calls counts.
-        try:
-            return self.run(op) if reply is None or isinstance(reply, NoScriptError) else op.read(reply)
-        except LeaseLost as lost:
-            return lost
+    def _call(self, ops: Sequence[Op[Any]]) -> tuple[list[Any], list[Any]]:
+        """Send calls in one round trip; give their replies, and the replicas' word on them."""
+        confirm = self._confirm.commands() if self._confirm and any(op.writes for op in ops) else []
+        replies = self._send([*(op.by_sha() for op in ops), *confirm])
+        replies, words = replies[: len(ops)], replies[len(ops) :]
+        forgotten = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if forgotten:
+            again = self._send([*(ops[i].by_text() for i in forgotten), *confirm])
+            for i, reply in zip(forgotten, again, strict=False):
+                replies[i] = reply
+            words = [*(words if len(forgotten) < len(ops) else []), *again[len(forgotten) :]]
+        return replies, words
+
+    def _insist(self, ops: Sequence[Op[Any]], words: list[Any], result: Any) -> None:
+        if self._confirm and words and (short := self._confirm.shortage(ops, words, result)):
+            raise short
+
+    def _send(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """Send commands in one round trip, and give each one's reply or error."""
+        if len(commands) == 1:
+            return [self._patiently(*commands[0])]
+        with self.client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
+                pipe.execute_command(*command, **{NEVER_DECODE: []})
+            try:
+                replies = pipe.execute(raise_on_error=False)
+            except MOVING as error:
+                replies = [error] * len(commands)
+        pairs = zip(commands, replies, strict=True)
+        return [self._patiently(*command) if isinstance(reply, MOVING) else reply for command, reply in pairs]
+
+    def _patiently(self, *command: Any) -> Any:
+        """Send one command and give its reply or error; wait for a cluster that is on the move."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.client.execute_command(*command, **{NEVER_DECODE: []})
+            except MOVING:
+                if not self._cluster or time.monotonic() > end:
+                    raise
+            except ResponseError as error:
+                return error
+            time.sleep(PAUSE)

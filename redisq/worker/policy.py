@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from ..errors import InvalidArgument
-from ..ops import Buried, Lease, Settled, check
+from redis.exceptions import RedisError
+
+from ..errors import CodecError, InvalidArgument, NotDurable
+from ..ops import Buried, Lease, Many, Op, Reserved, Settled, Talk, check
 
 logger = logging.getLogger("redisq.worker")
 
+T = TypeVar("T")
+
 Verb = Literal["ack", "release"]
+
+AWAY = (RedisError, NotDurable)
+"""What is answered by the same call again, later: the server does not answer, or its replicas do not."""
 
 
 def pauses() -> Iterator[float]:
@@ -22,6 +29,28 @@ def pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(5.0, 2 * pause)
+
+
+class Hunger:
+    """Decide how many batches to ask for at a time: many while there are many, one where there are few.
+
+    Without it a worker with a hundred idle handlers would ask a hundred times for each batch that comes.
+    """
+
+    LIMIT = 64
+
+    def __init__(self) -> None:
+        self.most = 1
+
+    def fed(self, asked: int, taken: int) -> None:
+        """Learn from an answer: all that was asked for came, or less."""
+        self.most = min(2 * asked, self.LIMIT) if taken == asked else 1
+
+
+def each(ops: Sequence[Op[Reserved[T]]]) -> Talk[list[Reserved[T] | CodecError]]:
+    """Ask for several batches in one round trip; one that cannot be decoded costs no other."""
+    answers: list[Reserved[T] | CodecError] = yield Many(list[Op[Any]](ops))
+    return answers
 
 
 def exponential(first: float = 1.0, most: float = 300.0, factor: float = 2.0) -> Callable[[int], float]:

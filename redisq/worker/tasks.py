@@ -9,14 +9,12 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Generic, TypeVar, cast
 
-from redis.exceptions import RedisError
-
 from ..aio.batch import Batch
 from ..aio.buffer import Buffer
 from ..aio.priority import PriorityQueue
 from ..errors import CodecError, LeaseLost
 from ..ops import Buried, Op, Reserved
-from .policy import Policy, Verb, away, exponential, given_up, logger, lost, pauses
+from .policy import AWAY, Hunger, Policy, Verb, away, each, exponential, given_up, logger, lost, pauses
 
 T = TypeVar("T")
 
@@ -115,35 +113,49 @@ class Worker(Generic[T]):
         return self.queue.ops.reserve_once(**self.policy.reserving())
 
     async def _fetch(self) -> None:
+        hunger = Hunger()
         while True:
             await _first(self._free.acquire(), self._stopping.wait())
             if self._stopping.is_set():
                 return
-            if not await self._fetch_one():
+            count = 1
+            while count < hunger.most and not self._free.locked():
+                await self._free.acquire()
+                count += 1
+            taken = await self._fetch_some(count)
+            hunger.fed(count, taken)
+            for _ in range(count - taken):
                 self._free.release()
 
-    async def _fetch_one(self) -> bool:
-        op, runner = self._reserve(), self.queue.runner
+    async def _fetch_some(self, count: int) -> int:
+        """Take up to so many batches in one round trip, or wait for one, and return how many came."""
+        ops, runner = [self._reserve() for _ in range(count)], self.queue.runner
         for pause in pauses():
             if self._stopping.is_set():
                 break
             try:
-                reserved = await runner.run(op)  # the same each time: its lease id makes a lost reply harmless
-                self.policy.buried(reserved.buried)
-                if reserved.lease:
-                    self._take(Batch(self.queue, reserved.lease))
-                    return True
-                await _first(runner.wait(self.queue.ops.waiting(reserved.retry)), self._stopping.wait())
-                break
-            except CodecError as error:
-                logger.exception("a batch cannot be decoded")
-                batch = Batch(self.queue, error.raw)
-                await self._settle(batch, "release", self.policy.delay(batch), error)
-                break
-            except RedisError as error:
+                answers = await runner.talk(each(ops))  # the same each time: their lease ids make a lost reply harmless
+                taken = 0
+                for answer in answers:
+                    taken += await self._receive(answer)
+                if taken == 0 and isinstance(answers[0], Reserved):
+                    await _first(runner.wait(self.queue.ops.waiting(answers[0].retry)), self._stopping.wait())
+                return taken
+            except AWAY as error:
                 away(error, pause)
                 await _first(self._stopping.wait(), timeout=pause)
-        return False
+        return 0
+
+    async def _receive(self, answer: Reserved[T] | CodecError) -> bool:
+        if isinstance(answer, CodecError):
+            logger.error("a batch cannot be decoded", exc_info=answer)
+            batch = Batch(self.queue, answer.raw)
+            await self._settle(batch, "release", self.policy.delay(batch), answer)
+            return False
+        self.policy.buried(answer.buried)
+        if answer.lease:
+            self._take(Batch(self.queue, answer.lease))
+        return answer.lease is not None
 
     def _take(self, batch: Batch[T]) -> None:
         self._kept[batch.id] = batch
@@ -187,7 +199,7 @@ class Worker(Generic[T]):
                 self.policy.settled(verb, batch, error, settled)
             except LeaseLost:
                 lost(batch, verb)
-            except RedisError as reason:
+            except AWAY as reason:
                 # Sent again it counts once, so it is sent until it is answered, or the worker has to end.
                 if not self._ending.is_set():
                     away(reason, pause)
@@ -210,7 +222,7 @@ class Worker(Generic[T]):
                     if batch.id in error.ids and batch.id in self._kept:
                         self._kept.pop(batch.id, None)
                         lost(batch, "its handler ended")
-            except RedisError as reason:
+            except AWAY as reason:
                 away(reason, every)
 
 

@@ -11,14 +11,12 @@ from time import monotonic
 from types import FrameType
 from typing import Generic, TypeVar
 
-from redis.exceptions import RedisError
-
 from ..errors import CodecError, LeaseLost
 from ..ops import Buried, Op, Reserved
 from ..sync.batch import Batch
 from ..sync.buffer import Buffer
 from ..sync.priority import PriorityQueue
-from .policy import Policy, Verb, away, exponential, given_up, logger, lost, pauses
+from .policy import AWAY, Hunger, Policy, Verb, away, each, exponential, given_up, logger, lost, pauses
 
 T = TypeVar("T")
 
@@ -120,41 +118,52 @@ class Worker(Generic[T]):
 
     def _fetch(self) -> None:
         try:
+            hunger = Hunger()
             while not self._stopping.is_set():
                 self._free.acquire()
-                if not self._fetch_one():
+                count = 1
+                while count < hunger.most and self._free.acquire(blocking=False):
+                    count += 1
+                taken = self._fetch_some(count)
+                hunger.fed(count, taken)
+                for _ in range(count - taken):
                     self._free.release()
         except BaseException as error:
             logger.exception("cannot go on")
             self._failure = error
             self._stopping.set()
 
-    def _fetch_one(self) -> bool:
-        op, runner = self._reserve(), self.queue.runner
+    def _fetch_some(self, count: int) -> int:
+        """Take up to so many batches in one round trip, or wait for one, and return how many came."""
+        ops, runner = [self._reserve() for _ in range(count)], self.queue.runner
         for pause in pauses():
             if self._stopping.is_set():
                 break
             try:
-                reserved = runner.run(op)  # the same each time: its lease id makes a lost reply harmless
-                self.policy.buried(reserved.buried)
-                if reserved.lease:
-                    self._take(Batch(self.queue, reserved.lease))
-                    return True
-                self._asleep = True
-                runner.wait(self.queue.ops.waiting(reserved.retry))
-                break
-            except CodecError as error:
-                logger.exception("a batch cannot be decoded")
-                batch = Batch(self.queue, error.raw)
-                self._settle(batch, "release", self.policy.delay(batch), error)
-                break
-            except RedisError as error:
+                answers = runner.talk(each(ops))  # the same each time: their lease ids make a lost reply harmless
+                taken = sum(self._receive(answer) for answer in answers)
+                if taken == 0 and isinstance(answers[0], Reserved):
+                    self._asleep = True
+                    runner.wait(self.queue.ops.waiting(answers[0].retry))
+                return taken
+            except AWAY as error:
                 if not self._stopping.is_set():
                     away(error, pause)
                     self._stopping.wait(pause)
             finally:
                 self._asleep = False
-        return False
+        return 0
+
+    def _receive(self, answer: Reserved[T] | CodecError) -> bool:
+        if isinstance(answer, CodecError):
+            logger.error("a batch cannot be decoded", exc_info=answer)
+            batch = Batch(self.queue, answer.raw)
+            self._settle(batch, "release", self.policy.delay(batch), answer)
+            return False
+        self.policy.buried(answer.buried)
+        if answer.lease:
+            self._take(Batch(self.queue, answer.lease))
+        return answer.lease is not None
 
     def _take(self, batch: Batch[T]) -> None:
         with self._changed:
@@ -200,7 +209,7 @@ class Worker(Generic[T]):
                 self.policy.settled(verb, batch, error, settled)
             except LeaseLost:
                 lost(batch, verb)
-            except RedisError as reason:
+            except AWAY as reason:
                 # Sent again it counts once, so it is sent until it is answered, or the worker has to end.
                 if not self._ending.is_set():
                     away(reason, pause)
@@ -221,7 +230,7 @@ class Worker(Generic[T]):
                     if batch.id in error.ids and batch.id in self._kept:
                         self._kept.pop(batch.id, None)
                         lost(batch, "its handler ended")
-            except RedisError as reason:
+            except AWAY as reason:
                 away(reason, self.queue.ops.lease / 3000)
 
     def _give_back(self) -> None:

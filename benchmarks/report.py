@@ -1,0 +1,114 @@
+"""The README's tables, from the results: what stands between `<!-- bench: name -->` and `<!-- end -->` is made here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .measure import RESULTS
+
+README = Path(__file__).parent.parent / "README.md"
+MARKED = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _result(part: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((RESULTS / f"{part}.json").read_text())
+    return result
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---" if number == 0 else "---:" for number in range(len(columns))], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:g}"
+
+
+def contention() -> str:
+    """Show pops at three numbers of workers, and what each contender got wrong."""
+    rows = [row for row in _result("contention")["results"] if row["operation"] == "pop"]
+    chosen = [row for row in rows if row["workers"] in (1, 8, 32) and row["line"] == "unix socket"]
+    cells: dict[str, list[str]] = {}
+    for row in chosen:
+        line = cells.setdefault(row["contender"], [row["contender"]])
+        line.append(_number(row["per_second"]["median"]))
+        if row["workers"] == 32:
+            line += [_number(row["p99_ms"]), _number(row["round_trips_per_op"])]
+            line.append(_number(sum(each["twice"] for each in rows if each["contender"] == row["contender"])))
+    columns = ["pops a second, workers:", "1", "8", "32", "p99 at 32, ms", "round trips a pop at 32", "popped twice"]
+    return _table(columns, cells.values())
+
+
+def flush() -> str:
+    """Show flush ticks, and the API calls that came of them."""
+    rows = [row for row in _result("flush")["results"] if row["operation"] == "tick"]
+    cells: dict[str, list[str]] = {}
+    for row in rows:
+        line = cells.setdefault(row["contender"], [row["contender"]])
+        if row["workers"] in (1, 16):
+            line.append(_number(row["per_second"]["median"]))
+        if row["workers"] == 16:
+            mine = [each for each in rows if each["contender"] == row["contender"]]
+            line += [_number(row["round_trips_per_op"]), _number(sum(each["api_calls"] for each in mine))]
+            line += [_number(sum(each[what] for each in mine)) for what in ("empty", "doubled")]
+    return _table(
+        ["ticks a second, flushers:", "1", "16", "round trips a tick", "API calls", "of them empty", "of them doubled"],
+        cells.values(),
+    )
+
+
+def peers() -> str:
+    """Show the best that each peer does, one item at a time and in batches, and what it promises."""
+    best: dict[tuple[str, str, bool], dict[str, Any]] = {}
+    for row in _result("peers")["results"]:
+        kind = (row["peer"], row["guarantee"], row["batch"] > 1)
+        if kind not in best or row["total_per_second"]["median"] > best[kind]["total_per_second"]["median"]:
+            best[kind] = row
+    ordered = sorted(best.values(), key=lambda row: -float(row["total_per_second"]["median"]))
+    lines = []
+    for row in ordered:
+        commands = row["commands_per_item"] or {"enqueue": 0, "work": 0}
+        lines.append(
+            [
+                f"{'**redisq**' if row['peer'] == 'redisq' else row['version'].partition(',')[0]}, {row['mode']}",
+                row["guarantee"],
+                _number(row["total_per_second"]["median"]),
+                f"{commands['enqueue']:.3g} + {commands['work']:.3g}",
+                row["redelivered"],
+            ]
+        )
+    return _table(
+        ["best mode of each promise", "promise", "items a second", "commands an item", "worker killed"], lines
+    )
+
+
+def claims() -> str:
+    """Show every claim, with its spread and what was to be reached."""
+    lines = []
+    for path in sorted(RESULTS.glob("*.json")):
+        for claim in json.loads(path.read_text()).get("claims", []):
+            figures = f"{claim['median']:g} ({claim['min']:g} to {claim['max']:g})"
+            lines.append([claim["claim"], figures, claim["reach"], "yes" if claim["reached"] else "**no**"])
+    return _table(["measured", "median (spread)", "to be reached", "reached"], lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"contention": contention, "flush": flush, "peers": peers, "claims": claims}
+
+
+def filled(text: str) -> str:
+    """Give a text with its marked tables made anew."""
+    return MARKED.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}{match[3]}", text)
+
+
+def write() -> None:
+    """Write the README's tables; where there is no README, as in an installed package, do nothing."""
+    if README.exists():
+        README.write_text(filled(README.read_text()))
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,73 @@
+# frozen_string_literal: true
+
+require_relative 'value'
+
+module Conformance
+  # All keys of a server: name => Key.
+  class Keyspace
+    # `ttl` is in ms, -1 for none.
+    Key = Struct.new(:type, :value, :ttl) do
+      def same?(got)
+        type == got.type && Value.same?(value, got.value) && lives?(got.ttl)
+      end
+
+      private
+
+      def lives?(left)
+        left == ttl || (left.positive? && left.between?(ttl - Value::SLACK, ttl))
+      end
+    end
+
+    READ = {
+      'string' => ->(name) { ['GET', name] },
+      'list' => ->(name) { ['LRANGE', name, 0, -1] },
+      'zset' => ->(name) { ['ZRANGE', name, 0, -1, 'WITHSCORES'] },
+      'hash' => ->(name) { ['HGETALL', name] }
+    }.freeze
+    DUMP = ->(name) { ['DUMP', name] } # no script makes another type, but it may find one, and must leave it alone
+
+    # As a server has it.
+    def self.of(redis)
+      new(redis.call('KEYS', '*').to_h do |name|
+        type = redis.call('TYPE', name)
+        value = redis.call(*READ.fetch(type, DUMP).call(name))
+        value = value.to_a.flatten unless value.is_a?(String) # pairs are a flat list, a list of pairs or a Hash
+        [name.b, Key.new(type, comparable(type, Value.read(value)), redis.call('PTTL', name))]
+      end)
+    end
+
+    # As a case's `then` has it.
+    def self.expected(list, now)
+      new(Value.expand(list).to_h do |key|
+        value = comparable(key['type'], Value.read(key['value'], now))
+        [Value.read(key['key']), Key.new(key['type'], value, key.fetch('ttl', -1))]
+      end)
+    end
+
+    # Scores as numbers, and fields in order.
+    def self.comparable(type, value)
+      case type
+      when 'zset' then value.each_slice(2).map { |name, at| [name, at.is_a?(Struct) ? at : Value.number(at)] }
+      when 'hash' then value.each_slice(2).sort_by(&:first)
+      else value
+      end
+    end
+    private_class_method :comparable
+
+    attr_reader :keys
+
+    def initialize(keys)
+      @keys = keys
+    end
+
+    # One line for each key that is not as expected here.
+    def differences(got)
+      (keys.keys | got.keys.keys).sort.filter_map do |name|
+        expected, found = keys[name], got.keys[name]
+        next if expected && found && expected.same?(found)
+
+        "#{name.inspect}: #{found.to_a.inspect}, expected #{expected.to_a.inspect}"
+      end
+    end
+  end
+end

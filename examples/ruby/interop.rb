@@ -1,0 +1,77 @@
+# frozen_string_literal: true
+
+# Pushes to a queue that Node and Python push to, or works on it beside them: what tests/test_interop.py starts and
+# kills.
+#
+#   ruby interop.rb SOCKET QUEUE buffer|priority push|work COUNT SEED
+#
+# A worker prints `BEGIN <items>` before it acks and `DONE <how many>` after it, and goes on until its input ends.
+
+require_relative 'redis_buffer'
+require_relative 'redis_priority_queue'
+
+# One process among those that share the queue.
+class Party
+  SIZES = (1..50).freeze
+  SHARED = { lease: 2, dedup_window: 600 }.freeze # longer than a test runs: it reads there how each lease ended
+
+  def initialize(redis, name, structure, seed)
+    @random = Random.new(seed)
+    @buffer = RedisBuffer.new(redis, name, **SHARED) if structure == 'buffer'
+    @queue = @buffer || RedisPriorityQueue.new(redis, name, order: 'fifo', **SHARED)
+  end
+
+  def push(count)
+    numbers = (0...count).to_a
+    until numbers.empty?
+      some = numbers.shift(@random.rand(SIZES))
+      if @buffer
+        @buffer.push(*some.map { |n| { from: 'ruby', n: n } }, group: "g#{@random.rand(10)}")
+      else
+        @queue.add_all(some.map { |n| ["ruby-#{n}", n % 7] })
+      end
+    end
+  end
+
+  def work(input)
+    ended = false
+    Thread.new { input.read && ended = true }
+    until ended
+      batch = @queue.reserve(size: @random.rand(SIZES), timeout: 0.5)
+      settle(batch) if batch
+    end
+  end
+
+  private
+
+  def settle(batch)
+    chance = @random.rand
+    if chance < 0.1
+      held { @queue.release(batch) }
+    elsif chance >= 0.15
+      say("BEGIN #{::JSON.generate(batch.items)}")
+      say("DONE #{held { @queue.ack(batch) }}")
+    end # else it is left to its lease, as if this process had died
+  end
+
+  # How many were settled: none, if this process was stopped for longer than the lease.
+  def held
+    yield
+  rescue Redisq::LeaseLost
+    0
+  end
+
+  def say(line)
+    $stdout.puts(line)
+    $stdout.flush
+  end
+end
+
+if $PROGRAM_NAME == __FILE__
+  socket, name, structure, role, count, seed = ARGV
+  unless %w[buffer priority].include?(structure) && %w[push work].include?(role) && seed
+    abort "usage: ruby #{$PROGRAM_NAME} SOCKET QUEUE buffer|priority push|work COUNT SEED"
+  end
+  party = Party.new(Redis.new(path: socket), name, structure, Integer(seed))
+  role == 'push' ? party.push(Integer(count)) : party.work($stdin)
+end

@@ -1,0 +1,337 @@
+# frozen_string_literal: true
+
+# Tests of the loader and of both queues: `ruby test.rb URL`. It EMPTIES the server that it is given.
+
+require 'minitest/autorun'
+require_relative 'redis_buffer'
+require_relative 'redis_priority_queue'
+require_relative 'test/lossy'
+
+URL = ARGV.shift or abort "usage: ruby #{$PROGRAM_NAME} URL; the server is emptied"
+
+# A client of an empty server for each test.
+class RedisqTest < Minitest::Test
+  def setup
+    @redis = Redis.new(url: URL)
+    @redis.flushall
+  end
+
+  def teardown
+    @redis.close
+  end
+end
+
+class ScriptsTest < RedisqTest
+  KEYS = ['redisq:{q}:groups', 'redisq:{q}:layout'].freeze
+
+  def test_a_server_that_forgot_the_scripts_is_told_again
+    scripts = Redisq::Scripts.new(@redis)
+    2.times do
+      assert_equal [], scripts.call('buffer/longest', KEYS, [1])
+      @redis.script(:flush)
+    end
+  end
+
+  def test_refusals_are_exceptions_that_name_the_script
+    scripts = Redisq::Scripts.new(@redis)
+    error = assert_raises(Redisq::InvalidArgument) { scripts.call('buffer/longest', KEYS, ["\xFF".b]) }
+    assert_kind_of ArgumentError, error
+    assert_kind_of Redisq::Error, error
+    assert_match(%r{\Abuffer/longest: count is }, error.message)
+    @redis.set('redisq:{q}:layout', '2')
+    assert_raises(Redisq::WrongLayout) { scripts.call('buffer/longest', KEYS, [1]) }
+  end
+
+  def test_errors_of_the_server_pass_through
+    @redis.set('redisq:{q}:groups', 'text')
+    error = assert_raises(Redis::CommandError) { Redisq::Scripts.new(@redis).call('buffer/longest', KEYS, [1]) }
+    assert_includes error.message, 'WRONGTYPE'
+    assert_raises(KeyError) { Redisq::Scripts.new(@redis).call('buffer/nothing', KEYS, []) }
+  end
+end
+
+class RedisBufferTest < RedisqTest
+  def setup
+    super
+    @buffer = RedisBuffer.new(@redis, 'q')
+  end
+
+  def test_the_recipe
+    assert_equal 3, @buffer.push(1, { 'b' => [nil, true], a: 'é' }, 'x', group: 'eu')
+    assert_equal 2, @buffer.push(4, 5, group: :us)
+    assert_equal %w[eu us], @buffer.longest_groups(5)
+    assert_equal({ 'eu' => 3 }, @buffer.lengths(1))
+    assert_equal [1, { 'a' => 'é', 'b' => [nil, true] }], @buffer.next_batch_for(group: 'eu', size: 2)
+    assert_equal 3, @buffer.return_batch_to([1, 2], group: 'eu')
+    assert_equal [1, 2, 'x'], @buffer.next_batch_for(group: 'eu')
+    assert_equal [], @buffer.next_batch_for(group: 'eu')
+    assert_equal %w[us], @buffer.longest_groups
+  end
+
+  def test_payloads_come_out_as_they_went_in
+    ['é', "\0\r\n", '', 'x' * 3_000_000, 2**80, -1.5, nil, [], {}, { 'a' => { 'b' => [] } }].each do |item|
+      @buffer.push(item)
+      assert_equal [item], @buffer.next_batch_for
+    end
+    assert_equal Encoding::UTF_8, @buffer.push('é') && @buffer.next_batch_for.first.encoding
+    nested = 500.times.reduce(1) { |inner, _| [inner] }
+    @buffer.push(nested)
+    assert_equal [nested], @buffer.next_batch_for
+    assert_equal '{"a":[{"b":"é","c":1}],"z":"/"}'.b, Redisq::JSON.dump({ z: '/', 'a' => [{ c: 1, 'b' => 'é' }] })
+  end
+
+  def test_bytes_and_names_of_any_kind
+    bytes = RedisBuffer.new(@redis, 'ö', codec: Redisq::BYTES)
+    group = "\xFF:é".b
+    everything = (0..255).to_a.pack('C*')
+    bytes.push(everything, '', 'é', group: group)
+    assert_equal [group], bytes.longest_groups.map(&:b)
+    batch = bytes.reserve
+    assert_equal [group, everything, '', 'é'.b], [batch.group.b, *batch.items]
+    assert_equal Encoding::BINARY, batch.items.first.encoding
+    assert_equal 3, bytes.return_batch_to(batch.items, group: batch.group) # as it came out
+    assert_equal [group], bytes.longest_groups.map(&:b)
+  end
+
+  def test_ten_thousand_at_once_and_no_more
+    assert_equal 10_000, @buffer.push(*1..10_000)
+    assert_equal (1..10_000).to_a, @buffer.next_batch_for(size: 10_000)
+    assert_raises(Redisq::InvalidArgument) { @buffer.push(*1..10_001) }
+    assert_empty @buffer.longest_groups
+  end
+
+  def test_reserve_ack_release
+    @buffer.push(1, 2, 2, 3)
+    batch = @buffer.reserve(size: 3)
+    assert_equal ['default', [1, 2, 2], 1], [batch.group, batch.items, batch.attempts]
+    assert_in_delta Time.now + 30, batch.deadline, 5
+    assert_equal 3, @buffer.release(batch)
+    batch = @buffer.reserve(size: 1)
+    assert_equal [[1, 2, 2], 2], [batch.items, batch.attempts]
+    batch.fail(2)
+    assert_equal 2, @buffer.ack(batch)
+    assert_equal 2, @buffer.ack(batch) # sent twice, done once
+    assert_raises(Redisq::LeaseLost) { @buffer.release(batch) }
+    assert_equal [2], @buffer.reserve.items
+    assert_equal [3], @buffer.reserve.items
+    assert_nil @buffer.reserve
+  end
+
+  def test_marking_what_is_not_there
+    @buffer.push(1, 1)
+    batch = @buffer.reserve
+    batch.fail(1, 1)
+    assert_raises(Redisq::InvalidArgument) { batch.fail(1) }
+    assert_equal [0, 1], batch.failed
+  end
+
+  def test_a_block_is_acked_and_given_back_when_it_is_left_otherwise
+    @buffer.push(1)
+    assert_raises(RuntimeError) { @buffer.reserve { raise 'no' } }
+    @buffer.reserve { break }
+    assert_equal 3, @buffer.reserve { |batch| assert_equal [1], batch.items }.attempts
+    assert_nil @buffer.reserve { flunk }
+    assert_empty @redis.zrange('redisq:{q}:leases', 0, -1)
+  end
+
+  def test_a_crash_gives_the_batch_to_the_next_once_its_lease_is_over
+    @buffer.push('work')
+    late = @buffer.reserve(lease: 0.05)
+    assert_nil @buffer.reserve
+    batch = @buffer.reserve(timeout: 5)
+    assert_equal [['work'], 2], [batch.items, batch.attempts]
+    assert_raises(Redisq::LeaseLost) { @buffer.ack(late) }
+    assert_operator @buffer.renew(batch, lease: 90), :>, batch.deadline
+    assert_equal 1, @buffer.ack(batch)
+  end
+
+  def test_a_push_wakes_who_waits
+    started = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+    pusher = Thread.new { sleep(0.1) && RedisBuffer.new(Redis.new(url: URL), 'q').push(1) }
+    assert_equal [1], @buffer.reserve(timeout: 10).items
+    assert_operator Process.clock_gettime(Process::CLOCK_MONOTONIC) - started, :<, 2
+    pusher.join
+    assert_nil @buffer.reserve(timeout: 0.05)
+  end
+
+  def test_options_are_what_the_others_agreed_on
+    strict = RedisBuffer.new(@redis, 'q', min_size: 2, rates: [[1, 0.3], [5, 3600]])
+    strict.push(1)
+    assert_nil strict.reserve
+    strict.push(2)
+    assert_equal [1], strict.reserve(size: 1).items
+    strict.push(3)
+    assert_nil strict.reserve # the rate
+    assert_equal [2, 3], strict.reserve(timeout: 5).items
+    @buffer.push(4)
+    twice = RedisBuffer.new(@redis, 'q', max_attempts: 2)
+    2.times { twice.release(twice.reserve) }
+    assert_nil twice.reserve # buried: its attempts are used up
+    assert_equal 1, @redis.zcard('redisq:{q}:dead')
+    assert_raises(Redisq::InvalidArgument) { RedisBuffer.new(@redis, 'q', min_size: 2, max_wait: nil) }
+    assert_raises(Redisq::InvalidArgument) { RedisBuffer.new(@redis, 'a{b}') }
+  end
+
+  def test_what_cannot_be_read_is_not_lost
+    RedisBuffer.new(@redis, 'q', codec: Redisq::BYTES).push('1', '{')
+    error = assert_raises(Redisq::CodecError) { @buffer.reserve }
+    assert_equal %w[1 {], error.raw.items
+    assert_equal 2, @buffer.release(error.raw)
+    RedisBuffer.new(@redis, 'q', codec: Redisq::BYTES).push('1', '{')
+    assert_equal %w[1 {], assert_raises(Redisq::CodecError) { @buffer.next_batch_for }.raw
+    assert_raises(::JSON::GeneratorError) { @buffer.push(1, Float::NAN) }
+    assert_empty @buffer.longest_groups
+  end
+end
+
+class RedisPriorityQueueTest < RedisqTest
+  def setup
+    super
+    @queue = RedisPriorityQueue.new(@redis, 'q')
+  end
+
+  def test_the_recipe
+    assert_equal :added, @queue.add('b', 2.5)
+    assert_equal %i[added added], @queue.add_all({ 'a' => 7, 3 => -1e300 })
+    assert_equal :raised, @queue.add('a', 0.1)
+    assert_equal :kept, @queue.add('a', 9)
+    assert_equal [['3', -1e300], ['a', 0.1]], @queue.zpop(2, with_scores: true)
+    assert_equal ['b'], @queue.zpop
+    assert_equal [], @queue.zpop(10)
+    assert_raises(Redisq::InvalidArgument) { @queue.add('a', Float::INFINITY) }
+    assert_raises(Redisq::InvalidArgument) { @queue.add(nil, 1) }
+  end
+
+  def test_the_recipes_own_sorted_set_is_taken_as_it_is
+    @redis.zadd('index', [[2, 'b'], [1.5, 'ä']])
+    @redis.rename('index', 'redisq:{q}:ready')
+    assert_equal :raised, @queue.add('b', 1)
+    assert_equal [['b', 1.0], ['ä', 1.5]], @queue.zpop(2, with_scores: true)
+  end
+
+  def test_fifo
+    fifo = RedisPriorityQueue.new(@redis, 'q', order: :fifo)
+    fifo.add_all([['z', -3], ['b', 5], ['a', 5]])
+    assert_equal [['z', -3], ['b', 5], ['a', 5]], fifo.zpop(3, with_scores: true)
+    assert_raises(Redisq::InvalidArgument) { fifo.add('a', 1024) }
+    fifo.add('a', 1)
+    assert_raises(Redisq::WrongOrder) { @queue.add('a', 1) }
+    assert_raises(Redisq::WrongOrder) { @queue.zpop }
+  end
+
+  def test_reserve_ack_release
+    @queue.add_all({ 'a' => 1, 'b' => 2, 'c' => 3 })
+    batch = @queue.reserve(size: 2)
+    assert_equal [nil, %w[a b], [1.0, 2.0], 1], [batch.group, batch.items, batch.scores, batch.attempts]
+    assert_equal :added, @queue.add('a', 9) # noted: once more after the ack
+    batch.fail('b')
+    assert_equal 1, @queue.ack(batch)
+    assert_equal [['b', 2.0], ['c', 3.0], ['a', 9.0]], @queue.zpop(5, with_scores: true)
+    assert_raises(Redisq::LeaseLost) { @queue.renew(batch) }
+    @queue.add('d', 1)
+    assert_equal 1, @queue.release(batch = @queue.reserve)
+    assert_raises(Redisq::LeaseLost) { @queue.ack(batch) }
+    @queue.reserve { |again| assert_equal [['d'], 2], [again.items, again.attempts] }
+    assert_nil @queue.reserve
+  end
+
+  def test_of_a_partial_ack_either_half_may_be_lost
+    @queue.add_all({ 'a' => 1, 'b' => 2 })
+    batch = @queue.reserve(size: 2)
+    @redis.eval(Redisq::Scripts.new(@redis).text('priority/remove'),
+                %w[ready later rows once:x layout].map { |name| "redisq:{q}:#{name}" }, [0, 'b'])
+    batch.fail('b')
+    assert_equal 1, @queue.ack(batch)
+  end
+
+  def test_a_delay_and_a_crash_are_waited_for
+    @queue.add('a', 1, delay: 0.05)
+    assert_nil @queue.reserve
+    batch = @queue.reserve(timeout: 5, lease: 0.05)
+    again = @queue.reserve(timeout: 5)
+    assert_equal [%w[a], 2], [again.items, again.attempts]
+    assert_raises(Redisq::LeaseLost) { @queue.ack(batch) }
+    assert_operator @queue.renew(again, lease: 90), :>, again.deadline
+    assert_equal 1, @queue.ack(again)
+  end
+
+  def test_members_are_told_apart_by_their_bytes
+    json = RedisPriorityQueue.new(@redis, 'q', codec: Redisq::JSON)
+    assert_equal :added, json.add({ b: 1, a: 2 }, 5)
+    assert_equal :kept, json.add({ 'a' => 2, 'b' => 1 }, 5)
+    bytes = RedisPriorityQueue.new(@redis, 'q', codec: Redisq::BYTES)
+    bytes.add("\xFF\0".b, 1)
+    error = assert_raises(Redisq::CodecError) { @queue.reserve }
+    assert_equal 1, @queue.release(error.raw)
+    assert_equal ["\xFF\0".b], bytes.zpop
+    assert_equal [{ 'a' => 2, 'b' => 1 }], json.zpop
+  end
+end
+
+# redis-rb sends a command again when its reply is lost: the same bytes, so the same id, so it takes effect once.
+class ResendTest < RedisqTest
+  def through
+    proxy = Lossy.new(URL)
+    client = Redis.new(url: proxy.url)
+    client.ping
+    yield client, proxy
+  ensure
+    client&.close
+    proxy&.close
+  end
+
+  # Loses the reply of what the block does, and sees that the client sent it twice.
+  def twice(proxy)
+    sent = proxy.lose_reply { yield }
+    assert_equal [2, 1], [sent.size, sent.uniq.size]
+  end
+
+  def test_a_push_is_done_once
+    through do |client, proxy|
+      buffer = RedisBuffer.new(client, 'q')
+      buffer.push(0) # the script is known
+      twice(proxy) { assert_equal 3, buffer.push(1, 2) }
+      twice(proxy) { assert_equal 4, buffer.return_batch_to([9]) }
+      assert_equal [9, 0, 1, 2], buffer.next_batch_for
+    end
+  end
+
+  def test_an_add_is_done_once
+    through do |client, proxy|
+      queue = RedisPriorityQueue.new(client, 'p')
+      queue.add('a', 5)
+      twice(proxy) { assert_equal :raised, queue.add('a', 1) } # and not kept, as a second one would be
+    end
+  end
+
+  def test_a_reserve_gives_the_same_batch_and_an_ack_the_same_answer
+    through do |client, proxy|
+      [RedisBuffer.new(client, 'q').tap { |queue| queue.push(*1..4) },
+       RedisPriorityQueue.new(client, 'p').tap { |queue| queue.add_all(%w[a b c d].zip([1] * 4)) }].each do |queue|
+        2.times { queue.ack(queue.reserve(size: 1)) } # the scripts are known
+        batch = nil
+        twice(proxy) { batch = queue.reserve(size: 1) }
+        assert_equal 1, batch.attempts
+        twice(proxy) { assert_equal 1, queue.ack(batch) }
+        batch = queue.reserve
+        assert_equal 1, batch.attempts
+        queue.ack(batch)
+        assert_nil queue.reserve
+      end
+    end
+  end
+
+  def test_a_token_makes_a_call_repeatable_when_redis_rb_gives_up
+    through do |client, proxy|
+      buffer = RedisBuffer.new(client, 'q')
+      buffer.push(0)
+      proxy.lose_reply do
+        client.without_reconnect do
+          assert_raises(Redis::BaseConnectionError) { buffer.push(1, token: 'mine') }
+        end
+      end
+      assert_equal 2, buffer.push(1, token: 'mine')
+      assert_equal [0, 1], buffer.next_batch_for
+    end
+  end
+end

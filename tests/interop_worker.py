@@ -1,0 +1,79 @@
+"""Push to a queue that Ruby and Node push to, or work on it beside them: the Python side of `test_interop.py`.
+
+    python -m tests.interop_worker SOCKET QUEUE buffer|priority push|work COUNT SEED
+
+A worker writes `BEGIN <items>` before it acks and `DONE <how many>` after it, and goes on until its input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from redisq import Buffer, LeaseLost, PriorityQueue
+
+Queue = Buffer[Any] | PriorityQueue[str]
+
+LEASE = 2.0
+WINDOW = 600.0  # longer than a test runs: it reads there how each lease ended
+
+
+def open_queue(structure: str, client: redis.Redis, name: str) -> Queue:
+    """Give the queue as all of the processes have it."""
+    if structure == "buffer":
+        return Buffer(client, name, lease=LEASE, dedup_window=WINDOW)
+    return PriorityQueue(client, name, lease=LEASE, dedup_window=WINDOW)
+
+
+def push(queue: Queue, count: int, chance: random.Random) -> None:
+    """Push so many items, 1 to 50 a call."""
+    first = 0
+    while first < count:
+        numbers = range(first, min(first + chance.randint(1, 50), count))
+        if isinstance(queue, Buffer):
+            queue.push(*({"from": "python", "n": n} for n in numbers), group=f"g{chance.randrange(10)}")
+        else:
+            queue.push_many((f"python-{n}", n % 7) for n in numbers)
+        first = numbers.stop
+
+
+def work(queue: Queue, chance: random.Random, ended: Callable[[], bool]) -> None:
+    """Reserve and ack, give some back and leave some to their lease, as if this worker had died."""
+    while not ended():
+        batch = queue.reserve(chance.randint(1, 50), timeout=0.5)
+        if not batch:
+            continue
+        share = chance.random()
+        try:
+            if share < 0.1:
+                batch.release()
+            elif share >= 0.15:
+                print("BEGIN", json.dumps(batch.items), flush=True)
+                print("DONE", batch.ack(), flush=True)
+        except LeaseLost:  # somebody was stopped for longer than the lease
+            if share >= 0.15:
+                print("DONE 0", flush=True)
+
+
+def main() -> None:
+    """Do what the command line says."""
+    socket, name, structure, role, count, seed = sys.argv[1:]
+    chance = random.Random(int(seed))
+    with redis.Redis(unix_socket_path=socket) as client:
+        queue = open_queue(structure, client, name)
+        if role == "push":
+            push(queue, int(count), chance)
+        else:
+            reader = threading.Thread(target=sys.stdin.read, daemon=True)
+            reader.start()
+            work(queue, chance, lambda: not reader.is_alive())
+
+
+if __name__ == "__main__":
+    main()

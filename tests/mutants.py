@@ -1,0 +1,148 @@
+"""Break the scripts: each mutant is one with one small change, of a kind that a person makes by mistake."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .lua_code import Token, conditions, line, tokens
+
+# What stands for what. A bound that moves by one, a sign, an end of a list, the other of two.
+SWAPS = {
+    "<": "<=",
+    "<=": "<",
+    ">": ">=",
+    ">=": ">",
+    "==": "~=",
+    "~=": "==",
+    "+": "-",
+    "*": "/",
+    "/": "*",
+    "%": "*",
+    "and": "or",
+    "or": "and",
+    "true": "false",
+    "false": "true",
+    "max": "min",
+    "min": "max",
+    "ceil": "floor",
+    "floor": "ceil",
+    "'LPUSH'": "'RPUSH'",
+    "'RPUSH'": "'LPUSH'",
+    "'RPOP'": "'LPOP'",
+    "'ZPOPMIN'": "'ZPOPMAX'",
+    "'ZRANGE'": "'ZREVRANGE'",
+    "'ZREVRANGE'": "'ZRANGE'",
+    "'ZRANK'": "'ZREVRANK'",
+    "'NX'": "'XX'",
+    "'('": "''",
+    "'-inf'": "'+inf'",
+    "'+inf'": "'-inf'",
+}
+KINDS = {
+    **dict.fromkeys(["<", "<=", ">", ">=", "==", "~="], "comparison"),
+    **dict.fromkeys(["+", "*", "/", "%"], "sign"),
+    **dict.fromkeys(["and", "or", "true", "false"], "logic"),
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """Hold one broken script: what was done, where, and its text."""
+
+    script: str
+    kind: str
+    line: int
+    before: str
+    after: str
+    text: bytes
+
+    @property
+    def key(self) -> str:
+        """Give what names the mutant though lines above it come and go: its line as it was and as it is."""
+        return f"{self.before} => {self.after}"
+
+    def __str__(self) -> str:
+        return f"{self.script}:{self.line} {self.kind}: {self.key}"
+
+
+def mutants(script: str, text: str) -> list[Mutant]:
+    """Give every mutant of a script, once each; the texts of errors are no part of the contract and stay."""
+    found: dict[bytes, Mutant] = {}
+    for kind, start, end, replacement in _changes(text):
+        broken = text[:start] + replacement + text[end:]
+        first = text.rfind("\n", 0, start) + 1
+        tail = len(text) - (text + "\n").index("\n", end)  # what follows the changed lines, from the end
+        before, after = (" ".join(part[first : len(part) - tail].split()) for part in (text, broken))
+        if broken != text:
+            found.setdefault(
+                broken.encode(), Mutant(script, kind, line(text, start), before, after or "nothing", broken.encode())
+            )
+    return list(found.values())
+
+
+def sample(every: list[Mutant], count: int) -> list[Mutant]:
+    """Choose some, always the same ones, of as many kinds as there are."""
+    turn: dict[str, int] = {}
+
+    def place(mutant: Mutant) -> tuple[int, str]:
+        turn[mutant.kind] = turn.get(mutant.kind, -1) + 1
+        return turn[mutant.kind], _digest(mutant)
+
+    return sorted(sorted(every, key=_digest), key=place)[:count]
+
+
+def _digest(mutant: Mutant) -> str:
+    return hashlib.sha1(f"{mutant.script} {mutant.key}".encode()).hexdigest()
+
+
+def _changes(text: str) -> Iterator[tuple[str, int, int, str]]:
+    """Yield kind, start, end and what to put there instead."""
+    code = [token for token in tokens(text) if not _says_why(text, token)]
+    for i, token in enumerate(code):
+        before = code[i - 1] if i else token
+        following = code[i + 1] if i + 1 < len(code) else token
+        if token.kind == "number":
+            yield "number", token.at, token.end, str(int(token.text) + 1)
+            if int(token.text) > 1:
+                yield "number", token.at, token.end, str(int(token.text) - 1)
+        elif token.text == "-":
+            unary = (
+                before.kind in {"symbol", "string"} and before.text not in {")", "]", "}"}
+            ) or before.text == "return"
+            yield "sign", token.at, token.end, "" if unary else "+"
+        elif token.text == "not":
+            yield "logic", token.at, token.end, ""
+        elif token.text == "break":
+            yield "left out", token.at, token.end, ""
+        elif token.text in {"max", "min"} and before.text != ".":
+            continue
+        elif token.text in SWAPS:
+            if token.text == "%" and following.text == "s":
+                continue
+            yield KINDS.get(token.text, "the other one"), token.at, token.end, SWAPS[token.text]
+    for head, then in conditions(code):
+        yield "condition", head.end, then.at, " true "
+        yield "condition", head.end, then.at, " false "
+    yield from _left_out(text)
+
+
+def _says_why(text: str, token: Token) -> bool:
+    """Say whether a token is of a line that only makes an error's message."""
+    first = text.rfind("\n", 0, token.at) + 1
+    return text[first:].lstrip().startswith("return redis.error_reply")
+
+
+def _left_out(text: str) -> Iterator[tuple[str, int, int, str]]:
+    """Yield the lines that are a command alone, or an assignment to what is there already."""
+    at = 0
+    for row in text.split("\n"):
+        words = row.strip()
+        opens = words.count("(") != words.count(")")
+        if at > text.index("\n\n") and not opens:
+            is_command = words.startswith("redis.call(")
+            is_assignment = " = " in words and not words.startswith(("local ", "for ", "if ", "elseif ", "--", "{"))
+            if (is_command or is_assignment) and not words.endswith(("{", ",")):
+                yield "left out", at, at + len(row), ""
+        at += len(row) + 1

@@ -1,0 +1,262 @@
+"""Ruby, Node and Python on one live queue: pushing, working, killed with -9. Every item is acked once, none is left.
+
+Workers reserve 1 to 50 items a batch with leases of 2 seconds, give back every tenth batch, leave every twentieth to
+its lease and ack the others. A worker writes `BEGIN <items>` before an ack and `DONE <how many>` after it. Each is
+killed when it is seen to begin some batch, wherever it is by then, and the next ones start; so each language dies as
+often as the others, whatever its speed. A pipe holds few lines: no worker runs far ahead of what is read here.
+
+What a killed worker began and did not finish is acked or not, and nobody can tell, but for the account:
+
+- No item is in two batches that were acked and whose workers could say so.
+- The items that nobody said to be done are made up of whole batches that killed workers had begun, each item in one.
+- The queue remembers how each lease ended: as many items were acked as were pushed.
+- Nothing is left, in any state, and the audit finds nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import redis
+
+from redisq.embedded import Server
+
+from .conftest import REAL
+from .interop_worker import Queue, open_queue
+from .test_node import need_node
+
+ROOT = Path(__file__).parent.parent
+NODES = ("ioredis", "node-redis")
+COMMANDS = {
+    "python": [sys.executable, "-m", "tests.interop_worker"],
+    "ruby": ["ruby", "examples/ruby/interop.rb"],
+    **{client: ["node", "examples/node/interop.js", "--client", client] for client in NODES},
+}
+PUSHES = {"python": 6_668, "ruby": 6_666, "ioredis": 6_666}
+PIPE = 4096  # bytes, the least there is
+
+Item = tuple[str, int]
+Batch = frozenset[Item]
+
+
+def need_ruby() -> None:
+    """Skip where Ruby or its client is missing; in CI, fail."""
+    if shutil.which("ruby") and subprocess.run(["ruby", "-e", "require 'redis'"], capture_output=True).returncode == 0:
+        return
+    reason = "ruby or its redis client is missing: apt-get install ruby ruby-redis"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def read_item(item: Any) -> Item:
+    """Read an item of a `BEGIN` line: a buffer's, or a member."""
+    if isinstance(item, str):
+        language, _, number = item.partition("-")
+        return language, int(number)
+    assert set(item) == {"from", "n"}
+    return item["from"], item["n"]
+
+
+@dataclass
+class Account:
+    """Hold what the workers wrote."""
+
+    done: set[Item] = field(default_factory=set)
+    begun: list[Batch] = field(default_factory=list)
+    """Batches of which nobody can say what became."""
+    seen: set[Item] = field(default_factory=set)
+
+    def settle(self, items: Batch, count: int) -> None:
+        """Note a batch that was acked: all of it, or what was still held of it."""
+        if count == len(items):
+            assert not items & self.done, f"acked twice: {items & self.done}"
+            self.done |= items
+        elif count:
+            self.begun += [frozenset([item]) for item in items]  # of a late ack, any may be the ones
+        self.seen |= items
+
+    def leave(self, items: Batch) -> None:
+        """Note a batch that a killed worker had begun."""
+        self.begun.append(items)
+        self.seen |= items
+
+
+class Worker:
+    """Run one worker, and read what it writes."""
+
+    def __init__(self, command: list[str], account: Account) -> None:
+        self._account = account
+        self._items: Batch | None = None
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pipesize=PIPE
+        )
+        assert self.process.stdout
+        self.lines: IO[str] = self.process.stdout
+
+    def take(self, line: str) -> None:
+        """Put one line into the account."""
+        if not line.endswith("\n"):
+            return  # killed while it wrote; of a `BEGIN`, so before the ack, or of a `DONE`, and the batch is begun
+        word, _, rest = line.partition(" ")
+        if word == "BEGIN":
+            assert self._items is None
+            listed = [read_item(item) for item in json.loads(rest)]
+            self._items = frozenset(listed)
+            assert len(self._items) == len(listed)
+        else:
+            assert word == "DONE"
+            assert self._items is not None
+            self._account.settle(self._items, int(rest))
+            self._items = None
+
+    def run_until(self, batches: int) -> None:
+        """Read until it has begun so many batches."""
+        while batches:
+            line = self.lines.readline()
+            assert line, f"{self.process.args!r} ended with {self.process.wait()}"
+            self.take(line)
+            batches -= line.startswith("BEGIN")
+
+    def pass_on(self, lines: queue.SimpleQueue[tuple[Worker, str]]) -> None:
+        """Give each line to who reads those of all."""
+        for line in self.lines:
+            lines.put((self, line))
+
+    def kill(self) -> None:
+        """Kill it with -9, and read what it had written."""
+        with self.process:
+            self.process.kill()
+            for line in self.lines:
+                self.take(line)
+        assert self.process.returncode == -signal.SIGKILL
+        if self._items:
+            self._account.leave(self._items)
+
+    def stop(self) -> None:
+        """End its input: it ends when it is done with what it has."""
+        assert self.process.stdin
+        self.process.stdin.close()
+
+
+class Crew:
+    """Run processes of all languages on one queue."""
+
+    def __init__(self, socket: str, structure: str) -> None:
+        self.account = Account()
+        self.pushed: set[Item] = set()
+        self._where = [socket, "q", structure]
+        self._chance = random.Random(1)
+        self._pushing: list[subprocess.Popen[str]] = []
+        self._workers: list[Worker] = []
+
+    def _command(self, stack: str, role: str, count: int = 0) -> list[str]:
+        return [*COMMANDS[stack], *self._where, role, str(count), str(self._chance.randrange(1000))]
+
+    def push(self, stack: str, count: int) -> None:
+        """Let one language begin to push its items."""
+        self._pushing.append(subprocess.Popen(self._command(stack, "push", count), cwd=ROOT, text=True))
+        language = "node" if stack in NODES else stack
+        self.pushed |= {(language, n) for n in range(count)}
+
+    def _hire(self) -> None:
+        self._workers = [Worker(self._command(stack, "work"), self.account) for stack in COMMANDS]
+
+    def work_and_die(self) -> None:
+        """Let a worker of each language work for some batches, and kill it."""
+        self._hire()
+        for worker in self._chance.sample(self._workers, len(self._workers)):
+            worker.run_until(self._chance.randint(3, 15))
+            worker.kill()
+
+    def work_until(self, ready: Callable[[], bool]) -> None:
+        """Let new workers go on until every item was seen with somebody and it is `ready`, and end them."""
+        self._hire()
+        for pushing in self._pushing:
+            assert pushing.wait(60) == 0
+        lines: queue.SimpleQueue[tuple[Worker, str]] = queue.SimpleQueue()
+        readers = [threading.Thread(target=worker.pass_on, args=(lines,)) for worker in self._workers]
+        for reader in readers:
+            reader.start()
+        while not (self.account.seen == self.pushed and ready()):
+            try:
+                worker, line = lines.get(timeout=30)
+            except queue.Empty:
+                pytest.fail(f"nobody works, and nobody was handed {sorted(self.pushed - self.account.seen)[:10]}")
+            worker.take(line)
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            assert worker.process.wait(30) == 0
+        for reader in readers:
+            reader.join()
+        assert lines.empty()
+
+    def kill_all(self) -> None:
+        """Kill who is left, when something went wrong."""
+        for process in (*self._pushing, *(worker.process for worker in self._workers)):
+            with process:
+                process.kill()
+
+
+def read_ledger(structure: str, client: redis.Redis) -> int:
+    """Count what was acked, by what the queue remembers of each lease."""
+    total = 0
+    for key in client.scan_iter("redisq:{q}:ended:*" if structure == "buffer" else "redisq:{q}:lease:*", count=1000):
+        remembered: Any = client.get(key) if structure == "buffer" else client.lindex(key, 0)
+        if acked := re.match(rb"ack (\d+)$", remembered):
+            total += int(acked[1])
+    return total
+
+
+def made_up(items: set[Item], batches: list[Batch]) -> bool:
+    """Say whether some of the batches together are these items, each item in one."""
+    if not items:
+        return True
+    one = min(items)
+    return any(made_up(items - batch, batches) for batch in batches if one in batch and batch <= items)
+
+
+def left(queue: Queue) -> int:
+    """Count what is not acked."""
+    stats = queue.stats()
+    assert stats.dead == 0
+    return stats.waiting + stats.leased + stats.delayed
+
+
+@pytest.mark.parametrize("server", [pytest.param(REAL[0], marks=pytest.mark.server)], indirect=True)
+@pytest.mark.parametrize("structure", ["buffer", "priority"])
+def test_ruby_node_and_python_share_a_live_queue(structure: str, server: Server) -> None:
+    need_ruby()
+    need_node()
+    crew = Crew(server.socket, structure)
+    try:
+        for stack, count in PUSHES.items():
+            crew.push(stack, count)
+            crew.work_and_die()
+        with server.client() as client:
+            shared = open_queue(structure, client, "q")
+            crew.work_until(lambda: left(shared) == 0)
+            assert shared.audit().ok
+            keys = ("groups", "leases", "delayed", "dead", "ready", "later", "rows")
+            assert client.exists(*(f"redisq:{{q}}:{key}" for key in keys)) == 0
+            assert read_ledger(structure, client) == sum(PUSHES.values())
+    finally:
+        crew.kill_all()
+    account = crew.account
+    assert account.seen == crew.pushed
+    assert made_up(crew.pushed - account.done, account.begun)

@@ -1,0 +1,127 @@
+"""`examples/node`: the scripts through ioredis and node-redis, and payloads that cross between Node and Python."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redisq import BYTES, Buffer, PriorityQueue
+from redisq.embedded import Server
+from redisq.scripts import directory
+
+from . import conformance
+
+FOLDER = Path(__file__).parent.parent / "examples" / "node"
+CLIENTS = ["ioredis", "node-redis"]
+
+pytestmark = pytest.mark.usefixtures("node")
+
+
+def need_node() -> None:
+    """Skip where Node or its clients are missing; in CI, fail."""
+    reason = ""
+    if not shutil.which("node"):
+        reason = "node is missing: install Node 20 or newer"
+    elif not all((FOLDER / "node_modules" / name).is_dir() for name in ("ioredis", "redis")):
+        reason = "ioredis and node-redis are missing: cd examples/node && npm ci"
+    if reason and os.environ.get("CI"):
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def node() -> None:
+    """Need Node."""
+    need_node()
+
+
+def run(*arguments: str, stdin: str = "", **environment: str) -> str:
+    """Run a program of the folder and give what it wrote."""
+    done = subprocess.run(
+        ["node", *arguments],
+        cwd=FOLDER,
+        env={**os.environ, **environment},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_every_conformance_case_holds(server: Server, client: str) -> None:
+    assert run("conformance.js", "--client", client, server.socket) == (
+        f"{client}: {len(conformance.cases())} cases, 0 failed\n"
+    )
+
+
+def test_the_classes(server: Server) -> None:
+    run("--test", "redisq.test.js", REDISQ_SOCKET=server.socket)
+
+
+def test_the_readmes_example_runs_where_it_is_vendored(server: Server, tmp_path: Path) -> None:
+    for source in (FOLDER / "redisq", directory()):
+        shutil.copytree(source, tmp_path / source.name)
+    (tmp_path / "node_modules").symlink_to(FOLDER / "node_modules")
+    example = (FOLDER / "README.md").read_text().split("```js\n")[1].split("```")[0]
+    example = example.replace("new Redis()", f"new Redis({json.dumps(server.socket)})")
+    # A function that stands below is there from the start.
+    lines = (example, "async function send(group, items) { console.log(group, items); }", "process.exit();")
+    (tmp_path / "example.mjs").write_text("\n".join(lines))
+    assert run(str(tmp_path / "example.mjs")) == (
+        "eu [ { user: 1, did: 'like' } ]\n[ { member: 'b.py', priority: 0, attempts: 1 } ]\n"
+    )
+
+
+JSONS: list[Any] = [
+    {"user": 1, "did": "like", "nested": {"list": [], "none": None, "yes": True}},
+    'Grüße, 世界, \u0001, \U0001f9e6, e\u0301, \u2028, </script>, \\ and "',
+    [0, -1, 2**53 - 1, 1.5, 1e-9, 1e21],
+    "",
+    [],
+    {},
+    None,
+    "large " * 500_000,
+]
+TEXTS = ["a", "", "世界", "\U0001f9e6", "with\0zero", "long " * 50_000]
+BYTE_STRINGS = [b"", bytes(range(256)), b"\xff\xfe", b"\r\n$-1\r\n", os.urandom(3_000_000)]
+GROUPS = [b"default", "Größe".encode(), b"\xff\x00{}"]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_payloads_cross_unchanged_both_ways(server: Server, client: str) -> None:
+    """Both sides hold what they get to the same table, which comes to Node in ASCII."""
+    table = {
+        "json": JSONS,
+        "texts": TEXTS,
+        "bytes": [base64.b64encode(item).decode() for item in BYTE_STRINGS],
+        "groups": [base64.b64encode(group).decode() for group in GROUPS],
+    }
+    names = [group.decode("utf-8", "surrogateescape") for group in GROUPS]
+    with server.client() as redis:
+        Buffer[Any](redis, "from python: json").push(*JSONS)
+        PriorityQueue(redis, "from python: texts").push_many((member, 0) for member in TEXTS)
+        pushed = Buffer(redis, "from python: bytes", codec=BYTES)
+        for name in names:
+            pushed.push(*BYTE_STRINGS, group=name)
+        # Equal lengths: the greater name first.
+        names.sort(key=lambda name: name.encode("utf-8", "surrogateescape"), reverse=True)
+        table["groups"].sort(key=base64.b64decode, reverse=True)
+
+        run("payloads.js", "--client", client, server.socket, stdin=json.dumps(table, ensure_ascii=True))
+
+        assert Buffer[Any](redis, "from node: json").pop() == JSONS
+        assert [item.member for item in PriorityQueue(redis, "from node: texts").pop_many(1000)] == TEXTS
+        got = Buffer(redis, "from node: bytes", codec=BYTES)
+        assert [got.pop(name) for name in names] == [BYTE_STRINGS] * len(names)
+        assert got.longest_groups() == {}

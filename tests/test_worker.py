@@ -17,9 +17,10 @@ import redis
 import redis.asyncio
 
 import redisq.asyncio
-from redisq import BYTES, Batch, Buffer, Buried, InvalidArgument, PriorityQueue, Worker, WrongOrder, exponential
+from redisq import BYTES, JSON, Batch, Buffer, Buried, InvalidArgument, PriorityQueue, Worker, WrongOrder, exponential
 from redisq.embedded import Server
 from redisq.ops import piece
+from redisq.worker.policy import Hunger
 
 from .conftest import BINARIES, real_server
 
@@ -318,6 +319,45 @@ def test_what_makes_work_impossible_is_raised(client: redis.Redis) -> None:
     PriorityQueue(client, "q").push("a")
     with pytest.raises(WrongOrder):
         Worker(PriorityQueue(client, "q", order="score"), lambda _: None).run()
+
+
+def test_hunger_grows_with_plenty_and_ends_with_want() -> None:
+    """One is asked for first, then twice as many as came, and one again when less came than was asked for."""
+    hunger = Hunger()
+    asked = []
+    for taken in (1, 2, 4, 8, 16, 32, 64, 64, 3, 1, 0, 1):
+        asked.append(hunger.most)
+        hunger.fed(hunger.most, taken)
+    assert asked == [1, 2, 4, 8, 16, 32, 64, 64, 64, 1, 2, 1]
+
+
+def test_idle_handlers_are_fed_in_one_round_trip(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many batches waiting, several are asked for at once; one that cannot be decoded costs no other."""
+    queue: PriorityQueue[int] = PriorityQueue(client, "q", codec=JSON)
+    queue.push_many({number: number for number in range(100)})
+    PriorityQueue(client, "q", codec=BYTES).push(b"{", 50)
+    handled: list[int] = []
+    answers: list[int] = []
+    talk = queue.runner.talk
+
+    def listen(said: Any) -> Any:
+        answer = talk(said)
+        if isinstance(answer, list):
+            answers.append(len(answer))
+        return answer
+
+    monkeypatch.setattr(queue.runner, "talk", listen)
+
+    def handle(batch: Batch[int]) -> None:
+        handled.append(batch.items[0])
+        if len(handled) == 100:
+            worker.stop()
+
+    worker = Worker(queue, handle, concurrency=10, backoff=soon)
+    with running(worker):
+        assert worker._stopping.wait(PATIENCE)
+    assert sorted(handled) == [*range(100)]
+    assert max(answers) > 1
 
 
 def test_a_batch_that_cannot_be_decoded_is_given_back_and_dies(client: redis.Redis) -> None:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 
-.PHONY: demo test test-oldest check format bench clean
+.PHONY: demo test test-oldest check format bench chaos clean
 
 demo: $(VENV)/ready
 	$(BIN)/redisq demo
@@ -28,11 +28,16 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# About half an hour: every result, chart and table anew. `make bench QUICK=1` asks whether the stated ratios hold.
 bench: $(VENV)/ready
-	$(BIN)/python -m benchmarks.contention
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+# Everything in tests/faults, long: CHAOS_MINUTES and CHAOS_SEED say how long, and which faults.
+chaos: $(VENV)/ready
+	CHAOS_MINUTES=$(or $(CHAOS_MINUTES),20) CHAOS_SEED=$(or $(CHAOS_SEED),0) $(BIN)/pytest -q tests/faults
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) .venv-peers examples/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -51,7 +51,7 @@ EQUIVALENT = {
     r"or 1\) == math\.huge": "neither 0 nor 1 is infinite",
     r"longest, spans = tonumber\(cost\), 1, ": "a span has at least 1 ms",
     r"stats: .* => .*start - 0 <": "it makes a number of the text",
-    r"\[2\]\) <= now then => if true|parked >= 0|push: if seen\[.* => if true": "it spares a look",
+    r"\[2\]\) <= now then => if true|(parked|rows\)) >= 0|push: if seen\[.* => if true": "it spares a look",
     r"pop: if row then => if true": "there is nothing to delete",
 }
 

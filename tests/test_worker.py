@@ -563,3 +563,23 @@ def test_a_wait_of_a_ms_is_not_for_ever(server: Server) -> None:
     """Redis 6.2 reads BLPOP's 0.001 as 0, which blocks for ever: the shortest wait is one that every server ends."""
     with server.client() as client:
         client.execute_command("BLPOP", "nobody-pushes-here", f"{piece(0.0, None):.3f}")
+
+
+async def test_the_asyncio_worker_ends_when_its_last_handlers_end_with_it(server: Server) -> None:
+    """Stopped by a handler while others are about to end: whoever is waited for may have gone already."""
+    async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
+        await client.flushall()
+        queue = redisq.asyncio.PriorityQueue(client, "q")
+        for _ in range(20):
+            await queue.push_many({str(number): 0 for number in range(20)})
+            left = 20
+
+            async def handle(batch: redisq.asyncio.Batch[str]) -> None:  # noqa: ARG001
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    worker.stop()
+
+            worker = redisq.asyncio.Worker(queue, handle, concurrency=10)
+            await worker.run()
+        assert (await queue.stats()).leased == 0

@@ -72,8 +72,8 @@ class Worker(Generic[T]):
                 self._stopping.set()
                 logger.info("stopping: %d batches are in hand", len(self._held))
                 await _first(fetcher, self._ending.wait())
-                if self._held:
-                    await _first(asyncio.wait(self._held), self._ending.wait(), timeout=self.policy.grace)
+                if running := list(self._held):  # a copy: they may all have ended before the wait begins
+                    await _first(asyncio.wait(running), self._ending.wait(), timeout=self.policy.grace)
         finally:
             self._stopping.set()
             self._ending.set()

@@ -565,21 +565,19 @@ def test_a_wait_of_a_ms_is_not_for_ever(server: Server) -> None:
         client.execute_command("BLPOP", "nobody-pushes-here", f"{piece(0.0, None):.3f}")
 
 
-async def test_the_asyncio_worker_ends_when_its_last_handlers_end_with_it(server: Server) -> None:
-    """Stopped by a handler while others are about to end: whoever is waited for may have gone already."""
+@pytest.mark.parametrize("steps", range(12))
+async def test_the_asyncio_worker_ends_when_its_last_handler_ends_with_it(server: Server, steps: int) -> None:
+    """Stopped by a handler that is about to end: whoever is waited for may have gone already."""
     async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
         await client.flushall()
-        queue = redisq.asyncio.PriorityQueue(client, "q")
-        for _ in range(20):
-            await queue.push_many({str(number): 0 for number in range(20)})
-            left = 20
+        buffer: redisq.asyncio.Buffer[str] = redisq.asyncio.Buffer(client, "q")
+        await buffer.push("x")
 
-            async def handle(batch: redisq.asyncio.Batch[str]) -> None:  # noqa: ARG001
-                nonlocal left
-                left -= 1
-                if left == 0:
-                    worker.stop()
+        async def handle(batch: redisq.asyncio.Batch[str]) -> None:
+            await batch.ack()
+            worker.stop()
+            for _ in range(steps):  # of the loop, one of which is between the worker's look and its wait
+                await asyncio.sleep(0)
 
-            worker = redisq.asyncio.Worker(queue, handle, concurrency=10)
-            await worker.run()
-        assert (await queue.stats()).leased == 0
+        worker = redisq.asyncio.Worker(buffer, handle)
+        await worker.run()

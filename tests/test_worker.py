@@ -565,7 +565,7 @@ def test_a_wait_of_a_ms_is_not_for_ever(server: Server) -> None:
         client.execute_command("BLPOP", "nobody-pushes-here", f"{piece(0.0, None):.3f}")
 
 
-@pytest.mark.parametrize("steps", range(12))
+@pytest.mark.parametrize("steps", range(24))
 async def test_the_asyncio_worker_ends_when_its_last_handler_ends_with_it(server: Server, steps: int) -> None:
     """Stopped by a handler that is about to end: whoever is waited for may have gone already."""
     async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:

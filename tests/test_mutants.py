@@ -53,6 +53,7 @@ EQUIVALENT = {
     r"stats: .* => .*start - 0 <": "it makes a number of the text",
     r"\[2\]\) <= now then => if true|(parked|rows\)) >= 0|push: if seen\[.* => if true": "it spares a look",
     r"pop: if row then => if true": "there is nothing to delete",
+    r"buffer/ack: for i = 3, .* => for i = 2,": "there is no place -1",
 }
 
 MUTANTS = {name: mutants(name, load(name).text.decode("ascii")) for name in names()}

@@ -74,7 +74,11 @@ for i = 5, #ARGV do
     return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32) .. ', give places from 0, none twice')
   end
   seen[place] = true
-  failed[#failed + 1] = items[place + 3]
+end
+for i = 3, #items do
+  if seen[i - 3] then
+    failed[#failed + 1] = items[i] -- oldest first, in whatever order they were given
+  end
 end
 
 -- ZREM comes first: it frees, so a full server takes the ack.

@@ -23,7 +23,7 @@
 -- ERROR     BADARG  an argument is out of range
 -- ERROR     LAYOUT  these keys are of another layout than this script
 -- ERROR     WRONGORDER  the queue is kept in the other order
--- REPLAY    lease  the same id: what is still held of the same batch, then nothing
+-- REPLAY    lease  the same id: what is still held of the same batch, until some of it is settled, then nothing
 
 local ready, later, rows, meta, held, grants, wake = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local layout = KEYS[8]

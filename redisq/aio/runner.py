@@ -51,11 +51,12 @@ class Runner:
             result = op.read(reply)
             self._insist([op], words, result)
             return result
+        return op.read(await self._reply(op))
+
+    async def _reply(self, op: Op[Any]) -> Any:
         reply = await self._patiently(*op.by_sha())
-        if isinstance(reply, NoScriptError):
-            # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
-            reply = await self._patiently(*op.by_text())
-        return op.read(reply)
+        # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
+        return await self._patiently(*op.by_text()) if isinstance(reply, NoScriptError) else reply
 
     async def talk(self, talk: Call[R]) -> R:
         """Perform an operation to its end."""
@@ -96,6 +97,8 @@ class Runner:
         return connections.connection_kwargs.get("socket_timeout")
 
     async def _many(self, ops: list[Op[Any]]) -> list[Any]:
+        if len(ops) == 1 and not self._confirm:
+            return answers(ops, [await self._reply(ops[0])])
         replies, words = await self._call(ops)
         results = answers(ops, replies)
         self._insist(ops, words, results)

@@ -46,9 +46,9 @@ class Confirm:
         """Give the commands that follow the calls.
 
         WAIT waits for what its own connection has written. A call that is sent again, over another connection, finds
-        that it has been done and writes nothing, and there WAIT is content at once: Redis 7.2, Valkey 9 say that all
-        replicas have it while none does. So there is always a write, which the replicas get after whatever the calls
-        wrote, and when.
+        that it has been done and writes nothing, and there WAIT is content at once: newer servers (seen on Valkey 9)
+        then say that all replicas have it while none does. So there is always a write, which the replicas get after
+        whatever the calls wrote, and whenever.
         """
         milliseconds = check.milliseconds("timeout", self.replicas.timeout)
         return [("SET", self._fence, b"", "PX", _FENCE_MS), ("WAIT", self.replicas.count, milliseconds)]

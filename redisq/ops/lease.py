@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -87,7 +86,7 @@ class Reserved(Generic[T]):
 
 def new_id(lease_id: Any) -> bytes:
     """Return the lease's id: the caller's, or a new one."""
-    return secrets.token_hex(16).encode() if lease_id is None else check.text("lease_id", lease_id)
+    return check.new_id() if lease_id is None else check.text("lease_id", lease_id)
 
 
 def reserve(op: Op[Reserved[T]], wake: bytes, timeout: float) -> Talk[Reserved[T]]:

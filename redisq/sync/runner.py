@@ -49,11 +49,12 @@ class Runner:
             result = op.read(reply)
             self._insist([op], words, result)
             return result
+        return op.read(self._reply(op))
+
+    def _reply(self, op: Op[Any]) -> Any:
         reply = self._patiently(*op.by_sha())
-        if isinstance(reply, NoScriptError):
-            # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
-            reply = self._patiently(*op.by_text())
-        return op.read(reply)
+        # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
+        return self._patiently(*op.by_text()) if isinstance(reply, NoScriptError) else reply
 
     def talk(self, talk: Call[R]) -> R:
         """Perform an operation to its end."""
@@ -94,6 +95,8 @@ class Runner:
         return connections.connection_kwargs.get("socket_timeout")
 
     def _many(self, ops: list[Op[Any]]) -> list[Any]:
+        if len(ops) == 1 and not self._confirm:
+            return answers(ops, [self._reply(ops[0])])
         replies, words = self._call(ops)
         results = answers(ops, replies)
         self._insist(ops, words, results)

@@ -28,9 +28,11 @@ else:
 
 MAX_ITEMS = 10_000
 MAX_BATCHES = 1_000
+# What one call does: a few ms of the server's time at most, see the table in `lua/README.md`.
 _STATS_PAGE = 2_000
-_PURGE_STEP = 500
-_AUDIT_PAGE = 500
+_PURGE_STEP = 200
+_AUDIT_PAGE = 200
+_DEAD_PAGE = 200
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ class BufferOps(Generic[T]):
         found: list[Lease[T]] = []
         last = b"" if after is None else check.text("after", after)
         while len(found) < limit:
-            args = (limit - len(found), last)
+            args = (min(limit - len(found), _DEAD_PAGE), last)
             page: list[Lease[T]] = yield Op(
                 load("buffer/dead"), (self._dead, self._guard, self._layout), args, self._decode_dead, writes=False
             )

@@ -35,7 +35,7 @@ Order = Literal["fifo", "score"]
 MAX_MEMBERS = 1_000
 PLACES = 2**42  # fifo: score = priority * PLACES + place, exact in a double for priorities -1024..1023
 _STATS_PAGE = 500
-_AUDIT_PAGE = 500
+_AUDIT_PAGE = 200
 
 
 class Pushed(str, Enum):

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .measure import RESULTS
+from .report import best_modes
 
 Theme = dict[str, Any]
 
@@ -90,12 +91,7 @@ def contention(theme: Theme) -> Figure:
 
 def peers(theme: Theme) -> Figure:
     """Draw items a second through each peer, its best mode of each promise, one item at a time and in batches."""
-    best: dict[tuple[str, str, bool], dict[str, Any]] = {}
-    for row in _result("peers")["results"]:
-        kind = (row["peer"], row["guarantee"], row["batch"] > 1)
-        if kind not in best or row["total_per_second"]["median"] > best[kind]["total_per_second"]["median"]:
-            best[kind] = row
-    rows = sorted(best.values(), key=lambda row: float(row["total_per_second"]["median"]))
+    rows = best_modes()[::-1]
     figure = Figure(figsize=(9, 0.5 + 0.28 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
@@ -113,7 +109,35 @@ def peers(theme: Theme) -> Figure:
     return figure
 
 
-DRAWN: dict[str, Callable[[Theme], Figure]] = {"contention": contention, "peers": peers}
+def growth(theme: Theme) -> Figure:
+    """Draw the server's time for one call, by how many items wait."""
+    rows = _result("growth")["growth"]
+    shown = {
+        "buffer": ("buffer", "waiting items", ("push", "pop", "pop_longest", "reserve", "ack")),
+        "priority queue": ("priority", "ready members", ("push", "pop", "reserve", "ack", "release")),
+    }
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for number, (title, (structure, grows, operations)) in enumerate(shown.items()):
+        axes = figure.add_subplot(1, 2, number + 1)
+        colours = [theme["ours"], *theme["others"]]
+        for operation, colour in zip(operations, colours, strict=True):
+            found = [r for r in rows if (r["structure"], r["grows"], r["operation"]) == (structure, grows, operation)]
+            for row in found:
+                sizes = [int(size) for size in row["usec"]]
+                times = list(row["usec"].values())
+                axes.plot(sizes, times, color=colour, marker="o", markersize=3.5, linewidth=1.6, label=operation)
+        axes.set_xscale("log")
+        axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # room for the legend
+        axes.set_title(f"{title}: {grows}", fontsize=10)
+        axes.set_xlabel("items in the queue")
+        if number == 0:
+            axes.set_ylabel("microseconds of the server, a call")
+        axes.legend(labelcolor=theme["ink"], fontsize=8, ncols=3, loc="upper left")
+        _paint(axes, theme)
+    return figure
+
+
+DRAWN: dict[str, Callable[[Theme], Figure]] = {"contention": contention, "peers": peers, "growth": growth}
 
 
 def draw() -> None:

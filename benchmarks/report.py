@@ -1,4 +1,4 @@
-"""The README's tables, from the results: what stands between `<!-- bench: name -->` and `<!-- end -->` is made here."""
+"""The READMEs' tables, from the results: what stands between `<!-- bench: name -->` and `<!-- end -->` is made here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from .measure import RESULTS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+READMES = (ROOT / "README.md", ROOT / "lua" / "README.md")
 MARKED = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -61,16 +62,25 @@ def flush() -> str:
     )
 
 
-def peers() -> str:
-    """Show the best that each peer does, one item at a time and in batches, and what it promises."""
+def best_modes() -> list[dict[str, Any]]:
+    """Give the best that each peer does, one item at a time and in batches, for each promise; the fastest first.
+
+    redisq stands there with its worker too, as the peers do; only for `pop` it has none.
+    """
     best: dict[tuple[str, str, bool], dict[str, Any]] = {}
     for row in _result("peers")["results"]:
+        if not row["worker"] and row["guarantee"] != "at most once":
+            continue
         kind = (row["peer"], row["guarantee"], row["batch"] > 1)
         if kind not in best or row["total_per_second"]["median"] > best[kind]["total_per_second"]["median"]:
             best[kind] = row
-    ordered = sorted(best.values(), key=lambda row: -float(row["total_per_second"]["median"]))
+    return sorted(best.values(), key=lambda row: -float(row["total_per_second"]["median"]))
+
+
+def peers() -> str:
+    """Show the best that each peer does, and what it promises."""
     lines = []
-    for row in ordered:
+    for row in best_modes():
         commands = row["commands_per_item"] or {"enqueue": 0, "work": 0}
         lines.append(
             [
@@ -96,7 +106,23 @@ def claims() -> str:
     return _table(["measured", "median (spread)", "to be reached", "reached"], lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"contention": contention, "flush": flush, "peers": peers, "claims": claims}
+def holds() -> str:
+    """Show the longest that each script was seen to hold the server, at a million items."""
+    worst: dict[str, dict[str, Any]] = {}
+    for row in _result("growth")["holds"]["rows"]:
+        if row["script"] not in worst or row["ms"] > worst[row["script"]]["ms"]:
+            worst[row["script"]] = row
+    lines = [[f"`{name}`", row["call"], f"{row['ms']:.3g}"] for name, row in sorted(worst.items())]
+    return _table(["script", "its longest call", "ms"], lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "contention": contention,
+    "flush": flush,
+    "peers": peers,
+    "claims": claims,
+    "holds": holds,
+}
 
 
 def filled(text: str) -> str:
@@ -105,9 +131,10 @@ def filled(text: str) -> str:
 
 
 def write() -> None:
-    """Write the README's tables; where there is no README, as in an installed package, do nothing."""
-    if README.exists():
-        README.write_text(filled(README.read_text()))
+    """Write the tables; where there is no README, as in an installed package, do nothing."""
+    for readme in READMES:
+        if readme.exists():
+            readme.write_text(filled(readme.read_text()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""The README's figures are those of the results, charts are the same each time, and a claim that fails is seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import charts, report
+from benchmarks.measure import RESULTS, Claim, spread
+from redisq.cli import main
+
+
+def test_the_readme_says_what_the_results_say() -> None:
+    """Its tables are made from the files, and nobody has touched either since."""
+    texts = [readme.read_text() for readme in report.READMES]
+    assert {name for text in texts for _, name, _ in report.MARKED.findall(text)} == set(report.TABLES)
+    assert [report.filled(text) for text in texts] == texts
+
+
+def test_charts_are_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn twice, light and dark: no date, no random ids; and all that the README shows are there."""
+    drawn = []
+    for name in ("one", "other"):
+        monkeypatch.setattr(charts, "CHARTS", tmp_path / name)
+        charts.draw()
+        drawn.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert drawn[0] == drawn[1]
+    shown = {f"{name}-{theme}.svg" for name in charts.DRAWN for theme in charts.THEMES}
+    assert set(drawn[0]) == shown == {path.name for path in (RESULTS.parent / "charts").iterdir()}
+
+
+@pytest.mark.parametrize("part", program.PARTS)
+def test_every_part_has_results_with_the_machine_and_claims(part: str) -> None:
+    """Each file says where it was measured, and each claim what was to be reached."""
+    result: dict[str, Any] = json.loads((RESULTS / f"{part}.json").read_text())
+    assert {"cpu", "cores", "server", "redis-py", "hiredis", "commit"} <= set(result["environment"])
+    assert result["claims"]
+    for claim in result["claims"]:
+        assert set(claim) == {"claim", "median", "min", "max", "reach", "reached"}
+
+
+def test_what_is_wrong_is_never_ours() -> None:
+    """In no round of any part did redisq lose an item, hand one out twice, or break its order."""
+    for name in ("contention", "flush", "peers"):
+        for row in json.loads((RESULTS / f"{name}.json").read_text())["results"]:
+            if (row.get("contender") or row.get("peer")).startswith("redisq"):
+                assert not any(row.get(count) for count in ("lost", "twice", "out_of_order", "empty", "doubled")), row
+
+
+STATED = {"claim": "x", "median": 3.0, "min": 2.0, "max": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "at_most", "holds"),
+    [([2.5], False, True), ([1.5], False, False), ([1.0, 2.0], False, True), ([3.9], True, True), ([4.1], True, False)],
+)
+def test_a_claim_holds_within_its_stated_spread(values: list[float], at_most: bool, holds: bool) -> None:
+    """A run that comes to within the spread agrees; one that stays outside on the bad side does not."""
+    assert Claim("x", values, reach=0.5 if at_most else 10, at_most=at_most).holds(STATED) == holds
+
+
+def test_a_quick_run_fails_when_a_claim_does_not_hold(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command line ends with 1 and names it, in JSON as well; a part that is not there is wrong usage."""
+
+    def run(part: str, effort: object) -> dict[str, Any]:  # noqa: ARG001
+        return {"claims": [Claim("x", [1.0], 10)]}
+
+    monkeypatch.setattr(program, "run", run)
+    monkeypatch.setattr(program, "stated", lambda _: {"x": STATED})
+    assert main(["bench", "flush", "--quick"]) == 1
+    assert "DOES NOT HOLD" in capsys.readouterr().out
+    assert main(["bench", "flush", "--quick", "--json"]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["flush"]["claims"][0]["median"] == 1.0
+    assert "DOES NOT HOLD" in told.err
+    monkeypatch.setattr(program, "stated", lambda _: {})
+    assert main(["bench", "flush", "--quick"]) == 0
+    assert main(["bench", "nothing"]) == 2
+
+
+def test_spread_keeps_what_counts() -> None:
+    """Three digits of the median, the least and the greatest."""
+    assert spread([1234.5, 1.23456, 77]) == {"median": 77, "min": 1.23, "max": 1230}

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 
 async def _serve(path: str, upstream: str, seconds: float) -> None:
@@ -27,8 +28,7 @@ async def _serve(path: str, upstream: str, seconds: float) -> None:
             self.other: asyncio.Transport | None = None
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
-            self.transport = transport
+            self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by name
             if self.late:
                 self.joining = loop.create_task(self.join())
 

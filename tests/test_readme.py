@@ -74,7 +74,7 @@ def test_shell_line_is_a_command_that_is_there(command: str) -> None:
         subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
         return
     assert program == "redisq"
-    verbs = words[:2] if words[0] == "dead" else words[:1]
+    verbs = words[:2] if words[0] in ("dead", "lua") else words[:1]
     told = subprocess.run(
         [sys.executable, "-m", "redisq", *verbs, "--help"], check=True, capture_output=True, text=True
     )

@@ -27,7 +27,7 @@ class RedisBuffer < Redisq::Queue
 
   # Takes and forgets, oldest first. At most once: what is in a lost reply is gone. Where that matters, reserve.
   def next_batch_for(group: 'default', size: SIZE)
-    read_all(call('pop', [*keys('groups', 'since'), key('items', group), key('layout')], group, size, nil))
+    read_all(call('pop', [*keys('groups', 'since'), key('items', group), *keys('layout', 'guard')], group, size, nil))
   end
 
   # The names of the longest groups, longest first.

@@ -32,7 +32,7 @@ class RedisPriorityQueue < Redisq::Queue
   # Takes and forgets at most 1,000, as members or as pairs of member and score. At most once: what is in a lost reply
   # is gone. Where that matters, reserve.
   def zpop(count = 1, with_scores: false)
-    keys = keys('ready', 'later', 'rows', 'meta', 'wake', 'layout')
+    keys = keys('ready', 'later', 'rows', 'meta', 'wake', 'layout', 'guard')
     _retry, _buried, triples = call('pop', keys, @order, count, @max_attempts, nil)
     raw, scores, = columns(triples)
     members = read_all(raw)
@@ -99,6 +99,6 @@ class RedisPriorityQueue < Redisq::Queue
   end
 
   def ending(batch)
-    [*keys('ready', 'later', 'rows'), key('lease', batch.id), *keys('wake', 'layout')]
+    [*keys('ready', 'later', 'rows'), key('lease', batch.id), *keys('wake', 'layout', 'guard')]
   end
 end

@@ -4,6 +4,7 @@
 -- KEYS[2]  since   zset    {queue}:since          group -> ms it became non-empty or was last served
 -- KEYS[3]  items   list    {queue}:items:<group>  newest left, oldest right
 -- KEYS[4]  layout  string  {queue}:layout         the layout of these keys: 1, or absent
+-- KEYS[5]  guard   none    {queue}:guard          never exists: while a cluster moves the slot the server says TRYAGAIN
 -- ARGV[1]  group   string  not empty
 -- ARGV[2]  size    int     1..10000
 -- ARGV[3]  now     ms                             empty: the server's clock
@@ -12,11 +13,11 @@
 -- ERROR    LAYOUT                                 these keys are of another layout than this script
 -- REPLAY   no                                     a second run takes other items: where that matters, reserve
 
-local groups, since, items, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local groups, since, items, layout, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, size, now = ARGV[1], ARGV[2], ARGV[3]
 
-if #KEYS ~= 4 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG pop takes 4 keys and 3 arguments')
+if #KEYS ~= 5 or #ARGV ~= 3 then
+  return redis.error_reply('BADARG pop takes 5 keys and 3 arguments')
 end
 -- idiom: layout
 local mark = redis.call('GET', layout)

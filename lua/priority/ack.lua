@@ -6,6 +6,7 @@
 -- KEYS[4]   held    list    {queue}:lease:<id>  held and its members, then how the lease ended
 -- KEYS[5]   wake    list    {queue}:wake        a token for who waits
 -- KEYS[6]   layout  string  {queue}:layout      the layout of these keys: 1, or absent
+-- KEYS[7]   guard   none    {queue}:guard       never exists: while a cluster moves the slot the server says TRYAGAIN
 -- ARGV[1]   id      string  not empty           the lease's
 -- ARGV[2]   window  int     0..604800000        ms that the answer is remembered, 0: not at all
 -- ARGV[3]   now     ms                          empty: the server's clock
@@ -16,11 +17,11 @@
 -- ERROR     LEASELOST  none of the members is held by this lease any more
 -- REPLAY    lease  the same answer; a push that was noted meanwhile is ready once more, once
 
-local ready, later, rows, held, wake, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local ready, later, rows, held, wake, layout, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local id, window, now = ARGV[1], ARGV[2], ARGV[3]
 
-if #KEYS ~= 6 or #ARGV < 4 or #ARGV > 1003 then
-  return redis.error_reply('BADARG ack takes 6 keys, 3 arguments and 1 to 1000 members')
+if #KEYS ~= 7 or #ARGV < 4 or #ARGV > 1003 then
+  return redis.error_reply('BADARG ack takes 7 keys, 3 arguments and 1 to 1000 members')
 end
 -- idiom: layout
 local mark = redis.call('GET', layout)

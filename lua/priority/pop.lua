@@ -6,6 +6,7 @@
 -- KEYS[4]  meta          hash  {queue}:meta   order, sequence
 -- KEYS[5]  wake          list  {queue}:wake   a token for who waits
 -- KEYS[6]  layout        string  {queue}:layout  the layout of these keys: 1, or absent
+-- KEYS[7]  guard         none    {queue}:guard   never exists: while a cluster moves the slot the server says TRYAGAIN
 -- ARGV[1]  order         enum  fifo | score   the order that the caller reads the scores by
 -- ARGV[2]  count         int   1..1000
 -- ARGV[3]  max_attempts  int   0..1000000000  hand-overs after which a member is dead, 0: never
@@ -18,11 +19,11 @@
 -- ERROR    WRONGORDER  the queue is kept in the other order
 -- REPLAY   no  a second run takes other members: where that matters, reserve
 
-local ready, later, rows, meta, wake, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local ready, later, rows, meta, wake, layout, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local order, count, max_attempts, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if #KEYS ~= 6 or #ARGV ~= 4 then
-  return redis.error_reply('BADARG pop takes 6 keys and 4 arguments')
+if #KEYS ~= 7 or #ARGV ~= 4 then
+  return redis.error_reply('BADARG pop takes 7 keys and 4 arguments')
 end
 -- idiom: layout
 local mark = redis.call('GET', layout)

@@ -6,6 +6,7 @@
 -- KEYS[4]   held          list    {queue}:lease:<id>  held and its members, then how the lease ended
 -- KEYS[5]   wake          list    {queue}:wake        a token for who waits
 -- KEYS[6]   layout        string  {queue}:layout      the layout of these keys: 1, or absent
+-- KEYS[7]   guard         none    {queue}:guard       never exists: while a cluster moves the slot the server says TRYAGAIN
 -- ARGV[1]   id            string  not empty           the lease's
 -- ARGV[2]   max_attempts  int     0..1000000000       hand-overs after which a member is dead, 0: never
 -- ARGV[3]   delay         int     0..315360000000     ms until they are ready again
@@ -20,11 +21,11 @@
 -- ERROR     LEASELOST  none of the members is held by this lease any more
 -- REPLAY    lease  the same answer
 
-local ready, later, rows, held, wake, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local ready, later, rows, held, wake, layout, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local id, max_attempts, delay, attempt, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
-if #KEYS ~= 6 or #ARGV < 7 or #ARGV > 1006 then
-  return redis.error_reply('BADARG release takes 6 keys, 6 arguments and 1 to 1000 members')
+if #KEYS ~= 7 or #ARGV < 7 or #ARGV > 1006 then
+  return redis.error_reply('BADARG release takes 7 keys, 6 arguments and 1 to 1000 members')
 end
 -- idiom: layout
 local mark = redis.call('GET', layout)

@@ -139,7 +139,10 @@ class BufferOps(Generic[T]):
         name = check.text("group", group)
         args = (name, check.whole("size", size, 1, MAX_ITEMS), b"")
         return Op(
-            load("buffer/pop"), (self._groups, self._since, self._items(name), self._layout), args, self._decode_items
+            load("buffer/pop"),
+            (self._groups, self._since, self._items(name), self._layout, self._guard),
+            args,
+            self._decode_items,
         )
 
     def _decode_items(self, reply: list[Any]) -> list[T]:

@@ -118,6 +118,7 @@ class PriorityOps(Generic[T]):
         self._grants = self.queue + b"grants"
         self._wake = self.queue + b"wake"
         self._layout = self.queue + b"layout"
+        self._guard = self.queue + b"guard"
         self.lease = check.milliseconds("lease", lease, 0.001)
         self._max_attempts = check.attempts(max_attempts)
         self._rates = flatten(rates)
@@ -193,7 +194,7 @@ class PriorityOps(Generic[T]):
         return self._pop(count, lambda reply: self._decode_items(reply[2]))
 
     def _pop(self, count: int, decode: Any) -> Op[Any]:
-        keys = (self._ready, self._later, self._rows, self._meta, self._wake, self._layout)
+        keys = (self._ready, self._later, self._rows, self._meta, self._wake, self._layout, self._guard)
         return Op(load("priority/pop"), keys, (self.order, count, self._max_attempts, b""), decode)
 
     def reserve_once(
@@ -273,7 +274,7 @@ class PriorityOps(Generic[T]):
             name = check.text("lease id", lease.id)
             done = [member for i, member in enumerate(lease.raw) if i not in lease.failed]
             if done:
-                keys = (self._ready, self._later, self._rows, self._held(name), self._wake, self._layout)
+                keys = (self._ready, self._later, self._rows, self._held(name), self._wake, self._layout, self._guard)
                 yield Op(load("priority/ack"), keys, (name, self._memory, b"", *done), lambda reply: (int(reply), []))
             if lease.failed:
                 # What is given back does not count as done; who dies of it is named.
@@ -296,7 +297,7 @@ class PriorityOps(Generic[T]):
 
     def _release(self, lease: Lease[T], members: list[bytes], delay: float, counted: bool) -> Op[Any]:
         name = check.text("lease id", lease.id)
-        keys = (self._ready, self._later, self._rows, self._held(name), self._wake, self._layout)
+        keys = (self._ready, self._later, self._rows, self._held(name), self._wake, self._layout, self._guard)
         wait, attempt = check.milliseconds("delay", delay), b"count" if counted else b"forget"
         args: tuple[Arg, ...] = (name, self._max_attempts, wait, attempt, self._memory, b"", *members)
         return Op(load("priority/release"), keys, args, lambda reply: (reply[0], self._decode_buried(reply[1:])))
@@ -388,7 +389,7 @@ class PriorityOps(Generic[T]):
         verb = b"repair" if repair else b"report"
 
         def step(cursor: str) -> Op[AuditPage]:
-            keys = (self._ready, self._later, self._rows, self._meta, self.queue + b"guard", self._layout)
+            keys = (self._ready, self._later, self._rows, self._meta, self._guard, self._layout)
             return Op(load("priority/audit"), keys, (cursor, _AUDIT_PAGE, verb), page, writes=repair)
 
         return conduct(step, "keys:0", repair)

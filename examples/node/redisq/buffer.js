@@ -60,7 +60,8 @@ export class GroupedBuffer extends Queue {
    * @returns {Promise<T[]>}
    */
   async pop(size = 2000, { group = 'default' } = {}) {
-    return this.#decode(await this.run('pop', ['groups', 'since', ['items', group], 'layout'], [group, size, '']));
+    const keys = ['groups', 'since', ['items', group], 'layout', 'guard'];
+    return this.#decode(await this.run('pop', keys, [group, size, '']));
   }
 
   /**

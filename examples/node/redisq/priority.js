@@ -76,7 +76,8 @@ export class PriorityQueue extends Queue {
    */
   async pop(count = 1) {
     const args = [this.#order, count, this.#maxAttempts, ''];
-    const [, , found] = await this.run('pop', ['ready', 'later', 'rows', 'meta', 'wake', 'layout'], args);
+    const keys = ['ready', 'later', 'rows', 'meta', 'wake', 'layout', 'guard'];
+    const [, , found] = await this.run('pop', keys, args);
     return this.#items(found);
   }
 
@@ -140,7 +141,7 @@ export class PriorityQueue extends Queue {
 
   /** @param {string} id */
   #settling(id) {
-    return ['ready', 'later', 'rows', ['lease', id], 'wake', 'layout'];
+    return ['ready', 'later', 'rows', ['lease', id], 'wake', 'layout', 'guard'];
   }
 
   /** @param {any[]} triples @returns {Item<T>[]} */

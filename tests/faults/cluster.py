@@ -1,0 +1,129 @@
+"""A cluster of three masters with a replica each, whose slots can be moved key by key."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .node import HOST, Node, binary, running, until
+
+SLOTS = 16384
+_OPTIONS = ["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--repl-diskless-sync-delay", "0"]
+# Else the servers would move replicas and replace masters at times of their own.
+_OPTIONS += ["--cluster-allow-replica-migration", "no", "--cluster-replica-no-failover", "yes"]
+
+
+class Cluster:
+    """Know the nodes of one cluster, and move its slots."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self.nodes = nodes
+        self.clients: list[Any] = [node.client() for node in nodes]
+        for client in self.clients:
+            client.set_response_callback("CLUSTER NODES", bytes.decode)
+            client.set_response_callback("CLUSTER GETKEYSINSLOT", list)
+        self.names: list[str] = [client.execute_command("CLUSTER MYID").decode() for client in self.clients]
+
+    def form(self) -> None:
+        """Join the nodes: the first three share the slots, each of the others follows one of them."""
+        masters = self.clients[:3]
+        for i, client in enumerate(self.clients):
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", i + 1)
+        for i, client in enumerate(masters):
+            client.execute_command("CLUSTER ADDSLOTS", *range(i * SLOTS // 3, (i + 1) * SLOTS // 3))
+        for i, client in enumerate(self.clients):
+            for other in self.nodes[:i]:
+                client.execute_command("CLUSTER MEET", HOST, other.port, other.bus)
+        until(lambda: all(len(self._lines(client)) == 6 for client in self.clients), "the nodes know each other")
+        for i, client in enumerate(self.clients[3:]):
+            client.execute_command("CLUSTER REPLICATE", self.names[i])
+        until(lambda: all(self._ready(client) for client in self.clients), "the cluster is ready")
+
+    def _lines(self, client: Any) -> list[list[str]]:
+        text: str = client.execute_command("CLUSTER NODES")
+        lines = [line.split() for line in text.splitlines()]
+        return [line for line in lines if "handshake" not in line[2]]
+
+    def _ready(self, client: Any) -> bool:
+        info: Any = client.info("replication")
+        linked = info.get("master_link_status") == "up" or info.get("connected_slaves") == 1
+        return bool(linked and client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+
+    def owner(self, slot: int) -> int:
+        """Say which node serves a slot, by the masters' own word."""
+        for client, name in zip(self.clients, self.names, strict=True):
+            (mine,) = [line for line in self._lines(client) if "myself" in line[2]]
+            for part in mine[8:]:
+                low, _, high = part.partition("-")
+                if not part.startswith("[") and int(low) <= slot <= int(high or low):
+                    return self.names.index(name)
+        raise AssertionError(f"slot {slot} is served by nobody")
+
+    def masters(self) -> list[int]:
+        """Say which nodes are masters."""
+        return [i for i, client in enumerate(self.clients) if client.role()[0] == b"master"]
+
+    def open(self, slot: int, source: int, target: int) -> None:
+        """Begin to move a slot."""
+        self.clients[target].execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self.names[source])
+        self.clients[source].execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self.names[target])
+
+    def keys(self, slot: int, node: int) -> list[bytes]:
+        """List a slot's keys on one node."""
+        return self.clients[node].execute_command("CLUSTER GETKEYSINSLOT", slot, 100_000)  # type: ignore[no-any-return]
+
+    def move(self, key: bytes, source: int, target: int) -> None:
+        """Move one key."""
+        self.clients[source].execute_command("MIGRATE", HOST, self.nodes[target].port, key, 0, 5000)
+
+    def close(self, slot: int, target: int) -> None:
+        """Give a slot away that has no more keys: to who takes it first, as the manual says."""
+        for i in sorted(self.masters(), key=lambda i: i != target):
+            self.clients[i].execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[target])
+
+    def migrate(self, slot: int, target: int, draw: random.Random, between: Callable[[], object]) -> int:
+        """Move a slot, one key at a time in any order, and return how many keys that was."""
+        source, moved = self.owner(slot), 0
+        self.open(slot, source, target)
+        while keys := self.keys(slot, source):
+            draw.shuffle(keys)
+            for key in keys:
+                self.move(key, source, target)
+                moved += 1
+                between()
+        self.close(slot, target)
+        return moved
+
+    def fail_over(self, master: int) -> int:
+        """Let a master's replica take its place, in order, and return which that is."""
+        replica = next(i for i, client in enumerate(self.clients) if self._follows(client) == self.nodes[master].port)
+        asked = 0.0
+
+        def done() -> bool:
+            nonlocal asked
+            if time.monotonic() > asked + 6:  # it gives up after five seconds, on a busy machine
+                self.clients[replica].execute_command("CLUSTER FAILOVER")
+                asked = time.monotonic()
+            return bool(self.clients[replica].role()[0] == b"master")
+
+        until(done, "the replica is the master", 60)
+        until(lambda: self.clients[master].role()[0] == b"slave", "the master is the replica")
+        return replica
+
+    def _follows(self, client: Any) -> int | None:
+        role = client.role()
+        return int(role[2]) if role[0] == b"slave" else None
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Run a cluster."""
+    with running(Node(binary(), *_OPTIONS) for _ in range(6)) as nodes:
+        made = Cluster(nodes)
+        made.form()
+        yield made
+        for client in made.clients:
+            client.close()

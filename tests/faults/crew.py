@@ -1,0 +1,195 @@
+"""Worker processes that write down what they do, to be killed. Imports little, so that one starts soon."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from redisq import Batch, Buffer, PriorityQueue, Worker
+
+# Started from nothing as with spawn, but each worker is forked from a process that has imported this.
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload([__name__])
+
+SIZE = 8
+LEASE = 1.0
+HOURS = (-7, 5, -1, 11)
+
+Queue = Buffer[Any] | PriorityQueue[str]
+
+
+def open_queue(structure: str, client: redis.Redis) -> Queue:
+    """Give the queue under test."""
+    if structure == "buffer":
+        return Buffer(client, "q", lease=LEASE, dedup_window=3600)
+    return PriorityQueue(client, "q", lease=LEASE, dedup_window=3600)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Say what a worker is to do."""
+
+    structure: str
+    port: int
+    path: Path
+    seed: int
+    hours: int
+    """by which its clock is wrong"""
+
+
+Job = Callable[[Task, Callable[..., None]], None]
+
+
+def begin(job: Job, task: Task, parent: Connection) -> None:
+    """Do the job until killed; a process whose parent has ended ends too, however that ended."""
+
+    def watch() -> None:
+        with contextlib.suppress(EOFError):
+            parent.recv()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    logging.disable()
+    real, real_ns = time.time, time.time_ns
+    time.time = lambda: real() + task.hours * 3600
+    time.time_ns = lambda: real_ns() + task.hours * 3_600_000_000_000
+    log = os.open(task.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def write(*line: object) -> None:
+        os.write(log, json.dumps((time.time(), time.monotonic(), *line)).encode() + b"\n")
+
+    write("begun")
+    job(task, write)
+
+
+def work(task: Task, write: Callable[..., None]) -> None:
+    """Run redisq's own Worker: each batch is written down before it is worked on, and when its ack is answered."""
+    rng = random.Random(task.seed)
+
+    def handle(batch: Batch[Any]) -> None:
+        write("handed", batch.id, batch.attempts, batch.items, batch.deadline)
+        time.sleep(rng.random() * 0.04)
+        if rng.random() < 0.05:
+            raise RuntimeError("it is given back")
+
+    def acked(batch: Batch[Any]) -> None:
+        write("acked", batch.id)
+
+    queue: Any = open_queue(task.structure, redis.Redis(port=task.port, socket_timeout=2.0))
+    Worker(queue, handle, size=SIZE, backoff=lambda attempts: 0.05, on_ack=acked).run()  # noqa: ARG005
+
+
+def work_naively(task: Task, write: Callable[..., None]) -> None:
+    """Pop with plain commands, work, write it down."""
+    rng = random.Random(task.seed)
+    client = redis.Redis(port=task.port, socket_timeout=2.0)
+    while True:
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+            popped: Any = client.rpop("q", 1) if task.structure == "buffer" else client.zpopmin("q")
+            items = popped if task.structure == "buffer" else [member for member, _ in popped]
+            time.sleep(rng.random() * 0.01)
+            for item in items or ():
+                write("done", item.decode())
+
+
+def _busy(path: Path) -> bool:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return bool(lines) and json.loads(lines[-1])[2] == "handed"
+
+
+class Crew:
+    """Run some workers and replace who is killed."""
+
+    def __init__(self, job: Job, structure: str, port: int, directory: Path, seed: int, count: int = 4) -> None:
+        self._job, self._structure, self._port, self._directory = job, structure, port, directory
+        self._random = random.Random(seed)
+        self.tasks: list[Task] = []
+        self._workers: list[tuple[ForkServerProcess, Connection]] = []
+        for _ in range(count):
+            self._start()
+
+    def _start(self) -> None:
+        number = len(self.tasks)
+        path = self._directory / f"worker {number}"
+        hours = HOURS[number % len(HOURS)]
+        self.tasks.append(Task(self._structure, self._port, path, self._random.getrandbits(32), hours))
+        theirs, mine = context.Pipe(duplex=False)
+        worker = context.Process(target=begin, args=(self._job, self.tasks[-1], theirs), daemon=True)
+        worker.start()
+        theirs.close()
+        self._workers.append((worker, mine))
+
+    def kill(self, busy: bool = False) -> None:
+        """Kill one with -9, the oldest, and start another in its place; `busy`: as soon as it has a batch in hand."""
+        path = self.tasks[-len(self._workers)].path
+        end = time.monotonic() + 1.0
+        while busy and not _busy(path) and time.monotonic() < end:
+            self.watch(0.002)
+        self._end(*self._workers.pop(0))
+        self._start()
+
+    def _end(self, worker: ForkServerProcess, pipe: Connection) -> None:
+        worker.kill()
+        worker.join()
+        assert worker.exitcode == -signal.SIGKILL
+        worker.close()
+        pipe.close()
+
+    def watch(self, seconds: float) -> None:
+        """Let them work so long; nobody ends but by a kill."""
+        assert wait([worker.sentinel for worker, _ in self._workers], seconds) == []
+
+    def end(self) -> None:
+        """Kill all."""
+        while self._workers:
+            self._end(*self._workers.pop())
+
+    def lines(self) -> list[list[Any]]:
+        """Read what they wrote: its time by their clock, by the machine's, what, and more."""
+        paths = [task.path for task in self.tasks if task.path.exists()]  # else killed before it began
+        return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+    def skewed(self) -> set[int]:
+        """Give by how many hours the clocks of the workers that began were wrong, as they themselves saw it."""
+        now, machine = time.time(), time.monotonic()
+        return {round((seen - now + machine - at) / 3600) for seen, at, *_ in self.lines()}
+
+
+@dataclass
+class Account:
+    """Hold what the workers wrote down, by the leases' ids."""
+
+    handed: dict[str, tuple[int, list[Any]]] = field(default_factory=dict)
+    """attempts and items"""
+    deadlines: dict[str, float] = field(default_factory=dict)
+    """by the server's clock"""
+    acked: dict[str, float] = field(default_factory=dict)
+    """when, by the machine's clock"""
+
+    @classmethod
+    def of(cls, crew: Crew) -> Account:
+        """Read all lines."""
+        account = cls()
+        for _, at, what, *rest in crew.lines():
+            if what == "handed":
+                assert rest[0] not in account.handed  # an id is one hand-over's
+                account.handed[rest[0]] = rest[1], rest[2]
+                account.deadlines[rest[0]] = rest[3]
+            elif what == "acked":
+                account.acked[rest[0]] = at
+        return account

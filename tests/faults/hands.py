@@ -1,0 +1,127 @@
+"""Hands that work on both structures while something breaks, and the account of what was acknowledged to them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from redisq import Buffer, LeaseLost, NotDurable, PriorityQueue
+
+from .node import until
+
+HANDS = 4
+Queue = Buffer[Any] | PriorityQueue[Any]
+
+
+@dataclass
+class Account:
+    """Note what was acknowledged, over all failovers."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    calls: int = 0
+    pushed: list[str] = field(default_factory=list)
+    acked: list[str] = field(default_factory=list)
+    lost_leases: int = 0
+
+    def more(self, calls: int) -> None:
+        """Wait until so many more calls are acknowledged."""
+        enough = self.calls + calls
+        until(lambda: self.calls >= enough, "they work")
+
+    def count(self, what: list[str], items: list[str]) -> None:
+        """Note one call."""
+        with self.lock:
+            self.calls += 1
+            what.extend(items)
+
+
+class Hand:
+    """Push, reserve and ack on both structures until told to stop, or until a call is not acknowledged."""
+
+    def __init__(self, name: str, account: Account) -> None:
+        self.name, self.account = name, account
+        self.serial = 0
+        self.open: Callable[[list[Queue]], None] | None = None
+        """The call that was not acknowledged, to be made again."""
+
+    def work(self, queues: list[Queue], broken: threading.Event) -> None:
+        """Work on until it is broken, and seen to be."""
+        with contextlib.suppress(redis.ConnectionError):
+            while not broken.is_set() or not self.open:
+                with contextlib.suppress(NotDurable):  # a busy machine, or the black hole
+                    if self.open:
+                        self.open(queues)
+                    for which in range(2):
+                        self._push(which, queues)
+                        if self.serial % 3 == 0:
+                            self._take(which, queues)
+
+    def again(self, queues: list[Queue]) -> None:
+        """Make the call that was not acknowledged again, with its id, on the new master."""
+        while self.open:
+            with contextlib.suppress(NotDurable):
+                self.open(queues)
+
+    def _do(self, call: Callable[[list[Queue]], None], queues: list[Queue]) -> None:
+        def insist(queues: list[Queue]) -> None:
+            call(queues)
+            self.open = None
+
+        self.open = insist
+        insist(queues)
+
+    def _push(self, which: int, queues: list[Queue]) -> None:
+        self.serial += 1
+        item = f"{self.name} {self.serial}"
+
+        def push(queues: list[Queue]) -> None:
+            queues[which].push(item, token=item)
+            self.account.count(self.account.pushed, [item])
+
+        self._do(push, queues)
+
+    def _take(self, which: int, queues: list[Queue]) -> None:
+        self.serial += 1
+        name = f"lease {self.name} {self.serial}"
+        held: list[Any] = []
+
+        def reserve(queues: list[Queue]) -> None:
+            batch = queues[which].reserve(2, lease_id=name)
+            if batch:
+                held.append(batch)
+            self.account.count([], [])
+
+        def ack(queues: list[Queue]) -> None:
+            try:
+                queues[which].ack(held[0])
+                self.account.count(self.account.acked, held[0].items)
+            except LeaseLost:
+                with self.account.lock:
+                    self.account.lost_leases += 1
+
+        self._do(reserve, queues)
+        if held:
+            self._do(ack, queues)
+
+
+def queues(client: redis.Redis, durability: Any) -> list[Queue]:
+    """Make both structures, with leases and memories that outlast the test."""
+    options: dict[str, Any] = {"lease": 3600, "dedup_window": 3600, "durability": durability}
+    return [Buffer(client, "b", **options), PriorityQueue(client, "p", **options)]
+
+
+def contents(client: Any) -> Counter[str]:
+    """Count what both queues hold, waiting or leased."""
+    found: list[bytes] = []
+    for key in client.scan_iter("redisq:{b}:*", count=1000):
+        noun = key.split(b":")[2]
+        if noun in (b"items", b"batch"):
+            found += [item.strip(b'"') for item in client.lrange(key, 2 if noun == b"batch" else 0, -1)]
+    found += client.zrange("redisq:{p}:ready", 0, -1) + client.zrange("redisq:{p}:later", 0, -1)
+    return Counter(item.decode() for item in found)

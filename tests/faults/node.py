@@ -1,0 +1,131 @@
+"""Redis servers on loopback ports that can be killed and started again, and never outlive the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from redisq import _keeper
+
+from ..conftest import BINARIES
+
+HOST = "127.0.0.1"
+
+
+def binary(label: str = "redis-server") -> Path:
+    """Give a server binary by its label; without it, skip with the reason, or fail in CI."""
+    if label not in BINARIES:
+        reason = f"no {label} found: apt-get install redis-server"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return BINARIES[label]
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports that nobody uses at the moment."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in found]
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
+    """Wait until something is true that no event tells of; what takes so long is an error."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited {seconds:g} s until {what}"
+        time.sleep(0.01)
+
+
+class Node:
+    """Run one server, from `with` to the end of it; it may be killed and started again on the same port and files.
+
+    `options` are further words of its command line, `config` the text of a file that is to come before them (a
+    Sentinel wants one to write to).
+    """
+
+    def __init__(self, server: Path, *options: str, config: str | None = None) -> None:
+        self.server, self.options, self.config = server, options, config
+        self._keeper: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Node:
+        self.files = Path(tempfile.mkdtemp(prefix="redisq-"))
+        try:
+            self.port, self.bus = free_ports(2)
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self.files, ignore_errors=True)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Give host and port."""
+        return HOST, self.port
+
+    def start(self) -> None:
+        """Start it and wait until it answers; one that is loading its files does not yet."""
+        words = [str(self.server)]
+        if self.config is not None:
+            path = self.files / "config"
+            path.write_text(self.config)
+            words.append(str(path))
+        words += ["--port", str(self.port), "--bind", HOST, "--dir", str(self.files), "--save", "", *self.options]
+        if "--cluster-enabled" in self.options:
+            words += ["--cluster-port", str(self.bus)]
+        log = self.files / "log"
+        with log.open("ab") as out:
+            # Its keeper ends it when this process ends, however it does; the files are ours to remove.
+            keeper = [sys.executable, "-I", "-S", _keeper.__file__, str(os.getpid()), "", *words]
+            self._keeper = subprocess.Popen(keeper, stdin=subprocess.PIPE, stdout=out, stderr=out)
+
+        def answers() -> bool:
+            assert self._keeper
+            assert self._keeper.poll() is None, log.read_text(errors="replace")[-2000:]
+            with contextlib.suppress(redis.RedisError), self.client(socket_timeout=5) as client:
+                self.pid = int(client.info("server")["process_id"])
+                return bool(client.ping())
+            return False
+
+        until(answers, f"{words} answers")
+
+    def client(self, **options: Any) -> redis.Redis:
+        """Give a new client, the caller's to close."""
+        return redis.Redis(host=HOST, port=self.port, **options)
+
+    def kill(self) -> None:
+        """Kill the server with -9 and wait for its end."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server; harmless when it has ended."""
+        if self._keeper:
+            assert self._keeper.stdin
+            self._keeper.stdin.close()
+            self._keeper.wait()
+            self._keeper = None
+
+
+@contextlib.contextmanager
+def running(nodes: Iterable[Node]) -> Iterator[list[Node]]:
+    """Run several, and end them all."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(node) for node in nodes]

@@ -1,0 +1,57 @@
+"""A master and its replica, and between them a proxy that can become a black hole."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from .node import HOST, Node, until
+from .proxy import Proxy
+
+_OPTIONS = ("--repl-diskless-sync-delay", "0", "--loglevel", "warning")
+
+
+class Pair:
+    """Run a master and a replica, from `with` to the end of it; `fail_over` puts the replica in the master's place."""
+
+    def __init__(self, server: Path) -> None:
+        self._server = server
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Pair:
+        with contextlib.ExitStack() as stack:
+            self._nodes = stack.enter_context(contextlib.ExitStack())
+            self.master = self._nodes.enter_context(Node(self._server, *_OPTIONS))
+            self._follow()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _follow(self) -> None:
+        self.link = self._nodes.enter_context(Proxy(self.master.address, framed=False))
+        self.replica = self._nodes.enter_context(
+            Node(self._server, *_OPTIONS, "--replicaof", HOST, str(self.link.port))
+        )
+        self.joined()
+
+    def joined(self) -> None:
+        """Wait until the replica has all that the master has."""
+        with self.master.client() as client:
+            until(lambda: client.wait(1, 100) == 1, "the replica is there")
+
+    def fail_over(self) -> None:
+        """Kill the master with -9, let the replica take its place, and give it a replica of its own."""
+        self.master.kill()
+        with self.replica.client() as client:
+            client.replicaof("NO", "ONE")
+        self.master = self.replica
+        self._follow()
+
+    def client(self, **options: Any) -> redis.Redis:
+        """Give a new client of the master, the caller's to close."""
+        return self.master.client(**options)

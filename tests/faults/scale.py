@@ -1,0 +1,37 @@
+"""How long and from which seed the faults run: `CHAOS_MINUTES` (0: the short form, for CI) and `CHAOS_SEED`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import TypeVar
+
+import pytest
+
+N = TypeVar("N")
+
+SEED = int(os.environ.get("CHAOS_SEED") or 1)
+MINUTES = float(os.environ.get("CHAOS_MINUTES") or 0)
+LONG = MINUTES > 0
+
+# The long form runs as long as it was told to; what hangs is still ended.
+limit = pytest.mark.timeout(MINUTES * 90 + 1800 if LONG else 120)
+
+
+def pick(short: N, long: N) -> N:
+    """Give the number for this form."""
+    return long if LONG else short
+
+
+def seeds(share: float = 0.0) -> Iterator[int]:
+    """Yield SEED; in the long form go on with SEED + 1, ... until this share of its minutes is over.
+
+    Each seed is printed when its round begins, so that pytest shows the failing one last.
+    """
+    end = time.monotonic() + share * MINUTES * 60
+    seed = SEED
+    while seed == SEED or time.monotonic() < end:
+        print(f"CHAOS_SEED={seed}", flush=True)
+        yield seed
+        seed += 1

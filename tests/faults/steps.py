@@ -1,0 +1,204 @@
+"""The same work for both flavours: a generator yields calls and checks each answer; a driver makes them and insists."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from itertools import cycle
+from typing import Any
+
+import redis
+
+from redisq import Pushed
+
+from .proxy import LOST_REQUESTS, SCRIPTS, Fault, Proxy
+
+Call = tuple[str, tuple[Any, ...], dict[str, Any]]
+"""Name of a queue's method, and its arguments."""
+Steps = Generator[Call, Any, None]
+
+LOST = (redis.ConnectionError, redis.TimeoutError)
+
+
+class Striker:
+    """Order faults for each call, in turn so that every kind of call meets every kind of fault, and count them."""
+
+    def __init__(self, proxy: Proxy, seed: int, faults: Sequence[Fault], only: Collection[bytes] = SCRIPTS) -> None:
+        self._proxy, self._only = proxy, only
+        self._random = random.Random(seed)
+        self._begun = sum(proxy.injected.values())
+        self._turns: defaultdict[str, Iterator[Fault]] = defaultdict(lambda: cycle(faults))
+        self._timed = Fault.SILENT_REPLY in faults
+        self._ordered = 0
+        self.requests: Counter[str] = Counter()
+        self.replies: Counter[str] = Counter()
+
+    def strike(self, name: str) -> None:
+        """Order none, one or more faults for the next call: sent again, it may be struck again."""
+        for _ in range(self._random.choices((0, 1, 2, 3), (30, 50, 15, 5))[0]):
+            fault = next(self._turns[name])
+            self._proxy.strike(fault, only=self._only)
+            self._ordered += 1
+            (self.requests if fault in LOST_REQUESTS else self.replies)[name] += 1
+
+    def check(self) -> None:
+        """Hold that what was ordered has happened; a client that times out may go before its fault has come."""
+        happened = sum(self._proxy.injected.values()) - self._begun
+        assert happened == self._ordered or (self._timed and happened > 0.9 * self._ordered)
+
+    @property
+    def faults(self) -> int:
+        """Give how many requests and replies were lost so far."""
+        return self._ordered
+
+
+def drive(steps: Steps, queue: Any, striker: Striker) -> None:
+    """Make each call until it is answered, as a user would who was told that the connection broke."""
+    answer: Any = None
+    while (call := _next(steps, answer)) is not None:
+        name, args, options = call
+        striker.strike(name)
+        while True:
+            try:
+                answer = getattr(queue, name)(*args, **options)
+                break
+            except LOST:
+                pass
+    striker.check()
+
+
+async def adrive(steps: Steps, queue: Any, striker: Striker) -> None:
+    """Do the same on asyncio."""
+    answer: Any = None
+    while (call := _next(steps, answer)) is not None:
+        name, args, options = call
+        striker.strike(name)
+        while True:
+            try:
+                answer = await getattr(queue, name)(*args, **options)
+                break
+            except LOST:
+                pass
+    striker.check()
+
+
+def _next(steps: Steps, answer: Any) -> Call | None:
+    try:
+        return steps.send(answer)
+    except StopIteration:
+        return None
+
+
+def buffer_steps(seed: int, go_on: Callable[[], bool]) -> Steps:
+    """Push, put back, reserve, extend, ack, release and fail, with one hand, so that every answer is known."""
+    rng = random.Random(seed)
+    waiting: deque[int] = deque()
+    done: Counter[int] = Counter()
+    made = 0
+    rounds = 0
+
+    def lease_id() -> str:
+        return f"lease {rng.random()}"
+
+    while go_on() or waiting:
+        rounds += 1
+        if go_on():
+            for _ in range(rng.randint(1, 3)):
+                new = list(range(made, made := made + rng.randint(1, 4)))
+                front = rng.random() < 0.5
+                waiting = deque([*new, *waiting] if front else [*waiting, *new])
+                length = yield "push_front" if front else "push", tuple(new), {"token": f"push {made}"}
+                assert length == len(waiting)
+        size = rng.randint(1, 6)
+        expected = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+        batch = yield "reserve", (size,), {"lease_id": lease_id()}
+        assert (batch.items, batch.attempts) == (expected, 1)
+        attempts = 1
+        while True:
+            deadline = batch.deadline
+            yield "extend", (batch,), {"lease": 1000.0}
+            assert batch.deadline > deadline
+            fate = rng.random()
+            if fate < 0.3:
+                assert (yield "release", (batch,), {}) == len(expected)
+            elif fate < 0.5 and len(expected) > 1:
+                # A part has failed: that part alone comes back.
+                failed = rng.sample(expected, rng.randint(1, len(expected) - 1))
+                batch.fail(*failed)
+                assert (yield "ack", (batch,), {}) == len(expected) - len(failed)
+                done.update(set(expected) - set(failed))
+                expected = [item for item in expected if item in failed]
+            else:
+                assert (yield "ack", (batch,), {}) == len(expected)
+                done.update(expected)
+                break
+            attempts += 1
+            batch = yield "reserve", (10,), {"lease_id": lease_id()}
+            assert (batch.items, batch.attempts) == (expected, attempts)
+    assert (yield "reserve", (10,), {"lease_id": lease_id()}) is None
+    assert done == Counter(range(made))
+    stats = yield "stats", (), {}
+    assert (stats.waiting, stats.leased, stats.delayed, stats.dead) == (0, 0, 0, 0)
+    assert (yield "audit", (), {}).ok
+
+
+def priority_steps(seed: int, go_on: Callable[[], bool]) -> Steps:
+    """Push, raise, push while leased, reserve, extend, ack, release and fail, with one hand."""
+    rng = random.Random(seed)
+    ready: dict[str, tuple[int, int]] = {}  # member -> priority and place
+    done: Counter[str] = Counter()
+    pushed: Counter[str] = Counter()
+    made, places = 0, 0
+
+    def lease_id() -> str:
+        return f"lease {rng.random()}"
+
+    def place() -> int:
+        nonlocal places
+        places += 1
+        return places
+
+    while go_on() or ready:
+        if go_on():
+            for _ in range(rng.randint(1, 3)):
+                made += 1
+                member, priority = f"member {made}", rng.randint(-3, 3)
+                ready[member] = priority, place()
+                pushed[member] += 1
+                assert (yield "push", (member, priority), {"token": f"push {made}"}) is Pushed.ADDED
+            if rng.random() < 0.5:
+                # A second run of a push that raised would answer KEPT.
+                ready[member] = priority - 1, place()
+                assert (yield "push", (member, priority - 1), {"token": f"raise {made}"}) is Pushed.RAISED
+        size = rng.randint(1, 4)
+        expected = sorted(ready, key=ready.__getitem__)[:size]
+        held = {member: ready.pop(member) for member in expected}
+        batch = yield "reserve", (size,), {"lease_id": lease_id()}
+        assert batch.items == expected
+        deadline = batch.deadline
+        yield "extend", (batch,), {"lease": 1000.0}
+        assert batch.deadline > deadline
+        fate = rng.random()
+        if fate < 0.3:
+            assert (yield "release", (batch,), {}) == len(expected)
+            ready |= held
+            continue
+        if fate < 0.5:
+            # Pushed while it is worked on: it comes once more. A second run would answer KEPT.
+            assert (yield "push", (expected[0], 3), {"token": f"again {rng.random()}"}) is Pushed.ADDED
+            ready[expected[0]] = 3, place()
+            pushed[expected[0]] += 1
+        elif fate < 0.7 and len(expected) > 1:
+            batch.fail(expected.pop())
+            ready[batch.items[-1]] = held[batch.items[-1]]
+        assert (yield "ack", (batch,), {}) == len(expected)
+        done.update(expected)
+    assert (yield "reserve", (), {"lease_id": lease_id()}) is None
+    assert done == pushed
+    stats = yield "stats", (), {}
+    assert (stats.waiting, stats.leased, stats.delayed, stats.dead) == (0, 0, 0, 0)
+    assert (yield "audit", (), {}).ok
+
+
+STEPS = {"buffer": buffer_steps, "priority": priority_steps}

@@ -1,0 +1,294 @@
+"""A server killed with -9, and its append-only file cut anywhere: what it said is there, and no script is half done.
+
+A kill ends the process, not the machine: what the server had written, and only not flushed, the kernel still has. So
+`everysec` and `no` lose nothing here that they would not also keep; what they lose with the power is up to the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from redisq import BYTES, Buffer, PriorityQueue
+from redisq.embedded import Server
+
+from ..conftest import BINARIES
+from . import scale
+from .hands import HANDS, Account, Hand, contents, queues
+from .node import Node, binary, until
+
+pytestmark = [pytest.mark.server, scale.limit]
+
+LABELS = scale.pick(list(BINARIES)[:1], list(BINARIES)) or ["redis-server"]
+KILLS = scale.pick(2, 10)
+
+
+def kill_under_load(server: Path, *options: str) -> tuple[Account, Counter[str], bool]:
+    """Kill a server under work, again and again; return what was acknowledged, what is there, and if it is in order."""
+    account = Account()
+    hands = [Hand(f"hand {i}", account) for i in range(HANDS)]
+    with Node(server, *options) as node:
+        for _ in range(KILLS):
+            with node.client(retry=Retry(NoBackoff(), 0)) as client, ThreadPoolExecutor(HANDS) as pool:
+                made = [queues(client, "server") for _ in hands]
+                for hand, mine in zip(hands, made, strict=True):
+                    hand.again(mine)
+                working = [pool.submit(h.work, mine, threading.Event()) for h, mine in zip(hands, made, strict=True)]
+                account.more(200)
+                node.kill()
+                for done in working:
+                    done.result()
+            node.start()
+        with node.client() as client:
+            for hand in hands:
+                hand.again(queues(client, "server"))
+            return account, contents(client), all(queue.audit().ok for queue in queues(client, "server"))
+
+
+@pytest.mark.parametrize("policy", ["always", "everysec", "no"])
+@pytest.mark.parametrize("label", LABELS)
+def test_a_server_that_is_killed(label: str, policy: str) -> None:
+    """`always` loses nothing that was acknowledged; the others as little as they may; what is there is in order."""
+    account, there, ok = kill_under_load(binary(label), "--appendonly", "yes", "--appendfsync", policy)
+    pushed, acked = Counter(account.pushed), Counter(account.acked)
+    lost, back = pushed - acked - there, there & acked
+    assert ok
+    assert max(there.values()) == 1
+    assert set(there) <= set(pushed)
+    if policy == "always":
+        assert not lost
+        assert not back
+        assert account.lost_leases == 0
+    print(
+        f"{policy}: {KILLS} kills, {pushed.total()} pushes and {acked.total()} acked items acknowledged: "
+        f"{lost.total()} lost, {back.total()} undone"
+    )
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_without_a_file_everything_is_lost(label: str) -> None:
+    """The control: the same kills of a server that writes nothing down."""
+    account, there, _ = kill_under_load(binary(label))
+    assert (Counter(account.pushed) - Counter(account.acked) - there).total() > 0
+
+
+# Runs one server after another, each from a line of standard input, and ends the last one with it.
+_RUNNER = """
+import json, subprocess, sys
+server = None
+for line in sys.stdin:
+    if server:
+        server.kill()
+        server.wait()
+    words = json.loads(line)
+    server = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) if words else None
+    print(flush=True)
+if server:
+    server.kill()
+    server.wait()
+"""
+
+
+class Loader:
+    """Start a server on a cut file, again and again, and give what it read."""
+
+    def __init__(self, server: Path, files: Path) -> None:
+        self._server, self._files = server, files
+        self._home = Path(tempfile.mkdtemp(prefix="redisq-"))
+        self._runner = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _RUNNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._runs = 0
+
+    def close(self) -> None:
+        """End the server."""
+        assert self._runner.stdin
+        assert self._runner.stdout
+        self._runner.stdin.close()
+        self._runner.wait()
+        self._runner.stdout.close()
+        shutil.rmtree(self._home)
+
+    def _run(self, words: list[str]) -> None:
+        assert self._runner.stdin
+        assert self._runner.stdout
+        self._runner.stdin.write(json.dumps(words) + "\n")
+        self._runner.stdin.flush()
+        self._runner.stdout.readline()
+
+    def load(self, name: Path, size: int, read: Callable[[redis.Redis], Any]) -> Any:
+        """Start a server on the files, of which the one of that name is cut to a size, and read from it."""
+        self._run([])
+        self._runs += 1
+        files = self._home / str(self._runs)
+        shutil.copytree(self._files, files)
+        with (files / name).open("r+b") as cut:
+            cut.truncate(size)
+        socket = str(self._home / f"{self._runs}.sock")
+        words = [str(self._server), "--port", "0", "--unixsocket", socket, "--dir", str(files), "--save", ""]
+        self._run([*words, "--appendonly", "yes", "--aof-load-truncated", "yes", "--appendfsync", "no"])
+        with redis.Redis(unix_socket_path=socket, retry=Retry(NoBackoff(), 0)) as client:
+            until(lambda: answers(client), "it has read the file")
+            found = read(client)
+        self._run([])
+        shutil.rmtree(files)
+        return found
+
+
+def answers(client: redis.Redis) -> bool:
+    """Say whether a server has come up."""
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:  # not yet there, or loading
+        return False
+
+
+class Scene:
+    """Hold both structures in one server with something in every state."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        options: dict[str, Any] = {"codec": BYTES, "lease": 3600, "dedup_window": 86400, "max_attempts": 1}
+        self.client = client
+        self.buffer: Buffer[bytes] = Buffer(client, "b", **options)
+        self.queue: PriorityQueue[bytes] = PriorityQueue(client, "p", **options)
+
+    def prepare(self) -> None:
+        """Put something in every state."""
+        self.buffer.push(b"dead", group="d")
+        self.queue.push(b"dead", 0)
+        for queue in (self.buffer, self.queue):
+            batch = queue.reserve(1)
+            assert batch
+            batch.release()
+            assert queue.reserve(1) is None
+        self.buffer.push(b"a", b"b", b"c", b"d", group="g")
+        self.buffer.push(b"e", b"f", group="h")
+        self.queue.push_many([(b"a", 1), (b"b", 2), (b"c", 3), (b"d", 4)])
+        self.held: Any = self.buffer.reserve(2)
+        self.leased: Any = self.queue.reserve(2)
+
+
+def ack_one(batch: Any) -> None:
+    """Ack a batch of which one item failed."""
+    batch.fail(batch.items[0])
+    batch.ack()
+
+
+LAST: dict[str, Callable[[Scene], Any]] = {
+    "buffer/push": lambda scene: scene.buffer.push(b"new", b"er", group="new"),
+    "buffer/push at the front": lambda scene: scene.buffer.push_front(b"new", b"er", group="g"),
+    "buffer/pop": lambda scene: scene.buffer.pop("h"),
+    "buffer/pop_longest": lambda scene: scene.buffer.pop_longest(),
+    "buffer/reserve": lambda scene: scene.buffer.reserve(10),
+    "buffer/ack": lambda scene: ack_one(scene.held),
+    "buffer/release": lambda scene: scene.held.release(),
+    "buffer/extend": lambda scene: scene.held.extend(7200),
+    "buffer/redrive": lambda scene: scene.buffer.redrive(scene.buffer.dead()[0].id),
+    "buffer/discard": lambda scene: scene.buffer.discard(scene.buffer.dead()[0].id),
+    "priority/push": lambda scene: scene.queue.push(b"new", 0),
+    "priority/pop": lambda scene: scene.queue.pop_many(2),
+    "priority/reserve": lambda scene: scene.queue.reserve(2),
+    "priority/ack": lambda scene: scene.leased.ack(),
+    "priority/release": lambda scene: scene.leased.release(),
+    "priority/extend": lambda scene: scene.leased.extend(7200),
+    "priority/remove": lambda scene: scene.queue.remove(b"a", b"c", b"dead"),
+    "priority/redrive": lambda scene: scene.queue.redrive(b"dead"),
+    "priority/discard": lambda scene: scene.queue.discard(b"dead"),
+    "purge": lambda scene: scene.queue.purge(),
+}
+EVERY_BYTE = scale.pick({"buffer/pop"}, set(LAST))
+
+
+def dump(client: redis.Redis) -> dict[bytes, bytes]:
+    """Dump every key."""
+    return {key: client.dump(key) or b"" for key in sorted(client.scan_iter(count=1000))}
+
+
+def audited(client: redis.Redis) -> dict[bytes, bytes]:
+    """Dump every key of a scene that is in order."""
+    scene = Scene(client)
+    assert scene.buffer.audit().ok
+    assert scene.queue.audit().ok
+    return dump(client)
+
+
+class Written:
+    """Keep a server's append-only file, and know where its last record begins."""
+
+    def __init__(self, server: Path, files: Path, last: Callable[[Scene], Any]) -> None:
+        options = ("--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0")
+        with Server(server, *options, directory=files) as running, running.client() as client:
+            scene = Scene(client)
+            scene.prepare()
+            # Redis 7 has a folder with a base and what came after it, 6.2 one file.
+            (path,) = [path for path in files.rglob("*.aof") if "base" not in path.name]
+            self.name = path.relative_to(files)
+            self.before, self.begin = dump(client), path.stat().st_size
+            last(scene)
+            self.after, self.end = dump(client), path.stat().st_size
+
+
+@pytest.fixture(params=LABELS)
+def server(request: pytest.FixtureRequest) -> Path:
+    """Give each server in turn."""
+    return binary(request.param)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Path]:
+    """Give a place for a server's files."""
+    made = tmp_path / "files"
+    made.mkdir()
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_a_file_cut_in_the_last_record(name: str, server: Path, files: Path) -> None:
+    """At whichever byte it ends, the script has been run whole or not at all, and both structures are in order."""
+    written = Written(server, files, LAST[name])
+    assert written.after != written.before
+    loader = Loader(server, files)
+    length = written.end - written.begin
+    step = 1 if name in EVERY_BYTE else max(1, length // 8)
+    try:
+        for size in [*range(written.begin, written.end, step), written.end - 1, written.end]:
+            found = loader.load(written.name, size, audited)
+            expected = written.after if size == written.end else written.before
+            assert found == expected, f"{name}: cut after {size - written.begin} of {length} bytes"
+    finally:
+        loader.close()
+    print(f"{name}: {length // step + 2} cuts of a record of {length} bytes")
+
+
+def test_two_commands_are_cut_in_two(server: Path, files: Path) -> None:
+    """The control: the recipe pushes with two commands, and after a cut between them its count is wrong."""
+
+    def push(scene: Scene) -> None:
+        for command in (("RPUSH", "naive:g", "a"), ("ZINCRBY", "naive", 1, "g")):
+            scene.client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def counts_equal_lists(client: redis.Redis) -> bool:
+        return client.llen("naive:g") == (client.zscore("naive", "g") or 0)
+
+    written = Written(server, files, push)
+    loader = Loader(server, files)
+    try:
+        sizes = range(written.begin, written.end + 1, 10)
+        assert not all(loader.load(written.name, size, counts_equal_lists) for size in sizes)
+    finally:
+        loader.close()

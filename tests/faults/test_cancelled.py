@@ -1,0 +1,218 @@
+"""asyncio calls are cancelled at every await that they have: nothing is lost after the lease, nothing done twice.
+
+A call is cancelled when it begins to wait, or when what it waited for has come and it has not gone on yet. Its request
+may have been sent or not, so nobody knows whether it took effect; then it is made again with the same id, or given up:
+what was reserved comes back when its short lease runs out. The account is what the queue remembers of its leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import types
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, TypeVar
+
+import pytest
+import redis
+import redis.asyncio
+
+import redisq.asyncio
+from redisq.embedded import Server
+
+from ..conftest import REAL, real_server
+from . import scale
+from .ledger import read_ledger
+
+pytestmark = [pytest.mark.server, scale.limit]
+
+CANCELS = scale.pick(100, 3_000)  # of each structure and kind of client
+CONTROL = 100
+LEASE = 0.02
+R = TypeVar("R")
+
+
+@asynccontextmanager
+async def opened(client: redis.asyncio.Redis) -> AsyncIterator[redis.asyncio.Redis]:
+    """Close a client and its pool in the end: a pool that it was given it leaves open."""
+    async with client:
+        yield client
+    await client.connection_pool.disconnect()
+
+
+CLIENTS: dict[str, Callable[[str], redis.asyncio.Redis]] = {
+    "Redis": lambda path: redis.asyncio.Redis(unix_socket_path=path),
+    "BlockingConnectionPool": lambda path: redis.asyncio.Redis.from_pool(
+        redis.asyncio.BlockingConnectionPool(
+            connection_class=redis.asyncio.UnixDomainSocketConnection, path=path, max_connections=1
+        )
+    ),
+    "single connection": lambda path: redis.asyncio.Redis(unix_socket_path=path, single_connection_client=True),
+}
+
+
+@pytest.fixture
+def socket() -> str:
+    """Give the socket of one real server, emptied."""
+    server: Server = real_server(REAL[0])
+    with server.client() as client:
+        client.flushall()
+    return server.socket
+
+
+@types.coroutine
+def _cancelled_at(call: Coroutine[Any, Any, R], place: int, late: bool) -> Generator[Any, Any, tuple[R, bool]]:
+    error: BaseException | None = None
+    for at in count():
+        try:
+            waits_for = call.throw(error) if error else call.send(None)
+        except StopIteration as stop:
+            return stop.value, at > place
+        if at == place and not late:
+            task = asyncio.current_task()
+            assert task
+            task.cancel()  # it is delivered at this very await
+        error = None
+        try:
+            yield waits_for
+        except BaseException as thrown:
+            error = thrown
+        if at == place and late:
+            error = asyncio.CancelledError()  # as from who cancels a task that is about to go on
+    raise AssertionError("unreachable")
+
+
+class Cancelled:
+    """Stand for the answer of a call that was cancelled."""
+
+
+CANCELLED = Cancelled()
+
+
+class Canceller:
+    """Cancel calls, each at the next of its awaits, and count."""
+
+    def __init__(self, seed: int, client: redis.asyncio.Redis) -> None:
+        self.random = random.Random(seed)
+        self.client = client
+        self.cancelled: Counter[str] = Counter()
+        self._places: Counter[tuple[str, bool, bool]] = Counter()
+
+    async def __call__(self, name: str, call: Coroutine[Any, Any, R]) -> R | Cancelled:
+        """Make the call as a task of its own; `CANCELLED` if it was.
+
+        One that has no such await goes through. So does, before Python 3.12, one whose cancellation `asyncio.wait_for`
+        swallows, because what it waits for has come already.
+        """
+        # With a connection to make, or a script to tell, it has more awaits; each such case goes through its own.
+        fresh, told = self.random.random() < 0.4, self.random.random() < 0.3
+        await (self.client.script_flush() if told else self.client.ping())
+        if fresh:
+            await self.client.connection_pool.disconnect()
+        case = name, fresh, told
+        place, late = divmod(self._places[case], 2)
+
+        async def run() -> tuple[R, bool]:
+            return await _cancelled_at(call, place, bool(late))
+
+        task = asyncio.ensure_future(run())
+        await asyncio.wait([task])
+        if task.cancelled():
+            self.cancelled[name] += 1
+            self._places[case] += 1
+            return CANCELLED
+        result, reached = task.result()
+        self._places[case] = self._places[case] + 1 if reached else 0  # it has fewer awaits than that: begin anew
+        return result
+
+
+class Hand:
+    """Make every kind of call, cancelled, and keep account of what was pushed and what each known lease holds."""
+
+    def __init__(self, structure: str, seed: int, client: redis.asyncio.Redis) -> None:
+        kind: Any = redisq.asyncio.Buffer if structure == "buffer" else redisq.asyncio.PriorityQueue
+        self.queue = kind(client, "q", lease=LEASE, dedup_window=600.0)
+        self.fronts = structure == "buffer"
+        self.cancel = Canceller(seed, client)
+        self.random = random.Random(seed)
+        self.pushed: list[str] = []
+        self.known: dict[str, list[str]] = {}
+        self.ids = count()
+
+    async def push(self) -> None:
+        """Push; cancelled, it is made again until it goes through, with the same token."""
+        token = f"push {next(self.ids)}"
+        items = [f"{token} {i}" for i in range(self.random.randint(1, 3) if self.fronts else 1)]
+        self.pushed += items
+        verb = "push_front" if self.fronts and self.random.random() < 0.5 else "push"
+        while await self.cancel(verb, getattr(self.queue, verb)(*items, token=token)) is CANCELLED:
+            pass
+
+    async def reserve(self) -> redisq.asyncio.Batch[str] | None:
+        """Reserve; cancelled, it is made again with the same id or given up."""
+        name = f"lease {next(self.ids)}"
+        verb, timeout = self.random.choice((("reserve", 0.0), ("reserve and wait", 0.03)))
+        while True:
+            batch: Any = await self.cancel(verb, self.queue.reserve(3, lease_id=name, timeout=timeout))
+            if batch is not CANCELLED:
+                if batch:
+                    self.known[name] = batch.items
+                return batch  # type: ignore[no-any-return]
+            if self.random.random() < 0.3:
+                return None
+
+    async def settle(self, batch: redisq.asyncio.Batch[str]) -> None:
+        """Extend, release or ack; cancelled, it is made again or given up."""
+        for verb in self.random.choice((("extend", "ack"), ("extend", "release"), ("ack",), ("ack",), ("release",))):
+            while await self.cancel(verb, getattr(self.queue, verb)(batch)) is CANCELLED and self.random.random() < 0.7:
+                pass
+
+    async def drain(self) -> None:
+        """Take and ack what is left, calmly."""
+        while True:
+            stats = await self.queue.stats()
+            if not stats.waiting + stats.leased + stats.delayed:
+                return
+            if batch := await self.queue.reserve(100, timeout=1.0, lease=60.0, lease_id=f"rest {next(self.ids)}"):
+                self.known[batch.id] = batch.items
+                await batch.ack()
+
+
+@pytest.mark.parametrize("structure", ["buffer", "priority"])
+@pytest.mark.parametrize("way", CLIENTS)
+async def test_nothing_is_lost_by_a_cancelled_call(way: str, structure: str, socket: str) -> None:
+    for seed in scale.seeds():
+        async with opened(CLIENTS[way](socket)) as client:
+            await client.flushall()
+            hand = Hand(structure, seed, client)
+            while hand.cancel.cancelled.total() < CANCELS:
+                if hand.random.random() < 0.7:  # else there may be nothing, and the reserve waits
+                    await hand.push()
+                if batch := await hand.reserve():
+                    await hand.settle(batch)
+            await hand.drain()
+            assert (await hand.queue.audit()).ok
+        with redis.Redis(unix_socket_path=socket) as other:
+            ledger = read_ledger(structure, other)
+        assert Counter(item for name in ledger.acked for item in hand.known[name]) == Counter(hand.pushed)
+        assert all(count == len(hand.known[name]) for name, count in ledger.acked.items())
+        verbs = {"push", "reserve", "reserve and wait", "extend", "ack", "release"}
+        assert set(hand.cancel.cancelled) == verbs | ({"push_front"} if hand.fronts else set())
+
+
+async def test_control_plain_commands_lose_and_double(socket: str) -> None:
+    """The same with LPUSH, made again when it was cancelled, and RPOP."""
+    async with opened(CLIENTS["Redis"](socket)) as client:
+        cancel = Canceller(scale.SEED, client)
+        for i in range(CONTROL):
+            while await cancel("push", client.lpush("pushed", i)) is CANCELLED:  # type: ignore[arg-type]
+                pass
+        assert await client.llen("pushed") > CONTROL
+        await client.lpush("list", *range(CONTROL))
+        popped: set[Any] = set()
+        while await client.exists("list"):
+            popped.add(await cancel("pop", client.rpop("list")))  # type: ignore[arg-type]
+        assert len(popped - {CANCELLED, None}) < CONTROL

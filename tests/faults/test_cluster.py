@@ -1,0 +1,411 @@
+"""A cluster whose slots and masters change places under live queues: nothing is lost, nothing comes twice.
+
+Each queue is worked on by two, who push and take until all of their items are through. Of these, three queues share the
+slot that is moved to and fro, key by key, in any order, with pauses in which the clients run into TRYAGAIN for longer
+than redis-py by itself would bear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+import redis.exceptions
+
+import redisq.aio.runner
+import redisq.asyncio
+import redisq.sync.runner
+from redisq import BYTES, Buffer, PriorityQueue
+from redisq.ops import Op
+
+from ..calls import calls
+from . import scale
+from .cluster import Cluster, cluster
+from .node import HOST, until
+
+pytestmark = [pytest.mark.server, scale.limit]
+
+Work = Generator[Any, Any, None]
+"""Work of either flavour: it yields what a call returns, and is sent the result."""
+
+ITEMS = scale.pick(2_000, 10_000)
+MOVES = scale.pick(8, 20)
+SLOW = scale.pick(2, 5)  # of the moves
+PIECE = 10
+TRIES = 16  # of redis-py before it gives a call up
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Cluster]:
+    """Run one cluster for these tests."""
+    with cluster() as made:
+        yield made
+
+
+@dataclass
+class Account:
+    """Count what went in and came out of all queues."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pushed: Counter[str] = field(default_factory=Counter)
+    taken: Counter[str] = field(default_factory=Counter)
+    moving: int = 0
+    """Items of the moving slot that are through."""
+
+    def wait(self, enough: int, stop: threading.Event) -> None:
+        """Wait until so many items of the moving slot are through."""
+        until(lambda: self.moving >= enough or stop.is_set(), "work goes on", 60)
+
+    def put(self, items: list[str]) -> None:
+        """Note what was pushed."""
+        with self.lock:
+            self.pushed.update(items)
+
+    def take(self, place: Place, items: list[str]) -> None:
+        """Note what was acked, or popped."""
+        with self.lock:
+            place.through += len(items)
+            self.taken.update(items)
+            self.moving += sum(item.startswith("live") for item in items)
+
+
+@dataclass
+class Place:
+    """Hold one queue, and how many items go through it."""
+
+    queue: Any
+    name: str
+    count: int
+    through: int = 0
+
+    def work(self, account: Account, part: int) -> Work:
+        """Push every other piece, and take until all are through."""
+        draw = random.Random(f"{scale.SEED} {self.name} {part}")
+        for piece in range(part, self.count // PIECE, 2):
+            items = [f"{self.name} {piece} {i}" for i in range(PIECE)]
+            if isinstance(self.queue, (PriorityQueue, redisq.asyncio.PriorityQueue)):
+                yield self.queue.push_many([(item, draw.randrange(3)) for item in items])
+            else:
+                yield self.queue.push(*items, group=str(draw.randrange(6)))
+            account.put(items)
+            if draw.random() < 0.8:
+                yield from self._take(account)
+        while self.through < self.count:
+            yield from self._take(account)
+
+    def _take(self, account: Account) -> Work:
+        if self.name.endswith("pop"):
+            found = yield self.queue.pop_longest(2, PIECE)
+            items = [item for group in found.values() for item in group]
+        else:
+            batch = yield self.queue.reserve(PIECE, timeout=0.2)
+            if batch is None:
+                return
+            assert batch.attempts == 1
+            items = batch.items
+            assert (yield batch.ack()) == len(items)
+        account.take(self, items)
+
+
+def places(library: Any, client: Any) -> list[Place]:
+    """Make three queues in the slot that moves, and ten elsewhere."""
+    options: dict[str, Any] = {"lease": 600, "dedup_window": 5}
+    live, other = ITEMS // 4, ITEMS // 40
+    made = [
+        Place(library.Buffer(client, "live", **options), "live buffer", live),
+        Place(library.PriorityQueue(client, "live", prefix="p", **options), "live priority", live),
+        Place(library.Buffer(client, "live", prefix="x", **options), "live pop", live),
+    ]
+    for i in range(5):
+        made.append(Place(library.Buffer(client, f"b{i}", **options), f"b{i}", other))
+        made.append(Place(library.PriorityQueue(client, f"p{i}", **options), f"p{i}", other))
+    assert sum(place.count for place in made) == ITEMS
+    return made
+
+
+def errors(nodes: Cluster, name: str) -> int:
+    """Count an error that the nodes have answered with."""
+    said = [client.info("errorstats").get(f"errorstat_{name}", 0) for client in nodes.clients]
+    # The oldest redis-py gives `count=3`, a newer one has read it.
+    return sum(one["count"] if isinstance(one, dict) else int(str(one).rpartition("=")[2]) for one in said)
+
+
+class Look:
+    """Read a slot's keys on whichever node they are, past all redirections."""
+
+    def __init__(self, nodes: Cluster, slot: int) -> None:
+        self.nodes, self.slot = nodes, slot
+
+    def counts_equal_lists(self, queue: bytes) -> bool:
+        """Say whether each group's count is its list's length, and no list is without one."""
+        where = {key: i for i in self.nodes.masters() for key in self.nodes.keys(self.slot, i)}
+        counts: dict[bytes, int] = {}
+        lists: dict[bytes, int] = {}
+        for key, i in where.items():
+            with self.nodes.clients[i].pipeline(transaction=False) as pipe:
+                pipe.execute_command("ASKING")
+                if key == queue + b"groups":
+                    counts = {
+                        group: int(score) for group, score in pipe.zrange(key, 0, -1, withscores=True).execute()[1]
+                    }
+                elif key.startswith(queue + b"items:"):
+                    lists[key.removeprefix(queue + b"items:")] = pipe.llen(key).execute()[1]
+        return counts == lists
+
+
+class Mover(threading.Thread):
+    """Move the slot whenever enough of its items are through, and fail its master over once."""
+
+    def __init__(self, nodes: Cluster, slot: int, account: Account) -> None:
+        super().__init__()
+        self.nodes, self.slot, self.account = nodes, slot, account
+        self.draw = random.Random(scale.SEED)
+        self.look = Look(nodes, slot)
+        self.moved = 0
+        self.keys = 0
+        self.stop = threading.Event()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Move it twenty times."""
+        try:
+            for move in range(MOVES):
+                enough = move * ITEMS * 3 // 4 // (MOVES + 1)
+                self.account.wait(enough, self.stop)
+                owner = self.nodes.owner(self.slot)
+                if move == MOVES // 2:
+                    owner = self.nodes.fail_over(owner)
+                target = self.draw.choice([i for i in self.nodes.masters() if i != owner])
+                self._move(target, slow=move % (MOVES // SLOW) == 1)
+                self.moved += 1
+        except BaseException as error:
+            self.failure = error
+
+    def _move(self, target: int, *, slow: bool) -> None:
+        before, count = errors(self.nodes, "TRYAGAIN"), 0
+
+        def between() -> None:
+            nonlocal count
+            count += 1
+            if slow and count == 10:
+                # Longer than redis-py waits: by itself it gives up after so many answers to one call.
+                until(lambda: errors(self.nodes, "TRYAGAIN") >= before + 4 * TRIES or self.stop.is_set(), "they wait")
+            if count % 5 == 0:
+                for queue in (b"redisq:{live}:", b"x:{live}:"):
+                    assert self.look.counts_equal_lists(queue), f"move {self.moved}, after {count} keys"
+
+        self.keys += self.nodes.migrate(self.slot, target, self.draw, between)
+
+
+def run_blocking(port: int, account: Account) -> None:
+    """Let threads work."""
+    with redis.RedisCluster(host=HOST, port=port) as client:
+        made = places(redisq, client)
+
+        def drive(work: Work) -> None:
+            result: Any = None
+            while True:
+                try:
+                    result = work.send(result)
+                except StopIteration:
+                    return
+
+        with ThreadPoolExecutor(2 * len(made)) as pool:
+            for done in [pool.submit(drive, place.work(account, part)) for place in made for part in range(2)]:
+                done.result()
+        for place in made:
+            assert place.queue.audit().ok
+            assert place.queue.purge() == 0
+
+
+async def run_asyncio(port: int, account: Account) -> None:
+    """Let tasks work."""
+    # By default redis-py's asyncio client closes all its connections after every fifth MOVED, under whoever uses them.
+    async with redis.asyncio.RedisCluster(host=HOST, port=port, reinitialize_steps=0) as client:
+        made = places(redisq.asyncio, client)
+
+        async def drive(work: Work) -> None:
+            result: Any = None
+            while True:
+                try:
+                    coming = work.send(result)
+                except StopIteration:
+                    return
+                result = await coming
+
+        await asyncio.gather(*(drive(place.work(account, part)) for place in made for part in range(2)))
+        for place in made:
+            assert (await place.queue.audit()).ok
+            assert await place.queue.purge() == 0
+
+
+@pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
+def test_a_slot_that_moves_to_and_fro_under_work(nodes: Cluster, flavour: str) -> None:
+    """20 moves and a failover during 10,000 items: 0 lost, 0 twice, and counts equal lists at every moment."""
+    account = Account()
+    slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", "{live}")
+    before = {name: errors(nodes, name) for name in ("TRYAGAIN", "ASK", "MOVED")}
+    mover = Mover(nodes, slot, account)
+    mover.start()
+    port = nodes.nodes[0].port
+    try:
+        if flavour == "blocking":
+            run_blocking(port, account)
+        else:
+            asyncio.run(run_asyncio(port, account))
+    finally:
+        mover.stop.set()
+        mover.join()
+        if mover.failure:
+            raise mover.failure  # a slot that it left half-way is why the others failed
+    assert account.taken == account.pushed
+    assert account.taken.total() == len(account.taken) == ITEMS
+    assert mover.moved == MOVES
+    met = {name: errors(nodes, name) - count for name, count in before.items()}
+    assert all(met.values()), met
+    print(f"{flavour}: {mover.keys} keys moved; answers {met}")
+
+
+class Half:
+    """Hold a queue's slot half-way between two nodes: its index there, its lists here."""
+
+    def __init__(self, nodes: Cluster, queue: Buffer[int]) -> None:
+        self.nodes, self.queue = nodes, queue
+        queue.push(1, 2, group="a")
+        queue.push(3, group="b")
+        self.slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", queue.ops.queue)
+        self.source = nodes.owner(self.slot)
+        self.target = next(i for i in nodes.masters() if i != self.source)
+        nodes.open(self.slot, self.source, self.target)
+        for key in (b"groups", b"since", b"layout"):
+            nodes.move(queue.ops.queue + key, self.source, self.target)
+
+    def finish(self) -> None:
+        """Move the rest."""
+        while keys := self.nodes.keys(self.slot, self.source):
+            for key in keys:
+                self.nodes.move(key, self.source, self.target)
+        self.nodes.close(self.slot, self.target)
+
+    def ask(self, op: Op[Any]) -> Any:
+        """Send a call to the importing node, as a client does that was told ASK."""
+        with self.nodes.clients[self.target].pipeline(transaction=False) as pipe:
+            pipe.execute_command("ASKING")
+            pipe.execute_command(*op.by_text())
+            return pipe.execute(raise_on_error=False)[1]
+
+
+@pytest.fixture
+def half(nodes: Cluster, request: pytest.FixtureRequest) -> Iterator[Half]:
+    """Give a queue whose slot is half-way."""
+    with redis.RedisCluster(host=HOST, port=nodes.nodes[0].port) as client:
+        queue: Buffer[int] = Buffer(client, request.node.name.replace("[", " ").replace("]", ""))
+        queue.purge()
+        made = Half(nodes, queue)
+        yield made
+        made.finish()
+        queue.purge()
+
+
+def test_without_the_guard_a_script_loses_its_counters(half: Half) -> None:
+    """The control: with another key in the guard's place the importing node runs it, and it sees no lists."""
+    op = half.queue.ops.pop_longest()
+    assert isinstance(half.ask(op), redis.exceptions.ResponseError)
+    naive = replace(op, keys=tuple(op.keys[0] if key.endswith(b":guard") else key for key in op.keys))
+    assert half.ask(naive) == []
+    half.finish()
+    assert half.queue.longest_groups() == {}
+    assert {finding.name for finding in half.queue.audit(repair=True).findings} == {"a", "b"}
+    assert half.queue.longest_groups() == {"a": 2, "b": 1}  # nothing but the counters was lost
+
+
+def test_no_script_that_takes_away_runs_on_a_slot_that_moves(nodes: Cluster) -> None:
+    """With all of its keys still there it would run, until it has deleted one of them: that one is elsewhere then.
+
+    The server stops it there, half done. So a key that never exists is in every call that may delete one.
+    """
+    with redis.RedisCluster(host=HOST, port=nodes.nodes[0].port) as client:
+        buffer: Buffer[bytes] = Buffer(client, "q", codec=BYTES)
+        queue: PriorityQueue[bytes] = PriorityQueue(client, "q", codec=BYTES, order="score")
+        buffer.push(b"a", b"b", group="g")
+        queue.push_many([(b"a", 1), (b"b", 2)])
+        buffer.reserve(1, lease_id="l")
+        queue.reserve(1, lease_id="l")
+        slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", buffer.ops.queue)
+        source = nodes.owner(slot)
+        target = next(i for i in nodes.masters() if i != source)
+        before = sorted(nodes.keys(slot, source))
+        nodes.open(slot, source, target)
+        replies = {}
+        made = calls(reserve="new")
+        # An extension deletes nothing, and the queue is purged by the last command of its script.
+        spared = ("buffer/extend", "priority/extend", "priority/purge")
+        for name, op in made.items():
+            if not op.writes or name in spared:
+                continue
+            with nodes.clients[source].pipeline(transaction=False) as pipe:
+                op.queue(pipe)
+                (reply,) = pipe.execute(raise_on_error=False)
+            replies[name] = str(reply)
+        after = sorted(nodes.keys(slot, source))
+        for key in after:
+            nodes.move(key, source, target)
+        nodes.close(slot, target)
+        buffer.purge()
+        queue.purge()
+    assert {name: reply for name, reply in replies.items() if "rehashing of slot" not in reply} == {}
+    assert after == before
+
+
+def test_with_the_guard_it_waits(half: Half) -> None:
+    """The same call by the library goes on when the slot has moved, with all that was there."""
+    again = errors(half.nodes, "TRYAGAIN")
+    with ThreadPoolExecutor(2) as pool:
+        popped = pool.submit(half.queue.pop_longest)
+        until(
+            lambda: errors(half.nodes, "TRYAGAIN") > again + 2 * TRIES, "it is sent away more often than redis-py bears"
+        )
+        assert not popped.done()
+        half.finish()
+        assert popped.result() == {"a": [1, 2], "b": [3]}
+
+
+@pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
+def test_after_the_deadline_the_error_of_redis_py_passes(
+    half: Half, flavour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slot that stays half-way is told of, and nothing has been done; redis-py alone would not wait at all."""
+    monkeypatch.setattr(redisq.sync.runner, "PATIENCE", 0.0)
+    monkeypatch.setattr(redisq.aio.runner, "PATIENCE", 0.0)
+    calls: list[Callable[[Any], Any]] = [
+        lambda queue: queue.push(4, group="a"),
+        lambda queue: queue.pop_longest(),
+        lambda queue: queue.reserve(),
+        lambda queue: queue.reserve_many(3),
+    ]
+    moving = (redis.exceptions.ClusterError, redis.exceptions.TryAgainError)
+
+    async def awaited() -> None:
+        async with redis.asyncio.RedisCluster(host=HOST, port=half.nodes.nodes[0].port) as client:
+            for call in calls:
+                with pytest.raises(moving):
+                    await call(redisq.asyncio.Buffer(client, half.queue.ops.queue[8:-2].decode()))
+
+    if flavour == "asyncio":
+        asyncio.run(awaited())
+    else:
+        for call in calls:
+            with pytest.raises(moving):
+                call(half.queue)
+    half.finish()
+    assert half.queue.pop_longest() == {"a": [1, 2], "b": [3]}
+    assert half.queue.audit().ok

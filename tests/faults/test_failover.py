@@ -1,0 +1,484 @@
+"""A master that dies with what its replica has not got: what was acknowledged is lost, or with `durability` is not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+import redisq.asyncio
+from redisq import Buffer, InvalidArgument, LeaseLost, NotDurable, PriorityQueue, Replicas
+
+from ..calls import calls
+from ..conftest import BINARIES
+from . import scale
+from .hands import HANDS, Account, Hand, contents, queues
+from .node import HOST, Node, binary, running, until
+from .pair import Pair
+
+pytestmark = [pytest.mark.server, scale.limit]
+
+ROUNDS = 10
+
+
+@pytest.fixture(params=scale.pick(list(BINARIES)[:1], list(BINARIES)) or ["redis-server"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """Give a master and a replica of each server in turn."""
+    with Pair(binary(request.param)) as made:
+        yield made
+
+
+def _fail_over(pair: Pair, durability: Any, account: Account, hands: list[Hand]) -> None:
+    broken = threading.Event()
+    with pair.client(retry=Retry(NoBackoff(), 0)) as client, ThreadPoolExecutor(HANDS) as pool:
+        made = [queues(client, durability) for _ in hands]
+        for done in [pool.submit(hand.again, mine) for hand, mine in zip(hands, made, strict=True)]:
+            done.result()
+        working = [pool.submit(hand.work, mine, broken) for hand, mine in zip(hands, made, strict=True)]
+        account.more(100)
+        pair.link.deaf()
+        if durability == "server":
+            account.more(100)  # into the black hole
+        broken.set()
+        if durability != "server":
+            until(lambda: all(done.done() for done in working), "each has a call that nobody confirms")
+        pair.fail_over()
+        for done in working:
+            done.result()
+
+
+def fail_over_ten_times(pair: Pair, durability: Any) -> tuple[Account, Counter[str]]:
+    """Let four hands work through ten failovers, and return what was acknowledged, and what is there."""
+    account = Account()
+    hands = [Hand(f"hand {i}", account) for i in range(HANDS)]
+    for _ in range(ROUNDS):
+        _fail_over(pair, durability, account, hands)
+    with pair.client() as client:
+        for hand in hands:
+            hand.again(queues(client, durability))
+        for queue in queues(client, "server"):
+            assert queue.audit().ok
+        return account, contents(client)
+
+
+def test_nothing_acknowledged_is_lost(pair: Pair) -> None:
+    """Ten failovers behind a black hole: what was acknowledged is there, once; what was not took effect once, again."""
+    account, there = fail_over_ten_times(pair, Replicas(1, timeout=0.3))
+    assert account.lost_leases == 0
+    assert there == Counter(account.pushed) - Counter(account.acked)
+    assert there.total() == len(account.pushed) - len(account.acked)
+    print(f"{len(account.pushed)} pushes, {len(account.acked)} acked items acknowledged: 0 lost, 0 undone, 0 twice")
+
+
+def test_without_it_the_unreplicated_is_lost(pair: Pair) -> None:
+    """The control: the same work, the same faults, and acknowledged items are gone, and acked ones are back."""
+    account, there = fail_over_ten_times(pair, "server")
+    pushed, acked = Counter(account.pushed), Counter(account.acked)
+    lost, back = pushed - acked - there, there & acked
+    assert lost.total() > 0
+    assert back.total() + account.lost_leases > 0
+    print(
+        f"of {pushed.total()} pushes and {acked.total()} acked items that were acknowledged, {lost.total()} are lost, "
+        f"{back.total()} are back, {account.lost_leases} leases are lost"
+    )
+
+
+Call = Callable[[Any, dict[str, str]], Any]
+"""Make a call on a queue, with the id that `NotDurable` gave, if it did."""
+
+BUFFER_CALLS: dict[str, Call] = {
+    "push": lambda queue, again: queue.push("x", **again),
+    "push_many": lambda queue, again: queue.push_many(["x", "y"], **again),
+    "push_front": lambda queue, again: queue.push_front("x", **again),
+    "reserve": lambda queue, again: queue.reserve(1, **again),
+    "reserve_many": lambda queue, again: queue.reserve_many(2, 1, **again),
+    "discard": lambda queue, again: queue.discard("none", **again),
+    "redrive": lambda queue, again: queue.redrive("none", **again),
+}
+PRIORITY_CALLS: dict[str, Call] = {
+    "push": lambda queue, again: queue.push("x", **again),
+    "push_many": lambda queue, again: queue.push_many({"x": 1, "y": 2}, **again),
+    "reserve": lambda queue, again: queue.reserve(1, **again),
+    "reserve_many": lambda queue, again: queue.reserve_many(2, 1, **again),
+    "remove": lambda queue, again: queue.remove("a", **again),
+    "discard": lambda queue, again: queue.discard("a", **again),
+    "redrive": lambda queue, again: queue.redrive("a", **again),
+}
+CALLS = [*(("buffer", name) for name in BUFFER_CALLS), *(("priority", name) for name in PRIORITY_CALLS)]
+POPS: dict[str, list[tuple[Call, Any]]] = {
+    "buffer": [
+        (lambda queue, _: queue.pop(size=1), ["a"]),
+        (lambda queue, _: queue.pop_longest(1, 1), {"default": ["b"]}),
+    ],
+    "priority": [
+        (lambda queue, _: queue.pop(), "a"),
+        (lambda queue, _: queue.pop_many(1), ["b"]),
+    ],
+}
+
+
+def bound(call: Call, again: dict[str, str]) -> Callable[[Any], Any]:
+    """Give a call with its id."""
+    return lambda queue: call(queue, again)
+
+
+def settling(verb: str, batch: Any) -> Callable[[Any], Any]:
+    """Give a call that settles a batch."""
+    return lambda queue: getattr(queue, verb)(batch)
+
+
+class Durable:
+    """Make calls of one flavour on one master, each time over a connection of its own."""
+
+    def __init__(self, pair: Pair, flavour: str) -> None:
+        self.pair, self.flavour = pair, flavour
+
+    def call(self, structure: str, *made: Callable[[Any], Any], timeout: float = 0.05) -> list[Any]:
+        """Make calls, and return their results; `NotDurable` is one, too."""
+        return asyncio.run(self._call(structure, made, timeout))
+
+    def sure(self, structure: str, *made: Callable[[Any], Any]) -> list[Any]:
+        """Make calls while the replica is there, however busy the machine is."""
+        results = self.call(structure, *made, timeout=4)
+        assert not any(isinstance(result, NotDurable) for result in results)
+        return results
+
+    async def _call(self, structure: str, made: tuple[Callable[[Any], Any], ...], timeout: float) -> list[Any]:
+        results: list[Any] = []
+        library: Any = redisq.asyncio if self.flavour == "asyncio" else redisq
+        async with contextlib.AsyncExitStack() as stack:
+            client: Any
+            if self.flavour == "asyncio":
+                client = await stack.enter_async_context(redis.asyncio.Redis(host=HOST, port=self.pair.master.port))
+            else:
+                client = stack.enter_context(self.pair.client())
+            make = library.Buffer if structure == "buffer" else library.PriorityQueue
+            queue = make(client, "q", durability=Replicas(1, timeout))
+            for one in made:
+                try:
+                    result = one(queue)
+                    results.append(await result if self.flavour == "asyncio" else result)
+                except NotDurable as short:
+                    results.append(short)
+        return results
+
+
+@pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
+def test_every_call_can_be_made_again(pair: Pair, flavour: str) -> None:
+    """Whatever is not confirmed has been done; made again over another connection it waits anew, and counts once."""
+    durable = Durable(pair, flavour)
+    for structure, name in CALLS:
+        call = (BUFFER_CALLS if structure == "buffer" else PRIORITY_CALLS)[name]
+        durable.sure(structure, lambda queue: queue.purge(), lambda queue: queue.push_many([("a", 1), ("b", 2)]))
+        pair.link.deaf()
+        (short,) = durable.call(structure, bound(call, {}))
+        assert isinstance(short, NotDurable), name
+        assert (short.reached, short.asked) == (0, 1)
+        again = {key: value for key in ("token", "lease_id") if (value := getattr(short, key))}
+        assert len(again) == 1, name
+        # The master remembers it and writes nothing; to WAIT that is no reason to be content.
+        (still,) = durable.call(structure, bound(call, again))
+        assert isinstance(still, NotDurable), f"{structure} {name} again"
+        assert {key: getattr(still, key) for key in again} == again
+        before = snapshot(pair)
+        pair.link.hear()
+        (result,) = durable.sure(structure, bound(call, again))
+        assert shown(result) == shown(short.result) == shown(still.result), name
+        assert snapshot(pair) == before, name
+
+
+def shown(result: Any) -> Any:
+    """Show a result for comparing: batches by what is in them."""
+    if isinstance(result, list):
+        return [shown(one) for one in result]
+    return (result.id, result.items) if hasattr(result, "items") and hasattr(result, "id") else result
+
+
+def snapshot(pair: Pair) -> dict[bytes, bytes]:
+    """Dump every key but the fence."""
+    with pair.client() as client:
+        keys = sorted(key for key in client.scan_iter() if not key.endswith(b":once:"))
+        return {key: dumped for key in keys if (dumped := client.dump(key))}
+
+
+@pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
+@pytest.mark.parametrize("structure", ["buffer", "priority"])
+def test_leases_are_settled_again(pair: Pair, structure: str, flavour: str) -> None:
+    """An ack, a release and an extension that nobody confirmed are made again with the same batch."""
+    durable = Durable(pair, flavour)
+    durable.sure(structure, lambda queue: queue.push_many([("a", 1), ("b", 2), ("c", 3)]))
+    for verb in ("extend", "release", "ack"):
+        batch = durable.sure(structure, lambda queue: queue.reserve(1))[0]
+        pair.link.deaf()
+        settle = settling(verb, batch)
+        first, second = durable.call(structure, settle, settle)
+        assert isinstance(first, NotDurable)
+        assert isinstance(second, NotDurable)
+        assert batch.settled == (verb != "extend")
+        pair.link.hear()
+        assert durable.sure(structure, settle) == [first.result] == [None if verb == "extend" else 1]
+
+
+@pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
+@pytest.mark.parametrize("structure", ["buffer", "priority"])
+def test_what_a_pop_took_is_in_the_error(pair: Pair, structure: str, flavour: str) -> None:
+    """A pop cannot be made again, so nothing else has what it took."""
+    durable = Durable(pair, flavour)
+    if structure == "buffer":
+        durable.sure(structure, lambda queue: queue.push("a", "b"))
+    else:
+        durable.sure(structure, lambda queue: queue.push_many([("a", 1), ("b", 2)]))
+    pair.link.deaf()
+    for pop, expected in POPS[structure]:
+        (short,) = durable.call(structure, bound(pop, {}))
+        assert isinstance(short, NotDurable)
+        assert short.token is short.lease_id is None
+        found = short.result
+        if structure == "priority":
+            found = [item.member for item in found] if isinstance(found, list) else found.member
+        assert found == expected
+    pair.link.hear()
+
+
+def test_a_lost_lease_among_others_hides_nothing(pair: Pair) -> None:
+    """Of two batches one is lost, and the other's ack is not confirmed: that is what must be told, and told again."""
+    with pair.client() as client:
+        queue: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=0.05))
+        plain: Buffer[int] = Buffer(client, "q")
+        plain.push(1, 2)
+        held, lost = plain.reserve_many(2, 1)
+        lost.ack()
+        client.delete(f"redisq:{{q}}:ended:{lost.id}")
+        pair.link.deaf()
+        with pytest.raises(NotDurable) as short:
+            queue.ack(held, lost)
+        assert isinstance(short.value.__cause__, LeaseLost)
+        pair.link.hear()
+        pair.joined()
+        with pytest.raises(LeaseLost) as told:
+            Buffer(client, "q", durability=Replicas(timeout=4)).ack(held, lost)
+        assert told.value.ids == [lost.id]
+
+
+def test_looking_asks_nobody(pair: Pair) -> None:
+    """Calls that write nothing are answered while the replica is away."""
+    with pair.client() as client:
+        buffer: Buffer[str] = Buffer(client, "b", durability=Replicas(timeout=4))
+        queue: PriorityQueue[str] = PriorityQueue(client, "p", durability=Replicas(timeout=4))
+        buffer.push("a")
+        queue.push("a")
+        pair.link.deaf()
+        assert buffer.stats().waiting == queue.stats().waiting == 1
+        assert buffer.audit().ok
+        assert queue.audit().ok
+        assert not buffer.dead()
+        assert not queue.dead()
+        assert buffer.longest_groups() == {"default": 1}
+        assert queue.state("a").value == "ready"
+        assert len(queue.peek()) == 1
+        pair.link.hear()
+
+
+def test_scripts_that_were_forgotten_and_a_server_that_is_full(pair: Pair) -> None:
+    """SCRIPT FLUSH goes unnoticed; where the fence cannot be written nothing is confirmed, and the call is done."""
+    with pair.client() as client:
+        queue: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=4))
+        for i in range(3):
+            client.script_flush()
+            assert queue.push(i) == i + 1
+        batch = queue.reserve(1)
+        assert batch
+        client.config_set("maxmemory", 1)
+        with pytest.raises(NotDurable) as short:
+            batch.ack()
+        assert isinstance(short.value.__cause__, redis.ResponseError)
+        assert short.value.result == 1
+        with pytest.raises(redis.ResponseError, match=r"OOM|maxmemory"):
+            queue.push(4)
+        client.config_set("maxmemory", 0)
+        assert batch.ack() == 1
+        assert queue.stats().waiting == 2
+
+
+@pytest.mark.parametrize("bad", ["both", None, 1, True, 0.5])
+def test_bad_durability_is_refused(bad: Any) -> None:
+    """What cannot be meant is named."""
+    for make in (Buffer, PriorityQueue):
+        with pytest.raises(InvalidArgument, match="durability is"):
+            make(redis.Redis(), "q", durability=bad)
+
+
+@pytest.mark.parametrize("bad", [{"count": 0}, {"count": 1.5}, {"timeout": 0}, {"timeout": -1}, {"timeout": "1"}])
+def test_bad_replicas_are_refused(bad: dict[str, Any]) -> None:
+    """As all numbers are."""
+    with pytest.raises(InvalidArgument, match="is "):
+        Replicas(**bad)
+
+
+def test_a_client_that_cannot_wait_so_long_is_refused() -> None:
+    """It would take a slow replica for a connection that is gone."""
+    with redis.Redis(socket_timeout=0.5) as client, pytest.raises(InvalidArgument, match="socket_timeout"):
+        Buffer(client, "q", durability="replica")
+    with redis.Redis(socket_timeout=0.5) as client:
+        Buffer(client, "q", durability=Replicas(timeout=0.4))
+
+
+@pytest.mark.parametrize("name", sorted(calls()))
+def test_calls_know_whether_they_write(name: str) -> None:
+    """What is not marked as writing has no command that writes in its script, or is an audit, which may repair."""
+    op = calls()[name]
+    writing = {"SET", "DEL", "UNLINK", "RENAME", "ZADD", "ZREM", "RPUSH", "LPUSH", "HSET", "RPOP", "ZPOPMIN", "PEXPIRE"}
+    used = {verb for verb in writing if f"redis.call('{verb}'" in op.script.text.decode()}
+    assert op.writes == bool(used) or name.endswith("/audit"), used
+
+
+@pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
+def test_who_waits_and_is_sent_away_asks_again(pair: Pair, flavour: str) -> None:
+    """A master that becomes a replica ends all waiting with an error, UNBLOCKED; a reserve goes on all the same."""
+
+    async def awaited() -> list[int]:
+        async with redis.asyncio.Redis(host=HOST, port=pair.master.port) as client:
+            batch = await redisq.asyncio.Buffer(client, "q").reserve(timeout=60)
+            return batch.items if batch else []
+
+    def blocking() -> list[int]:
+        with pair.client() as client:
+            batch = Buffer(client, "q").reserve(timeout=60)
+            return batch.items if batch else []
+
+    with pair.client() as other, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(blocking if flavour == "blocking" else lambda: asyncio.run(awaited()))
+
+        def sent_away() -> bool:
+            blocked = [one["id"] for one in other.client_list() if one["cmd"].lower() == "blpop"]
+            return any(other.client_unblock(int(one), error=True) for one in blocked)
+
+        for _ in range(3):
+            until(sent_away, "somebody waits")
+        assert not waiting.done()
+        Buffer(other, "q").push(1)
+        assert waiting.result() == [1]
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[tuple[list[Node], int]]:
+    """Run a master, two replicas, and a sentinel that watches them."""
+    server = binary()
+    with Node(server, "--repl-diskless-sync-delay", "0") as master:
+        follow = ("--replicaof", HOST, str(master.port), "--repl-diskless-sync-delay", "0")
+        config = (
+            f"sentinel monitor q {HOST} {master.port} 1\n"
+            "sentinel down-after-milliseconds q 3000\nsentinel failover-timeout q 10000\n"  # a busy machine is not down
+        )
+        with (
+            running(Node(server, *follow) for _ in range(2)) as replicas,
+            Node(server, "--sentinel", config=config) as sentinel,
+        ):
+            with master.client() as client:
+                until(lambda: client.wait(2, 100) == 2, "the replicas are there")
+            with sentinel.client() as client:
+                until(lambda: len(client.sentinel_slaves("q")) == 2, "the sentinel knows them")
+            yield [master, *replicas], sentinel.port
+
+
+TOTAL = 300
+
+
+@pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
+def test_a_worker_goes_on_by_itself(flavour: str) -> None:
+    """The master dies, a sentinel puts a replica in its place; nobody restarts the worker, and all is worked off."""
+    done: Counter[str] = Counter()
+    killed = threading.Event()
+
+    with watched() as (nodes, port):
+
+        def kill() -> None:
+            until(lambda: len(done) >= TOTAL // 6, "the worker works")
+            nodes[0].kill()
+            killed.set()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        if flavour == "blocking":
+            work_blocking(port, done)
+        else:
+            asyncio.run(work_asyncio(port, done))
+        killer.join()
+    assert killed.is_set()
+    assert set(done) == {str(i) for i in range(TOTAL)}
+    print(f"{flavour}: {done.total() - TOTAL} of {TOTAL} items were handed out again")
+
+
+def work_blocking(port: int, done: Counter[str]) -> None:
+    """Push and work through a sentinel's client, with threads."""
+    sentinel: Any = redis.sentinel.Sentinel([(HOST, port)], socket_timeout=2)  # type: ignore[no-untyped-call]
+    with sentinel.master_for("q", socket_timeout=2) as client:
+        queue: Buffer[str] = Buffer(client, "q", lease=2, durability=Replicas(timeout=0.5))
+
+        def handle(batch: redisq.Batch[str]) -> None:
+            done.update(batch.items)
+
+        worker = redisq.Worker(queue, handle, size=2, concurrency=2)
+        with ThreadPoolExecutor(1) as pool:
+            working = pool.submit(worker.run)
+
+            def push(i: int) -> None:
+                until(lambda: len(done) >= i - 20 or working.done(), "the worker goes on", 60)
+                until(lambda: attempt(lambda: queue.push(str(i), token=str(i))), "the push is confirmed", 60)
+
+            for i in range(TOTAL):
+                push(i)
+            until(lambda: len(done) == TOTAL or working.done(), "all is done", 60)
+            worker.stop()
+            working.result()
+
+
+def attempt(call: Callable[[], Any]) -> bool:
+    """Make a call, and say whether it was acknowledged."""
+    try:
+        call()
+    except (redis.RedisError, NotDurable):
+        return False
+    return True
+
+
+async def work_asyncio(port: int, done: Counter[str]) -> None:
+    """Push and work through a sentinel's client, with tasks."""
+    sentinel: Any = redis.asyncio.sentinel.Sentinel([(HOST, port)], socket_timeout=2)  # type: ignore[no-untyped-call]
+    async with sentinel.master_for("q", socket_timeout=2) as client:
+        queue: redisq.asyncio.Buffer[str] = redisq.asyncio.Buffer(
+            client, "q", lease=2, durability=Replicas(timeout=0.5)
+        )
+
+        async def handle(batch: redisq.asyncio.Batch[str]) -> None:
+            done.update(batch.items)
+
+        worker = redisq.asyncio.Worker(queue, handle, size=2, concurrency=2)
+        working = asyncio.create_task(worker.run())
+        for i in range(TOTAL):
+            while len(done) < i - 20 and not working.done():
+                await asyncio.sleep(0.01)
+            while True:
+                try:
+                    await queue.push(str(i), token=str(i))
+                    break
+                except (redis.RedisError, NotDurable):
+                    await asyncio.sleep(0.01)
+        while len(done) < TOTAL and not working.done():
+            await asyncio.sleep(0.01)
+        worker.stop()
+        await working
+    for one in sentinel.sentinels:
+        await one.aclose()

@@ -1,0 +1,336 @@
+"""What concurrent clients see can be explained by one order of whole calls: every history is one that the model allows.
+
+Short ones are searched for such an order; of long ones MONITOR tells it. Wrong replies that are put into a history, and
+a recipe that reads first and takes then, are found by both.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count, pairwise
+from random import Random
+from typing import Any
+
+import pytest
+import redis
+
+from benchmarks.recipes import WatchedQueue
+from redisq.embedded import NoServer, Server
+from redisq.scripts import load, names
+from redisq.sync.runner import Runner
+
+from .. import model
+from ..conftest import BINARIES, REAL, real_server
+from . import scale
+from .history import CLIENTS, GAMES, LOST, START, Args, BufferGame, Call, Game, LimitGame, PriorityGame, Shared, record
+from .linearize import UNKNOWN, linearizable, misfit, replay, search, shortest, shortest_in_order
+from .monitor import Monitor
+from .node import free_ports
+
+pytestmark = [pytest.mark.server, scale.limit]
+
+SMALL, SIZE = 67, 40  # of each structure: 201 in all
+LONG = scale.pick(4_000, 200_000)  # on the first server; on the others a tenth
+by_game = pytest.mark.parametrize("make", GAMES, ids=["buffer", "priority", "limit"])
+Make = Callable[[int], Game[Any]]
+
+
+def play(server: Server, game: Game[Any], seed: int, size: int = SIZE) -> list[Call]:
+    """Record one short history, on an emptied server."""
+    with server.client() as client:
+        client.flushall()
+    histories = record(game, lambda: server.client(single_connection_client=True), size, seed)
+    return sorted((call for history in histories for call in history), key=lambda call: call.start)
+
+
+@by_game
+def test_a_short_history_has_a_legal_order(server: Server, make: Make) -> None:
+    """40 calls of 8 clients, 67 times for each structure and server, in each of its settings."""
+    for seed in scale.seeds(0.05):
+        together = 0
+        for round_ in range(SMALL):
+            game = make(round_)
+            calls = play(server, game, seed * 1000 + round_)
+            if not linearizable(game, calls):
+                pytest.fail(f"CHAOS_SEED={seed}, history {round_}\n{shortest(game, calls)}")
+            together += sum(one.end > following.start for one, following in pairwise(calls))
+        assert together > SMALL * SIZE / 4  # most calls had others beside them, or this would say nothing
+
+
+@pytest.fixture(scope="module", params=REAL)
+def listening(request: pytest.FixtureRequest) -> Iterator[tuple[Server, int]]:
+    """Give each real server on a TCP port too: there MONITOR tells the clients apart."""
+    real_server(request.param)  # without any it skips, or fails in CI
+    for attempt in range(5):  # a port that was free may be taken before the server is up
+        (port,) = free_ports(1)
+        server = Server(BINARIES[request.param], "--port", str(port), "--bind", "127.0.0.1")
+        try:
+            server.__enter__()
+        except NoServer:
+            if attempt == 4:
+                raise
+            continue
+        yield server, port
+        server.stop()
+        return
+
+
+def play_long(listening: tuple[Server, int], game: Game[Any], seed: int, size: int) -> list[Call]:
+    """Record a long history, and give its calls in the order that MONITOR saw."""
+    server, port = listening
+    size = max(2_000, size // 10) if server.binary != BINARIES[REAL[0]] else size
+    addresses: dict[bytes, int] = {}
+
+    def connect() -> redis.Redis:
+        client = redis.Redis(port=port, single_connection_client=True)
+        about: Any = client.client_info()
+        addresses[about["addr"].encode()] = len(addresses)
+        return client
+
+    with server.client() as client:
+        client.flushall()
+        for name in names():
+            client.script_load(load(name).text)
+        with Monitor(server.socket, inside=False) as monitor:
+            histories = record(game, connect, size, seed, step=20, purge=1500)
+            commands = [command for command in monitor.commands() if command.name == b"EVALSHA"]
+    order, sent = [], [iter(history) for history in histories]
+    for command in commands:
+        call = next(sent[addresses[command.client]])
+        assert command.script
+        assert command.script.endswith(f"/{call.verb}")
+        order.append(call)
+    assert len(order) == sum(map(len, histories)) >= size - CLIENTS
+    return order
+
+
+@by_game
+def test_a_long_history_is_the_models_in_the_order_of_monitor(listening: tuple[Server, int], make: Make) -> None:
+    """Every reply is the model's, and the order fits the clients' own times."""
+    for seed in scale.seeds():
+        game = make(seed)
+        order = play_long(listening, game, seed, LONG)
+        assert misfit(order) is None
+        if replay(game, order):
+            pytest.fail(f"CHAOS_SEED={seed}\n{shortest_in_order(game, order)}")
+
+
+# what must be found
+
+
+def corrupt(call: Call, random: Random) -> Call:
+    """Give the call with a reply that is wrong at any time: too much was counted, or an item is there twice."""
+
+    def worse(reply: Any) -> Any:
+        if isinstance(reply, bool) or reply is None:
+            return reply
+        if isinstance(reply, int):
+            return reply + random.choice([50, 500])
+        if isinstance(reply, bytes):
+            return reply + b"x"
+        if isinstance(reply, tuple) and reply:
+            place = random.randrange(len(reply))
+            return (*reply[:place], worse(reply[place]), *reply[place + 1 :])
+        return reply
+
+    while True:
+        reply = worse(call.reply)
+        if reply != call.reply:
+            return replace(call, reply=reply)
+
+
+def corruptible(call: Call) -> bool:
+    """Say whether the reply has something that can only be wrong when it is changed."""
+    if call.verb in ("pop", "pop_longest"):
+        return bool(call.reply)
+    return call.verb in ("push", "acquire") and call.reply != LOST and not isinstance(call.reply, str)
+
+
+@by_game
+def test_a_wrong_reply_in_a_short_history_is_found(server: Server, make: Make) -> None:
+    """One reply of 40 is changed, 10 times: none is overlooked, and the piece that is shown ends with it."""
+    made: list[tuple[int, Game[Any], list[Call]]] = []
+    for round_ in range(10):
+        game, random = make(round_), Random(scale.SEED + round_)
+        calls = play(server, game, 9_000_000 + round_)
+        assert linearizable(game, calls)
+        places = [i for i, call in enumerate(calls) if corruptible(call)]
+        for place in random.sample(places, min(1, len(places))):
+            wrong = [*calls[:place], corrupt(calls[place], random), *calls[place + 1 :]]
+            assert not linearizable(game, wrong)
+            made.append((place, game, wrong))
+    assert len(made) > 3
+    place, game, wrong = min(made, key=lambda one: one[0])  # the shorter its past, the sooner it is shrunk
+    piece = shortest(game, wrong)
+    assert wrong[place] in piece.calls
+    assert wrong[place].reply not in piece.allowed
+    assert len(piece.calls) < SIZE
+
+
+@by_game
+def test_a_wrong_reply_in_a_long_history_is_found(listening: tuple[Server, int], make: Make) -> None:
+    """One reply is changed, however little, at 20 places: the replay stops there. Two calls that change places, too."""
+    game, random = make(scale.SEED), Random(scale.SEED)
+    order = play_long(listening, game, scale.SEED + 1, 2_000)
+    assert replay(game, order) is None
+    for _ in range(20):
+        place = random.randrange(len(order))
+        call = order[place]
+        other = random.choice(
+            [one.reply for one in order if one.verb == call.verb and one.reply != call.reply] or ["x"]
+        )
+        wrong = [*order[:place], replace(call, reply=other), *order[place + 1 :]]
+        found = replay(game, wrong)
+        assert found == (place, call.reply)
+    piece = shortest_in_order(game, wrong)
+    assert piece.blamed == wrong[place]
+    assert piece.allowed == [call.reply]
+    assert len(piece.calls) <= 13
+    assert "> " in str(piece)
+    assert "the model holds" in str(piece)
+    apart = next(i for i, call in enumerate(order) if order[i - 1].end < call.start)
+    swapped = [*order[: apart - 1], order[apart], order[apart - 1], *order[apart + 1 :]]
+    assert misfit(order) is None
+    assert misfit(swapped)
+
+
+class ReadThenTake(PriorityGame):
+    """Play with the recipe without its WATCH: check, then add; read, then remove. The first reads meet."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.weights = {"push": 1, "pop": 2}
+        self.again = 0
+        self._barrier = threading.Barrier(CLIENTS)
+        self._met = threading.local()
+
+    def draw(self, verb: str, random: Random, shared: Shared) -> Args | None:
+        pair = random.choice([b"a", b"b", b"c"]), random.randint(0, 3)
+        return ((pair,), 0, f"t{next(shared.names)}") if verb == "push" else (1,)
+
+    def send(self, runner: Runner, verb: str, args: Args, now: int) -> Any:  # noqa: ARG002
+        client = runner.client
+        if not hasattr(self._met, "once"):
+            self._met.once = True
+            client.zadd("index", {"a": 1})
+            self._barrier.wait()
+        if verb == "push":
+            ((member, score),) = args[0]
+            recipe = WatchedQueue(client)
+            better = recipe.improves(member, score)
+            if better:
+                recipe.add(member, score)
+            return "A"
+        first = client.zrange("index", 0, 0, withscores=True)
+        if not first:
+            return ()
+        client.zrem("index", first[0][0])
+        return ((first[0][0], first[0][1], 1),)
+
+    def answer(self, state: model.Priority, verb: str, args: Args, now: int) -> Any:
+        if not state.members and not state.once:
+            state.push(now, [(1, b"a")], 0, b"first")
+        reply = super().answer(state, verb, args, now)
+        return "A" if verb == "push" else reply
+
+
+def test_the_recipe_is_found(server: Server) -> None:
+    """The control: among ten histories of who reads first and takes then there are some that no order explains."""
+    found = []
+    for round_ in range(10):
+        game = ReadThenTake()
+        calls = play(server, game, round_)
+        if not linearizable(game, calls):
+            found.append(str(shortest(game, calls)))
+    assert found
+    assert all("> " in report for report in found)
+
+
+Step = tuple[int, int, int, str, Args, Any]
+"""Client, start, end, verb, arguments, reply."""
+
+
+def written(steps: list[Step]) -> list[Call]:
+    """Give a history that was written down; its n-th call takes n ms after START for the time."""
+    ticks = count(START + 1)
+    return [Call(client, start, end, verb, args, next(ticks), reply) for client, start, end, verb, args, reply in steps]
+
+
+def push(client: int, item: bytes, length: int) -> Step:
+    return client, 20 * client, 20 * client + 10, "push", ("g", (item,), f"t{client}", False), length
+
+
+def pop(client: int, start: int, end: int, *items: bytes) -> Step:
+    return client, start, end, "pop", ("g", 1), items
+
+
+def add(client: int, member: bytes, score: int, outcome: str, end: int | None = None) -> Step:
+    return client, 20 * client, end or 20 * client + 10, "push", (((member, score),), 0, f"t{client}"), outcome
+
+
+def first(client: int, start: int, end: int, member: bytes, score: float) -> Step:
+    return client, start, end, "pop", (1,), ((member, score, 1),)
+
+
+def acquire(client: int, granted: int, retry: int) -> Step:
+    return client, 0, 10, "acquire", (2, f"t{client}"), (granted, retry)
+
+
+RESERVED: Step = (1, 20, 30, "reserve", (1, 1000, "l"), (("g", 1, (b"a",), START + 1002), 0, ()))
+BUFFER, PRIORITY, LIMIT = BufferGame(), PriorityGame(1), LimitGame()
+KNOWN: dict[str, tuple[bool, Game[Any], list[Step]]] = {
+    "taken once": (True, BUFFER, [push(0, b"a", 1), pop(1, 20, 30, b"a"), pop(2, 40, 50)]),
+    "taken twice": (False, BUFFER, [push(0, b"a", 1), pop(1, 20, 30, b"a"), pop(2, 40, 50, b"a")]),
+    "twice at once": (False, BUFFER, [push(0, b"a", 1), pop(1, 20, 60, b"a"), pop(2, 20, 60, b"a")]),
+    "overlooked": (False, BUFFER, [push(0, b"a", 1), pop(1, 20, 30)]),
+    "not yet there": (True, BUFFER, [push(0, b"a", 1), pop(1, 5, 30)]),
+    "either": (True, BUFFER, [push(0, b"a", 1), push(1, b"b", 2), pop(2, 40, 60, b"b"), pop(3, 40, 60, b"a")]),
+    "newest first": (False, BUFFER, [push(0, b"a", 1), push(1, b"b", 2), pop(2, 40, 50, b"b"), pop(3, 60, 70, b"a")]),
+    "acked while held": (True, BUFFER, [push(0, b"a", 1), RESERVED, (2, 40, 50, "ack", ("l", (), 0), 1)]),
+    "lost while held": (False, BUFFER, [push(0, b"a", 1), RESERVED, (2, 40, 50, "ack", ("l", (), 0), LOST)]),
+    "held twice": (False, BUFFER, [push(0, b"a", 1), RESERVED, pop(2, 40, 50, b"a")]),
+    "the best": (True, PRIORITY, [add(0, b"a", 5, "A"), add(1, b"b", 3, "A"), first(2, 40, 50, b"b", 3.0)]),
+    "past the best": (False, PRIORITY, [add(0, b"a", 5, "A"), add(1, b"b", 3, "A"), first(2, 40, 50, b"a", 5.0)]),
+    "before the best": (True, PRIORITY, [add(0, b"a", 5, "A"), add(1, b"b", 3, "A", 90), first(2, 40, 50, b"a", 5.0)]),
+    "demoted": (False, PRIORITY, [add(0, b"a", 5, "A"), add(1, b"a", 9, "K"), first(2, 40, 50, b"a", 9.0)]),
+    "in the limit": (
+        True,
+        LIMIT,
+        [(c, 0, 9, "acquire", (2, f"t{c}"), (2, 0) if c < 2 else (1, 999)) for c in range(3)],
+    ),
+    "over the limit": (False, LIMIT, [(c, 0, 9, "acquire", (2, f"t{c}"), (2, 0)) for c in range(3)]),
+}
+
+
+@pytest.mark.parametrize("what", KNOWN)
+def test_the_search_is_right_where_the_answer_is_known(what: str) -> None:
+    """Histories written by hand, half of them illegal."""
+    legal, game, steps = KNOWN[what]
+    assert linearizable(game, written(steps)) is legal
+
+
+def test_a_person_can_read_what_is_wrong() -> None:
+    """Among forty calls those are shown that matter: where the item came from, who had it first, who had it again."""
+    noise = [(3, 25 * i, 25 * i + 20, "push", ("other", (b"x%d" % i,), f"n{i}", False), i + 1) for i in range(36)]
+    steps = [push(0, b"a", 1), pop(1, 20_000, 30_000, b"a"), pop(2, 40_000, 50_000, b"a"), *noise]
+    piece = shortest(BUFFER, written(steps))
+    assert str(piece) == "\n".join(
+        [
+            "3 of 39 calls show it: they have a legal order until the one that is marked",
+            "client  from  to µs  call                             reply",
+            "  0     0     0      push(g, [a], t0, False) at 1 ms  1",
+            "  1     20    30     pop(g, 1) at 2 ms                [a]",
+            "> 2     40    50     pop(g, 1) at 3 ms                [a]",
+            "  the model allows it: []",
+        ]
+    )
+
+
+def test_what_the_search_allows_is_complete() -> None:
+    """Asked for a reply it gives all that some order explains, and none that no order does."""
+    elsewhere: Step = (1, 20, 40, "push", ("h", (b"b",), "t1", False), 1)
+    calls = written([push(0, b"a", 1), elsewhere, (2, 20, 60, "longest", (2,), UNKNOWN)])
+    assert sorted(search(BUFFER, calls, asked=2)) == [(("g", 1),), (("h", 1), ("g", 1))]
+    assert search(BUFFER, [*calls[:2], replace(calls[2], reply=(("h", 1),))]) == []

@@ -1,0 +1,416 @@
+"""Large queues and bad neighbours: the work of a call does not grow with the queue, and a purge holds nobody up.
+
+Two measures. The commands that a script makes are counted by the server, exactly, on a small queue and on a large one:
+they must be as many. How long a script holds the server is measured in the long form alone, on large queues, for the
+short one runs on machines whose time means nothing; the best of some rounds must be under 5 ms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from redisq import BYTES, Buffer, PriorityQueue
+from redisq.embedded import Server
+from redisq.scripts import load, names
+
+from ..conftest import BINARIES
+from . import scale
+from .meter import Meter
+
+pytestmark = [pytest.mark.server, scale.limit]
+
+HELD = 5_000  # µs
+ROUNDS = scale.pick(1, 5)
+OPTIONS: dict[str, Any] = {"codec": BYTES, "lease": 600.0, "dedup_window": 0.0}
+
+# Fills are the tests' own, ten thousand entries a call: what the queue's scripts would have written. ARGV: how many,
+# the number of the first, now, items of each group or batch.
+FILL = {
+    "group": """
+        local items = {}
+        for i = 1, 1000 do items[i] = string.format('item %027d', i) end
+        for _ = 1, ARGV[1] / 1000 do redis.call('LPUSH', KEYS[1] .. 'items:g', unpack(items)) end
+        redis.call('ZADD', KEYS[1] .. 'groups', redis.call('LLEN', KEYS[1] .. 'items:g'), 'g')
+        redis.call('ZADD', KEYS[1] .. 'since', 'NX', ARGV[3], 'g')""",
+    "groups": """
+        for i = ARGV[2], ARGV[2] + ARGV[1] - 1 do
+            local group = string.format('group %d', i)
+            for _ = 1, ARGV[4] do redis.call('LPUSH', KEYS[1] .. 'items:' .. group, 'item') end
+            redis.call('ZADD', KEYS[1] .. 'groups', ARGV[4], group)
+            redis.call('ZADD', KEYS[1] .. 'since', ARGV[3], group)
+        end""",
+    "dead batches": """
+        for i = ARGV[2], ARGV[2] + ARGV[1] - 1 do
+            local id = string.format('batch %d', i)
+            redis.call('RPUSH', KEYS[1] .. 'batch:' .. id, 'g', 3)
+            for _ = 1, ARGV[4] do redis.call('RPUSH', KEYS[1] .. 'batch:' .. id, 'item') end
+            redis.call('ZADD', KEYS[1] .. 'dead', ARGV[3], id)
+        end""",
+    "ready": """
+        for i = ARGV[2], ARGV[2] + ARGV[1] - 1 do
+            redis.call('ZADD', KEYS[1] .. 'ready', i, string.format('member %025d', i))
+        end
+        redis.call('HSET', KEYS[1] .. 'meta', 'order', 'fifo', 'sequence', ARGV[2] + ARGV[1])""",
+    "dead members": """
+        for i = ARGV[2], ARGV[2] + ARGV[1] - 1 do
+            redis.call('ZADD', KEYS[1] .. 'later', '+inf', string.format('member %025d', i))
+            redis.call('HSET', KEYS[1] .. 'rows', string.format('member %025d', i), string.format('%d 3 - - ', i))
+        end
+        redis.call('HSET', KEYS[1] .. 'meta', 'order', 'fifo', 'sequence', ARGV[2] + ARGV[1])""",
+}
+MANY = [b"item %027d" % i for i in range(10_000)]
+
+
+def fill(client: redis.Redis, what: str, count: int, each: int = 3) -> None:
+    """Fill the queue `q`."""
+    script, piece = client.register_script(FILL[what]), 10_000
+    for start in range(0, count, piece):
+        script(keys=["redisq:{q}:"], args=[min(piece, count - start), start, int(time.time() * 1000), each])
+    client.set("redisq:{q}:layout", 1)
+
+
+@pytest.fixture(params=list(BINARIES)[:1] or ["none"])
+def lone(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Give a server that no other test uses, and that knows all scripts."""
+    if request.param == "none":
+        request.getfixturevalue("server")  # skips, or fails in CI
+    with Server(Path(BINARIES[request.param]), "--loglevel", "warning") as server:
+        with server.client() as client:
+            for name in names():
+                client.script_load(load(name).text)
+        yield server
+
+
+def on_a_group(meter: Meter, client: redis.Redis) -> None:
+    """Call everything on a long group."""
+    queue = Buffer(client, "q", **OPTIONS)
+    meter("push 1", lambda: queue.push(b"one", group="g"))
+    meter("push 10,000", lambda: queue.push(*MANY, group="g"))
+    meter("push_front 10,000", lambda: queue.push_front(*MANY, group="g"))
+    held = meter("reserve 1", lambda: queue.reserve(1))
+    assert held
+    meter("ack 1", held.ack)
+    held = meter("reserve 10,000", lambda: queue.reserve(10_000))
+    assert held
+    meter("extend 10,000", held.extend)
+    meter("release 10,000", held.release)
+    held = meter("reserve 10,000 given back", lambda: queue.reserve(10_000))
+    assert held
+    held.failed = set(range(0, 10_000, 2))
+    meter("ack 10,000, half failed", held.ack)
+    held = queue.reserve(10_000)
+    assert held
+    meter("ack 5,000", held.ack)
+    meter("pop 10,000", lambda: queue.pop("g", 10_000))
+    meter("pop_longest 1 x 10,000", lambda: queue.pop_longest(1, 10_000))
+    meter("longest_groups", lambda: queue.longest_groups(10_000))
+    meter("stats", queue.stats)
+    assert meter("audit", queue.audit).ok
+
+
+def on_groups(meter: Meter, client: redis.Redis) -> None:
+    """Call what looks at groups, on many."""
+    queue = Buffer(client, "q", **OPTIONS)
+    meter("push to a new group", lambda: queue.push(b"one", group=f"new {time.time()}"))
+    held = meter("reserve", lambda: queue.reserve(10))
+    assert held
+    meter("release", held.release)
+    meter("pop_longest 2 x 5,000", lambda: queue.pop_longest(2, 5_000))
+    meter("pop_longest 1,000 x 10", lambda: queue.pop_longest(1_000, 10))
+    meter("longest_groups 10,000", lambda: queue.longest_groups(10_000))
+    meter("stats", queue.stats)
+    assert meter("audit", queue.audit).ok
+
+
+def on_dead_batches(meter: Meter, client: redis.Redis) -> None:
+    """Call what looks at dead letters, and what does not, beside many."""
+    queue = Buffer(client, "q", **OPTIONS)
+    meter("push", lambda: queue.push(b"one"))
+    held = meter("reserve", lambda: queue.reserve(10))
+    assert held
+    meter("ack", held.ack)
+    dead = meter("dead 1,000", lambda: queue.dead(1_000))
+    meter("dead 1,000 more", lambda: queue.dead(1_000, after=dead[-1].id))
+    meter("redrive 1,000", lambda: queue.redrive(*(letter.id for letter in dead[:1_000])))
+    dead = queue.dead(1_000)
+    meter("discard 1,000", lambda: queue.discard(*(letter.id for letter in dead)))
+    meter("reserve redriven", lambda: queue.reserve(10))
+    meter("stats", queue.stats)
+    assert meter("audit", queue.audit).ok
+
+
+def on_members(meter: Meter, client: redis.Redis) -> None:
+    """Call everything on many members."""
+    queue: PriorityQueue[bytes] = PriorityQueue(client, "q", **OPTIONS)
+    new = {b"new %d %d" % (i, time.time_ns()): i % 5 for i in range(1_000)}
+    meter("push 1", lambda: queue.push(b"one"))
+    meter("push 1,000 new", lambda: queue.push_many(new))
+    meter("push 1,000 raised", lambda: queue.push_many(dict.fromkeys(new, -1)))
+    meter("push 1,000 delayed", lambda: queue.push_many({b"later " + member: 0 for member in new}, delay=600))
+    held = meter("reserve 1,000", lambda: queue.reserve(1_000))
+    assert held
+    noted = dict.fromkeys(held.items, 5)
+    meter("push 1,000 leased", lambda: queue.push_many(noted))
+    meter("extend 1,000", held.extend)
+    meter("release 1,000", held.release)
+    held = queue.reserve(1_000)
+    assert held
+    held.failed = set(range(0, 1_000, 2))
+    meter("ack 500 and fail 500", held.ack)
+    held = meter("reserve 1,000 again", lambda: queue.reserve(1_000))
+    assert held
+    meter("ack 1,000", held.ack)
+    expiring = queue.reserve(1_000, lease=0.001)
+    assert expiring
+    meter("reserve 1 and wake 100", lambda: queue.reserve(1))
+    queue.remove(*expiring.items)  # else each call of the next round wakes more of them
+    meter("pop 1,000", lambda: queue.pop_many(1_000))
+    seen = meter("peek 1,000", lambda: queue.peek(1_000))
+    meter("state", lambda: queue.state(seen[0].member))
+    meter("remove 1,000", lambda: queue.remove(*(item.member for item in seen)))
+    meter("stats", queue.stats)
+    assert meter("audit", queue.audit).ok
+
+
+def on_dead_members(meter: Meter, client: redis.Redis) -> None:
+    """Call what looks at dead members, and what does not, beside many."""
+    queue: PriorityQueue[bytes] = PriorityQueue(client, "q", **OPTIONS)
+    meter("push", lambda: queue.push(b"one", -1))
+    held = meter("reserve", lambda: queue.reserve(1))
+    assert held
+    meter("ack", held.ack)
+    dead = meter("dead 1,000", lambda: queue.dead(1_000))
+    more = meter("dead 1,000 more", lambda: queue.dead(1_000, after=dead[-1].member))
+    meter("redrive 1,000", lambda: queue.redrive(*(item.member for item in dead)))
+    meter("discard 1,000", lambda: queue.discard(*(item.member for item in more)))
+    meter("stats", queue.stats)
+    assert meter("audit", queue.audit).ok
+
+
+LOADS: dict[str, tuple[Callable[[Meter, redis.Redis], None], int, int]] = {
+    "group": (on_a_group, 50_000, scale.pick(200_000, 1_000_000)),
+    "groups": (on_groups, 5_000, scale.pick(15_000, 100_000)),
+    "dead batches": (on_dead_batches, 5_000, scale.pick(15_000, 1_000_000)),
+    "ready": (on_members, 10_000, scale.pick(30_000, 1_000_000)),
+    "dead members": (on_dead_members, 5_000, scale.pick(20_000, 1_000_000)),
+}
+
+
+@pytest.mark.parametrize("what", LOADS)
+def test_a_call_does_not_grow_with_the_queue(what: str, lone: Server) -> None:
+    calls, few, many = LOADS[what]
+    with lone.client() as client:
+        meters = []
+        for count in (few, many):
+            client.flushall()
+            fill(client, what, count)
+            meters.append(Meter(client))
+            for _ in range(ROUNDS if count == many else 1):
+                calls(meters[-1], client)
+        small, large = meters
+        large.report(f"{many:,} {what}")
+        # Three times as large at least, and not half as much again, for pages that were not full and now are.
+        grown = {name: (small.work[name], n) for name, n in large.work.items() if n > 1.5 * small.work[name] + 5}
+        assert not grown, "commands of a call, on a small and on a large queue"
+        if scale.LONG:
+            slow = {name: large.held(name) for name in large.times if large.held(name) >= HELD}
+            assert not slow, "µs for which a call held the server"
+
+
+CLIENTS = 64
+
+
+def test_sixty_four_clients_on_one_queue(lone: Server) -> None:
+    """All push, reserve, give back and ack on the same two queues: each item is acked once, and no call grows slow."""
+    rounds, size = scale.pick(10, 300), 5
+    acked: list[list[bytes]] = [[] for _ in range(2 * CLIENTS)]
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            with lone.client() as client:
+                buffer = Buffer(client, "q", **OPTIONS)
+                queue: PriorityQueue[bytes] = PriorityQueue(client, "p", **OPTIONS)
+                for i in range(rounds):
+                    items = [b"%d %d %d" % (number, i, j) for j in range(size)]
+                    buffer.push(*items, group=str(i % 3))
+                    queue.push_many((item, i % 3) for item in items)
+                    for place, held in ((0, buffer.reserve(size)), (CLIENTS, queue.reserve(size))):
+                        if held and i % 7 == 0:
+                            held.release()
+                        elif held:
+                            held.ack()
+                            acked[place + number] += held.items
+                for place, either in ((0, buffer), (CLIENTS, queue)):
+                    while held := either.reserve(size):
+                        held.ack()
+                        acked[place + number] += held.items
+        except BaseException as error:
+            failures.append(error)
+
+    with lone.client() as client:
+        client.config_set("slowlog-log-slower-than", HELD)
+        client.slowlog_reset()
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        all_items = Counter(b"%d %d %d" % (n, i, j) for n in range(CLIENTS) for i in range(rounds) for j in range(size))
+        for name, place, kind in (("q", 0, Buffer), ("p", CLIENTS, PriorityQueue)):
+            rest = kind(client, name, **OPTIONS)
+            assert rest.audit().ok
+            # What another gave back just after the last looked is still there.
+            left = rest.reserve(10_000 if place == 0 else 1_000)
+            while left:
+                acked[place] += left.items
+                left.ack()
+                left = rest.reserve(10_000 if place == 0 else 1_000)
+            assert Counter(item for one in acked[place : place + CLIENTS] for item in one) == all_items
+        calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        slow = [entry["duration"] for entry in client.slowlog_get(10_000) if entry["command"].startswith(b"EVAL")]
+        print(f"{CLIENTS} clients, {calls} calls, {len(slow)} over 5 ms: {slow[:10]} \u00b5s")
+        if scale.LONG:
+            assert len(slow) <= calls / 1_000  # these are small calls: the machine was busy with something else
+
+
+def test_an_item_of_64_mb(lone: Server) -> None:
+    """It comes out as it went in. Its times are for the report alone: copying it takes longer than 5 ms."""
+    item = bytes(range(256)) * (scale.pick(8, 64) << 12)
+    digest = hashlib.sha256(item).digest()
+
+    def same(found: list[bytes]) -> bool:
+        return [hashlib.sha256(one).digest() for one in found] == [digest]
+
+    options = OPTIONS | {"dedup_window": 0.001}  # a member that was acked is remembered as long
+    with lone.client() as client:
+        before = settled_memory(client)
+        meter = Meter(client)
+        for _ in range(ROUNDS):
+            buffer = Buffer(client, "q", **options)
+            queue: PriorityQueue[bytes] = PriorityQueue(client, "p", **options)
+            meter("push", lambda: buffer.push(item))  # noqa: B023
+            held = meter("reserve", buffer.reserve)
+            assert held
+            assert same(held.items)
+            meter("release", held.release)
+            held = meter("reserve again", buffer.reserve)
+            assert held
+            assert same(held.items)
+            meter("ack", held.ack)
+            meter("push_front", lambda: buffer.push_front(item))  # noqa: B023
+            assert same(meter("pop", buffer.pop))
+            meter("push member", lambda: queue.push(item))  # noqa: B023
+            taken = meter("reserve member", queue.reserve)
+            assert taken
+            assert same(taken.items)
+            meter("release member", taken.release)
+            taken = meter("reserve member again", queue.reserve)
+            assert taken
+            assert same(taken.items)
+            meter("ack member", taken.ack)
+            assert buffer.audit().ok
+            assert queue.audit().ok
+            assert buffer.purge() == queue.purge() == 0
+        meter.report(f"{len(item) >> 20} MB")
+        client.config_resetstat()
+        client.lpush("plain", item)
+        client.rpop("plain")
+        stats = client.info("commandstats")
+        print("plain LPUSH and RPOP:", [stats[f"cmdstat_{verb}"]["usec"] for verb in ("lpush", "rpop")], "\u00b5s")
+        assert settled_memory(client) - before < len(item) / 8
+
+
+def settled_memory(client: redis.Redis) -> int:
+    """Give the bytes that the data takes, once what goes by itself is gone: keys that expire, lists freed behind."""
+    while client.dbsize() or client.info("memory")["lazyfree_pending_objects"]:
+        time.sleep(0.01)  # nobody tells of either
+    # Buffers of clients and the slow log are not data.
+    client.slowlog_reset()
+    info = client.info("memory")
+    return int(info["used_memory"]) - int(info["mem_clients_normal"])
+
+
+PURGES: dict[str, tuple[type[Any], int, int]] = {  # entries, and items of each
+    "group": (Buffer, scale.pick(500_000, 10_000_000), 1),
+    "groups": (Buffer, *scale.pick((10_000, 3), (100_000, 100))),
+    "dead batches": (Buffer, *scale.pick((10_000, 3), (1_000_000, 10))),
+    "ready": (PriorityQueue, scale.pick(30_000, 10_000_000), 1),
+    "dead members": (PriorityQueue, scale.pick(30_000, 1_000_000), 1),
+}
+
+
+@pytest.mark.parametrize("what", PURGES)
+def test_a_purge_holds_nobody_up(what: str, lone: Server) -> None:
+    """Others work on a queue of their own meanwhile; afterwards nothing is left, and the memory is given back."""
+    kind, count, each = PURGES[what]
+    with lone.client() as client:
+        meter = Meter(client)
+        Buffer(client, "warm", **OPTIONS).purge()
+        before = settled_memory(client)
+        for _ in range(scale.pick(1, 2)):
+            fill(client, what, count, each)
+            full = int(client.info("memory")["used_memory"])
+            client.config_set("latency-monitor-threshold", HELD // 1000)
+            client.execute_command("LATENCY", "RESET")
+            queue = kind(client, "q", **OPTIONS)
+            with neighbours(lone) as made:
+                begun, at = time.monotonic(), sum(made)
+                purged = meter("purge", queue.purge, script=f"{queue.ops.__module__.rpartition('.')[2]}/purge")
+                seconds, done = time.monotonic() - begun, sum(made) - at
+            assert purged == count * each
+            assert queue.audit().ok
+            after = settled_memory(client)
+            print(
+                f"purge of {purged:,} items ({what}): {seconds:.2f} s, beside {done} other calls;"
+                f" {full - before >> 20} MB, {after - before >> 10} KB more than before are left;"
+                f" over 5 ms: {client.execute_command('LATENCY', 'LATEST')}"
+            )
+            assert after - before < (full - before) / 100 + (1 << 20)
+        meter.report(what)
+        if scale.LONG:
+            assert meter.held("purge") < HELD
+
+
+@contextmanager
+def neighbours(server: Server) -> Iterator[list[int]]:
+    """Let four others work on another queue, and hold that each of their items is acked; gives their calls so far."""
+    stop, made = threading.Event(), [0] * 4
+    acked: list[bool] = []
+
+    def work(number: int) -> None:
+        with server.client() as client:
+            queue = Buffer(client, f"other {number}", codec=BYTES, lease=600.0, dedup_window=0.001)
+            while not stop.is_set():
+                item = b"%d" % made[number]
+                queue.push(item)
+                held = queue.reserve()
+                acked.append(bool(held and held.items == [item] and held.ack() == 1))
+                made[number] += 3
+            queue.purge()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        while not all(made):
+            time.sleep(0.001)  # until all are at work
+        yield made
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert all(acked)
+    assert len(acked) == sum(made) // 3

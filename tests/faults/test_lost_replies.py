@@ -1,0 +1,199 @@
+"""Requests and replies are lost, and asyncio calls cancelled: everything takes effect once, however the client is made.
+
+One hand works, so each answer is known beforehand and held to it: a push, an ack or a release that took effect twice,
+or not at all, gives another answer at once. Some of redis-py's clients send a command again by themselves and some do
+not; where an error comes through, the call is made again with the same `token` or `lease_id`, as a user would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+import redisq.asyncio
+from redisq import Buffer, PriorityQueue
+from redisq.embedded import Server
+
+from ..conftest import REAL, real_server
+from . import scale
+from .proxy import Fault, Proxy
+from .steps import STEPS, Steps, Striker, adrive, drive
+
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.filterwarnings("ignore:.*retry_on_timeout:DeprecationWarning"),  # one of the ways, all the same
+    scale.limit,
+]
+
+FAULTS = scale.pick(1_000, 12_000)  # of each flavour, over all its clients
+KINDS = (Fault.REQUEST, Fault.REPLY, Fault.TORN_REQUEST, Fault.TORN_REPLY)
+# What is swallowed in silence is noticed at the socket's timeout alone, so only these clients meet it.
+TIMED = ("retry_on_timeout", "silence")
+SILENT = (*KINDS, Fault.SILENT_REQUEST, Fault.SILENT_REPLY)
+MUTE = 0.05  # seconds
+NAIVE = (b"LPUSH", b"RPOP", b"ZADD", b"ZPOPMIN")
+
+Make = Callable[[int], Any]
+NEVER = Retry(NoBackoff(), 0)
+
+BLOCKING: dict[str, Make] = {
+    "Redis": lambda port: redis.Redis(port=port),
+    "no retry": lambda port: redis.Redis(port=port, retry=NEVER),
+    "from_url": lambda port: redis.Redis.from_url(f"redis://127.0.0.1:{port}"),
+    "ConnectionPool": lambda port: redis.Redis(connection_pool=redis.ConnectionPool(port=port)),
+    "from_pool": lambda port: redis.Redis.from_pool(redis.BlockingConnectionPool(port=port, max_connections=1)),  # type: ignore[no-untyped-call]
+    "Retry": lambda port: redis.Redis(port=port, retry=Retry(NoBackoff(), 3)),
+    "retry_on_error": lambda port: redis.Redis(
+        port=port, retry=Retry(NoBackoff(), 1), retry_on_error=[redis.ConnectionError]
+    ),
+    "retry_on_timeout": lambda port: redis.Redis(port=port, retry_on_timeout=True, socket_timeout=MUTE),
+    "single connection": lambda port: redis.Redis(port=port, single_connection_client=True),
+    "RESP3, decoded": lambda port: redis.Redis(port=port, protocol=3, decode_responses=True),
+    "silence": lambda port: redis.Redis(port=port, retry=NEVER, socket_timeout=MUTE),
+}
+ASYNCIO: dict[str, Make] = {
+    "Redis": lambda port: redis.asyncio.Redis(port=port),
+    "from_url": lambda port: redis.asyncio.Redis.from_url(f"redis://127.0.0.1:{port}"),
+    "ConnectionPool": lambda port: redis.asyncio.Redis(connection_pool=redis.asyncio.ConnectionPool(port=port)),
+    "from_pool": lambda port: redis.asyncio.Redis.from_pool(
+        redis.asyncio.BlockingConnectionPool(port=port, max_connections=1)
+    ),
+    "Retry": lambda port: redis.asyncio.Redis(port=port, retry=AsyncRetry(NoBackoff(), 3)),
+    "retry_on_error": lambda port: redis.asyncio.Redis(
+        port=port, retry=AsyncRetry(NoBackoff(), 1), retry_on_error=[redis.ConnectionError]
+    ),
+    "retry_on_timeout": lambda port: redis.asyncio.Redis(port=port, retry_on_timeout=True, socket_timeout=MUTE),
+    "single connection": lambda port: redis.asyncio.Redis(port=port, single_connection_client=True),
+    "RESP3, decoded": lambda port: redis.asyncio.Redis(port=port, protocol=3, decode_responses=True),
+    "silence": lambda port: redis.asyncio.Redis(
+        connection_pool=redis.asyncio.ConnectionPool(port=port, socket_timeout=MUTE)
+    ),
+}
+CONTROL = 20  # items
+CONTROLS = scale.pick(("Redis", "ConnectionPool"), ("Redis", "from_url", "ConnectionPool", "Retry", "silence"))
+OPTIONS = {"lease": 600.0, "dedup_window": 600.0}
+
+
+@pytest.fixture
+def quiet() -> Server:
+    """Give one real server, emptied: what a client does about a lost reply is no matter of the server's version."""
+    server = real_server(REAL[0])
+    with server.client() as client:
+        client.flushall()
+    return server
+
+
+@pytest.fixture
+def proxy(quiet: Server) -> Iterator[Proxy]:
+    """Give a proxy before it."""
+    with Proxy(quiet.socket) as made:
+        yield made
+
+
+@contextmanager
+def opened(client: redis.Redis) -> Iterator[redis.Redis]:
+    """Close a client and its pool in the end: a pool that it was given it leaves open."""
+    with client:
+        yield client
+    client.connection_pool.disconnect()
+
+
+@asynccontextmanager
+async def aopened(client: redis.asyncio.Redis) -> AsyncIterator[redis.asyncio.Redis]:
+    """Do the same on asyncio."""
+    async with client:
+        yield client
+    await client.connection_pool.disconnect()
+
+
+@pytest.fixture(autouse=True)
+def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let redis-py send again at once: how long it waits before is all that its backoff changes."""
+
+    async def sleep(seconds: float) -> None:  # noqa: ARG001
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("redis.retry.sleep", lambda seconds: None)  # noqa: ARG005
+    monkeypatch.setattr("redis.asyncio.retry.sleep", sleep)
+
+
+def strikes(way: str, seed: int, proxy: Proxy) -> Striker:
+    """Give what strikes the calls of redisq that this client makes."""
+    return Striker(proxy, seed, SILENT if way in TIMED else KINDS)
+
+
+def go_on(striker: Striker, structure: str, ways: dict[str, Make]) -> Callable[[], bool]:
+    """Say to work on until this client had its share of the faults, and every call lost a request and a reply."""
+    least = FAULTS / len(ways) / len(STEPS)
+    calls = ["push", "reserve", "ack", "release", "extend", *(["push_front"] if structure == "buffer" else [])]
+    return lambda: striker.faults < least or not all(striker.requests[c] and striker.replies[c] for c in calls)
+
+
+@pytest.mark.parametrize("structure", STEPS)
+@pytest.mark.parametrize("way", BLOCKING)
+def test_lost_requests_and_replies(way: str, structure: str, quiet: Server, proxy: Proxy) -> None:
+    for seed in scale.seeds():
+        with opened(BLOCKING[way](proxy.port)) as client:
+            kind: Any = Buffer if structure == "buffer" else PriorityQueue
+            queue = kind(client, "q", **OPTIONS)
+            striker = strikes(way, seed, proxy)
+            drive(STEPS[structure](seed, go_on(striker, structure, BLOCKING)), queue, striker)
+        with quiet.client() as client:
+            client.flushall()
+
+
+@pytest.mark.parametrize("structure", STEPS)
+@pytest.mark.parametrize("way", ASYNCIO)
+async def test_lost_requests_and_replies_asyncio(way: str, structure: str, quiet: Server, proxy: Proxy) -> None:
+    for seed in scale.seeds():
+        async with aopened(ASYNCIO[way](proxy.port)) as client:
+            kind: Any = redisq.asyncio.Buffer if structure == "buffer" else redisq.asyncio.PriorityQueue
+            queue = kind(client, "q", **OPTIONS)
+            striker = strikes(way, seed, proxy)
+            await adrive(STEPS[structure](seed, go_on(striker, structure, ASYNCIO)), queue, striker)
+        with quiet.client() as other:
+            other.flushall()
+
+
+def naive_steps(seen: Counter[int]) -> Steps:
+    """Fill a list and take from it, then a sorted set, with plain commands; count what comes out."""
+    for i in range(CONTROL):
+        yield "lpush", ("list", i), {}
+        yield "zadd", ("zset", {str(CONTROL + i): i}), {}
+    while (item := (yield "rpop", ("list",), {})) is not None:
+        seen[int(item)] += 1
+    while found := (yield "zpopmin", ("zset",), {}):
+        seen[int(found[0][0])] += 1
+
+
+def check_naive(seen: Counter[int]) -> None:
+    """Hold that plain commands lose and double under the same faults; otherwise these are not injected."""
+    assert any(seen[i] > 1 for i in range(CONTROL))
+    assert any(seen[i] == 0 for i in range(CONTROL))
+    assert any(seen[i] == 0 for i in range(CONTROL, 2 * CONTROL))
+
+
+@pytest.mark.parametrize("way", CONTROLS)
+def test_control_plain_commands_lose_and_double(way: str, proxy: Proxy) -> None:
+    seen: Counter[int] = Counter()
+    with opened(BLOCKING[way](proxy.port)) as client:
+        drive(naive_steps(seen), client, Striker(proxy, scale.SEED, KINDS, NAIVE))
+    check_naive(seen)
+
+
+@pytest.mark.parametrize("way", CONTROLS)
+async def test_control_plain_commands_lose_and_double_asyncio(way: str, proxy: Proxy) -> None:
+    seen: Counter[int] = Counter()
+    async with aopened(ASYNCIO[way](proxy.port)) as client:
+        await adrive(naive_steps(seen), client, Striker(proxy, scale.SEED, KINDS, NAIVE))
+    check_naive(seen)

@@ -1,0 +1,752 @@
+"""What a queue can reach: nothing but its own keys, with no more rights than it needs, and no password in sight."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import io
+import logging
+import os
+import pickle
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import redis
+import redis.asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+
+import redisq
+import redisq.asyncio
+from redisq import BYTES, Buffer, InvalidArgument, PriorityQueue, Rate, RateLimiter, Worker, embedded
+from redisq.cli import main
+from redisq.cli.workshop import Job
+from redisq.embedded import NoServer, Server
+from redisq.scripts import names
+from redisq.sync.runner import Runner
+
+from ..calls import calls
+from ..conftest import BINARIES, REAL, real_server
+from ..test_model import AWKWARD, MACHINES, Machine
+from .monitor import SCRIPTS, Monitor, strays
+from .scale import limit, pick
+from .scenes import SCENES, commands_of, everything, plain, send
+
+pytestmark = [pytest.mark.server, limit]
+
+README = Path(__file__).parents[2] / "README.md"
+OUTSIDE = ("blpop", "eval", "evalsha", "ping")
+"""What is sent by itself: `redisq worker` alone pings; the command line's EXISTS and HGET are called by scripts too."""
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[redis.Redis]:
+    """Give a client of each real server in turn, and a server without the user back."""
+    with server.client() as made:
+        yield made
+        made.acl_deluser("worker")
+
+
+def needed() -> list[str]:
+    """Name every command that redisq sends or its scripts call."""
+    return sorted({*OUTSIDE}.union(*map(commands_of, names())))
+
+
+def acl_line(user: str = "worker", password: str = "secret", name: str = "orders") -> str:
+    """Give the line for the README."""
+    keys = f"resetchannels ~redisq:{{{name}}}:*"
+    return f"ACL SETUSER {user} on >{password} {keys} " + " ".join(f"+{command}" for command in needed())
+
+
+def admit(client: redis.Redis, name: str, *, but: str = "") -> None:
+    """Make the user `worker` by that line, but for one command."""
+    words = acl_line(name=name).split()
+    plain(client, "ACL", "DELUSER", "worker")
+    plain(client, *(word for word in words if word != f"+{but}"))
+
+
+async def given_by(value: Any) -> Any:
+    """Give the value, blocking or awaited: so that both flavours are driven by the same lines."""
+    return await value if inspect.isawaitable(value) else value
+
+
+async def drive_buffer(client: Any, home: Any, name: str) -> None:
+    """Call every method of the buffer in `home`, which is `redisq` or `redisq.asyncio`."""
+    do, payload, group = given_by, b"x", "g"
+    buffer = home.Buffer(client, name, codec=BYTES, max_attempts=1, rates=[Rate(1000, 1)])
+    assert await do(buffer.push(payload, payload, b"y", group=group)) == 3
+    await do(buffer.push_many([payload] * 3, group=group))
+    await do(buffer.push_front(payload, group=group))
+    assert await do(buffer.pop(group, 1)) == [payload]
+    assert await do(buffer.longest_groups()) == {group: 6}
+    assert await do(buffer.pop_longest(1, 1)) == {group: [payload]}
+    batch = await do(buffer.reserve(1))
+    await do(batch.extend())
+    assert await do(batch.ack()) == await do(batch.ack()) == 1
+    first, second = await do(buffer.reserve_many(2, 2))
+    first.fail(first.items[0])
+    await do(first.ack())
+    await do(second.release())
+    assert await do(buffer.reserve()) is None  # both are buried
+    ids = [dead.id for dead in await do(buffer.dead())]
+    assert await do(buffer.redrive(ids[0])) == await do(buffer.discard(ids[1])) == 1
+    assert (await do(buffer.audit())).ok
+    assert (await do(buffer.audit(repair=True))).ok
+    assert (await do(buffer.stats())).delayed == 1
+    await do(buffer.purge())
+    assert await do(buffer.reserve(timeout=0.01)) is None  # it waits by BLPOP
+
+
+async def drive_queue(client: Any, home: Any, name: str) -> None:
+    """Call every method of the priority queue and of the limiter in `home`."""
+    do, payload = given_by, b"x"
+    queue = home.PriorityQueue(client, name, codec=BYTES, max_attempts=1, rates=[Rate(1000, 1)])
+    await do(queue.push(payload, 1))
+    await do(queue.push_many({b"a": 1, b"b": 2, b"c": 3}, delay=0.001))
+    assert await do(queue.pop(timeout=10)) is not None
+    await do(queue.pop_many(1))
+    await do(queue.push_many({b"%d" % i: i for i in range(9)}))
+    held = await do(queue.reserve(2))
+    await do(held.extend())
+    await do(queue.push(held.items[0], 5))
+    held.fail(held.items[1])
+    await do(held.ack())
+    for one in await do(queue.reserve_many(2)):
+        await do(one.release())
+    dead = [item.member for item in await do(queue.dead())]
+    assert await do(queue.redrive(dead[0])) == await do(queue.discard(dead[1])) == 1
+    await do(queue.peek())
+    await do(queue.state(payload))
+    await do(queue.remove(payload, dead[0]))
+    await do(queue.stats())
+    assert (await do(queue.audit())).ok
+    assert (await do(queue.audit(repair=True))).ok
+    await do(queue.purge())
+    assert await do(queue.reserve(timeout=0.01)) is None
+    limiter = home.RateLimiter(client, name, Rate(1000, 1))
+    assert (await do(limiter.acquire(2))).granted == (await do(limiter.wait(2))).granted == 2
+
+
+def drive(name: str, make: Callable[[Any], Any], admin: redis.Redis) -> None:
+    """Call everything, blocking and through asyncio, on a server that has forgotten the scripts each time."""
+
+    async def through_asyncio() -> None:
+        for each in (drive_buffer, drive_queue):
+            fresh(admin)
+            async with make(redis.asyncio.Redis) as client:
+                await each(client, redisq.asyncio, name)
+
+    for each in (drive_buffer, drive_queue):
+        fresh(admin)
+        with make(redis.Redis) as client:
+            asyncio.run(each(client, redisq, name))
+    asyncio.run(through_asyncio())
+
+
+def fresh(admin: redis.Redis) -> None:
+    """Empty the server, its scripts too."""
+    admin.flushall()
+    admin.script_flush()
+
+
+def work(admin: redis.Redis, client: redis.Redis, name: str) -> None:
+    """Let a Worker wait by BLPOP, be woken by a push, and end."""
+    buffer: Buffer[str] = Buffer(client, name)
+    seen: list[str] = []
+
+    def handle(batch: redisq.Batch[str]) -> None:
+        seen.extend(batch.items)
+        worker.stop()
+
+    worker: Worker[str] = Worker(buffer, handle)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    until(lambda: admin.info("clients")["blocked_clients"] > 0)
+    buffer.push("x")
+    thread.join(30)
+    assert seen == ["x"]
+
+
+def until(true: Callable[[], object]) -> None:
+    """Look again and again; the test's timeout ends what never comes."""
+    while not true():
+        time.sleep(0.005)
+
+
+JOBS = """
+from redisq import Buffer, Worker
+
+def worker(client):
+    made = Worker(Buffer(client, "orders"), lambda batch: made.stop())
+    return made
+"""
+
+
+COMMANDS = [
+    ("push orders --group-by user", '{"user": "eu", "n": 1}\n{"user": "us", "n": 2}\n'),
+    ("push other --priority-by n --member user", '{"user": "eu", "n": 1}\n'),
+    ("stats orders", ""),
+    ("peek orders --json", ""),
+    ("dead list orders", ""),
+    ("audit orders --repair", ""),
+    ("purge orders --yes", ""),
+]
+
+
+def command_line(url: str) -> list[tuple[str, int, str]]:
+    """Run every command of the command line that talks to a server: each one's exit code, and what it wrote."""
+    results = []
+    for command, text in COMMANDS:
+        said = io.StringIO()
+        with contextlib.ExitStack() as stack:
+            given = stack.enter_context(tempfile.TemporaryFile("w+"))
+            given.write(text)
+            given.seek(0)
+            stack.enter_context(contextlib.redirect_stdout(said))
+            stack.enter_context(contextlib.redirect_stderr(said))
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setattr(sys, "stdin", given)
+            patch.setenv("REDIS_URL", url)
+            results.append((command, main(command.split()), said.getvalue()))
+    return results
+
+
+def workers(url: str, directory: Path, *more: str) -> subprocess.Popen[str]:
+    """Start `redisq worker` with a Worker that ends with its first batch of `orders`."""
+    (directory / "jobs.py").write_text(JOBS)
+    return subprocess.Popen(
+        [sys.executable, "-m", "redisq", "worker", "jobs:worker", *more],
+        cwd=directory,
+        env={**os.environ, "REDIS_URL": url, "PYTHONPATH": str(README.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """Wait for the process's end, and give what it said."""
+    try:
+        return process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+        process.wait()
+
+
+# rights
+
+
+def test_the_readme_has_the_line() -> None:
+    """The README's ACL line, however it is wrapped, is the one that is tested here."""
+    line = " ".join(README.read_text().replace("\\\n", " ").split())
+    assert acl_line() in line, f"put this into the README:\n{acl_line()}"
+
+
+def test_a_user_with_one_queues_keys_and_the_needed_commands_can_do_everything(
+    client: redis.Redis, server: Server, tmp_path: Path
+) -> None:
+    """Every method, blocking and through asyncio, a worker that waits, every command of the command line."""
+    as_user = {"username": "worker", "password": "secret"}
+    admit(client, "orders")
+    drive("orders", lambda kind: kind(unix_socket_path=server.socket, **as_user), client)
+    with server.client(**as_user) as user:
+        work(client, user, "orders")
+        for other in ("order", "orders2", "orders:x"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                Buffer(user, other).push("x")
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                Buffer(user, other).reserve(timeout=0.01)
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            user.keys()
+    client.flushall()
+    url = f"{server.url}?username=worker&password=secret"
+    denied_others(command_line(url))
+    Buffer(client, "orders").push("x")
+    assert "ended: 1 batches acked" in ended(workers(url, tmp_path))
+
+
+def denied_others(results: list[tuple[str, int, str]]) -> None:
+    """Hold that every command was done, but for the one on a queue that is not this user's."""
+    assert [command for command, code, _ in results if code] == [COMMANDS[1][0]], results
+    assert "does not let us" in results[1][2]
+
+
+def test_the_scenes_reach_every_command_of_every_script(client: redis.Redis, server: Server) -> None:
+    """What MONITOR sees scripts call is what their text says: so the line is complete, and the scenes are."""
+    with Monitor(server.socket) as monitor:
+        for script in names():
+            called = set()
+            for scene in (scene for scene in SCENES if scene.script == script):
+                scene.build(client)
+                monitor.lines()
+                send(client, scene.op)
+                send(client, calls("new")[script])  # by the server's clock
+                called |= {c.name.decode().lower() for c in monitor.commands() if c.client == b"lua"}
+            assert called == commands_of(script), script
+
+
+def test_each_command_of_the_line_is_needed(client: redis.Redis, server: Server, tmp_path: Path) -> None:
+    """Without any one of them something is refused."""
+    with server.client(username="worker", password="secret") as user:
+        for command in needed():
+            admit(client, "q", but=command)
+            client.flushall()
+            client.script_flush()
+            assert any(refused(use) for use in uses(client, user, command)), command
+    admit(client, "orders", but="ping")
+    Buffer(client, "orders").push("x")
+    assert "does not let us" in ended(workers(f"{server.url}?username=worker&password=secret", tmp_path))
+
+
+def uses(admin: redis.Redis, user: redis.Redis, command: str) -> Iterator[Callable[[], object]]:
+    """Yield calls that use a command, those of the scripts in every state."""
+    buffer: Buffer[str] = Buffer(user, "q")
+    if command == "ping":
+        yield user.ping
+    elif command in OUTSIDE:
+        yield lambda: buffer.reserve(timeout=10)
+    yield from (lambda op=op: plain(user, *op.by_text()) for op in calls().values())
+    for scene in SCENES:
+        if command in commands_of(scene.script):
+            scene.build(admin)
+            yield lambda op=scene.op: plain(user, *op.by_text())  # type: ignore[misc]
+
+
+def refused(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except redis.ResponseError as error:
+        return bool(re.search("can't run this command|no permissions to run", str(error)))
+    return False
+
+
+def test_durability_needs_wait_as_well(client: redis.Redis, server: Server) -> None:
+    """The line has no WAIT, which is not of one queue: whoever asks for replicas adds it."""
+    admit(client, "orders")
+    with server.client(username="worker", password="secret") as user:
+        buffer: Buffer[str] = Buffer(user, "orders", durability="replica")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            buffer.push("x")
+        plain(client, "ACL", "SETUSER", "worker", "+wait")
+        with pytest.raises(redisq.NotDurable):  # it may ask now; there is no replica
+            buffer.push("x")
+
+
+# keys
+
+
+def test_no_key_outside_the_queue_is_touched() -> None:
+    """Every script in every state, every method, workers, the command line, and generated steps, under MONITOR.
+
+    `pytest -p tests.faults.monitor` holds the whole suite to the same.
+    """
+    for label in BINARIES:
+        server = real_server(label)
+        with Monitor(server.socket) as monitor, server.client() as client:
+            for scene in SCENES:
+                scene.build(client)
+                send(client, scene.op)
+            seen = monitor.commands()
+            drive("orders", lambda kind, path=server.socket: kind(unix_socket_path=path), client)  # type: ignore[misc]
+            work(client, client, "orders")
+            client.flushall()
+            command_line(server.url)
+            by_python = monitor.commands()
+        assert [*strays(seen), *strays(by_python)] == []
+        assert {c.script for c in by_python} >= set(names())
+        for command in by_python:
+            if command.client != b"lua":
+                sent_outside(command.words)
+    one = real_server(REAL[0])
+    with Monitor(one.socket) as monitor:
+        for machine in MACHINES:
+            generate(machine)
+        commands = monitor.commands()
+    assert list(strays(commands)) == []
+    assert len(commands) > 1000
+
+
+def generate(machine: type[Machine]) -> None:
+    """Let generated steps run, on every server."""
+    few = settings(max_examples=pick(3, 100), stateful_step_count=30, deadline=None)
+    run_state_machine_as_test(machine, settings=settings(few, suppress_health_check=[*HealthCheck]))
+
+
+def sent_outside(words: list[bytes]) -> None:
+    """Hold what redisq sends by itself to the queues named `orders` and `other`."""
+    name, ours = words[0].upper(), (b"redisq:{orders}:", b"redisq:{other}:")
+    match name:
+        case b"EVAL" | b"EVALSHA":
+            keys = words[3 : 3 + int(words[2])]
+        case b"BLPOP" | b"HGET":
+            keys = words[1:2]
+        case b"EXISTS":
+            keys = words[1:]
+        case _:
+            assert name in (b"SCRIPT", b"INFO", b"CLIENT", b"HELLO", b"PING", b"FLUSHALL", b"COMMAND"), words
+            keys = []
+    assert all(key.startswith(ours) for key in keys), words
+
+
+def test_a_script_that_touches_another_key_is_found(
+    client: redis.Redis, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: a computed key of another queue, a declared one, and a command that no script of ours calls."""
+    text = b"redis.call('SET', '%b', 1) return redis.call('%b', KEYS[1])"
+    with Monitor(server.socket) as monitor:
+        for key, command, stray in (
+            (b"redisq:{p}:x", b"GET", "{p}"),
+            (b"redisq:{q}x", b"GET", "{q}x"),
+            (b"redisq:{q}:x", b"SCAN", "SCAN"),
+            (b"redisq:{q}:x", b"INFO", "INFO"),
+        ):
+            naive = text % (key, command)
+            monkeypatch.setitem(SCRIPTS, naive, "naive/script")
+            with contextlib.suppress(redis.ResponseError):
+                client.eval(naive.decode(), 1, "redisq:{q}:groups")
+            (found,) = strays(monitor.commands())
+            assert stray in found
+        op = calls()["buffer/pop"]
+        send(client, redisq.ops.Op(op.script, (*op.keys[:2], b"redisq:{p}:items:g", op.keys[3]), op.args, op.decode))
+        assert any("is given b'redisq:{p}" in found for found in strays(monitor.commands()))
+
+
+# names that reach out
+
+TRICKS = [
+    "b",
+    "a}:x{b",
+    "b}",
+    "{b",
+    "b}:groups",
+    "b:groups",
+    "redisq:{b}:groups",
+    "*",
+    "[b]",
+    "\\",
+    "%s",
+    "$",
+    "^(%a+)",
+]
+texts = st.sampled_from([*TRICKS, *AWKWARD]) | st.text(max_size=6)
+payloads = st.sampled_from([trick.encode() for trick in TRICKS]) | st.binary(max_size=8)
+
+
+@settings(max_examples=pick(100, 20_000), deadline=None, suppress_health_check=[*HealthCheck])
+@given(data=st.data(), prefix=st.just("redisq") | texts, name=st.just("a") | texts)
+def test_no_name_group_or_payload_reaches_another_queue(data: st.DataObject, prefix: str, name: str) -> None:
+    """Whatever they are made of: queue `b` is as it was, and every other key begins with what its own queue's do."""
+    with real_server(REAL[0]).client() as client:
+        client.flushall()
+        for other in ("b", "ab", "a:b"):
+            stock(client, other)
+        before = everything(client)
+        own = b"%b:{%b}:" % (encoded(prefix), encoded(name))
+        if (prefix, name) not in [("redisq", "b"), ("redisq", "ab"), ("redisq", "a:b")]:
+            with contextlib.suppress(InvalidArgument):
+                act(client, data, prefix, name)
+        after = everything(client)
+    assert {key: after.get(key) for key in before} == before
+    assert [key for key in after if key not in before and not key.startswith(own)] == []
+
+
+def encoded(text: str) -> bytes:
+    """Give a name's bytes; one that has none is refused anyway."""
+    with contextlib.suppress(UnicodeEncodeError):
+        return text.encode("utf-8", "surrogateescape")
+    return b"none"
+
+
+def stock(client: redis.Redis, name: str) -> None:
+    """Make a buffer and a priority queue, with something in every place."""
+    buffer, queue = Buffer(client, name, codec=BYTES), PriorityQueue(client, name, codec=BYTES, prefix="priority")
+    buffer.push(b"1", b"2", b"3", group="g")
+    buffer.reserve(1, lease_id="l")
+    queue.push_many({b"1": 1, b"2": 2})
+    queue.reserve(1, lease_id="l")
+    RateLimiter(client, name, Rate(5, 60)).acquire()
+
+
+def act(client: redis.Redis, data: st.DataObject, prefix: str, name: str) -> None:
+    """Let a buffer, and a priority queue whose keys are gone at the end, do everything with drawn names."""
+    group, lease, token = data.draw(texts), data.draw(texts), data.draw(texts)
+    items = data.draw(st.lists(payloads, min_size=1, max_size=3))
+    buffer = Buffer(client, name, codec=BYTES, prefix=prefix, max_attempts=1)
+    queue = PriorityQueue(client, name, codec=BYTES, prefix=prefix + "p", max_attempts=1)
+    # In any state: what was reserved under a drawn id is buried, and its id used again.
+    buffer.push(*items, group=group, token=token)
+    batch = buffer.reserve(2, lease_id=lease)
+    if batch:
+        batch.fail(batch.items[0])
+        batch.ack()
+    buffer.reserve()
+    buffer.dead(after=lease)
+    buffer.redrive(lease, group, token=token + "r")
+    buffer.discard(lease, token=token + "d")
+    buffer.push_front(*items, group=group)
+    buffer.pop(group, 1)
+    buffer.pop_longest(1, 1)
+    buffer.push(*items, group=group)
+    again = buffer.reserve(1, lease_id=lease + "2")
+    if again:
+        buffer.ack(again)
+    assert [finding for finding in buffer.audit(repair=True).findings if finding.kind != "unknown"] == []
+    buffer.purge()
+    try:
+        queue.push_many(dict.fromkeys(items, 1), token=token)
+        held = queue.reserve(2, lease_id=lease)
+        if held:
+            held.release()
+        queue.redrive(*items, token=token + "r")
+        queue.discard(*items, token=token + "d")
+        queue.push(items[0])
+        queue.remove(*items)
+        queue.audit(repair=True)
+        queue.purge()
+    finally:
+        theirs = b"%bp:{%b}:" % (encoded(prefix), encoded(name))
+        found: Any = client.keys()
+        mine = [key for key in found if key.startswith(theirs)]
+        if mine:
+            client.delete(*mine)
+
+
+# passwords and TLS
+
+SECRET = "tr0ub4dor"
+PASSWORD = SECRET + "/@:?#%&é"
+QUOTED = quote(PASSWORD, safe="")
+
+
+@dataclass(frozen=True)
+class Encrypted:
+    """Say where a server with TLS and a password is."""
+
+    server: Server
+    port: int
+    certificate: Path
+
+    def url(self, user: str = "worker", password: str = QUOTED, more: str = "") -> str:
+        """Give its URL."""
+        return f"rediss://{user}:{password}@127.0.0.1:{self.port}/0?ssl_ca_certs={self.certificate}{more}"
+
+
+@pytest.fixture(scope="module", params=REAL)
+def encrypted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encrypted]:
+    """Give each real server that was built with TLS, listening on TLS alone, with a password."""
+    real_server(request.param)  # without any server it skips, or fails in CI
+    directory = tmp_path_factory.mktemp("tls")
+    key, certificate = certify(directory)
+    for _ in range(5):  # a port that was free may be taken before the server is up
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        words = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+        words += ["--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no", "--loglevel", "warning"]
+        try:
+            server = Server(BINARIES[request.param], *words).__enter__()
+            break
+        except NoServer as error:
+            if "bind" not in str(error).lower() and "in use" not in str(error).lower():
+                said = str(error).splitlines()[-1]
+                pytest.skip(f"{request.param} was built without TLS: {said}")
+    else:
+        pytest.fail("no free port")
+    with contextlib.closing(server.client()) as client:
+        for word in (acl_line(password=PASSWORD), acl_line("nobody", PASSWORD, "nothing")):
+            plain(client, *word.split())
+        client.config_set("requirepass", PASSWORD)
+        yield Encrypted(server, port, certificate)
+    server.stop()
+
+
+def certify(directory: Path) -> tuple[Path, Path]:
+    """Make a key and a certificate for 127.0.0.1."""
+    if shutil.which("openssl") is None:
+        reason = "no openssl command to make a certificate with: apt-get install openssl"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    kind = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+    words = ["openssl", "req", "-x509", *kind.split(), "-subj", "/CN=redisq"]
+    words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(words, check=True, capture_output=True)
+    return key, certificate
+
+
+def test_one_server_at_least_has_tls() -> None:
+    """In CI the tests of TLS are not all skipped: Debian's server has it."""
+    if os.environ.get("CI") and "redis-server" not in BINARIES:
+        pytest.fail("no redis-server on PATH")
+
+
+def test_tls_and_a_password_in_the_url(encrypted: Encrypted) -> None:
+    """The classes, blocking and asyncio, a worker, and every command of the command line, as a user of one queue."""
+    with (
+        redis.Redis(unix_socket_path=encrypted.server.socket, password=PASSWORD) as admin,
+        redis.Redis.from_url(encrypted.url()) as client,
+    ):
+        drive("orders", lambda kind: kind.from_url(encrypted.url()), admin)
+        work(admin, client, "orders")
+        fresh(admin)
+    results = command_line(encrypted.url())
+    denied_others(results)
+    assert SECRET not in str(results)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(encrypted: Encrypted) -> None:
+    """The control: it is TLS, and it is checked."""
+    url = f"rediss://worker:{QUOTED}@127.0.0.1:{encrypted.port}/0"
+    with redis.Redis.from_url(url) as client, pytest.raises(redis.ConnectionError, match="certificate") as refused:
+        Buffer(client, "orders").push("x")
+    assert hidden(refused.value)
+    plain = f"redis://worker:{QUOTED}@127.0.0.1:{encrypted.port}/0"
+    with redis.Redis.from_url(plain) as client, pytest.raises(redis.ConnectionError) as closed:
+        Buffer(client, "orders").push("x")
+    assert hidden(closed.value)
+
+
+def hidden(error: BaseException) -> bool:
+    """Say whether an error, its traceback and what it was raised from are silent about the password."""
+    return SECRET not in "".join(traceback.format_exception(error)) + repr(error)
+
+
+AWAY = [  # nobody listens there, or it is no URL at all
+    f"redis://:{QUOTED}@127.0.0.1:1",
+    f"redis://user:{QUOTED}@127.0.0.1:1/0",
+    f"rediss://user:{QUOTED}@127.0.0.1:1/0?ssl_cert_reqs=none",
+    f"redis://127.0.0.1:1?password={QUOTED}",
+    f"redis://user@127.0.0.1:1?username=u&password={SECRET}",
+    f"unix:///nowhere/redis.sock?password={QUOTED}",
+    f"unix://user:{QUOTED}@/nowhere/redis.sock",
+    f"redis://:{PASSWORD}@127.0.0.1:1",  # as people paste it
+    f"redis://:{SECRET}/x@127.0.0.1:1",
+    f"redis://:x@{SECRET}@127.0.0.1:1",
+    f"redis://:{SECRET}@127.0.0.1:port",
+    f"redis://:{SECRET}@127.0.0.1:99999999",
+    f"redis://:{SECRET}@127.0.0.1:1/0?db=x",
+    f"redis://:{SECRET}@127.0.0.1:1?socket_timeout={SECRET}",
+    f"redis://127.0.0.1:1?ssl={SECRET}&{SECRET}=1",
+    f"http://:{SECRET}@127.0.0.1:1",
+    f":{SECRET}@127.0.0.1:1",
+]
+EVERY = ["stats q", "stats q --json", "peek q", "dead list q", "audit q", "purge q --yes", "push q --group g"]
+
+
+@pytest.mark.parametrize("url", AWAY)
+def test_no_command_tells_the_password_of_a_server_that_is_away(
+    url: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the URL looks like, in the environment or as an argument."""
+    monkeypatch.setenv("REDIS_URL", url)
+    told = []
+    every = EVERY if url == AWAY[1] else EVERY[:1]
+    for words in [*map(str.split, every), ["stats", "q", "--url", url], ["demo", "--url", url], ["worker", "a:b"]]:
+        with open(os.devnull) as nothing, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", nothing)
+            assert main(words) != 0, words
+        out, err = capfd.readouterr()
+        if SECRET in out + err:
+            told.append((words[0], out, err))
+        assert err.startswith("redisq: "), words
+    assert told == []
+
+
+def test_no_command_tells_the_password_of_a_server_that_refuses(
+    encrypted: Encrypted, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong password, a user who may not, a certificate that is not known."""
+    wrong, unknown = encrypted.url(password=SECRET), encrypted.url().replace("ssl_ca_certs", "ssl_certfile")
+    tries = [(wrong, command) for command in EVERY]
+    tries += [(url, EVERY[0]) for url in (encrypted.url("nobody"), unknown, encrypted.url(more="&db=99"))]
+    for url, command in tries:
+        monkeypatch.setenv("REDIS_URL", url)
+        with open(os.devnull) as nothing, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", nothing)
+            assert main(command.split()) != 0, (url, command)
+        out, err = capfd.readouterr()
+        assert err.startswith("redisq: ")
+        assert SECRET not in out + err, (url, command)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc to read the processes' arguments from")
+def test_no_process_of_a_worker_shows_the_password(encrypted: Encrypted, tmp_path: Path) -> None:
+    """With REDIS_URL it is in no argument, of the parent or of the processes that it starts, and in no log."""
+    parent = workers(encrypted.url(), tmp_path, "--processes", "2")
+    try:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        until(
+            lambda: parent.poll() is not None or len(children.read_text().split()) >= 3
+        )  # two workers, and multiprocessing's tracker
+        for pid in [str(parent.pid), *children.read_text().split()]:
+            assert SECRET not in Path(f"/proc/{pid}/cmdline").read_text()
+        with redis.Redis.from_url(encrypted.url()) as client:
+            Buffer(client, "orders").push("x", "y", "z", group="a")
+            Buffer(client, "orders").push("x", "y", "z", group="b")
+    finally:
+        parent.terminate()
+        said = ended(parent)
+    assert "ended" in said
+    assert SECRET not in said
+
+
+def test_no_log_and_no_error_of_a_worker_tells_the_password(
+    encrypted: Encrypted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the server is away, refuses the password, or the user may not: each for three tries, at every level."""
+    caplog.set_level(logging.DEBUG)
+    for url in (AWAY[1], AWAY[2], encrypted.url(password=SECRET), encrypted.url("nobody")):
+        caplog.clear()
+        with contextlib.closing(redis.Redis.from_url(url, socket_connect_timeout=1)) as client:
+            worker: Worker[str] = Worker(Buffer(client, "orders"), print)
+            thread = threading.Thread(target=worker.run, daemon=True)
+            thread.start()
+            while thread.is_alive() and sum("away" in record.getMessage() for record in caplog.records) < 2:
+                thread.join(0.01)
+            worker.stop()
+            thread.join(30)
+        assert caplog.records
+        assert SECRET not in caplog.text
+        with contextlib.closing(redis.Redis.from_url(url, socket_connect_timeout=1)) as client:
+            with pytest.raises(redis.RedisError) as failed:
+                PriorityQueue(client, "orders").push("x")
+            assert hidden(failed.value)
+
+
+def test_no_repr_tells_the_password(encrypted: Encrypted) -> None:
+    """Of a queue, its operations, a batch, a worker, and of what the command line passes on."""
+    url = encrypted.url()
+    with redis.Redis.from_url(url) as client:
+        buffer: Buffer[str] = Buffer(client, "orders")
+        buffer.push("x")
+        batch = buffer.reserve()
+        queue, limiter = PriorityQueue(client, "orders"), RateLimiter(client, "orders", Rate(1, 1))
+        held: list[object] = [client, buffer, queue, limiter, buffer.ops, buffer.runner, batch, Worker(buffer, print)]
+        held += [buffer.ops.push(["x"]), buffer.stats(), buffer.audit(), Runner(client)]
+        buffer.purge()
+        for thing in held:
+            assert SECRET not in repr(thing) + str(thing), type(thing)
+        home: Any = redisq.asyncio
+        with pytest.raises(InvalidArgument) as refusal:
+            home.Buffer(client, "orders")
+        assert hidden(refusal.value)
+    job = Job("jobs", "worker", url, False, False)
+    assert pickle.loads(pickle.dumps(job)).url == url  # how it reaches its process: through a pipe
+    assert SECRET not in repr(job)
+    with embedded.server(url) as endpoint:
+        assert SECRET not in repr(endpoint)
+    for text in (url, *AWAY):
+        assert SECRET not in embedded.redacted(text), text

@@ -1,0 +1,165 @@
+"""A worker is stopped (SIGSTOP) past its lease: its item goes to another, once, and what the first says is refused.
+
+The worker is told to go on while it is stopped, so its ack is the first thing that it does when it wakes. The control
+is the usual recipe with a sorted set of deadlines, in which an ack is a ZREM: it takes the stale ack for the new one's.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+import redis
+
+from redisq import Buffer, LeaseLost, PriorityQueue
+from redisq.embedded import Server
+
+from ..conftest import REAL, real_server
+from . import scale
+
+pytestmark = [pytest.mark.server, scale.limit]
+
+ROUNDS = scale.pick(12, 100)
+LEASE = 0.05
+LATER = 60.0
+
+context = multiprocessing.get_context("spawn")  # a child of this process: it can be waited for until it has stopped
+
+
+def open_queue(structure: str, client: redis.Redis) -> Any:
+    """Give the queue under test."""
+    return Buffer(client, "q") if structure == "buffer" else PriorityQueue(client, "q")
+
+
+def hold(structure: str, socket: str, parent: Connection) -> None:
+    """Reserve, wait to be told to go on, settle, and say what came of it, until the parent ends."""
+    queue = open_queue(structure, redis.Redis(unix_socket_path=socket))
+
+    def settle(verb: str) -> str:
+        try:
+            getattr(queue, verb)(batch)
+        except LeaseLost:
+            return "lost"
+        return "done"
+
+    while True:
+        try:
+            verbs = parent.recv()
+            batch = queue.reserve(1, lease=LEASE)
+            parent.send(batch.items)
+            parent.recv()
+            parent.send([settle(verb) for verb in verbs])
+        except EOFError:
+            return
+
+
+def take_naively(client: redis.Redis, lease: float) -> bytes | None:
+    """Take what is due, and set its deadline."""
+    due: Any = client.zrangebyscore("z", "-inf", time.time(), 0, 1)
+    if not due:
+        return None
+    client.zadd("z", {due[0]: time.time() + lease})
+    return bytes(due[0])
+
+
+def hold_naively(_structure: str, socket: str, parent: Connection) -> None:
+    """Do the same with the usual recipe."""
+    client = redis.Redis(unix_socket_path=socket)
+    while True:
+        try:
+            parent.recv()
+            member = take_naively(client, LEASE)
+            parent.send(member)
+            parent.recv()
+            parent.send(client.zrem("z", member or b""))
+        except EOFError:
+            return
+
+
+class Holder:
+    """Run a worker that can be stopped."""
+
+    def __init__(self, process: Any, pipe: Connection) -> None:
+        self._process, self.pipe = process, pipe
+
+    def stop(self) -> None:
+        """Stop it, and return when it has stopped."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+        _, status = os.waitpid(self._process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+
+    def go_on(self) -> None:
+        """Let it go on."""
+        os.kill(self._process.pid, signal.SIGCONT)
+
+
+@contextmanager
+def holding(job: Callable[[str, str, Connection], None], structure: str, socket: str) -> Iterator[Holder]:
+    """Give a worker, and kill it in the end; stopped or not, SIGKILL ends it."""
+    mine, theirs = context.Pipe()
+    process = context.Process(target=job, args=(structure, socket, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield Holder(process, mine)
+    finally:
+        process.kill()
+        process.join()
+        process.close()
+        mine.close()
+
+
+@pytest.fixture
+def quiet() -> Server:
+    """Give one real server, emptied."""
+    server = real_server(REAL[0])
+    with server.client() as client:
+        client.flushall()
+    return server
+
+
+@pytest.mark.parametrize("structure", ["buffer", "priority"])
+def test_a_stale_holder_is_refused(structure: str, quiet: Server) -> None:
+    with quiet.client() as client, holding(hold, structure, quiet.socket) as holder:
+        queue = open_queue(structure, client)
+        for number in range(ROUNDS):
+            verbs = (("ack", "extend", "release"), ("extend", "ack"), ("release", "ack"))[number % 3]
+            queue.push(f"item {number}")
+            holder.pipe.send(verbs)
+            assert holder.pipe.recv() == [f"item {number}"]
+            holder.stop()
+            again = queue.reserve(10, timeout=30.0, lease=LATER)  # comes when the lease has run out
+            assert (again.items, again.attempts) == ([f"item {number}"], 2)
+            early = number % 2 == 0  # done by the other before the first goes on
+            if early:
+                assert again.ack() == 1
+            holder.pipe.send("go on")
+            holder.go_on()
+            assert holder.pipe.recv() == ["lost"] * len(verbs)
+            assert queue.reserve(10) is None  # handed out again once, and only once
+            if not early:
+                assert again.ack() == 1
+            stats = queue.stats()
+            assert (stats.waiting, stats.leased, stats.delayed, stats.dead) == (0, 0, 0, 0)
+        assert queue.audit().ok
+
+
+def test_control_the_usual_recipe_takes_a_stale_ack(quiet: Server) -> None:
+    with quiet.client() as client, holding(hold_naively, "zset", quiet.socket) as holder:
+        client.zadd("z", {"item": 0})
+        holder.pipe.send("take")
+        assert holder.pipe.recv() == b"item"
+        holder.stop()
+        while take_naively(client, LATER) is None:
+            time.sleep(0.005)  # there is nothing to wait for
+        holder.pipe.send("go on")
+        holder.go_on()
+        assert holder.pipe.recv() == 1  # the stale ack was taken
+        assert client.zrem("z", "item") == 0  # and the right one finds nothing

@@ -194,7 +194,7 @@ class Crew:
             reader.start()
         while not (self.account.seen == self.pushed and ready()):
             try:
-                worker, line = lines.get(timeout=30)
+                worker, line = lines.get(timeout=240)
             except queue.Empty:
                 pytest.fail(f"nobody works, and nobody was handed {sorted(self.pushed - self.account.seen)[:10]}")
             worker.take(line)
@@ -240,6 +240,7 @@ def left(queue: Queue) -> int:
 
 @pytest.mark.parametrize("server", [pytest.param(REAL[0], marks=pytest.mark.server)], indirect=True)
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
+@pytest.mark.timeout(600)  # dozens of interpreters start: fifteen seconds alone, minutes beside the rest of the tests
 def test_ruby_node_and_python_share_a_live_queue(structure: str, server: Server) -> None:
     need_ruby()
     need_node()

@@ -327,7 +327,8 @@ class PriorityGame(Game[model.Priority]):
             if not shared.leases:
                 return None
             lease, members = random.choice(shared.leases[-10:])
-            chosen = tuple(random.sample(members, random.randint(1, len(members))))
+            # The first member or the others: a call is remembered by its first, so that must tell which it is.
+            chosen = random.choice([members[:1], members[1:] or members])
             if verb == "ack":
                 return lease, chosen
             if verb == "extend":

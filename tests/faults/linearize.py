@@ -11,6 +11,7 @@ import dataclasses
 import pickle
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any, Protocol
 
 from .history import LOST, Call, show
@@ -53,6 +54,8 @@ def search(model: Model, calls: Sequence[Call], asked: int = -1) -> list[Any]:
     """
     ends = [call.end if call.reply != UNKNOWN else NEVER for call in calls]
     needed = sum(1 << i for i, call in enumerate(calls) if call.reply != UNKNOWN or i == asked)
+    if not needed:
+        return [None]
     begun = sorted(range(len(calls)), key=lambda i: calls[i].start)  # a good guess at the order, so it is tried first
     found: dict[str, Any] = {}
     tried: set[tuple[int, Hashable, str]] = set()
@@ -142,8 +145,11 @@ class Piece:
         return "\n".join([self.why, *lines, *held, f"  the model allows it: {allowed}"])
 
 
-def shortest(model: Model, calls: Sequence[Call]) -> Piece:
-    """Shrink a small history that has no legal order: cut after the first end that makes it illegal, then leave out."""
+def shortest(model: Model, calls: Sequence[Call], patience: float = 60.0) -> Piece:
+    """Shrink a small history that has no legal order: cut after the first end that makes it illegal, then leave out.
+
+    After `patience` seconds it is content with what it has.
+    """
 
     def until(end: int) -> list[Call]:
         begun = [call for call in calls if call.start <= end]
@@ -164,8 +170,11 @@ def shortest(model: Model, calls: Sequence[Call]) -> Piece:
         return sorted(map(repr, search(model, [*others, blamed], asked=len(others))))
 
     others = [call for call in prefix if call is not blamed]
+    settled = [call for call in others if call.reply != UNKNOWN]
+    if _sourced([*settled, blamed], others) and linearizable(model, settled):
+        others = settled  # what had not ended is seldom to blame, and all that it might have done takes long to try
     expected = allowed(others)
-    others = _reduce(others, blamed, lambda fewer: allowed(fewer) == expected)
+    others = _reduce(others, blamed, lambda fewer: allowed(fewer) == expected, monotonic() + patience)
     why = f"{len(others) + 1} of {len(calls)} calls show it: they have a legal order until the one that is marked"
     return Piece(why, [*others, blamed], blamed, search(model, [*others, blamed], asked=len(others)))
 
@@ -199,12 +208,14 @@ def leaves(value: Any) -> set[str]:
     return set()
 
 
-def _reduce(others: list[Call], blamed: Call, fits: Callable[[list[Call]], bool]) -> list[Call]:
+def _reduce(others: list[Call], blamed: Call, fits: Callable[[list[Call]], bool], end: float) -> list[Call]:
     """Leave out as many calls as can be: the others stay legal, and what the blamed one may answer the same."""
     size = max(1, len(others) // 2)
     while True:
         begin, left_out = 0, False
         while begin < len(others):
+            if monotonic() > end:
+                return others
             fewer = others[:begin] + others[begin + size :]
             if _sourced([*fewer, blamed], others) and fits(fewer):
                 others, left_out = fewer, True

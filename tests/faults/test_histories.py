@@ -31,7 +31,7 @@ from .node import free_ports
 
 pytestmark = [pytest.mark.server, scale.limit]
 
-SMALL, SIZE = 67, 40  # of each structure: 201 in all
+SMALL, SIZE = 67, 40  # of each structure: 201 in all; in the short form fewer on all servers but the first
 LONG = scale.pick(4_000, 200_000)  # on the first server; on the others a tenth
 by_game = pytest.mark.parametrize("make", GAMES, ids=["buffer", "priority", "limit"])
 Make = Callable[[int], Game[Any]]
@@ -47,16 +47,17 @@ def play(server: Server, game: Game[Any], seed: int, size: int = SIZE) -> list[C
 
 @by_game
 def test_a_short_history_has_a_legal_order(server: Server, make: Make) -> None:
-    """40 calls of 8 clients, 67 times for each structure and server, in each of its settings."""
+    """40 calls of 8 clients, 67 of each structure on the first server, in each of its settings."""
+    many = SMALL if scale.LONG or server.binary == BINARIES[REAL[0]] else SMALL // 4
     for seed in scale.seeds(0.05):
         together = 0
-        for round_ in range(SMALL):
+        for round_ in range(many):
             game = make(round_)
             calls = play(server, game, seed * 1000 + round_)
             if not linearizable(game, calls):
                 pytest.fail(f"CHAOS_SEED={seed}, history {round_}\n{shortest(game, calls)}")
             together += sum(one.end > following.start for one, following in pairwise(calls))
-        assert together > SMALL * SIZE / 4  # most calls had others beside them, or this would say nothing
+        assert together > many * SIZE / 4  # most calls had others beside them, or this would say nothing
 
 
 @pytest.fixture(scope="module", params=REAL)
@@ -150,7 +151,7 @@ def corruptible(call: Call) -> bool:
 
 @by_game
 def test_a_wrong_reply_in_a_short_history_is_found(server: Server, make: Make) -> None:
-    """One reply of 40 is changed, 10 times: none is overlooked, and the piece that is shown ends with it."""
+    """One reply of 40 is changed, in 10 histories: none is overlooked, and the piece that is shown ends with it."""
     made: list[tuple[int, Game[Any], list[Call]]] = []
     for round_ in range(10):
         game, random = make(round_), Random(scale.SEED + round_)
@@ -163,7 +164,7 @@ def test_a_wrong_reply_in_a_short_history_is_found(server: Server, make: Make) -
             made.append((place, game, wrong))
     assert len(made) > 3
     place, game, wrong = min(made, key=lambda one: one[0])  # the shorter its past, the sooner it is shrunk
-    piece = shortest(game, wrong)
+    piece = shortest(game, wrong, patience=2)
     assert wrong[place] in piece.calls
     assert wrong[place].reply not in piece.allowed
     assert len(piece.calls) < SIZE
@@ -204,7 +205,10 @@ class ReadThenTake(PriorityGame):
         self.weights = {"push": 1, "pop": 2}
         self.again = 0
         self._barrier = threading.Barrier(CLIENTS)
-        self._met = threading.local()
+        self._begun = threading.local()
+
+    def choose(self, random: Random, shared: Shared) -> tuple[str, Args]:
+        return super().choose(random, shared) if hasattr(self._begun, "yes") else ("pop", (1,))
 
     def draw(self, verb: str, random: Random, shared: Shared) -> Args | None:
         pair = random.choice([b"a", b"b", b"c"]), random.randint(0, 3)
@@ -212,18 +216,19 @@ class ReadThenTake(PriorityGame):
 
     def send(self, runner: Runner, verb: str, args: Args, now: int) -> Any:  # noqa: ARG002
         client = runner.client
-        if not hasattr(self._met, "once"):
-            self._met.once = True
-            client.zadd("index", {"a": 1})
-            self._barrier.wait()
         if verb == "push":
             ((member, score),) = args[0]
             recipe = WatchedQueue(client)
-            better = recipe.improves(member, score)
-            if better:
+            if recipe.improves(member, score):
                 recipe.add(member, score)
             return "A"
+        begins = not hasattr(self._begun, "yes")
+        if begins:
+            client.zadd("index", {"a": 1}, nx=True)
         first = client.zrange("index", 0, 0, withscores=True)
+        if begins:
+            self._begun.yes = True
+            self._barrier.wait()
         if not first:
             return ()
         client.zrem("index", first[0][0])
@@ -237,15 +242,13 @@ class ReadThenTake(PriorityGame):
 
 
 def test_the_recipe_is_found(server: Server) -> None:
-    """The control: among ten histories of who reads first and takes then there are some that no order explains."""
-    found = []
+    """The control: ten histories of who reads first and takes then, none of which an order explains."""
     for round_ in range(10):
         game = ReadThenTake()
-        calls = play(server, game, round_)
-        if not linearizable(game, calls):
-            found.append(str(shortest(game, calls)))
-    assert found
-    assert all("> " in report for report in found)
+        assert not linearizable(game, play(server, game, round_))
+    game = ReadThenTake()
+    piece = shortest(game, play(server, game, 10, CLIENTS))
+    assert [call.reply for call in piece.calls] == [((b"a", 1.0, 1),)] * 2  # two have got the same
 
 
 Step = tuple[int, int, int, str, Args, Any]

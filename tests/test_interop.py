@@ -46,6 +46,7 @@ COMMANDS = {
     "ruby": ["ruby", "examples/ruby/interop.rb"],
     **{client: ["node", "examples/node/interop.js", "--client", client] for client in NODES},
 }
+EXECUTABLE = "process.stdout.write(process.execPath)"  # a wrapper may be called node, and outlive it or be outlived
 PUSHES = {"python": 6_668, "ruby": 6_666, "ioredis": 6_666}
 PIPE = 4096  # bytes, the least there is
 
@@ -157,6 +158,7 @@ class Crew:
     """Run processes of all languages on one queue."""
 
     def __init__(self, socket: str, structure: str) -> None:
+        self._node = subprocess.run(["node", "-e", EXECUTABLE], capture_output=True, text=True, check=True).stdout
         self.account = Account()
         self.pushed: set[Item] = set()
         self._where = [socket, "q", structure]
@@ -165,7 +167,9 @@ class Crew:
         self._workers: list[Worker] = []
 
     def _command(self, stack: str, role: str, count: int = 0) -> list[str]:
-        return [*COMMANDS[stack], *self._where, role, str(count), str(self._chance.randrange(1000))]
+        program, *arguments = COMMANDS[stack]
+        program = self._node if program == "node" else program
+        return [program, *arguments, *self._where, role, str(count), str(self._chance.randrange(1000))]
 
     def push(self, stack: str, count: int) -> None:
         """Let one language begin to push its items."""
@@ -204,7 +208,9 @@ class Crew:
             assert worker.process.wait(30) == 0
         for reader in readers:
             reader.join()
-        assert lines.empty()
+        while not lines.empty():  # the last ack may be told of after the queue was seen to be empty
+            worker, line = lines.get()
+            worker.take(line)
 
     def kill_all(self) -> None:
         """Kill who is left, when something went wrong."""

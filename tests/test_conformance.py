@@ -21,7 +21,8 @@ EVERY = [case for cases in CASES.values() for case in cases]
 
 # A branch that no case can reach, as "script: line's text", and why.
 UNREACHABLE = {
-    "priority/release: local row = redis.call('HGET', rows, member) or ''": (
+    "priority/release: local score, attempts, asked, asked_due, owner = "
+    "string.match(old[i] or '', '^(%S+) (%d+) (%S+) (%S+) (.*)$')": (
         "it calls the idiom `back` only for members whose row names the lease; pop and reserve for any"
     ),
 }

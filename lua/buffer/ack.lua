@@ -38,9 +38,15 @@ end
 if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
   return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
 end
+local failed, last = {}, -1
 for i = 5, #ARGV do
-  if not string.find(ARGV[i], '^%d+$') then
+  local place = string.find(ARGV[i], '^%d+$') and tonumber(ARGV[i])
+  if not place or failed[place] then
     return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32) .. ', give places from 0, none twice')
+  end
+  failed[place] = true
+  if place > last then
+    last = place
   end
 end
 -- idiom: clock
@@ -56,9 +62,9 @@ end
 
 local answer = redis.call('GET', ended)
 if not redis.call('ZSCORE', leases, id) then
-  local done = string.match(answer or '', '^ack (%d+)$')
-  if done then
-    return tonumber(done)
+  local before = string.match(answer or '', '^ack (%d+)$')
+  if before then
+    return tonumber(before)
   end
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
@@ -66,35 +72,31 @@ end
 redis.call('ZCARD', delayed)
 local tokens = redis.call('LLEN', wake)
 local count = math.max(0, redis.call('LLEN', batch) - 2)
-local items = #ARGV > 4 and redis.call('LRANGE', batch, 0, -1) or {}
-local failed, seen = {}, {}
-for i = 5, #ARGV do
-  local place = tonumber(ARGV[i])
-  if place >= count or seen[place] then
-    return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32) .. ', give places from 0, none twice')
-  end
-  seen[place] = true
+if last >= count then
+  return redis.error_reply(string.format('BADARG failed is %.0f, the batch has the places from 0 to %d', last, count - 1))
 end
+local items = last >= 0 and redis.call('LRANGE', batch, 0, -1) or {}
+local kept = { items[1], items[2] }
 for i = 3, #items do
-  if seen[i - 3] then
-    failed[#failed + 1] = items[i] -- oldest first, in whatever order they were given
+  if failed[i - 3] then
+    kept[#kept + 1] = items[i] -- oldest first, in whatever order they were given
   end
 end
 
 -- ZREM comes first: it frees, so a full server takes the ack.
 redis.call('ZREM', leases, id)
 redis.call('UNLINK', batch)
-if #failed > 0 then
-  redis.call('RPUSH', batch, items[1], items[2])
-  for i = 1, #failed, 1000 do
-    redis.call('RPUSH', batch, unpack(failed, i, math.min(i + 999, #failed)))
+if last >= 0 then
+  for i = 1, #kept, 1000 do
+    redis.call('RPUSH', batch, unpack(kept, i, math.min(i + 999, #kept)))
   end
   redis.call('ZADD', delayed, now + delay, id)
   if tokens == 0 then
     redis.call('LPUSH', wake, 1)
   end
 end
+local done = count - (#ARGV - 4)
 if tonumber(window) > 0 then
-  redis.call('SET', ended, 'ack ' .. count - #failed, 'PX', window)
+  redis.call('SET', ended, 'ack ' .. done, 'PX', window)
 end
-return count - #failed
+return done

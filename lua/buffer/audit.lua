@@ -9,7 +9,7 @@
 -- KEYS[6]   guard    none  {queue}:guard    never exists: while a cluster moves the slot the server says TRYAGAIN
 -- KEYS[7]   layout   string  {queue}:layout   the layout of these keys: 1, or absent
 -- ARGV[1]   cursor   string                 start with keys:0, then the last reply's cursor
--- ARGV[2]   limit    int   1..10000         about how many keys or entries to look at in this call
+-- ARGV[2]   limit    int   1..200           about how many keys or entries to look at in this call
 -- ARGV[3]   repair   enum  report | repair
 -- ARGV[4]   now      ms                     empty: the server's clock
 -- COMPUTES  {queue}:items:<group>
@@ -38,8 +38,8 @@ local phase, position = string.match(cursor, '^(%a+):(%d+)$')
 if phase ~= 'keys' and not indexes[phase or ''] then
   return redis.error_reply('BADARG cursor is ' .. string.sub(cursor, 1, 32) .. ', give keys:0 or the last reply\'s')
 end
-if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 10000 then
-  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 10000')
+if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 200 then
+  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 200')
 end
 if repair ~= 'report' and repair ~= 'repair' then
   return redis.error_reply('BADARG repair is ' .. string.sub(repair, 1, 32) .. ', give report or repair')

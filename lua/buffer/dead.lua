@@ -4,7 +4,7 @@
 -- KEYS[1]   dead   zset    {queue}:dead   batch id -> ms at which it was buried
 -- KEYS[2]   guard  none    {queue}:guard  never exists: while a cluster moves the slot the server says TRYAGAIN
 -- KEYS[3]   layout  string  {queue}:layout  the layout of these keys: 1, or absent
--- ARGV[1]   limit  int     1..1000        how many batches at most; it stops after 10000 items
+-- ARGV[1]   limit  int     1..1000        how many batches at most; fewer when they hold over 4000 items
 -- ARGV[2]   after  string                 id of the last one seen; empty, or no longer dead: from the start
 -- COMPUTES  {queue}:batch:<id>
 -- REPLY     [[id, died, group, attempts, [item, ...]], ...]  died: ms at which it was buried
@@ -34,15 +34,16 @@ local start = rank and rank + 1 or 0
 local seen = redis.call('ZRANGE', dead, start, start + limit - 1, 'WITHSCORES')
 local reply, items = {}, 0
 for i = 1, #seen, 2 do
-  local all = redis.call('LRANGE', queue .. 'batch:' .. seen[i], 0, -1)
-  items = items + #all
-  if items > 10000 and #reply > 0 then
+  local batch = queue .. 'batch:' .. seen[i]
+  items = items + redis.call('LLEN', batch)
+  if items > 4000 and #reply > 0 then
     break
   end
-  local group, attempts = '', 0
-  if string.find(all[2] or '', '^%d+$') then -- else it does not begin with a group and attempts: all of it is shown
-    group, attempts = table.remove(all, 1), tonumber(table.remove(all, 1))
+  local group, attempts = unpack(redis.call('LRANGE', batch, 0, 1))
+  local first = 2
+  if not string.find(attempts or '', '^%d+$') then -- not the beginning of a batch: all of it is shown
+    group, attempts, first = '', 0, 0
   end
-  reply[#reply + 1] = { seen[i], tonumber(seen[i + 1]), group, attempts, all }
+  reply[#reply + 1] = { seen[i], tonumber(seen[i + 1]), group, tonumber(attempts), redis.call('LRANGE', batch, first, -1) }
 end
 return reply

@@ -37,18 +37,20 @@ end
 -- end
 
 local queue = string.sub(guard, 1, -6)
-for i = 2, #ARGV do
-  redis.call('ZSCORE', dead, ARGV[i])
-  redis.call('LLEN', queue .. 'batch:' .. ARGV[i])
+local ids, batches = {}, {}
+for i, died in ipairs(#ARGV > 1 and redis.call('ZMSCORE', dead, unpack(ARGV, 2)) or {}) do
+  if died then
+    local batch = queue .. 'batch:' .. ARGV[i + 1]
+    redis.call('LLEN', batch) -- of another type, it stops the script here
+    ids[#ids + 1], batches[#batches + 1] = ARGV[i + 1], batch
+  end
 end
 -- A write that frees, though there is nothing to free: after it a full server lets the answer be remembered.
 redis.call('DEL', once)
 answer = 0
-for i = 2, #ARGV do
-  if redis.call('ZREM', dead, ARGV[i]) == 1 then
-    redis.call('UNLINK', queue .. 'batch:' .. ARGV[i])
-    answer = answer + 1
-  end
+if #ids > 0 then
+  answer = redis.call('ZREM', dead, unpack(ids)) -- one that was given twice is counted once
+  redis.call('UNLINK', unpack(batches))
 end
 -- idiom: remember
 if tonumber(window) > 0 then

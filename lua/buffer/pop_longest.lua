@@ -5,7 +5,7 @@
 -- KEYS[2]   since   zset   {queue}:since   group -> ms it became non-empty or was last served
 -- KEYS[3]   guard   none   {queue}:guard   never exists: while a cluster moves the slot the server says TRYAGAIN
 -- KEYS[4]   layout  string  {queue}:layout  the layout of these keys: 1, or absent
--- ARGV[1]   count   int    1..10000        how many groups; count * size at most 10000
+-- ARGV[1]   count   int    1..1000         how many groups; count * size at most 10000
 -- ARGV[2]   size    int    1..10000        how many items of each
 -- ARGV[3]   now     ms                     empty: the server's clock
 -- COMPUTES  {queue}:items:<group>
@@ -26,8 +26,8 @@ if mark and mark ~= '1' then
   return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
 end
 -- end
-if not string.find(count, '^%d+$') or tonumber(count) < 1 or tonumber(count) > 10000 then
-  return redis.error_reply('BADARG count is ' .. string.sub(count, 1, 32) .. ', give a whole number from 1 to 10000')
+if not string.find(count, '^%d+$') or tonumber(count) < 1 or tonumber(count) > 1000 then
+  return redis.error_reply('BADARG count is ' .. string.sub(count, 1, 32) .. ', give a whole number from 1 to 1000')
 end
 if not string.find(size, '^%d+$') or tonumber(size) < 1 or tonumber(size) > 10000 then
   return redis.error_reply('BADARG size is ' .. string.sub(size, 1, 32) .. ', give a whole number from 1 to 10000')
@@ -51,25 +51,31 @@ local chosen = redis.call('ZREVRANGE', groups, 0, count - 1)
 
 -- Every list is read before the first is popped: one of another type stops the script with nothing taken.
 redis.call('ZCARD', since)
-for _, group in ipairs(chosen) do
-  redis.call('LLEN', queue .. 'items:' .. group)
+local lengths = {}
+for i, group in ipairs(chosen) do
+  lengths[i] = redis.call('LLEN', queue .. 'items:' .. group)
 end
 
-local batches = {}
-for _, group in ipairs(chosen) do
-  local items = queue .. 'items:' .. group
-  local taken = redis.call('RPOP', items, size)
-  -- An entry whose list is gone, evicted say, is dropped here: it must not keep a place among the longest.
-  if taken then
-    batches[#batches + 1] = { group, taken }
+local batches, empty, longer, served = {}, {}, {}, {}
+for i, group in ipairs(chosen) do
+  local left = math.max(0, lengths[i] - size)
+  -- An entry whose list is gone, evicted say, is dropped: it must not keep a place among the longest.
+  if lengths[i] > 0 then
+    batches[#batches + 1] = { group, redis.call('RPOP', queue .. 'items:' .. group, size) }
   end
-  local length = redis.call('LLEN', items)
-  if length == 0 then
-    redis.call('ZREM', groups, group)
-    redis.call('ZREM', since, group)
+  if left == 0 then
+    empty[#empty + 1] = group
   else
-    redis.call('ZADD', groups, length, group)
-    redis.call('ZADD', since, now, group)
+    longer[#longer + 1], longer[#longer + 2] = left, group
+    served[#served + 1], served[#served + 2] = now, group
   end
+end
+if #empty > 0 then
+  redis.call('ZREM', groups, unpack(empty))
+  redis.call('ZREM', since, unpack(empty))
+end
+if #longer > 0 then
+  redis.call('ZADD', groups, unpack(longer))
+  redis.call('ZADD', since, unpack(served))
 end
 return batches

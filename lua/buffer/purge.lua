@@ -9,7 +9,7 @@
 -- KEYS[6]   wake     list  {queue}:wake     a token for who waits
 -- KEYS[7]   guard    none  {queue}:guard    never exists: while a cluster moves the slot the server says TRYAGAIN
 -- KEYS[8]   layout   string  {queue}:layout   the layout of these keys: 1, or absent
--- ARGV[1]   limit    int   1..10000         groups, and batches of each kind, to purge in this call
+-- ARGV[1]   limit    int   1..500           groups, and batches of each kind, to purge in this call
 -- COMPUTES  {queue}:items:<group>
 -- COMPUTES  {queue}:batch:<id>
 -- REPLY     [more, items]                   more: 1 when something is left; items: how many were thrown away
@@ -30,8 +30,8 @@ if mark and mark ~= '1' then
   return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
 end
 -- end
-if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 10000 then
-  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 10000')
+if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 500 then
+  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 500')
 end
 
 local queue = string.sub(guard, 1, -6)
@@ -43,18 +43,23 @@ for _, zset in ipairs({ groups, leases, delayed, dead }) do
   if zset == groups then
     prefix, header = 'items:', 0
   end
-  for _, name in ipairs(redis.call('ZRANGE', zset, 0, limit - 1)) do
-    count = count + math.max(0, redis.call('LLEN', queue .. prefix .. name) - header)
-    doomed[#doomed + 1] = { zset, name, queue .. prefix .. name }
+  local names, lists = redis.call('ZRANGE', zset, 0, limit - 1), {}
+  for i, name in ipairs(names) do
+    lists[i] = queue .. prefix .. name
+    count = count + math.max(0, redis.call('LLEN', lists[i]) - header)
+  end
+  if #names > 0 then
+    doomed[#doomed + 1] = { zset, names, lists }
   end
 end
 
 -- UNLINK frees a long list in the background: the server is not held while ten million items go.
-for _, one in ipairs(doomed) do
-  redis.call('UNLINK', one[3])
-  redis.call('ZREM', one[1], one[2])
-  if one[1] == groups then
-    redis.call('ZREM', since, one[2])
+for _, some in ipairs(doomed) do
+  local zset, names, lists = unpack(some)
+  redis.call('UNLINK', unpack(lists))
+  redis.call('ZREM', zset, unpack(names))
+  if zset == groups then
+    redis.call('ZREM', since, unpack(names))
   end
 end
 

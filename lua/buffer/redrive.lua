@@ -52,23 +52,23 @@ end
 redis.call('ZCARD', delayed)
 local tokens = redis.call('LLEN', wake)
 local queue = string.sub(guard, 1, -6)
-local found = {}
-for i = 3, #ARGV do
+local ids, places = {}, {}
+for i, died in ipairs(#ARGV > 2 and redis.call('ZMSCORE', dead, unpack(ARGV, 3)) or {}) do
   -- One that does not begin with a group and attempts stays where it is: nobody could work on it.
-  local attempts = redis.call('LINDEX', queue .. 'batch:' .. ARGV[i], 1)
-  if redis.call('ZSCORE', dead, ARGV[i]) and string.find(attempts or '', '^%d+$') then
-    found[#found + 1] = ARGV[i]
+  local id = ARGV[i + 2]
+  if died and string.find(redis.call('LINDEX', queue .. 'batch:' .. id, 1) or '', '^%d+$') then
+    ids[#ids + 1] = id
+    places[#places + 1], places[#places + 2] = now, id
   end
 end
--- A write that frees, though there is nothing to free: after it a full server lets the answer be remembered.
+-- A write that frees, though there is nothing to free: after it a full server takes the rest.
 redis.call('DEL', once)
 answer = 0
-for _, id in ipairs(found) do
-  -- ZREM comes first: it frees, so a full server takes it; and an id that was given twice is moved once.
-  if redis.call('ZREM', dead, id) == 1 then
-    redis.call('ZADD', delayed, now, id)
+if #ids > 0 then
+  answer = redis.call('ZREM', dead, unpack(ids)) -- one that was given twice is counted once
+  redis.call('ZADD', delayed, unpack(places))
+  for _, id in ipairs(ids) do
     redis.call('LSET', queue .. 'batch:' .. id, 1, 0)
-    answer = answer + 1
   end
 end
 if answer > 0 and tokens == 0 then

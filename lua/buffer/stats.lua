@@ -7,7 +7,7 @@
 -- KEYS[5]  dead     zset  {queue}:dead     batch id -> ms at which it was buried
 -- KEYS[6]  layout   string  {queue}:layout   the layout of these keys: 1, or absent
 -- ARGV[1]  start   int   0..             rank of the first group to count: 0, then the last reply's next
--- ARGV[2]  limit   int   1..10000        groups to count in this call
+-- ARGV[2]  limit   int   1..5000         groups to count in this call
 -- ARGV[3]  now     ms                    empty: the server's clock
 -- REPLY    [next, waiting, groups, oldest, leased, delayed, dead, expiry]  next: -1 when done; waiting: items in the
 --                                        counted groups; groups: all of them; oldest: ms that the oldest group has
@@ -32,8 +32,8 @@ end
 if not string.find(start, '^%d+$') or #start > 15 then
   return redis.error_reply('BADARG start is ' .. string.sub(start, 1, 32) .. ', give 0 or the next of the last reply')
 end
-if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 10000 then
-  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 10000')
+if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 5000 then
+  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 5000')
 end
 -- idiom: clock
 if now == '' then

@@ -52,15 +52,22 @@ local tokens = redis.call('LLEN', wake)
 local ended = redis.call('LRANGE', held, 0, -1)
 local first = select(4, unpack(ARGV, 1, 4)) -- the member that a call is remembered by
 
-local settled, again, seen = {}, {}, {}
+local settled, seen = {}, {}
+local fresh, ripe, parked = {}, {}, {}
 for i, row in ipairs(redis.call('HMGET', rows, unpack(ARGV, 4))) do
   local member = ARGV[i + 3]
   local asked, asked_due, owner = string.match(row or '', '^%S+ %d+ (%S+) (%S+) (.*)$')
   if owner == id and not seen[member] then
     seen[member] = true
     settled[#settled + 1] = member
+    -- Pushed while it was worked on: it comes once more, afresh. Forgetting that is the recipe's lost update.
     if asked ~= '-' then
-      again[#again + 1] = { member, asked, asked_due }
+      fresh[#fresh + 1], fresh[#fresh + 2] = member, asked .. ' 0 - - '
+      if tonumber(asked_due) <= now then
+        ripe[#ripe + 1], ripe[#ripe + 2] = asked, member
+      else
+        parked[#parked + 1], parked[#parked + 2] = asked_due, member
+      end
     end
   end
 end
@@ -78,17 +85,16 @@ end
 -- ZREM comes first: it frees, so a full server takes the ack.
 redis.call('ZREM', later, unpack(settled))
 redis.call('HDEL', rows, unpack(settled))
-for _, one in ipairs(again) do
-  -- Pushed while it was worked on: it comes once more, afresh. Forgetting that is the recipe's lost update.
-  local member, asked, asked_due = unpack(one)
-  redis.call('HSET', rows, member, asked .. ' 0 - - ')
-  if tonumber(asked_due) <= now then
-    redis.call('ZADD', ready, asked, member)
-  else
-    redis.call('ZADD', later, asked_due, member)
-  end
+if #fresh > 0 then
+  redis.call('HSET', rows, unpack(fresh))
 end
-if #again > 0 and tokens == 0 then
+if #ripe > 0 then
+  redis.call('ZADD', ready, unpack(ripe))
+end
+if #parked > 0 then
+  redis.call('ZADD', later, unpack(parked))
+end
+if #fresh > 0 and tokens == 0 then
   redis.call('LPUSH', wake, 1)
 end
 if ended[1] == 'held' then

@@ -8,7 +8,7 @@
 -- KEYS[5]  guard   none    {queue}:guard     never exists: while a cluster moves the slot the server says TRYAGAIN
 -- KEYS[6]  layout  string  {queue}:layout    the layout of these keys: 1, or absent
 -- ARGV[1]  cursor  string                    start with keys:0, then the last reply's cursor
--- ARGV[2]  limit   int     1..1000           about how many entries to look at in this call
+-- ARGV[2]  limit   int     1..200            about how many entries to look at in this call
 -- ARGV[3]  repair  enum    report | repair
 -- COMPUTES  {queue}:<key>
 -- REPLY    [cursor, checked, [[kind, name, found, expected], ...]]  cursor: empty when done
@@ -33,8 +33,8 @@ local phase, position = string.match(cursor, '^(%a+):(%d+)$')
 if phase ~= 'keys' and phase ~= 'ready' and phase ~= 'later' and phase ~= 'rows' then
   return redis.error_reply('BADARG cursor is ' .. string.sub(cursor, 1, 32) .. ', give keys:0 or the last reply\'s')
 end
-if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 1000 then
-  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 1000')
+if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 200 then
+  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 200')
 end
 if repair ~= 'report' and repair ~= 'repair' then
   return redis.error_reply('BADARG repair is ' .. string.sub(repair, 1, 32) .. ', give report or repair')

@@ -44,11 +44,9 @@ redis.call('HLEN', rows)
 local alive = redis.call('ZCARD', later) - redis.call('ZCOUNT', later, '+inf', '+inf')
 local rank = after ~= '' and redis.call('ZRANK', later, after)
 local start = rank and math.max(alive, rank + 1) or alive
-local reply = {}
-for _, member in ipairs(redis.call('ZRANGE', later, start, start + limit - 1)) do
-  local score, attempts = string.match(redis.call('HGET', rows, member) or '', '^(%S+) (%d+) ')
-  reply[#reply + 1] = member
-  reply[#reply + 1] = score or '0'
-  reply[#reply + 1] = tonumber(attempts) or 0
+local members, reply = redis.call('ZRANGE', later, start, start + limit - 1), {}
+for i, row in ipairs(#members > 0 and redis.call('HMGET', rows, unpack(members)) or {}) do
+  local score, attempts = string.match(row or '', '^(%S+) (%d+) ')
+  reply[3 * i - 2], reply[3 * i - 1], reply[3 * i] = members[i], score or '0', tonumber(attempts) or 0
 end
 return reply

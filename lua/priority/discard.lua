@@ -35,15 +35,18 @@ end
 -- end
 
 redis.call('HLEN', rows)
+local members = {}
+for i, due in ipairs(#ARGV > 1 and redis.call('ZMSCORE', later, unpack(ARGV, 2)) or {}) do
+  if tonumber(due or 0) == math.huge then
+    members[#members + 1] = ARGV[i + 1]
+  end
+end
 -- A write that frees, though there is nothing to free: after it a full server lets the answer be remembered.
 redis.call('DEL', once)
 answer = 0
-for i = 2, #ARGV do
-  if tonumber(redis.call('ZSCORE', later, ARGV[i]) or 0) == math.huge then
-    redis.call('ZREM', later, ARGV[i])
-    redis.call('HDEL', rows, ARGV[i])
-    answer = answer + 1
-  end
+if #members > 0 then
+  answer = redis.call('ZREM', later, unpack(members)) -- one that was given twice is counted once
+  redis.call('HDEL', rows, unpack(members))
 end
 -- idiom: remember
 if tonumber(window) > 0 then

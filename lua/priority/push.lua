@@ -87,29 +87,55 @@ end
 delay = tonumber(delay)
 local at = now + delay
 
-local function row(score, attempts, asked, asked_due, owner)
-  return string.format('%.17g %d %s %s ', score, attempts, asked, asked_due) .. owner
+-- Where all of them are is read in one go, and what they become is written in one go: a member that is given twice
+-- is looked up here, as the first time left it.
+local members = {}
+for i = 6, #ARGV, 2 do
+  members[#members + 1] = ARGV[i]
+end
+local function by_member(values)
+  local found = {}
+  for i, member in ipairs(members) do
+    found[member] = values[i]
+  end
+  return found
+end
+local waits, dues, noted = by_member(redis.call('ZMSCORE', ready, unpack(members))), {}, {}
+if parked > 0 then
+  dues = by_member(redis.call('ZMSCORE', later, unpack(members)))
+  noted = by_member(redis.call('HMGET', rows, unpack(members)))
+end
+local ripe, delayed, leaving, new = {}, {}, {}, {}
+
+local function park(member, due)
+  delayed[#delayed + 1], delayed[#delayed + 2], dues[member] = due, member, due
+end
+local function note(member, score, attempts, pushed)
+  local row = string.format('%.17g ', score) .. attempts .. (pushed or ' - - ')
+  new[#new + 1], new[#new + 2], noted[member] = member, row, row
+end
+local function make_ready(member, score)
+  ripe[#ripe + 1], ripe[#ripe + 2], waits[member], dues[member] = score, member, score, false
 end
 
--- Each branch's first write needs memory, so a full server refuses the whole push.
 local function push_parked(member, score, due)
-  local old, attempts, asked, asked_due, owner =
-    string.match(redis.call('HGET', rows, member) or '', '^(%S+) (%d+) (%S+) (%S+) (.*)$')
-  old = tonumber(old)
+  local row = noted[member] or ''
+  local old_score, attempts, asked, asked_due, owner = string.match(row, '^(%S+) (%d+) (%S+) (%S+) (.*)$')
+  local old = tonumber(old_score)
   if not old or old - old ~= 0 or asked ~= '-' and not (tonumber(asked) and tonumber(asked_due)) then
     old, attempts, asked, asked_due, owner = score, 0, '-', '-', '' -- a row that cannot be read must not stop a push
   end
 
   -- Leased: the push is noted, and done when the lease ends. In two hands at once, or forgotten, is the recipe's race.
   if owner ~= '' then
-    local noted, noted_due = tonumber(asked), tonumber(asked_due)
-    if noted and noted <= score and noted_due <= at then
+    local first, first_due = tonumber(asked), tonumber(asked_due)
+    if first and first <= score and first_due <= at then
       return 'K'
     end
-    asked = string.format('%.17g', math.min(score, noted or score))
-    asked_due = string.format('%.0f', math.min(at, noted_due or at))
-    redis.call('HSET', rows, member, row(old, attempts, asked, asked_due, owner))
-    return noted and 'R' or 'A'
+    asked = string.format('%.17g', math.min(score, first or score))
+    asked_due = string.format('%.0f', math.min(at, first_due or at))
+    note(member, old, attempts, ' ' .. asked .. ' ' .. asked_due .. ' ' .. owner)
+    return first and 'R' or 'A'
   end
 
   local outcome = (score < old or at < due) and 'R' or 'K'
@@ -118,53 +144,57 @@ local function push_parked(member, score, due)
   end
   score, due = math.min(score, old), math.min(at, due)
   if delay == 0 then
-    redis.call('ZADD', ready, score, member)
-    redis.call('ZREM', later, member)
-    redis.call('HSET', rows, member, row(score, attempts, '-', '-', ''))
+    make_ready(member, score)
+    note(member, score, attempts)
+    leaving[#leaving + 1] = member
   elseif outcome ~= 'K' then
-    redis.call('ZADD', later, due, member)
-    redis.call('HSET', rows, member, row(score, attempts, '-', '-', ''))
+    park(member, due)
+    note(member, score, attempts)
   end
   return outcome
 end
 
-local function push(member, score, waits, due)
+local function push(member, score, place, due)
   if due then
     return push_parked(member, score, tonumber(due))
-  elseif waits and tonumber(waits) <= score then
+  elseif place and tonumber(place) <= score then
     return 'K'
-  elseif not waits and delay > 0 then
-    redis.call('ZADD', later, at, member)
-    redis.call('HSET', rows, member, row(score, 0, '-', '-', ''))
+  elseif not place and delay > 0 then
+    park(member, at)
+    note(member, score, 0)
   else
-    redis.call('ZADD', ready, score, member)
+    make_ready(member, score)
   end
-  return waits and 'R' or 'A'
+  return place and 'R' or 'A'
 end
 
--- Where all of them are is read in one go; only a member that is given twice has been moved since.
-local members, outcomes, seen = {}, {}, {}
-for i = 6, #ARGV, 2 do
-  members[#members + 1] = ARGV[i]
-end
-local waits = redis.call('ZMSCORE', ready, unpack(members))
-local dues = parked > 0 and redis.call('ZMSCORE', later, unpack(members)) or {}
-if not mark then
-  redis.call('SET', layout, 1)
-end
+local outcomes = {}
 for i, member in ipairs(members) do
   local score = tonumber(ARGV[3 + 2 * i])
   if order == 'fifo' then
     sequence = sequence + 1
     score = score * 4398046511104 + sequence -- priority * 2^42 + place
   end
-  if seen[member] then
-    waits[i], dues[i] = redis.call('ZSCORE', ready, member), redis.call('ZSCORE', later, member)
-  end
-  seen[member] = true
-  outcomes[i] = push(member, score, waits[i], dues[i])
+  outcomes[i] = push(member, score, waits[member], dues[member])
+end
+
+-- The first write needs memory, so a full server refuses the whole push.
+if not mark then
+  redis.call('SET', layout, 1)
 end
 redis.call('HSET', meta, 'order', order, 'sequence', sequence)
+if #ripe > 0 then
+  redis.call('ZADD', ready, unpack(ripe))
+end
+if #delayed > 0 then
+  redis.call('ZADD', later, unpack(delayed))
+end
+if #new > 0 then
+  redis.call('HSET', rows, unpack(new))
+end
+if #leaving > 0 then
+  redis.call('ZREM', later, unpack(leaving))
+end
 -- One token is enough: who takes work and leaves some puts the next.
 if tokens == 0 then
   redis.call('LPUSH', wake, 1)

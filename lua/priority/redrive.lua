@@ -39,20 +39,27 @@ end
 redis.call('ZCARD', ready)
 redis.call('HLEN', rows)
 local tokens = redis.call('LLEN', wake)
--- A write that frees, though there is nothing to free: after it a full server lets the answer be remembered.
-redis.call('DEL', once)
-answer = 0
-for i = 2, #ARGV do
-  if tonumber(redis.call('ZSCORE', later, ARGV[i]) or 0) == math.huge then
-    local score = string.match(redis.call('HGET', rows, ARGV[i]) or '', '^(%S+) ')
+local dues = #ARGV > 1 and redis.call('ZMSCORE', later, unpack(ARGV, 2)) or {}
+local old = #ARGV > 1 and redis.call('HMGET', rows, unpack(ARGV, 2)) or {}
+local members, places, seen = {}, {}, {}
+for i, due in ipairs(dues) do
+  local member = ARGV[i + 1]
+  if tonumber(due or 0) == math.huge and not seen[member] then
+    local score = string.match(old[i] or '', '^(%S+) ')
     if not tonumber(score) or tonumber(score) - tonumber(score) ~= 0 then
       score = 0 -- a row that cannot be read must not cost the member
     end
-    redis.call('ZREM', later, ARGV[i])
-    redis.call('ZADD', ready, score, ARGV[i])
-    redis.call('HDEL', rows, ARGV[i])
-    answer = answer + 1
+    seen[member], members[#members + 1] = true, member
+    places[#places + 1], places[#places + 2] = score, member
   end
+end
+answer = #members
+-- A write that frees, though there is nothing to free: after it a full server takes the rest.
+redis.call('DEL', once)
+if answer > 0 then
+  redis.call('ZREM', later, unpack(members))
+  redis.call('ZADD', ready, unpack(places))
+  redis.call('HDEL', rows, unpack(members))
 end
 if answer > 0 and tokens == 0 then
   redis.call('LPUSH', wake, 1)

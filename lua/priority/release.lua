@@ -66,72 +66,76 @@ local ended = redis.call('LRANGE', held, 0, -1)
 local first = select(7, unpack(ARGV, 1, 7)) -- the member that a call is remembered by
 
 -- idiom: back
--- A member comes back: a delay is over, its holder gave it back, or its holder died. A push that was noted meanwhile
+-- Members come back: a delay is over, their holder gave them back, or their holder died. A push that was noted meanwhile
 -- counts, and outlives the member's own death. ZREM comes first: it frees, so a full server lets the rest follow.
-local function finite(number)
-  return tonumber(number) and tonumber(number) - tonumber(number) == 0
+local function finite(text)
+  local number = tonumber(text)
+  return number and number - number == 0
 end
-local function back(member, due)
-  local row = redis.call('HGET', rows, member) or ''
-  local score, attempts, asked, asked_due, owner = string.match(row, '^(%S+) (%d+) (%S+) (%S+) (.*)$')
-  if not finite(score) or asked ~= '-' and not (finite(asked) and finite(asked_due)) then
-    score, attempts, asked, owner = '0', '0', '-', '' -- a row that cannot be read must not cost the member
-  end
-  if owner ~= '' and tonumber(max_attempts) > 0 and tonumber(attempts) >= tonumber(max_attempts) then
-    if asked == '-' then
-      due = math.huge
+local function back(members, old, due, uncounted)
+  local most = tonumber(max_attempts)
+  local ripe, parked, new, buried = {}, {}, {}, {}
+  for i, member in ipairs(members) do
+    local at = due
+    local score, attempts, asked, asked_due, owner = string.match(old[i] or '', '^(%S+) (%d+) (%S+) (%S+) (.*)$')
+    if not finite(score) or asked ~= '-' and not (finite(asked) and finite(asked_due)) then
+      score, attempts, asked, owner = '0', 0, '-', '' -- a row that cannot be read must not cost the member
+    end
+    attempts = math.max(0, attempts - uncounted)
+    if owner ~= '' and most > 0 and attempts >= most then
+      if asked == '-' then
+        at, buried[#buried + 1] = math.huge, member
+      else
+        score, attempts, at = asked, 0, tonumber(asked_due)
+      end
+    elseif asked ~= '-' then
+      at = math.min(at, tonumber(asked_due))
+      if tonumber(asked) < tonumber(score) then
+        score = asked
+      end
+    end
+    if at <= now then
+      ripe[#ripe + 1], ripe[#ripe + 2] = score, member
     else
-      score, attempts, due = asked, '0', tonumber(asked_due)
+      parked[#parked + 1], parked[#parked + 2] = at, member
     end
-  elseif asked ~= '-' then
-    due = math.min(due, tonumber(asked_due))
-    if tonumber(asked) < tonumber(score) then
-      score = asked
-    end
+    new[2 * i - 1], new[2 * i] = member, score .. ' ' .. attempts .. ' - - '
   end
-  redis.call('ZREM', later, member)
-  if due <= now then
-    redis.call('ZADD', ready, score, member)
-  elseif due < math.huge then
-    redis.call('ZADD', later, due, member)
-  else
-    redis.call('ZADD', later, '+inf', member)
+  redis.call('ZREM', later, unpack(members))
+  if #ripe > 0 then
+    redis.call('ZADD', ready, unpack(ripe))
   end
-  redis.call('HSET', rows, member, score .. ' ' .. attempts .. ' - - ')
-  return due == math.huge
+  if #parked > 0 then
+    redis.call('ZADD', later, unpack(parked))
+  end
+  redis.call('HSET', rows, unpack(new))
+  return buried
 end
 -- end
 
-local count, dead, places = 0, {}, ''
-for i = 7, #ARGV do
-  local member = ARGV[i]
-  local row = redis.call('HGET', rows, member) or ''
-  local score, attempts, rest, owner = string.match(row, '^(%S+) (%d+) (%S+ %S+ )(.*)$')
-  if owner == id then
-    count = count + 1
-    if attempt == 'forget' then
-      redis.call('ZREM', later, member) -- frees first, so a full server takes it
-      redis.call('HSET', rows, member, score .. ' ' .. math.max(0, attempts - 1) .. ' ' .. rest .. owner)
-    end
-    if back(member, now + delay) then
-      dead[#dead + 1] = member
-      places = places .. ' ' .. i
-    end
+local members, old, place = {}, {}, {}
+for i, row in ipairs(redis.call('HMGET', rows, unpack(ARGV, 7))) do
+  local member = ARGV[i + 6]
+  if string.match(row or '', '^%S+ %d+ %S+ %S+ (.*)$') == id and not place[member] then
+    place[member] = i + 6
+    members[#members + 1], old[#old + 1] = member, row
   end
 end
-if count == 0 then
+if #members == 0 then
   for i = 1, ended[1] ~= 'held' and #ended or 0, 2 do
     local before, buried = string.match(ended[i], '^release (%d+)(.*)$')
     if before and ended[i + 1] == first then
-      for place in string.gmatch(buried, '%d+') do
-        dead[#dead + 1] = ARGV[tonumber(place)]
+      local reply = { tonumber(before) }
+      for at in string.gmatch(buried, '%d+') do
+        reply[#reply + 1] = ARGV[tonumber(at)]
       end
-      return { tonumber(before), unpack(dead) }
+      return reply
     end
   end
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 
+local dead = back(members, old, now + delay, attempt == 'forget' and 1 or 0)
 if tokens == 0 then
   redis.call('LPUSH', wake, 1)
 end
@@ -139,7 +143,11 @@ if ended[1] == 'held' then
   redis.call('DEL', held)
 end
 if tonumber(window) > 0 then
-  redis.call('RPUSH', held, 'release ' .. count .. places, first) -- what this call did, by its first member
+  local did = { 'release', #members }
+  for i, member in ipairs(dead) do
+    did[i + 2] = place[member]
+  end
+  redis.call('RPUSH', held, table.concat(did, ' '), first) -- what this call did, by its first member
   redis.call('PEXPIRE', held, window)
 end
-return { count, unpack(dead) }
+return { #members, unpack(dead) }

@@ -85,14 +85,16 @@ local tokens = redis.call('LLEN', wake)
 local remembered = redis.call('LRANGE', held, 0, -1)
 if #remembered > 0 then
   local deadline, items = 0, {}
-  for i = 2, remembered[1] == 'held' and #remembered or 0 do
-    local row = redis.call('HGET', rows, remembered[i]) or ''
-    local score, attempts, owner = string.match(row, '^(%S+) (%d+) %S+ %S+ (.*)$')
-    if owner == id then
-      deadline = tonumber(redis.call('ZSCORE', later, remembered[i]))
-      items[#items + 1] = remembered[i]
-      items[#items + 1] = score
-      items[#items + 1] = tonumber(attempts)
+  if remembered[1] == 'held' then
+    local dues = redis.call('ZMSCORE', later, unpack(remembered))
+    for i, row in ipairs(redis.call('HMGET', rows, unpack(remembered))) do
+      local score, attempts, owner = string.match(row or '', '^(%S+) (%d+) %S+ %S+ (.*)$')
+      if i > 1 and owner == id then
+        deadline = tonumber(dues[i])
+        items[#items + 1] = remembered[i]
+        items[#items + 1] = score
+        items[#items + 1] = tonumber(attempts)
+      end
     end
   end
   return { #items > 0 and 0 or -1, {}, deadline, items }
@@ -115,39 +117,50 @@ for i = first_rate, #ARGV, 2 do
 end
 -- end
 -- idiom: back
--- A member comes back: a delay is over, its holder gave it back, or its holder died. A push that was noted meanwhile
+-- Members come back: a delay is over, their holder gave them back, or their holder died. A push that was noted meanwhile
 -- counts, and outlives the member's own death. ZREM comes first: it frees, so a full server lets the rest follow.
-local function finite(number)
-  return tonumber(number) and tonumber(number) - tonumber(number) == 0
+local function finite(text)
+  local number = tonumber(text)
+  return number and number - number == 0
 end
-local function back(member, due)
-  local row = redis.call('HGET', rows, member) or ''
-  local score, attempts, asked, asked_due, owner = string.match(row, '^(%S+) (%d+) (%S+) (%S+) (.*)$')
-  if not finite(score) or asked ~= '-' and not (finite(asked) and finite(asked_due)) then
-    score, attempts, asked, owner = '0', '0', '-', '' -- a row that cannot be read must not cost the member
-  end
-  if owner ~= '' and tonumber(max_attempts) > 0 and tonumber(attempts) >= tonumber(max_attempts) then
-    if asked == '-' then
-      due = math.huge
+local function back(members, old, due, uncounted)
+  local most = tonumber(max_attempts)
+  local ripe, parked, new, buried = {}, {}, {}, {}
+  for i, member in ipairs(members) do
+    local at = due
+    local score, attempts, asked, asked_due, owner = string.match(old[i] or '', '^(%S+) (%d+) (%S+) (%S+) (.*)$')
+    if not finite(score) or asked ~= '-' and not (finite(asked) and finite(asked_due)) then
+      score, attempts, asked, owner = '0', 0, '-', '' -- a row that cannot be read must not cost the member
+    end
+    attempts = math.max(0, attempts - uncounted)
+    if owner ~= '' and most > 0 and attempts >= most then
+      if asked == '-' then
+        at, buried[#buried + 1] = math.huge, member
+      else
+        score, attempts, at = asked, 0, tonumber(asked_due)
+      end
+    elseif asked ~= '-' then
+      at = math.min(at, tonumber(asked_due))
+      if tonumber(asked) < tonumber(score) then
+        score = asked
+      end
+    end
+    if at <= now then
+      ripe[#ripe + 1], ripe[#ripe + 2] = score, member
     else
-      score, attempts, due = asked, '0', tonumber(asked_due)
+      parked[#parked + 1], parked[#parked + 2] = at, member
     end
-  elseif asked ~= '-' then
-    due = math.min(due, tonumber(asked_due))
-    if tonumber(asked) < tonumber(score) then
-      score = asked
-    end
+    new[2 * i - 1], new[2 * i] = member, score .. ' ' .. attempts .. ' - - '
   end
-  redis.call('ZREM', later, member)
-  if due <= now then
-    redis.call('ZADD', ready, score, member)
-  elseif due < math.huge then
-    redis.call('ZADD', later, due, member)
-  else
-    redis.call('ZADD', later, '+inf', member)
+  redis.call('ZREM', later, unpack(members))
+  if #ripe > 0 then
+    redis.call('ZADD', ready, unpack(ripe))
   end
-  redis.call('HSET', rows, member, score .. ' ' .. attempts .. ' - - ')
-  return due == math.huge
+  if #parked > 0 then
+    redis.call('ZADD', later, unpack(parked))
+  end
+  redis.call('HSET', rows, unpack(new))
+  return buried
 end
 -- end
 -- idiom: wake
@@ -156,11 +169,8 @@ local buried, retry = {}, -1
 local following = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
 if following[2] and tonumber(following[2]) <= now then
   redis.call('ZCARD', ready) -- of another type, it stops the script here
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 100)) do
-    if back(member, now) then
-      buried[#buried + 1] = member
-    end
-  end
+  local due = redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, 100)
+  buried = back(due, redis.call('HMGET', rows, unpack(due)), now, 0)
   following = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
 end
 if following[2] and tonumber(following[2]) < math.huge then

@@ -101,7 +101,7 @@ class Buffer(Generic[T]):
         return self.runner.run(self.ops.pop(group, size))
 
     def longest_groups(self, count: int = 2) -> dict[str, int]:
-        """Return the `count` (1 to 10,000) longest groups and their waiting lengths, longest first.
+        """Return the `count` (1 to 5,000) longest groups and their waiting lengths, longest first.
 
         Equal lengths: the greater name first. It only looks: to choose and take in one step, use `pop_longest`.
         """
@@ -110,8 +110,8 @@ class Buffer(Generic[T]):
     def pop_longest(self, groups: int = 2, size: int = 2000) -> dict[str, list[T]]:
         """Choose the longest groups and take up to `size` items of each, in one step; the longest group comes first.
 
-        Two flushers never get the same items, nor spend a call on nothing. `groups * size` may be 10,000 at most. At
-        most once, with the errors of `pop`; the `raw` of a `CodecError` is a dict of lists of bytes.
+        Two flushers never get the same items, nor spend a call on nothing. `groups` may be 1,000 and `groups * size`
+        10,000 at most. At most once, with the errors of `pop`; the `raw` of a `CodecError` is a dict of lists of bytes.
         """
         return self.runner.run(self.ops.pop_longest(groups, size))
 

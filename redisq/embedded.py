@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
@@ -24,6 +25,8 @@ from . import _keeper
 from .errors import RedisqError
 
 _NAMES = ("redis-server", "valkey-server", "keydb-server")
+URLS = "redis://[[user]:password@]host[:port][/db], rediss://... or unix:///path"
+_PLACE = re.compile(r"(\[[^]]*\]|[^:/]*)(:\d*)?(/.*)?")  # host, port, and database or path
 
 
 class NoServer(RedisqError):
@@ -113,7 +116,7 @@ class Server:
 class Endpoint:
     """Say where a server is and what it is, for people."""
 
-    url: str
+    url: str = field(repr=False)  # it may have a password
     description: str
 
 
@@ -179,7 +182,14 @@ def _fake() -> Iterator[Endpoint]:
 
 
 def redacted(url: str) -> str:
-    """Give a URL without its password, for people and logs; its query, which may hold one too, is left out."""
-    head, at, tail = url.partition("?")[0].rpartition("@")
-    scheme, slashes, _ = head.partition("://")
-    return f"{scheme}{slashes}***@{tail}" if at else tail
+    """Give a URL without its password, for people and logs; its query, which may hold one too, is left out.
+
+    Of one that is not well formed only the scheme is left: any other piece of it may be one of the password.
+    """
+    word, slashes, _ = url.partition("://")
+    scheme = word + slashes if slashes and word.isalpha() else ""
+    head, _, query = url[len(scheme) :].partition("?")
+    _, at, place = head.rpartition("@")
+    if "@" in query or not (at or _PLACE.fullmatch(place)):
+        return f"{scheme}***"
+    return f"{scheme}***@{place}" if at else scheme + place

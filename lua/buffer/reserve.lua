@@ -149,6 +149,7 @@ for _, one in ipairs(due) do
     one.length = redis.call('LLEN', queue .. 'items:' .. one.name)
   else
     one.group, one.attempts = read(queue .. 'batch:' .. one.name)
+    redis.call('EXISTS', queue .. 'ended:' .. one.name)
   end
   if one.length == 0 or one.kind == 'batch' and not one.group then
     gone[#gone + 1] = one -- an entry whose list the server evicted

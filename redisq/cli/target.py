@@ -87,11 +87,10 @@ def explained(url: str) -> Iterator[None]:
 def checked(url: str) -> None:
     """Raise a `Failure` if this is no URL of a Redis server."""
     try:
-        redis.ConnectionPool.from_url(url)
+        redis.ConnectionPool.from_url(url).make_connection()  # nothing is sent: an unknown option is found here
     except (ValueError, TypeError):
         # Their own messages may quote a piece of the password.
-        forms = "redis://[[user]:password@]host[:port][/db], rediss://... or unix:///path"
-        raise Failure(f"{place(url)} is not the URL of a Redis server: give {forms}", USAGE) from None
+        raise Failure(f"{place(url)} is not the URL of a Redis server: give {embedded.URLS}", USAGE) from None
 
 
 def _open(url: str) -> Client:

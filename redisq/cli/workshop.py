@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -42,7 +42,7 @@ class Job:
 
     module: str
     name: str
-    url: str
+    url: str = field(repr=False)  # it may have a password
     asyncio: bool
     live: bool
 

@@ -120,8 +120,11 @@ def _conduct(crew: Crew, first: Indexing, second: Batching, display: Display) ->
 def _connect(server: embedded.Endpoint) -> redis.Redis:
     try:
         client = redis.Redis.from_url(server.url)
-    except ValueError as error:
-        raise RedisqError(f"{embedded.redacted(server.url)} is not the URL of a Redis server: {error}") from error
+        client.connection_pool.make_connection()  # nothing is sent: an unknown option is found here
+    except (ValueError, TypeError):
+        # Their own messages may quote a piece of the password.
+        place = embedded.redacted(server.url)
+        raise RedisqError(f"{place} is not the URL of a Redis server: give {embedded.URLS}") from None
     try:
         client.ping()
     except (redis.ConnectionError, redis.TimeoutError) as error:

@@ -33,11 +33,14 @@ _UNTOLD = ("once:", "ended:", "lease:", "layout", "wake")  # what a report leave
 UNKNOWN = "?"
 """The reply of a call that has not ended: any, and it may not have taken place either."""
 _IGNORED = {"token", "marked"}  # of the model's state: whether there is a token for who waits is in no reply
+_PLAIN = (bytes, str, int, float)
 NEVER = 1 << 63
 
 
 def frozen(value: Any) -> Hashable:
     """Give a state as a key: equal states, however they came about, have equal keys."""
+    if isinstance(value, _PLAIN):  # first, for most are: this is where the search spends its time
+        return value
     if dataclasses.is_dataclass(value):
         return tuple(frozen(item) for name, item in vars(value).items() if name not in _IGNORED)
     if isinstance(value, dict):

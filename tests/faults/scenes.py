@@ -151,11 +151,11 @@ EVERYWHERE = (
 
 
 def _repair(cursor: str) -> Call:
-    return at(replace(_first(BUFFER.audit(True)), args=(cursor, 500, b"repair", b"")), START + 1)
+    return at(replace(_first(BUFFER.audit(True)), args=(cursor, 100, b"repair", b"")), START + 1)
 
 
 def _repair_queue(cursor: str) -> Call:
-    return replace(_first(QUEUE.audit(True)), args=(cursor, 500, b"repair"))
+    return replace(_first(QUEUE.audit(True)), args=(cursor, 100, b"repair"))
 
 
 def _buffer() -> Iterable[Scene]:

@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from urllib.parse import quote
 import pytest
 import redis
 import redis.asyncio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from redis.backoff import NoBackoff
@@ -36,6 +37,7 @@ import redisq
 import redisq.asyncio
 from redisq import BYTES, Buffer, InvalidArgument, PriorityQueue, Rate, RateLimiter, Worker, embedded
 from redisq.cli import main, target
+from redisq.cli.target import connected
 from redisq.cli.workshop import Job
 from redisq.embedded import NoServer, Server
 from redisq.scripts import names
@@ -44,13 +46,18 @@ from redisq.sync.runner import Runner
 from ..calls import calls
 from ..conftest import BINARIES, REAL, real_server
 from ..test_model import AWKWARD, MACHINES, Machine
+from .cluster import SLOTS
 from .monitor import SCRIPTS, Monitor, strays
-from .scale import limit, pick
+from .node import HOST, Node, binary
+from .scale import MINUTES, SEED, limit
 from .scenes import SCENES, commands_of, everything, plain, send
 
 pytestmark = [pytest.mark.server, limit]
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+(_told,) = re.findall(r"^redis-cli (ACL SETUSER (?:.*\\\n)*.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+ACL = shlex.split(_told.replace("\\\n", ""))
+"""the README's line, as it stands there"""
 OUTSIDE = ("blpop", "eval", "evalsha", "ping")
 """What is sent by itself: `redisq worker` alone pings; the command line's EXISTS and HGET are called by scripts too."""
 
@@ -68,17 +75,19 @@ def needed() -> list[str]:
     return sorted({*OUTSIDE}.union(*map(commands_of, names())))
 
 
-def acl_line(user: str = "worker", password: str = "secret", name: str = "orders") -> str:
-    """Give the line for the README."""
-    keys = f"resetchannels ~redisq:{{{name}}}:*"
-    return f"ACL SETUSER {user} on >{password} {keys} " + " ".join(f"+{command}" for command in needed())
+def admit(
+    client: redis.Redis, *, user: str = "worker", password: str = "secret", name: str = "orders", but: str = ""
+) -> None:
+    """Make a user by the README's line, under other names, and without one command."""
+    told = {"worker": user, ">secret": ">" + password, "~redisq:{orders}:*": f"~redisq:{{{name}}}:*"}
+    plain(client, "ACL", "DELUSER", user)
+    plain(client, *(told.get(word, word) for word in ACL if word != f"+{but}"))
 
 
-def admit(client: redis.Redis, name: str, *, but: str = "") -> None:
-    """Make the user `worker` by that line, but for one command."""
-    words = acl_line(name=name).split()
-    plain(client, "ACL", "DELUSER", "worker")
-    plain(client, *(word for word in words if word != f"+{but}"))
+def allow(client: redis.Redis, more: str) -> None:
+    """Give the user `worker` what the README says that some settings take as well."""
+    assert f"`{more}`" in (ROOT / "README.md").read_text()
+    plain(client, "ACL", "SETUSER", "worker", *more.split())
 
 
 async def given_by(value: Any) -> Any:
@@ -233,7 +242,7 @@ def workers(url: str, directory: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "redisq", "worker", "jobs:worker", *more],
         cwd=directory,
-        env={**os.environ, "REDIS_URL": url, "PYTHONPATH": str(README.parent)},
+        env={**os.environ, "REDIS_URL": url, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -252,19 +261,19 @@ def ended(process: subprocess.Popen[str]) -> str:
 # rights
 
 
-def test_the_readme_has_the_line() -> None:
-    """The README's ACL line, however it is wrapped, is the one that is tested here."""
-    line = " ".join(README.read_text().replace("\\\n", " ").split())
-    assert acl_line() in line, f"put this into the README:\n{acl_line()}"
+def test_the_readmes_line_names_all_commands() -> None:
+    """Those that the scripts call by their own text, and those that the Python sends, and no others."""
+    assert [word for word in ACL if word[0] == "+"] == [f"+{command}" for command in needed()]
 
 
 def test_a_user_with_one_queues_keys_and_the_needed_commands_can_do_everything(
     client: redis.Redis, server: Server, tmp_path: Path
 ) -> None:
     """Every method, blocking and through asyncio, a worker that waits, every command of the command line."""
-    as_user = {"username": "worker", "password": "secret"}
-    admit(client, "orders")
-    drive("orders", lambda kind: kind(unix_socket_path=server.socket, **as_user), client)
+    as_user: dict[str, Any] = {"username": "worker", "password": "secret"}
+    admit(client)
+    for protocol in (2, 3):
+        drive("orders", lambda kind: kind(unix_socket_path=server.socket, protocol=protocol, **as_user), client)  # noqa: B023
     with server.client(**as_user) as user:
         work(client, user, "orders")
         for other in ("order", "orders2", "orders:x"):
@@ -305,11 +314,11 @@ def test_each_command_of_the_line_is_needed(client: redis.Redis, server: Server,
     """Without any one of them something is refused."""
     with server.client(username="worker", password="secret") as user:
         for command in needed():
-            admit(client, "q", but=command)
+            admit(client, name="q", but=command)
             client.flushall()
             client.script_flush()
             assert any(refused(use) for use in uses(client, user, command)), command
-    admit(client, "orders", but="ping")
+    admit(client, but="ping")
     Buffer(client, "orders").push("x")
     assert "does not let us" in ended(workers(f"{server.url}?username=worker&password=secret", tmp_path))
 
@@ -336,16 +345,44 @@ def refused(call: Callable[[], object]) -> bool:
     return False
 
 
-def test_durability_needs_wait_as_well(client: redis.Redis, server: Server) -> None:
+def test_durability_takes_wait_as_well(client: redis.Redis, server: Server) -> None:
     """The line has no WAIT, which is not of one queue: whoever asks for replicas adds it."""
-    admit(client, "orders")
+    admit(client)
     with server.client(username="worker", password="secret") as user:
         buffer: Buffer[str] = Buffer(user, "orders", durability="replica")
         with pytest.raises(redis.exceptions.NoPermissionError):
             buffer.push("x")
-        plain(client, "ACL", "SETUSER", "worker", "+wait")
+        allow(client, "+wait")
         with pytest.raises(redisq.NotDurable):  # it may ask now; there is no replica
             buffer.push("x")
+
+
+def test_another_database_takes_select_as_well(client: redis.Redis, server: Server) -> None:
+    """Each new connection begins with it."""
+    admit(client)
+    with server.client(username="worker", password="secret", db=1) as user:
+        with pytest.raises(redis.RedisError):
+            Buffer(user, "orders").push("x")
+        allow(client, "+select")
+        assert Buffer(user, "orders").push("x") == 1
+
+
+def test_a_cluster_takes_a_look_at_itself_as_well() -> None:
+    """Both flavours, and the command line, which asks whether it talks to a cluster."""
+    with Node(binary(), "--cluster-enabled", "yes") as node, node.client() as admin:
+        plain(admin, "CLUSTER", "ADDSLOTS", *range(SLOTS))
+        until(lambda: b"cluster_state:ok" in plain(admin, "CLUSTER", "INFO"))
+        url = f"redis://worker:secret@{HOST}:{node.port}"
+        admit(admin)
+        with pytest.raises(redis.exceptions.RedisClusterException):
+            redis.RedisCluster.from_url(url)
+        allow(admin, "+cluster|slots +command +info")
+        flavours: Any = {redis.Redis: redis.RedisCluster, redis.asyncio.Redis: redis.asyncio.RedisCluster}
+        drive("orders", lambda kind: flavours[kind].from_url(url), admin)
+        admin.flushall()
+        with connected(url) as found:
+            assert isinstance(found, redis.RedisCluster)
+        denied_others(command_line(url))
 
 
 # keys
@@ -384,7 +421,7 @@ def test_no_key_outside_the_queue_is_touched() -> None:
 
 def generate(machine: type[Machine]) -> None:
     """Let generated steps run, on every server."""
-    few = settings(max_examples=pick(3, 100), stateful_step_count=30, deadline=None)
+    few = settings(max_examples=int(3 + 5 * MINUTES), stateful_step_count=30, deadline=None)
     run_state_machine_as_test(machine, settings=settings(few, suppress_health_check=[*HealthCheck]))
 
 
@@ -437,7 +474,8 @@ texts = st.sampled_from([*TRICKS, *AWKWARD]) | st.text(max_size=6)
 payloads = st.sampled_from([trick.encode() for trick in TRICKS]) | st.binary(max_size=8)
 
 
-@settings(max_examples=pick(100, 20_000), deadline=None, suppress_health_check=[*HealthCheck])
+@seed(SEED)
+@settings(max_examples=int(100 + 1000 * MINUTES), deadline=None, suppress_health_check=[*HealthCheck])
 @given(data=st.data(), prefix=st.sampled_from(PREFIXES) | texts, name=st.sampled_from(["a", "g"]) | texts)
 def test_no_name_group_or_payload_reaches_another_queue(data: st.DataObject, prefix: str, name: str) -> None:
     """Whatever they are made of: queue `b` is as it was, and every other key begins with what its own queue's do."""
@@ -541,7 +579,9 @@ class Encrypted:
 @pytest.fixture(scope="module", params=REAL)
 def encrypted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encrypted]:
     """Give each real server that was built with TLS, listening on TLS alone, with a password."""
-    real_server(request.param)  # without any server it skips, or fails in CI
+    with real_server(request.param).client() as client:  # without any server it skips, or fails in CI
+        if not client.config_get("tls-port"):
+            pytest.skip(f"{request.param} was built without TLS")
     directory = tmp_path_factory.mktemp("tls")
     key, certificate = certify(directory)
     for _ in range(5):  # a port that was free may be taken before the server is up
@@ -553,14 +593,12 @@ def encrypted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
             server = Server(BINARIES[request.param], *words).__enter__()
             break
         except NoServer as error:
-            if "bind" not in str(error).lower() and "in use" not in str(error).lower():
-                said = str(error).splitlines()[-1]
-                pytest.skip(f"{request.param} was built without TLS: {said}")
+            refusal = error
     else:
-        pytest.fail("no free port")
+        raise refusal
     with contextlib.closing(server.client()) as client:
-        for word in (acl_line(password=PASSWORD), acl_line("nobody", PASSWORD, "nothing")):
-            plain(client, *word.split())
+        admit(client, password=PASSWORD)
+        admit(client, user="nobody", password=PASSWORD, name="nothing")
         client.config_set("requirepass", PASSWORD)
         yield Encrypted(server, port, certificate)
     server.stop()
@@ -627,6 +665,9 @@ AWAY = [  # nobody listens there, or it is no URL at all
     f"redis://:{PASSWORD}@127.0.0.1:1",  # as people paste it
     f"redis://:{SECRET}/x@127.0.0.1:1",
     f"redis://:x@{SECRET}@127.0.0.1:1",
+    f"redis://:x?{SECRET}@127.0.0.1:1",
+    f"redis://127.0.0.1:1?password=x@{SECRET}",
+    f"redis://worker:{SECRET}",  # and forget the host
     f"redis://:{SECRET}@127.0.0.1:port",
     f"redis://:{SECRET}@127.0.0.1:99999999",
     f"redis://:{SECRET}@127.0.0.1:1/0?db=x",
@@ -734,7 +775,7 @@ def test_no_repr_tells_the_password(encrypted: Encrypted) -> None:
         buffer.push("x")
         batch = buffer.reserve()
         queue, limiter = PriorityQueue(client, "orders"), RateLimiter(client, "orders", Rate(1, 1))
-        held: list[object] = [client, buffer, queue, limiter, buffer.ops, buffer.runner, batch, Worker(buffer, print)]
+        held: list[object] = [buffer, queue, limiter, buffer.ops, buffer.runner, batch, Worker(buffer, print)]
         held += [buffer.ops.push(["x"]), buffer.stats(), buffer.audit(), Runner(client)]
         buffer.purge()
         for thing in held:
@@ -750,3 +791,4 @@ def test_no_repr_tells_the_password(encrypted: Encrypted) -> None:
         assert SECRET not in repr(endpoint)
     for text in (url, *AWAY):
         assert SECRET not in embedded.redacted(text), text
+    assert embedded.redacted("redis://:123?4@127.0.0.1:1") == "redis://***"

@@ -10,7 +10,7 @@ demo: $(VENV)/ready
 	$(BIN)/redisq demo
 
 test: $(VENV)/ready
-	$(BIN)/pytest -q -n 4 --dist worksteal --ignore tests/faults  # more than cores: many tests wait for events
+	$(BIN)/pytest -q -n 4 --dist worksteal  # more than cores: many tests wait for events
 
 # The oldest redis-py that redisq takes.
 test-oldest: $(OLDEST)/ready
@@ -32,9 +32,13 @@ format: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
-# Everything in tests/faults, long: CHAOS_MINUTES and CHAOS_SEED say how long, and which faults.
+# Everything in tests/faults, long: CHAOS_MINUTES and CHAOS_SEED say how long, and which faults. Then all other tests
+# while MONITOR is read: no script may touch a key of another queue.
+chaos: export CHAOS_MINUTES ?= 20
+chaos: export CHAOS_SEED ?= 1
 chaos: $(VENV)/ready
-	CHAOS_MINUTES=$(or $(CHAOS_MINUTES),20) CHAOS_SEED=$(or $(CHAOS_SEED),0) $(BIN)/pytest -q tests/faults
+	$(BIN)/pytest -v -s tests/faults
+	$(BIN)/pytest -q -n 4 --dist worksteal -p tests.faults.monitor --ignore tests/faults
 
 clean:
 	rm -rf $(VENV) $(OLDEST) .venv-peers examples/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from redisq import Batch, Buffer, PriorityQueue, Worker
 
@@ -97,7 +99,7 @@ def work(task: Task, write: Callable[..., None]) -> None:
 def work_naively(task: Task, write: Callable[..., None]) -> None:
     """Pop with plain commands, work, write it down."""
     rng = random.Random(task.seed)
-    client = redis.Redis(port=task.port, socket_timeout=2.0)
+    client = redis.Redis(port=task.port, socket_timeout=2.0, retry=Retry(NoBackoff(), 0))
     while True:
         with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
             popped: Any = client.rpop("q", 1) if task.structure == "buffer" else client.zpopmin("q")

@@ -21,6 +21,7 @@ import redis
 import redis.asyncio
 
 import redisq.asyncio
+from redisq import Pushed
 from redisq.embedded import Server
 
 from ..conftest import REAL, real_server
@@ -30,6 +31,7 @@ from .ledger import read_ledger
 pytestmark = [pytest.mark.server, scale.limit]
 
 CANCELS = scale.pick(100, 3_000)  # of each structure and kind of client
+SHARE = 0.1 / 6  # of the minutes, for each
 CONTROL = 100
 LEASE = 0.02
 R = TypeVar("R")
@@ -148,8 +150,9 @@ class Hand:
         items = [f"{token} {i}" for i in range(self.random.randint(1, 3) if self.fronts else 1)]
         self.pushed += items
         verb = "push_front" if self.fronts and self.random.random() < 0.5 else "push"
-        while await self.cancel(verb, getattr(self.queue, verb)(*items, token=token)) is CANCELLED:
+        while (answer := await self.cancel(verb, getattr(self.queue, verb)(*items, token=token))) is CANCELLED:
             pass
+        assert self.fronts or answer is Pushed.ADDED  # a second run would answer KEPT
 
     async def reserve(self) -> redisq.asyncio.Batch[str] | None:
         """Reserve; cancelled, it is made again with the same id or given up."""
@@ -184,11 +187,12 @@ class Hand:
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
 @pytest.mark.parametrize("way", CLIENTS)
 async def test_nothing_is_lost_by_a_cancelled_call(way: str, structure: str, socket: str) -> None:
-    for seed in scale.seeds():
+    for seed in scale.seeds(SHARE):
         async with opened(CLIENTS[way](socket)) as client:
             await client.flushall()
             hand = Hand(structure, seed, client)
-            while hand.cancel.cancelled.total() < CANCELS:
+            verbs = {"push", "reserve", "reserve and wait", "extend", "ack", "release", *["push_front"] * hand.fronts}
+            while hand.cancel.cancelled.total() < CANCELS or hand.cancel.cancelled.keys() != verbs:
                 if hand.random.random() < 0.7:  # else there may be nothing, and the reserve waits
                     await hand.push()
                 if batch := await hand.reserve():
@@ -199,20 +203,28 @@ async def test_nothing_is_lost_by_a_cancelled_call(way: str, structure: str, soc
             ledger = read_ledger(structure, other)
         assert Counter(item for name in ledger.acked for item in hand.known[name]) == Counter(hand.pushed)
         assert all(count == len(hand.known[name]) for name, count in ledger.acked.items())
-        verbs = {"push", "reserve", "reserve and wait", "extend", "ack", "release"}
-        assert set(hand.cancel.cancelled) == verbs | ({"push_front"} if hand.fronts else set())
+        print(
+            f"{way}, {structure}: {hand.cancel.cancelled.total()} cancelled {dict(hand.cancel.cancelled)},"
+            f" {len(hand.pushed)} items; {len(ledger.acked)} acks, {len(ledger.released)} releases,"
+            f" {len(ledger.expired)} expiries; 0 lost, 0 twice"
+        )
 
 
 async def test_control_plain_commands_lose_and_double(socket: str) -> None:
     """The same with LPUSH, made again when it was cancelled, and RPOP."""
     async with opened(CLIENTS["Redis"](socket)) as client:
         cancel = Canceller(scale.SEED, client)
-        for i in range(CONTROL):
-            while await cancel("push", client.lpush("pushed", i)) is CANCELLED:  # type: ignore[arg-type]
-                pass
-        assert await client.llen("pushed") > CONTROL
-        await client.lpush("list", *range(CONTROL))
-        popped: set[Any] = set()
-        while await client.exists("list"):
-            popped.add(await cancel("pop", client.rpop("list")))  # type: ignore[arg-type]
-        assert len(popped - {CANCELLED, None}) < CONTROL
+        items = lost = doubled = 0
+        while items < CONTROL or not (lost and doubled):  # of one hundred a busy machine may let all through
+            await client.flushall()
+            for i in range(CONTROL):
+                while await cancel("push", client.lpush("pushed", i)) is CANCELLED:  # type: ignore[arg-type]
+                    pass
+            doubled += await client.llen("pushed") - CONTROL
+            await client.lpush("list", *range(CONTROL))
+            popped: set[Any] = set()
+            while await client.exists("list"):
+                popped.add(await cancel("pop", client.rpop("list")))  # type: ignore[arg-type]
+            lost += CONTROL - len(popped - {CANCELLED, None})
+            items += CONTROL
+        print(f"plain commands: {cancel.cancelled.total()} cancelled, {lost} lost, {doubled} twice, of {items} each")

@@ -185,8 +185,8 @@ def test_every_item_is_acked_once_through_chaos(structure: str, binary: Path, tm
                 lost["requests" if "REQUEST" in fault.name else "replies"] += count
         account = Account.of(crew)
         assert all(day < deadline < time.time() + 2 * LEASE for deadline in account.deadlines.values())
-        check_leases(ledger, account)
         taken_back = check(structure, ledger, account, site.crashes)
+        check_leases(ledger, account)
         assert min(lost["requests"], lost["replies"]) > 0.01 * (len(ledger.acked) + ITEMS / PIECE)
         assert site.flushes > 5
         assert crew.skewed() == set(HOURS)
@@ -194,15 +194,18 @@ def test_every_item_is_acked_once_through_chaos(structure: str, binary: Path, tm
             f"{structure} {binary}: {ITEMS} items, {len(ledger.ids)} hand-overs = {len(ledger.acked)} acks"
             f" + {len(ledger.expired)} expiries + {len(ledger.released)} releases; {KILLS} workers and"
             f" {len(site.crashes)} servers killed, {dict(lost)} lost, {site.flushes} flushes,"
-            f" {taken_back} answered acks taken back by a kill; {time.monotonic() - begun:.0f} s"
+            f" {taken_back} answered acks taken back by a kill; 0 lost, 0 twice; {time.monotonic() - begun:.0f} s"
         )
 
 
 def check(structure: str, ledger: Ledger, account: Account, crashes: list[float]) -> int:
     """Balance the account; return how many acks were answered and taken back by a kill of the server."""
     assert ledger.acked.keys() | ledger.released.keys() <= account.handed.keys()
-    pushed = range(ITEMS) if structure == "buffer" else map(str, range(ITEMS))
-    assert Counter(item for name in ledger.acked for item in account.handed[name][1]) == Counter(pushed)
+    pushed = set[Any](range(ITEMS) if structure == "buffer" else map(str, range(ITEMS)))
+    acked = Counter(item for name in ledger.acked for item in account.handed[name][1])
+    assert acked.keys() - pushed == set()
+    assert pushed - acked.keys() == set(), "lost"
+    assert {item for item, times in acked.items() if times > 1} == set(), "twice"
     for name, count in (ledger.acked | ledger.released).items():
         assert count == len(account.handed[name][1])
     assert not ledger.acked.keys() & ledger.expired.keys()
@@ -244,7 +247,7 @@ def left(queue: Queue) -> int:
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
 def test_control_plain_commands_lose_and_double(structure: str, binary: Path, tmp_path: Path) -> None:
     """The same with LPUSH or ZADD, sent until it is answered, and RPOP or ZPOPMIN."""
-    items = 400
+    items = 600
     only = (b"LPUSH", b"ZADD", b"RPOP", b"ZPOPMIN")
     with Site(binary, tmp_path / "server", scale.SEED, only) as site, redis.Redis(port=site.proxy.port) as client:
         crew = Crew(work_naively, structure, site.proxy.port, tmp_path, scale.SEED)
@@ -256,7 +259,10 @@ def test_control_plain_commands_lose_and_double(structure: str, binary: Path, tm
                 else:
                     client.zadd("q", {str(i): i for i in piece})
 
-            run(site, crew, Producer(push), random.Random(scale.SEED), 2, 1, items)
+            producer, rng = Producer(push), random.Random(scale.SEED)
+            run(site, crew, producer, rng, kills=1, crashes=1, items=items // 3)
+            # What is pushed again after a kill comes twice and hides what was lost; of the others each loss is seen.
+            run(site, crew, producer, rng, kills=1, crashes=0, items=items)
             while client.exists("q"):
                 crew.watch(0.05)
             crew.watch(0.3)  # for what is in hand

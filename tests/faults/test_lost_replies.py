@@ -35,7 +35,8 @@ pytestmark = [
     scale.limit,
 ]
 
-FAULTS = scale.pick(1_000, 12_000)  # of each flavour, over all its clients
+FAULTS = scale.pick(500, 1_000)  # of each flavour and seed, over all its clients
+SHARE = 0.2 / 4  # of the minutes, for each flavour and structure
 KINDS = (Fault.REQUEST, Fault.REPLY, Fault.TORN_REQUEST, Fault.TORN_REPLY)
 # What is swallowed in silence is noticed at the socket's timeout alone, so only these clients meet it.
 TIMED = ("retry_on_timeout", "silence")
@@ -63,6 +64,7 @@ BLOCKING: dict[str, Make] = {
 }
 ASYNCIO: dict[str, Make] = {
     "Redis": lambda port: redis.asyncio.Redis(port=port),
+    "no retry": lambda port: redis.asyncio.Redis(port=port, retry=AsyncRetry(NoBackoff(), 0)),
     "from_url": lambda port: redis.asyncio.Redis.from_url(f"redis://127.0.0.1:{port}"),
     "ConnectionPool": lambda port: redis.asyncio.Redis(connection_pool=redis.asyncio.ConnectionPool(port=port)),
     "from_pool": lambda port: redis.asyncio.Redis.from_pool(
@@ -132,37 +134,45 @@ def strikes(way: str, seed: int, proxy: Proxy) -> Striker:
     return Striker(proxy, seed, SILENT if way in TIMED else KINDS)
 
 
-def go_on(striker: Striker, structure: str, ways: dict[str, Make]) -> Callable[[], bool]:
+def go_on(striker: Striker, structure: str, ways: dict[str, Make], proxy: Proxy) -> Callable[[], bool]:
     """Say to work on until this client had its share of the faults, and every call lost a request and a reply."""
-    least = FAULTS / len(ways) / len(STEPS)
+    enough = proxy.injected.total() + FAULTS / len(ways) / len(STEPS)
     calls = ["push", "reserve", "ack", "release", "extend", *(["push_front"] if structure == "buffer" else [])]
-    return lambda: striker.faults < least or not all(striker.requests[c] and striker.replies[c] for c in calls)
+    return lambda: proxy.injected.total() < enough or not all(striker.requests[c] and striker.replies[c] for c in calls)
+
+
+def report(flavour: str, way: str, structure: str, proxy: Proxy) -> None:
+    """Print what was injected; that nothing was lost or done twice is held at each step."""
+    faults = ", ".join(f"{count} {fault.name}" for fault, count in proxy.injected.items())
+    print(f"{flavour}, {way}, {structure}: {proxy.injected.total()} faults ({faults}), 0 lost, 0 twice")
 
 
 @pytest.mark.parametrize("structure", STEPS)
 @pytest.mark.parametrize("way", BLOCKING)
 def test_lost_requests_and_replies(way: str, structure: str, quiet: Server, proxy: Proxy) -> None:
-    for seed in scale.seeds():
+    for seed in scale.seeds(SHARE / len(BLOCKING)):
         with opened(BLOCKING[way](proxy.port)) as client:
             kind: Any = Buffer if structure == "buffer" else PriorityQueue
             queue = kind(client, "q", **OPTIONS)
             striker = strikes(way, seed, proxy)
-            drive(STEPS[structure](seed, go_on(striker, structure, BLOCKING)), queue, striker)
+            drive(STEPS[structure](seed, go_on(striker, structure, BLOCKING, proxy)), queue, striker)
         with quiet.client() as client:
             client.flushall()
+    report("blocking", way, structure, proxy)
 
 
 @pytest.mark.parametrize("structure", STEPS)
 @pytest.mark.parametrize("way", ASYNCIO)
 async def test_lost_requests_and_replies_asyncio(way: str, structure: str, quiet: Server, proxy: Proxy) -> None:
-    for seed in scale.seeds():
+    for seed in scale.seeds(SHARE / len(ASYNCIO)):
         async with aopened(ASYNCIO[way](proxy.port)) as client:
             kind: Any = redisq.asyncio.Buffer if structure == "buffer" else redisq.asyncio.PriorityQueue
             queue = kind(client, "q", **OPTIONS)
             striker = strikes(way, seed, proxy)
-            await adrive(STEPS[structure](seed, go_on(striker, structure, ASYNCIO)), queue, striker)
+            await adrive(STEPS[structure](seed, go_on(striker, structure, ASYNCIO, proxy)), queue, striker)
         with quiet.client() as other:
             other.flushall()
+    report("asyncio", way, structure, proxy)
 
 
 def naive_steps(seen: Counter[int]) -> Steps:
@@ -176,8 +186,10 @@ def naive_steps(seen: Counter[int]) -> Steps:
         seen[int(found[0][0])] += 1
 
 
-def check_naive(seen: Counter[int]) -> None:
+def check_naive(seen: Counter[int], proxy: Proxy) -> None:
     """Hold that plain commands lose and double under the same faults; otherwise these are not injected."""
+    lost, twice = 2 * CONTROL - len(seen), sum(count > 1 for count in seen.values())
+    print(f"plain commands: {proxy.injected.total()} faults, {lost} lost, {twice} twice, of {2 * CONTROL}")
     assert any(seen[i] > 1 for i in range(CONTROL))
     assert any(seen[i] == 0 for i in range(CONTROL))
     assert any(seen[i] == 0 for i in range(CONTROL, 2 * CONTROL))
@@ -188,7 +200,7 @@ def test_control_plain_commands_lose_and_double(way: str, proxy: Proxy) -> None:
     seen: Counter[int] = Counter()
     with opened(BLOCKING[way](proxy.port)) as client:
         drive(naive_steps(seen), client, Striker(proxy, scale.SEED, KINDS, NAIVE))
-    check_naive(seen)
+    check_naive(seen, proxy)
 
 
 @pytest.mark.parametrize("way", CONTROLS)
@@ -196,4 +208,4 @@ async def test_control_plain_commands_lose_and_double_asyncio(way: str, proxy: P
     seen: Counter[int] = Counter()
     async with aopened(ASYNCIO[way](proxy.port)) as client:
         await adrive(naive_steps(seen), client, Striker(proxy, scale.SEED, KINDS, NAIVE))
-    check_naive(seen)
+    check_naive(seen, proxy)

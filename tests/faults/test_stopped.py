@@ -149,6 +149,7 @@ def test_a_stale_holder_is_refused(structure: str, quiet: Server) -> None:
             stats = queue.stats()
             assert (stats.waiting, stats.leased, stats.delayed, stats.dead) == (0, 0, 0, 0)
         assert queue.audit().ok
+    print(f"{structure}: stopped past the lease {ROUNDS} times, each stale ack, release and extend refused")
 
 
 def test_control_the_usual_recipe_takes_a_stale_ack(quiet: Server) -> None:

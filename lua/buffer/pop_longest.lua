@@ -5,7 +5,7 @@
 -- KEYS[2]   since   zset   {queue}:since   group -> ms it became non-empty or was last served
 -- KEYS[3]   guard   none   {queue}:guard   never exists: while a cluster moves the slot the server says TRYAGAIN
 -- KEYS[4]   layout  string  {queue}:layout  the layout of these keys: 1, or absent
--- ARGV[1]   count   int    1..1000         how many groups; count * size at most 10000
+-- ARGV[1]   count   int    1..500          how many groups; count * size at most 10000
 -- ARGV[2]   size    int    1..10000        how many items of each
 -- ARGV[3]   now     ms                     empty: the server's clock
 -- COMPUTES  {queue}:items:<group>
@@ -26,8 +26,8 @@ if mark and mark ~= '1' then
   return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
 end
 -- end
-if not string.find(count, '^%d+$') or tonumber(count) < 1 or tonumber(count) > 1000 then
-  return redis.error_reply('BADARG count is ' .. string.sub(count, 1, 32) .. ', give a whole number from 1 to 1000')
+if not string.find(count, '^%d+$') or tonumber(count) < 1 or tonumber(count) > 500 then
+  return redis.error_reply('BADARG count is ' .. string.sub(count, 1, 32) .. ', give a whole number from 1 to 500')
 end
 if not string.find(size, '^%d+$') or tonumber(size) < 1 or tonumber(size) > 10000 then
   return redis.error_reply('BADARG size is ' .. string.sub(size, 1, 32) .. ', give a whole number from 1 to 10000')

@@ -28,6 +28,7 @@ else:
 
 MAX_ITEMS = 10_000
 MAX_BATCHES = 1_000
+MAX_GROUPS = 500
 MAX_NAMES = 5_000
 # What one call does: a few ms of the server's time at most, see the table in `lua/README.md`.
 _STATS_PAGE = 2_000
@@ -157,7 +158,7 @@ class BufferOps(Generic[T]):
 
     def pop_longest(self, groups: int = 2, size: int = 2000) -> Op[dict[str, list[T]]]:
         """Choose the longest groups and take the oldest items of each."""
-        check.whole("groups", groups, 1, MAX_BATCHES)
+        check.whole("groups", groups, 1, MAX_GROUPS)
         check.whole("size", size, 1, MAX_ITEMS)
         if groups * size > MAX_ITEMS:
             raise InvalidArgument(f"groups * size is {groups * size}: take at most {MAX_ITEMS} items a call")

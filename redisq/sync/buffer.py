@@ -110,7 +110,7 @@ class Buffer(Generic[T]):
     def pop_longest(self, groups: int = 2, size: int = 2000) -> dict[str, list[T]]:
         """Choose the longest groups and take up to `size` items of each, in one step; the longest group comes first.
 
-        Two flushers never get the same items, nor spend a call on nothing. `groups` may be 1,000 and `groups * size`
+        Two flushers never get the same items, nor spend a call on nothing. `groups` may be 500 and `groups * size`
         10,000 at most. At most once, with the errors of `pop`; the `raw` of a `CodecError` is a dict of lists of bytes.
         """
         return self.runner.run(self.ops.pop_longest(groups, size))

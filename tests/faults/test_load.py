@@ -135,7 +135,7 @@ def on_groups(meter: Meter, client: redis.Redis) -> None:
     assert held
     meter("release", held.release)
     meter("pop_longest 2 x 5,000", lambda: queue.pop_longest(2, 5_000))
-    meter("pop_longest 1,000 x 10", lambda: queue.pop_longest(1_000, 10))
+    meter("pop_longest 500 x 20", lambda: queue.pop_longest(500, 20))
     meter("longest_groups 5,000", lambda: queue.longest_groups(5_000))
     meter("stats", queue.stats)
     audit(meter, queue)

@@ -237,7 +237,7 @@ def run(effort: Effort) -> dict[str, Any]:
     workers = effort.of((1, 32), (1, 2, 4, 8, 16, 32))
     with private_server() as server, crew(max(workers)) as team:
         facts = environment(server)
-        rows = _line(server, team, effort, "unix socket", server.socket, workers, effort.of(3, 5))
+        rows = _line(server, team, effort, "unix socket", server.socket, workers, effort.of(2, 5))
         if not effort.quick:
             with delayed(server.socket, DELAY) as socket:
                 rows += _line(server, team, effort, "1 ms away", socket, workers, 3)

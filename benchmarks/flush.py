@@ -184,7 +184,7 @@ def run(effort: Effort) -> dict[str, Any]:
         _fill(client)
         cases = [Case(*kind, count) for kind in kinds for count in workers]
         found = interleave(
-            cases, effort.of(3, 5), lambda case: _measure(case, client, team, server.socket, seconds), "grouped buffer"
+            cases, effort.of(2, 5), lambda case: _measure(case, client, team, server.socket, seconds), "grouped buffer"
         )
     rows = [_summary(case, measurements) for case, measurements in found.items()]
     return {"environment": facts, "seconds": seconds, "groups": CHOSEN, "size": SIZE, "results": rows}

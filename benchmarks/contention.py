@@ -32,6 +32,9 @@ READY = "redisq:{bench}:ready"
 PLACES = 2**42
 
 
+CLAIMED = [("pop", "redisq"), ("pop", "WATCH"), ("pop", "ZPOPMIN"), ("push", "redisq")]
+
+
 @dataclass(frozen=True)
 class Case:
     """Name one thing to measure."""
@@ -220,7 +223,7 @@ def _line(
     server: Server, team: Crew, effort: Effort, line: str, socket: str, workers: tuple[int, ...], rounds: int
 ) -> list[dict[str, Any]]:
     seconds = effort.of(0.25, 0.5)
-    kinds = [kind for kind in CONTENDERS if not effort.quick or kind[1] in ("redisq", "WATCH", "ZPOPMIN", "ZADD LT")]
+    kinds = [kind for kind in CONTENDERS if not effort.quick or kind in CLAIMED]
     cases = [Case(*kind, count, line) for kind in kinds for count in workers]
     with server.client() as client:
         client.delete(SOURCE)

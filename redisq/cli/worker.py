@@ -10,8 +10,6 @@ import sys
 from .command import Commands, describe, positive
 from .target import checked, server_options, url_of
 
-FORMAT = "%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"
-
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
     """Describe the command."""
@@ -49,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # the processes get this path too
     live = sys.stdout.isatty()
-    logging.basicConfig(level=logging.WARNING if live else logging.INFO, format=FORMAT)
     from .supervisor import Supervisor
-    from .workshop import Job
+    from .workshop import FORMAT, Job
 
+    logging.basicConfig(level=logging.WARNING if live else logging.INFO, format=FORMAT)
     return Supervisor(Job(module, name, url, args.asyncio, live), args.processes).run()

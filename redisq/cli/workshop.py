@@ -27,12 +27,12 @@ from ..ops import Buried, Lease
 from ..worker import Worker
 from .failure import NO, USAGE, Failure
 from .target import explained
-from .worker import FORMAT
 
 logger = logging.getLogger("redisq.cli.worker")
 
 ACKED, RELEASED, DEAD, ITEMS = range(4)
 STOP, END = "stop", "end"  # what the parent says
+FORMAT = "%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"
 Counts = Any  # a shared array of four numbers, which multiprocessing does not type
 
 

@@ -409,3 +409,19 @@ def test_after_the_deadline_the_error_of_redis_py_passes(
     half.finish()
     assert half.queue.pop_longest() == {"a": [1, 2], "b": [3]}
     assert half.queue.audit().ok
+
+
+def test_durability_is_refused_in_a_cluster(nodes: Cluster) -> None:
+    """A call and its WAIT cannot be kept on one connection there: it says so before anything is sent."""
+
+    async def refused() -> None:
+        async with redis.asyncio.RedisCluster(host=HOST, port=nodes.nodes[0].port) as client:
+            with pytest.raises(redisq.InvalidArgument, match="RedisCluster"):
+                redisq.asyncio.Buffer(client, "q", durability="replica")
+
+    with (
+        redis.RedisCluster(host=HOST, port=nodes.nodes[0].port) as client,
+        pytest.raises(redisq.InvalidArgument, match="RedisCluster"),
+    ):
+        PriorityQueue(client, "q", durability=redisq.Replicas(1))
+    asyncio.run(refused())

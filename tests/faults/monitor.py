@@ -128,7 +128,11 @@ class Monitor:
 
     def _connect(self) -> socket.socket:
         made = socket.socket(socket.AF_UNIX)
-        made.connect(self.path)
+        try:
+            made.connect(self.path)
+        except OSError:  # the server is gone
+            made.close()
+            raise
         return made
 
     def _read(self) -> None:

@@ -95,7 +95,7 @@ def audits(
             position = int(ask(client, verb, key(phase), position, "COUNT", limit)[0])
         return command
 
-    for limit in (page, most(script, "limit")):
+    for limit in sorted({page, most(script, "limit")}):
         yield Hold(script, f"{limit:,} {what}", partial(audit, limit), python=limit == page)
 
 

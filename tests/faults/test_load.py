@@ -359,7 +359,7 @@ def on_one(meter: Meter, client: redis.Redis, item: bytes) -> None:
 def test_an_item_of_64_mb(lone: Server) -> None:
     """It comes out as it went in, its calls are the same commands as a small one's, and its memory is given back.
 
-    Only the calls that neither carry nor free it are held to a time. To copy or to free 64 MB takes longer alone, in a plain
+    Only the calls that neither carry nor free it are held to a time. To copy or to free 64 MB takes long in a plain
     LPUSH, RPOP or UNLINK (which frees a short list at once) as well: how long is printed beside theirs.
     """
     item = bytes(range(256)) * (scale.pick(8, 64) << 12)

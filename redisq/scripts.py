@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -16,17 +16,28 @@ _TITLE = re.compile(r"^-- (?P<name>[a-z]+/[a-z_]+): (?P<summary>.+)$")
 _SLOT = re.compile(
     r"^-- (?P<kind>KEYS|ARGV)\[(?P<index>\d+)(?P<rest>\+?)\]\s+(?P<name>\w+)\s+(?P<type>\w+)\s*(?P<note>.*)$"
 )
+_FIELD = re.compile(r"^--\s{3,}(?P<name>\w+)\s+(?P<note>-?\d+(?:\.\.| \| ).*)$")
+_RANGE = re.compile(r"^(-?\d+)(?:\.\.| \| )(-?\d+)?(?=\s|$)")
+_COUNT = re.compile(r"(?:^|\s)(\d+)\.\.(\d+) of them")
 _CLAUSE = re.compile(r"^-- (?P<kind>COMPUTES|REPLY|ERROR|REPLAY)\s+(?P<value>.+?)(?:\s{2,}(?P<note>.*))?$")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Describe one KEYS or ARGV slot of a script; `rest` marks the one that takes all that follow."""
+    """One KEYS or ARGV slot of a script, or one number of an `ints` slot.
+
+    `rest` marks the slot that takes all that follow. `low` and `high` are the bounds that the header states: of the
+    number, or, for a rest slot, of how many values there may be. None: not stated.
+    """
 
     name: str
     type: str
     note: str
     rest: bool = False
+    low: int | None = None
+    high: int | None = None
+    fields: tuple[Slot, ...] = ()
+    """the numbers of an `ints` slot, in order"""
 
 
 @dataclass(frozen=True)
@@ -53,15 +64,23 @@ class Script:
         title = _TITLE.match(self.header[0])
         return title["summary"] if title else ""
 
-    @property
+    @cached_property
     def keys(self) -> list[Slot]:
         """Give the declared keys, in order; a slot's note begins with the key's pattern."""
         return self._slots("KEYS")
 
-    @property
+    @cached_property
     def args(self) -> list[Slot]:
         """Give the arguments, in order."""
         return self._slots("ARGV")
+
+    def limit(self, name: str) -> tuple[int, int]:
+        """Return the bounds of an argument or of a field; for one that takes all that follow, of how many there are."""
+        for slot in self.args:
+            for one in (slot, *slot.fields):
+                if one.name == name and one.low is not None and one.high is not None:
+                    return one.low, one.high
+        raise KeyError(f"the header of {self.name} states no range for {name}")
 
     @property
     def reply(self) -> str:
@@ -88,8 +107,33 @@ class Script:
         return [m["value"] for m in map(_CLAUSE.match, self.header) if m and m["kind"] == kind]
 
     def _slots(self, kind: str) -> list[Slot]:
-        matches = [m for m in map(_SLOT.match, self.header) if m and m["kind"] == kind]
-        return [Slot(m["name"], m["type"], m["note"], m["rest"] == "+") for m in matches]
+        slots: list[Slot] = []
+        open_slot = False  # whether an indented line belongs to the slot that was read last
+        for line in self.header:
+            if found := _SLOT.match(line):
+                open_slot = found["kind"] == kind
+                if open_slot:
+                    slots.append(_slot(found["name"], found["type"], found["note"], found["rest"] == "+"))
+            elif line.startswith("--  ") and open_slot:
+                slots[-1] = _continued(slots[-1], line)
+            else:
+                open_slot = False
+        return slots
+
+
+def _slot(name: str, kind: str, note: str, rest: bool = False) -> Slot:
+    found = (_COUNT.search if rest else _RANGE.match)(note)
+    low, high = found.groups() if found else (None, None)
+    return Slot(name, kind, note, rest, None if low is None else int(low), None if high is None else int(high))
+
+
+def _continued(slot: Slot, line: str) -> Slot:
+    """Add an indented header line to its slot: a number of an `ints` slot, or how many values a rest slot takes."""
+    if slot.type == "ints" and (field := _FIELD.match(line)):
+        return replace(slot, fields=(*slot.fields, _slot(field["name"], "int", field["note"])))
+    if slot.rest and slot.high is None and (count := _COUNT.search(line)):
+        return replace(slot, low=int(count[1]), high=int(count[2]))
+    return slot
 
 
 def directory() -> Path:

@@ -1,102 +1,120 @@
+--!df flags=allow-undeclared-keys
 -- buffer/ack: settle a batch; items that failed are given back, the others are done
 --
--- KEYS[1]   leases   zset    {queue}:leases      batch id -> ms at which its lease runs out
--- KEYS[2]   delayed  zset    {queue}:delayed     batch id -> ms when it is due again
--- KEYS[3]   batch    list    {queue}:batch:<id>  group, attempts, item...
+-- KEYS[1]   meta     hash    {queue}:meta        the queue's mark and counters
+-- KEYS[2]   leases   zset    {queue}:leases      batch id -> ms at which its lease runs out
+-- KEYS[3]   batch    list    {queue}:batch:<id>  group, attempts, holder, reason, item, ...
 -- KEYS[4]   ended    string  {queue}:ended:<id>  how the lease of that id ended
--- KEYS[5]   wake     list    {queue}:wake        a token for who waits
--- KEYS[6]   layout   string  {queue}:layout      the layout of these keys: 1, or absent
 -- ARGV[1]   id       string  not empty           the lease's
--- ARGV[2]   delay    int     0..315360000000     ms until the failed items are due again
--- ARGV[3]   window   int     0..604800000        ms that the answer is remembered, 0: not at all
+-- ARGV[2]   options  ints                        whole numbers, a blank between them:
+--             delay    0..99999999999            ms until the failed items are due again
+--             window   0..999999999              ms that the answer is remembered, 0: not at all
+-- ARGV[3]   reason   string                      why they failed; its first 1000 bytes are kept
 -- ARGV[4]   now      ms                          empty: the server's clock
--- ARGV[5+]  failed   int     0..                 places of failed items, from 0, none twice
+-- ARGV[5+]  failed   int     0..9999             places of failed items, from 0, in rising order
+-- COMPUTES  {queue}:groups, {queue}:since, {queue}:items:<group>, {queue}:delayed, {queue}:dead, {queue}:busy
+-- COMPUTES  {queue}:paused_groups, {queue}:wake
 -- REPLY     done                                 how many items are done
 -- ERROR     BADARG                               an argument is out of range
--- ERROR     LAYOUT                               these keys are of another layout than this script
--- ERROR     LEASELOST                            the batch was handed out again, buried, settled or purged
+-- ERROR     LAYOUT                               the queue's mark is not 2 buffer
+-- ERROR     LEASELOST                            the batch was handed out again, settled, buried or purged
 -- REPLAY    lease                                the same answer; after a release: LEASELOST
 
-local leases, delayed, batch, ended, wake, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local id, delay, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-
-if #KEYS ~= 6 or #ARGV < 4 or #ARGV > 10004 then
-  return redis.error_reply('BADARG ack takes 6 keys, 4 arguments and at most 10000 places')
+local call = redis.call
+local meta, leases, batch, ended = unpack(KEYS)
+local id, options, reason, now = unpack(ARGV, 1, 4)
+local failed = #ARGV - 4
+if #KEYS ~= 4 or failed < 0 or failed > 10000 then
+  return redis.error_reply('BADARG ack takes 4 keys, 4 arguments and at most 10000 places')
 end
--- idiom: layout
-local mark = redis.call('GET', layout)
-if mark and mark ~= '1' then
-  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+-- idiom: buffer layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 buffer' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if id == '' then
-  return redis.error_reply('BADARG id is empty, give each reserve a new one')
+local delay, window = string.match(options, '^(%d+) (%d+)$')
+if id == '' or not delay or #delay > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG id, options, reason, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 4), 1, 80)
+    .. ': give the id of a lease, "delay window", a text, ms since 1970 or nothing')
 end
-if not string.find(delay, '^%d+$') or tonumber(delay) > 315360000000 then
-  return redis.error_reply('BADARG delay is ' .. string.sub(delay, 1, 32) .. ', give whole ms from 0 to 315360000000')
+local verb, queue = 'ack', string.sub(meta, 1, -5)
+-- idiom: ended
+local before = call('GET', ended)
+if before or not call('ZSCORE', leases, id) then
+  local count = string.match(before or '', '^' .. verb .. ' (%d+)$')
+  return tonumber(count) or redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
-if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
-  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
+-- end
+
+local count, busy, tokens, header, group = call('LLEN', batch) - 4, queue .. 'busy', nil, nil, nil
+if failed > 0 or call('EXISTS', busy) > 0 then
+  header, tokens = call('LRANGE', batch, '0', failed > 0 and '-1' or '0'), call('LLEN', queue .. 'wake')
+  group = header[1] or ''
+  -- idiom: clock
+  if now == '' then
+    local time = call('TIME')
+    now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
+  end
+  -- end
+  -- idiom: types
+  -- A script is not rolled back: a key of another type must stop it here, before it has written anything.
+  for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead', 'paused_groups' }) do
+    call('ZCARD', queue .. key)
+  end
+  call('HLEN', queue .. 'busy')
+  call('LLEN', queue .. 'items:' .. group)
+  -- end
 end
-local failed, last = {}, -1
+local back, last = failed > 0 and { group, header[2], header[3], string.sub(reason, 1, 1000) }, -1
 for i = 5, #ARGV do
   local place = string.find(ARGV[i], '^%d+$') and tonumber(ARGV[i])
-  if not place or failed[place] then
-    return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32) .. ', give places from 0, none twice')
+  if not place or place <= last or place >= count then
+    return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32)
+      .. ': give places from 0 in rising order, below ' .. count)
   end
-  failed[place] = true
-  if place > last then
-    last = place
-  end
-end
--- idiom: clock
-if now == '' then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-elseif string.find(now, '^%d+$') and #now < 16 then
-  now = tonumber(now)
-else
-  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
-end
--- end
-
-local answer = redis.call('GET', ended)
-if not redis.call('ZSCORE', leases, id) then
-  local before = string.match(answer or '', '^ack (%d+)$')
-  if before then
-    return tonumber(before)
-  end
-  return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
+  back[#back + 1], last = header[place + 5], place
 end
 
-redis.call('ZCARD', delayed)
-local tokens = redis.call('LLEN', wake)
-local count = math.max(0, redis.call('LLEN', batch) - 2)
-if last >= count then
-  return redis.error_reply(string.format('BADARG failed is %.0f, the batch has the places from 0 to %d', last, count - 1))
-end
-local items = last >= 0 and redis.call('LRANGE', batch, 0, -1) or {}
-local kept = { items[1], items[2] }
-for i = 3, #items do
-  if failed[i - 3] then
-    kept[#kept + 1] = items[i] -- oldest first, in whatever order they were given
+call('ZREM', leases, id) -- it frees, so a full server takes the rest
+call('UNLINK', batch)
+local done = count - failed
+if failed > 0 then -- a group that is busy stays so: its batch is not over
+  for i = 1, #back, 1000 do
+    call('RPUSH', batch, unpack(back, i, math.min(i + 999, #back)))
   end
-end
-
--- ZREM comes first: it frees, so a full server takes the ack.
-redis.call('ZREM', leases, id)
-redis.call('UNLINK', batch)
-if last >= 0 then
-  for i = 1, #kept, 1000 do
-    redis.call('RPUSH', batch, unpack(kept, i, math.min(i + 999, #kept)))
+  call('ZADD', queue .. 'delayed', string.format('%.0f', now + delay), id)
+  if tokens == 0 then -- a client that waits is to hear the new time
+    call('LPUSH', queue .. 'wake', '1')
   end
-  redis.call('ZADD', delayed, now + delay, id)
-  if tokens == 0 then
-    redis.call('LPUSH', wake, 1)
+  redis.pcall('HINCRBY', meta, 'failed', string.format('%d', failed))
+elseif header and call('HGET', busy, group) == id then
+  call('HDEL', busy, group)
+  -- idiom: offer
+  -- A group may be chosen while it has items and is neither busy nor paused.
+  local length = call('LLEN', queue .. 'items:' .. group)
+  if length > 0 and call('HEXISTS', queue .. 'busy', group) == 0
+    and not call('ZSCORE', queue .. 'paused_groups', group) then
+    call('ZADD', queue .. 'groups', string.format('%d', length), group)
+    call('ZADD', queue .. 'since', 'NX', now, group)
+    if tokens == 0 then
+      tokens = call('LPUSH', queue .. 'wake', '1')
+    end
   end
+  -- end
 end
-local done = count - (#ARGV - 4)
+local text = string.format('%d', done)
+redis.pcall('HINCRBY', meta, 'done', text)
+if failed == 0 and call('EXISTS', leases) == 0 then
+  -- idiom: buffer drained
+  local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
+  if call('EXISTS', unpack(kept)) == 0 then
+    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
+    call('DEL', queue .. 'wake')
+  end
+  -- end
+end
 if tonumber(window) > 0 then
-  redis.call('SET', ended, 'ack ' .. done, 'PX', window)
+  call('SET', ended, 'ack ' .. text, 'PX', window)
 end
 return done

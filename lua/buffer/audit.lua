@@ -1,63 +1,60 @@
 --!df flags=allow-undeclared-keys
 -- buffer/audit: find, and on request mend, what disagrees between a queue's keys
 --
--- KEYS[1]   groups   zset  {queue}:groups   group -> waiting length
--- KEYS[2]   since    zset  {queue}:since    group -> ms it became non-empty or was last served
--- KEYS[3]   leases   zset  {queue}:leases   batch id -> ms at which its lease runs out
--- KEYS[4]   delayed  zset  {queue}:delayed  batch id -> ms when it is due again
--- KEYS[5]   dead     zset  {queue}:dead     batch id -> ms at which it was buried
--- KEYS[6]   guard    none  {queue}:guard    never exists: while a cluster moves the slot the server says TRYAGAIN
--- KEYS[7]   layout   string  {queue}:layout   the layout of these keys: 1, or absent
--- ARGV[1]   cursor   string                 start with keys:0, then the last reply's cursor
--- ARGV[2]   limit    int   1..200           about how many keys or entries to look at in this call
--- ARGV[3]   repair   enum  report | repair
--- ARGV[4]   now      ms                     empty: the server's clock
--- COMPUTES  {queue}:items:<group>
--- COMPUTES  {queue}:batch:<id>
+-- KEYS[1]   meta           hash    {queue}:meta           the queue's mark and counters
+-- KEYS[2]   groups         zset    {queue}:groups         group -> waiting length; the groups that may be chosen
+-- KEYS[3]   since          zset    {queue}:since          the same groups -> ms since when they wait
+-- KEYS[4]   leases         zset    {queue}:leases         batch id -> ms at which its lease runs out
+-- KEYS[5]   delayed        zset    {queue}:delayed        batch id -> ms when it is due again
+-- KEYS[6]   dead           zset    {queue}:dead           batch id -> ms at which it was buried
+-- KEYS[7]   busy           hash    {queue}:busy           group -> its batch; groups whose items wait until that is over
+-- KEYS[8]   paused_groups  zset    {queue}:paused_groups  group -> ms at which its pause ends, or +inf
+-- KEYS[9]   guard          none    {queue}:guard          never exists, so a slot on the move answers TRYAGAIN
+-- ARGV[1]   cursor         string                         keys:0, then the last reply's
+-- ARGV[2]   limit          int     1..100                 about how many keys or entries to look at in this call
+-- ARGV[3]   repair         enum    report | repair
+-- ARGV[4]   horizon        int     0..99999999999         ms ahead that a lease or delay may lie, 0: any
+-- ARGV[5]   now            ms                             empty: the server's clock
+-- COMPUTES  {queue}:items:<group>, {queue}:batch:<id>
 -- REPLY     [cursor, checked, [[kind, name, found, expected], ...]]  cursor: empty when done
---                                           length: a group's counter is not its list's length
---                                           since: a group with items has no time, or one without items has
---                                           batch: a batch is in no index, or in two, or an index names one that is
---                                           not there; it keeps its lease, else is due, else is dead
---                                           header: a batch does not begin with a group and attempts; left as it is
---                                           type: a key of this name holds another type; left as it is
---                                           unknown: a key that no queue has; left as it is
--- ERROR     BADARG                          an argument is out of range
--- ERROR     LAYOUT                          these keys are of another layout than this script
--- REPLAY    yes                             what is mended is no longer found
+--             length: a group's counter is not its list's length, or it has one and may not be chosen, or none and may
+--             since: the same for the time since when it waits
+--             busy: a group waits for a batch that is neither leased nor delayed
+--             batch: a batch is in no index, or in two, or an index names one that is not there; it keeps its lease,
+--             else is due, else is dead
+--             header: a batch does not begin with group, attempts, holder, reason; left as it is
+--             far: a lease or delay that no setting explains; it ends at the horizon
+--             type: a key of this name holds another type; left as it is
+--             unknown: a key that no queue has; left as it is
+-- ERROR     BADARG                                        an argument is out of range
+-- ERROR     LAYOUT                                        the queue's mark is not 2 buffer
+-- REPLAY    yes                                           what is mended is no longer found
 
-local groups, since, leases, delayed, dead, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local layout = KEYS[7]
-local cursor, limit, repair, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-
-if #KEYS ~= 7 or #ARGV ~= 4 then
-  return redis.error_reply('BADARG audit takes 7 keys and 4 arguments')
+local call = redis.call
+local meta, groups, since, leases, delayed, dead, busy, paused_groups = unpack(KEYS)
+local cursor, limit, repair, horizon, now = unpack(ARGV)
+if #KEYS ~= 9 or #ARGV ~= 5 then
+  return redis.error_reply('BADARG audit takes 9 keys and 5 arguments')
 end
-local indexes = { groups = groups, since = since, leases = leases, delayed = delayed, dead = dead }
+local indexes = { groups = groups, since = since, leases = leases, delayed = delayed, dead = dead, busy = busy }
 local phase, position = string.match(cursor, '^(%a+):(%d+)$')
-if phase ~= 'keys' and not indexes[phase or ''] then
-  return redis.error_reply('BADARG cursor is ' .. string.sub(cursor, 1, 32) .. ', give keys:0 or the last reply\'s')
-end
-if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 200 then
-  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 200')
-end
-if repair ~= 'report' and repair ~= 'repair' then
-  return redis.error_reply('BADARG repair is ' .. string.sub(repair, 1, 32) .. ', give report or repair')
+if phase ~= 'keys' and not indexes[phase or ''] or #position > 18 or #limit > 3 or not string.find(limit, '^[1-9]%d*$')
+  or tonumber(limit) > 100 or repair ~= 'report' and repair ~= 'repair' or #horizon > 11 or not string.find(horizon, '^%d+$')
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG cursor, limit, repair, horizon, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': give keys:0 or the last cursor, 1..100, report or repair, 0..99999999999, ms since 1970 or nothing')
 end
 -- idiom: clock
 if now == '' then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-elseif string.find(now, '^%d+$') and #now < 16 then
-  now = tonumber(now)
-else
-  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+  local time = call('TIME')
+  now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
 end
 -- end
-
-local queue = string.sub(guard, 1, -6)
-local types = { layout = 'string', groups = 'zset', since = 'zset', leases = 'zset', delayed = 'zset', dead = 'zset' }
-local findings = {}
+local queue, findings = string.sub(meta, 1, -5), {}
+local types = {
+  meta = 'hash', groups = 'zset', since = 'zset', leases = 'zset', delayed = 'zset', dead = 'zset', busy = 'hash',
+  paused_groups = 'zset',
+}
 local function found(kind, name, is, expected)
   findings[#findings + 1] = { kind, name, is, expected }
   return repair == 'repair'
@@ -65,7 +62,7 @@ end
 
 -- A key of another type hides everything behind it: say so, and look no further.
 for name, expected in pairs(types) do
-  local held = redis.call('TYPE', queue .. name).ok
+  local held = call('TYPE', queue .. name).ok
   if held ~= expected and held ~= 'none' then
     found('type', name, held, expected)
   end
@@ -73,18 +70,18 @@ end
 if #findings > 0 then
   return { '', #findings, findings }
 end
--- idiom: layout
-local mark = redis.call('GET', layout)
-if mark and mark ~= '1' then
-  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+-- idiom: buffer layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 buffer' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
 types.items, types.batch, types.wake, types.grants = 'list', 'list', 'list', 'zset'
-types.once, types.ended = 'string', 'string'
+types.once, types.ended, types.paused = 'string', 'string', 'string'
 
 local function list_length(key)
-  local held = redis.call('TYPE', key).ok
-  return (held == 'list' or held == 'none') and redis.call('LLEN', key)
+  local held = call('TYPE', key).ok
+  return (held == 'list' or held == 'none') and call('LLEN', key)
 end
 
 local function check_group(group)
@@ -92,19 +89,24 @@ local function check_group(group)
   if not length then
     return
   end
-  local counted = redis.call('ZSCORE', groups, group) or ''
-  local served = redis.call('ZSCORE', since, group) or ''
-  -- What agrees is not written: a full server would refuse an audit that has nothing to mend.
-  if tonumber(counted) ~= length and not (counted == '' and length == 0) and found('length', group, counted, length) then
-    redis.call('ZREM', groups, group)
-    if length > 0 then
-      redis.call('ZADD', groups, length, group)
-    end
+  local batch = call('HGET', busy, group)
+  if batch and not call('ZSCORE', leases, batch) and not call('ZSCORE', delayed, batch)
+    and found('busy', group, batch, 'a batch that is leased or delayed') then
+    call('HDEL', busy, group)
+    batch = nil
   end
-  if (served == '') == (length > 0) and found('since', group, served, length > 0 and 'a time' or 'none') then
-    redis.call('ZREM', since, group)
-    if length > 0 then
-      redis.call('ZADD', since, now, group)
+  if batch or call('ZSCORE', paused_groups, group) then
+    length = 0 -- whatever it has, it may not be chosen
+  end
+  -- What agrees is not written: a full server would refuse an audit that has nothing to mend.
+  for kind, index in pairs({ length = groups, since = since }) do
+    local is = call('ZSCORE', index, group)
+    if (is or length > 0) and (not is or length == 0 or kind == 'length' and tonumber(is) ~= length)
+      and found(kind, group, is or '', length) then
+      call('ZREM', index, group)
+      if length > 0 then
+        call('ZADD', index, kind == 'length' and string.format('%d', length) or now, group)
+      end
     end
   end
 end
@@ -117,37 +119,40 @@ local function check_batch(id)
   end
   local places = {}
   for _, index in ipairs({ 'leases', 'delayed', 'dead' }) do
-    if redis.call('ZSCORE', indexes[index], id) then
-      places[#places + 1] = index
+    local time = call('ZSCORE', indexes[index], id)
+    places[#places + 1] = time and index or nil
+    if time and index ~= 'dead' and horizon ~= '0' and tonumber(time) > now + horizon
+      and found('far', id, time, string.format('%.0f', now + horizon)) then
+      call('ZADD', indexes[index], string.format('%.0f', now + horizon), id)
     end
   end
   if length > 0 and #places ~= 1 and found('batch', id, table.concat(places, ' '), 'one index') then
     if #places == 0 then
-      redis.call('ZADD', delayed, now, id)
+      call('ZADD', delayed, now, id)
     end
     for i = 2, #places do
-      redis.call('ZREM', indexes[places[i]], id)
+      call('ZREM', indexes[places[i]], id)
     end
   elseif length == 0 and #places > 0 and found('batch', id, 'none', table.concat(places, ' ')) then
     for _, index in ipairs(places) do
-      redis.call('ZREM', indexes[index], id)
+      call('ZREM', indexes[index], id)
     end
   end
-  if length > 0 and (length < 2 or not string.find(redis.call('LINDEX', key, 1), '^%d+$')) then
-    found('header', id, redis.call('LINDEX', key, 1) or '', 'a group and attempts')
+  if length > 0 and (length < 5 or not string.find(call('LINDEX', key, '1'), '^%d+$')) then
+    found('header', id, call('LINDEX', key, '0'), 'group, attempts, holder, reason, items')
   end
 end
 
 -- A list that no index names can be found only among the keys themselves.
 local page, checked
 if phase == 'keys' then
-  page = redis.call('SCAN', position, 'COUNT', limit)
+  page = call('SCAN', position, 'COUNT', limit)
   checked = #page[2]
   for _, key in ipairs(page[2]) do
     if string.sub(key, 1, #queue) == queue then
       local name = string.sub(key, #queue + 1)
-      local noun, rest = string.match(name, '^(%a+):?(.*)$')
-      local held = redis.call('TYPE', key).ok
+      local noun, rest = string.match(name, '^([%a_]+):?(.*)$')
+      local held = call('TYPE', key).ok
       if not types[noun or ''] then
         found('unknown', name, held, 'none')
       elseif held ~= types[noun] and held ~= 'none' then
@@ -160,18 +165,14 @@ if phase == 'keys' then
     end
   end
 else
-  page = redis.call('ZSCAN', indexes[phase], position, 'COUNT', limit)
+  page = call(phase == 'busy' and 'HSCAN' or 'ZSCAN', indexes[phase], position, 'COUNT', limit)
   checked = #page[2] / 2
+  local check = (phase == 'groups' or phase == 'since' or phase == 'busy') and check_group or check_batch
   for i = 1, #page[2], 2 do
-    if phase == 'groups' or phase == 'since' then
-      check_group(page[2][i])
-    else
-      check_batch(page[2][i])
-    end
+    check(page[2][i])
   end
 end
-local following = { keys = 'groups:0', groups = 'since:0', since = 'leases:0', leases = 'delayed:0', delayed = 'dead:0' }
-if page[1] ~= '0' then
-  return { phase .. ':' .. page[1], checked, findings }
-end
-return { following[phase] or '', checked, findings }
+local following = {
+  keys = 'groups:0', groups = 'since:0', since = 'busy:0', busy = 'leases:0', leases = 'delayed:0', delayed = 'dead:0', dead = '',
+}
+return { page[1] == '0' and following[phase] or phase .. ':' .. page[1], checked, findings }

@@ -1,60 +1,61 @@
 --!df flags=allow-undeclared-keys
 -- buffer/discard: throw dead letters away
 --
--- KEYS[1]   dead     zset    {queue}:dead       batch id -> ms at which it was buried
--- KEYS[2]   once     string  {queue}:once:<id>  the answer that this call gave
--- KEYS[3]   guard    none    {queue}:guard      never exists: while a cluster moves the slot: TRYAGAIN
--- KEYS[4]   layout   string  {queue}:layout     the layout of these keys: 1, or absent
--- ARGV[1]   window   int     0..604800000       ms that the answer is remembered, 0: not at all
--- ARGV[2+]  id       string  0..1000 of them    dead batches; others are passed over
--- COMPUTES  {queue}:batch:<id>
--- REPLY     count                               how many batches are discarded
--- ERROR     BADARG                              an argument is out of range
--- ERROR     LAYOUT                              these keys are of another layout than this script
--- REPLAY    once                                the same id within the window: nothing more, the same answer
+-- KEYS[1]   meta    hash    {queue}:meta       the queue's mark and counters
+-- KEYS[2]   dead    zset    {queue}:dead       batch id -> ms at which it was buried
+-- KEYS[3]   once    string  {queue}:once:<id>  the answer that this call gave
+-- ARGV[1]   window  int     0..999999999       ms that the answer is remembered, 0: not at all
+-- ARGV[2+]  id      string  0..1000            dead batches; others are passed over
+-- COMPUTES  {queue}:groups, {queue}:leases, {queue}:delayed, {queue}:paused_groups, {queue}:batch:<id>, {queue}:wake
+-- REPLY     discarded                          how many batches were dead
+-- ERROR     BADARG                             an argument is out of range
+-- ERROR     LAYOUT                             the queue's mark is not 2 buffer
+-- REPLAY    once                               the same id within the window: nothing more, the same answer
 
-local dead, once, guard, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local call = redis.call
+local meta, dead, once = unpack(KEYS)
 local window = ARGV[1]
-
-if #KEYS ~= 4 or #ARGV < 1 or #ARGV > 1001 then
-  return redis.error_reply('BADARG discard takes 4 keys, 1 argument and at most 1000 ids')
+if #KEYS ~= 3 or #ARGV < 1 or #ARGV > 1001 then
+  return redis.error_reply('BADARG discard takes 3 keys, a window and at most 1000 ids')
 end
--- idiom: layout
-local mark = redis.call('GET', layout)
-if mark and mark ~= '1' then
-  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+-- idiom: buffer layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 buffer' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
-  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
+if #window > 9 or not string.find(window, '^%d+$') then
+  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ': give 0..999999999')
 end
-
 -- idiom: once
-local answer = redis.call('GET', once)
+local answer = call('GET', once)
 if answer then
   return tonumber(answer) or answer
 end
 -- end
-
-local queue = string.sub(guard, 1, -6)
-local ids, batches = {}, {}
-for i, died in ipairs(#ARGV > 1 and redis.call('ZMSCORE', dead, unpack(ARGV, 2)) or {}) do
-  if died then
-    local batch = queue .. 'batch:' .. ARGV[i + 1]
-    redis.call('LLEN', batch) -- of another type, it stops the script here
-    ids[#ids + 1], batches[#batches + 1] = ARGV[i + 1], batch
+if #ARGV == 1 then
+  return 0
+end
+local queue, ids, lists = string.sub(meta, 1, -5), {}, {}
+for i, time in ipairs(call('ZMSCORE', dead, unpack(ARGV, 2))) do
+  if time then
+    ids[#ids + 1], lists[#lists + 1] = ARGV[i + 1], queue .. 'batch:' .. ARGV[i + 1]
   end
 end
--- A write that frees, though there is nothing to free: after it a full server lets the answer be remembered.
-redis.call('DEL', once)
-answer = 0
-if #ids > 0 then
-  answer = redis.call('ZREM', dead, unpack(ids)) -- one that was given twice is counted once
-  redis.call('UNLINK', unpack(batches))
+answer = call('ZREM', dead, '', unpack(ids)) -- '' is no id: a full server takes what follows a write that could free
+if #lists > 0 then
+  call('UNLINK', unpack(lists))
+  -- idiom: buffer drained
+  local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
+  if call('EXISTS', unpack(kept)) == 0 then
+    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
+    call('DEL', queue .. 'wake')
+  end
+  -- end
 end
 -- idiom: remember
 if tonumber(window) > 0 then
-  redis.call('SET', once, answer, 'PX', window)
+  call('SET', once, answer, 'PX', window)
 end
-return answer
 -- end
+return answer

@@ -1,51 +1,43 @@
--- buffer/extend: keep a batch longer
+-- buffer/extend: keep a lease longer
 --
--- KEYS[1]  leases  zset    {queue}:leases   batch id -> ms at which its lease runs out
--- KEYS[2]  layout  string  {queue}:layout   the layout of these keys: 1, or absent
--- ARGV[1]  id      string  not empty        the lease's
--- ARGV[2]  lease   int     1..315360000000  ms from now; a later deadline stays
--- ARGV[3]  now     ms                       empty: the server's clock
--- REPLY    deadline                         ms at which the lease runs out
--- ERROR    BADARG                           an argument is out of range
--- ERROR    LAYOUT                           these keys are of another layout than this script
--- ERROR    LEASELOST                        the batch was handed out again, buried, settled or purged
--- REPLAY   yes                              the later deadline wins
+-- KEYS[1]  meta    hash    {queue}:meta      the queue's mark and counters
+-- KEYS[2]  leases  zset    {queue}:leases    batch id -> ms at which its lease runs out
+-- ARGV[1]  id      string  not empty         the lease's
+-- ARGV[2]  lease   int     1..99999999999    ms from now; a later deadline stays
+-- ARGV[3]  now     ms                        empty: the server's clock
+-- REPLY    deadline                          ms at which it runs out
+-- ERROR    BADARG                            an argument is out of range
+-- ERROR    LAYOUT                            the queue's mark is not 2 buffer
+-- ERROR    LEASELOST                         the batch was handed out again, settled, buried or purged
+-- REPLAY   yes                               the later deadline stays
 
-local leases, layout = KEYS[1], KEYS[2]
-local id, lease, now = ARGV[1], ARGV[2], ARGV[3]
-
+local call = redis.call
+local meta, leases = unpack(KEYS)
+local id, lease, now = unpack(ARGV)
 if #KEYS ~= 2 or #ARGV ~= 3 then
   return redis.error_reply('BADARG extend takes 2 keys and 3 arguments')
 end
--- idiom: layout
-local mark = redis.call('GET', layout)
-if mark and mark ~= '1' then
-  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+-- idiom: buffer layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 buffer' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if id == '' then
-  return redis.error_reply('BADARG id is empty, give each reserve a new one')
+-- idiom: extend
+if id == '' or #lease > 11 or not string.find(lease, '^[1-9]%d*$') or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG id, lease, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': give the id of a lease, 1..99999999999, ms since 1970 or nothing')
 end
-if not string.find(lease, '^%d+$') or tonumber(lease) < 1 or tonumber(lease) > 315360000000 then
-  return redis.error_reply('BADARG lease is ' .. string.sub(lease, 1, 32) .. ', give whole ms from 1 to 315360000000')
-end
--- idiom: clock
 if now == '' then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-elseif string.find(now, '^%d+$') and #now < 16 then
-  now = tonumber(now)
-else
-  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+  local time = call('TIME')
+  now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
 end
--- end
-
-local held = redis.call('ZSCORE', leases, id)
-if not held then
+local deadline = call('ZSCORE', leases, id)
+if not deadline then
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
-local deadline = math.max(tonumber(held), now + lease)
--- ZREM comes first: it frees, so a full server takes it.
-redis.call('ZREM', leases, id)
-redis.call('ZADD', leases, deadline, id)
+deadline = math.max(deadline, now + lease)
+call('ZREM', leases, '') -- it frees nothing, but after a write that could a full server takes the next one
+call('ZADD', leases, string.format('%.0f', deadline), id)
 return deadline
+-- end

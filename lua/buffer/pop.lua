@@ -1,58 +1,68 @@
--- buffer/pop: take the oldest items of one group
+--!df flags=allow-undeclared-keys
+-- buffer/pop: take the oldest items of one group and forget them
 --
--- KEYS[1]  groups  zset    {queue}:groups         group -> waiting length
--- KEYS[2]  since   zset    {queue}:since          group -> ms it became non-empty or was last served
--- KEYS[3]  items   list    {queue}:items:<group>  newest left, oldest right
--- KEYS[4]  layout  string  {queue}:layout         the layout of these keys: 1, or absent
--- KEYS[5]  guard   none    {queue}:guard          never exists: while a cluster moves the slot the server says TRYAGAIN
+-- KEYS[1]  meta    hash    {queue}:meta           the queue's mark and counters
+-- KEYS[2]  groups  zset    {queue}:groups         group -> waiting length; the groups that may be chosen
+-- KEYS[3]  since   zset    {queue}:since          the same groups -> ms since when they wait
+-- KEYS[4]  items   list    {queue}:items:<group>  waiting items, newest left
+-- KEYS[5]  paused  string  {queue}:paused         <until or 0> <reason>
+-- KEYS[6]  guard   none    {queue}:guard          never exists, so a slot on the move answers TRYAGAIN
 -- ARGV[1]  group   string  not empty
--- ARGV[2]  size    int     1..10000
+-- ARGV[2]  size    int     1..10000               items at most
 -- ARGV[3]  now     ms                             empty: the server's clock
--- REPLY    [item, ...]                            oldest first; empty when the group is empty
+-- COMPUTES {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:paused_groups, {queue}:wake
+-- REPLY    [item, ...]                            oldest first; none: the group is empty, busy or paused, or the queue paused
 -- ERROR    BADARG                                 an argument is out of range
--- ERROR    LAYOUT                                 these keys are of another layout than this script
+-- ERROR    LAYOUT                                 the queue's mark is not 2 buffer
 -- REPLAY   no                                     a second run takes other items: where that matters, reserve
 
-local groups, since, items, layout, guard = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local group, size, now = ARGV[1], ARGV[2], ARGV[3]
-
-if #KEYS ~= 5 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG pop takes 5 keys and 3 arguments')
+local call = redis.call
+local meta, groups, since, items, paused = unpack(KEYS)
+local group, size, now = unpack(ARGV)
+if #KEYS ~= 6 or #ARGV ~= 3 then
+  return redis.error_reply('BADARG pop takes 6 keys and 3 arguments')
 end
--- idiom: layout
-local mark = redis.call('GET', layout)
-if mark and mark ~= '1' then
-  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+-- idiom: buffer layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 buffer' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if group == '' then
-  return redis.error_reply('BADARG group is empty, give it a name')
-end
-if not string.find(size, '^%d+$') or tonumber(size) < 1 or tonumber(size) > 10000 then
-  return redis.error_reply('BADARG size is ' .. string.sub(size, 1, 32) .. ', give a whole number from 1 to 10000')
+if group == '' or #size > 5 or not string.find(size, '^[1-9]%d*$') or tonumber(size) > 10000
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG group, size, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': give a name, 1..10000, ms since 1970 or nothing')
 end
 -- idiom: clock
 if now == '' then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-elseif string.find(now, '^%d+$') and #now < 16 then
-  now = tonumber(now)
-else
-  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+  local time = call('TIME')
+  now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
 end
 -- end
-
-redis.call('ZSCORE', groups, group)
-redis.call('ZSCORE', since, group)
-local taken = redis.call('RPOP', items, size) or {}
-
--- The length is always the list's own, never a difference: a counter that is computed can drift.
-local length = redis.call('LLEN', items)
-if length == 0 then
-  redis.call('ZREM', groups, group)
-  redis.call('ZREM', since, group)
-else
-  redis.call('ZADD', groups, length, group)
-  redis.call('ZADD', since, now, group)
+-- idiom: paused
+local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+local stopped = ends and (ends == 0 or ends > tonumber(now))
+-- end
+if stopped or not call('ZRANK', groups, group) then
+  return {}
 end
+
+call('ZCARD', since)
+local left = call('LLEN', items) - size
+local taken = call('RPOP', items, size) or {}
+if left > 0 then
+  call('ZADD', groups, string.format('%d', left), group)
+  call('ZADD', since, now, group)
+  return taken
+end
+call('ZREM', groups, group)
+call('ZREM', since, group)
+local queue = string.sub(meta, 1, -5)
+-- idiom: buffer drained
+local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
+if call('EXISTS', unpack(kept)) == 0 then
+  call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
+  call('DEL', queue .. 'wake')
+end
+-- end
 return taken

@@ -1,81 +1,104 @@
 --!df flags=allow-undeclared-keys
--- buffer/pop_longest: choose the longest groups and take the oldest items of each
+-- buffer/pop_longest: take the oldest items of groups that have waited max_wait, then of the longest groups
 --
--- KEYS[1]   groups  zset   {queue}:groups  group -> waiting length
--- KEYS[2]   since   zset   {queue}:since   group -> ms it became non-empty or was last served
--- KEYS[3]   guard   none   {queue}:guard   never exists: while a cluster moves the slot the server says TRYAGAIN
--- KEYS[4]   layout  string  {queue}:layout  the layout of these keys: 1, or absent
--- ARGV[1]   count   int    1..500          how many groups; count * size at most 10000
--- ARGV[2]   size    int    1..10000        how many items of each
--- ARGV[3]   now     ms                     empty: the server's clock
--- COMPUTES  {queue}:items:<group>
--- REPLY     [[group, [item, ...]], ...]    longest first, oldest item first
--- ERROR     BADARG                         an argument is out of range
--- ERROR     LAYOUT                         these keys are of another layout than this script
--- REPLAY    no                             a second run takes other items: where that matters, reserve
+-- KEYS[1]  meta      hash    {queue}:meta    the queue's mark and counters
+-- KEYS[2]  groups    zset    {queue}:groups  group -> waiting length; the groups that may be chosen
+-- KEYS[3]  since     zset    {queue}:since   the same groups -> ms since when they wait
+-- KEYS[4]  paused    string  {queue}:paused  <until or 0> <reason>
+-- KEYS[5]  guard     none    {queue}:guard   never exists, so a slot on the move answers TRYAGAIN
+-- ARGV[1]  options   ints                    whole numbers, a blank between them:
+--            count     1..500                groups at most
+--            size      1..10000              items of each at most; count * size at most 10000
+--            max_wait  0..99999999999        ms after which a group goes first, 0: never
+-- ARGV[2]  now       ms                      empty: the server's clock
+-- COMPUTES {queue}:items:<group>, {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:paused_groups, {queue}:wake
+-- REPLY    [[group, [item, ...]], ...]       first the groups that have waited longest, then the longest; items oldest first
+-- ERROR    BADARG                            an argument is out of range
+-- ERROR    LAYOUT                            the queue's mark is not 2 buffer
+-- REPLAY   no                                a second run takes other items: where that matters, reserve
 
-local groups, since, guard, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local count, size, now = ARGV[1], ARGV[2], ARGV[3]
-
-if #KEYS ~= 4 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG pop_longest takes 4 keys and 3 arguments')
+local call = redis.call
+local meta, groups, since, paused = unpack(KEYS)
+local options, now = unpack(ARGV)
+if #KEYS ~= 5 or #ARGV ~= 2 then
+  return redis.error_reply('BADARG pop_longest takes 5 keys and 2 arguments')
 end
--- idiom: layout
-local mark = redis.call('GET', layout)
-if mark and mark ~= '1' then
-  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+-- idiom: buffer layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 buffer' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if not string.find(count, '^%d+$') or tonumber(count) < 1 or tonumber(count) > 500 then
-  return redis.error_reply('BADARG count is ' .. string.sub(count, 1, 32) .. ', give a whole number from 1 to 500')
-end
-if not string.find(size, '^%d+$') or tonumber(size) < 1 or tonumber(size) > 10000 then
-  return redis.error_reply('BADARG size is ' .. string.sub(size, 1, 32) .. ', give a whole number from 1 to 10000')
-end
-if count * size > 10000 then
-  return redis.error_reply('BADARG count * size is ' .. count * size .. ', ask for at most 10000 items a call')
+local count, size, max_wait = string.match(options, '^([1-9]%d*) ([1-9]%d*) (%d+)$')
+if not count or #count > 3 or tonumber(count) > 500 or #size > 5 or count * size > 10000 or #max_wait > 11
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG options, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': give "count size max_wait" with count 1..500 and count * size 1..10000, ms since 1970 or nothing')
 end
 -- idiom: clock
 if now == '' then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-elseif string.find(now, '^%d+$') and #now < 16 then
-  now = tonumber(now)
-else
-  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+  local time = call('TIME')
+  now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
 end
 -- end
+-- idiom: paused
+local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+local stopped = ends and (ends == 0 or ends > tonumber(now))
+-- end
+if stopped then
+  return {}
+end
 
-local queue = string.sub(guard, 1, -6)
-local chosen = redis.call('ZREVRANGE', groups, 0, count - 1)
+local queue, chosen = string.sub(meta, 1, -5), {}
+if max_wait ~= '0' then
+  chosen = call('ZRANGEBYSCORE', since, '-inf', string.format('%.0f', now - max_wait), 'LIMIT', '0', count)
+else
+  call('ZCARD', since)
+end
+if #chosen == 0 then
+  chosen = call('ZREVRANGE', groups, '0', string.format('%d', count - 1))
+elseif #chosen < tonumber(count) then
+  local seen = {}
+  for _, group in ipairs(chosen) do
+    seen[group] = true
+  end
+  for _, group in ipairs(call('ZREVRANGE', groups, '0', string.format('%d', count - 1))) do
+    if #chosen < tonumber(count) and not seen[group] then
+      chosen[#chosen + 1] = group
+    end
+  end
+else
+  call('ZCARD', groups)
+end
 
 -- Every list is read before the first is popped: one of another type stops the script with nothing taken.
-redis.call('ZCARD', since)
-local lengths = {}
-for i, group in ipairs(chosen) do
-  lengths[i] = redis.call('LLEN', queue .. 'items:' .. group)
-end
-
-local batches, empty, longer, served = {}, {}, {}, {}
-for i, group in ipairs(chosen) do
-  local left = math.max(0, lengths[i] - size)
-  -- An entry whose list is gone, evicted say, is dropped: it must not keep a place among the longest.
-  if lengths[i] > 0 then
-    batches[#batches + 1] = { group, redis.call('RPOP', queue .. 'items:' .. group, size) }
-  end
-  if left == 0 then
-    empty[#empty + 1] = group
+local batches, empty, lengths, served = {}, {}, {}, {}
+for _, group in ipairs(chosen) do
+  local left = call('LLEN', queue .. 'items:' .. group) - size
+  if left > 0 then
+    local n = #lengths
+    lengths[n + 1], lengths[n + 2] = string.format('%d', left), group
+    served[n + 1], served[n + 2] = now, group
   else
-    longer[#longer + 1], longer[#longer + 2] = left, group
-    served[#served + 1], served[#served + 2] = now, group
+    empty[#empty + 1] = group
   end
+end
+for i, group in ipairs(chosen) do
+  batches[i] = { group, call('RPOP', queue .. 'items:' .. group, size) or {} }
+end
+if #lengths > 0 then
+  call('ZADD', groups, unpack(lengths))
+  call('ZADD', since, unpack(served))
 end
 if #empty > 0 then
-  redis.call('ZREM', groups, unpack(empty))
-  redis.call('ZREM', since, unpack(empty))
-end
-if #longer > 0 then
-  redis.call('ZADD', groups, unpack(longer))
-  redis.call('ZADD', since, unpack(served))
+  call('ZREM', groups, unpack(empty))
+  call('ZREM', since, unpack(empty))
+  -- idiom: buffer drained
+  local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
+  if call('EXISTS', unpack(kept)) == 0 then
+    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
+    call('DEL', queue .. 'wake')
+  end
+  -- end
 end
 return batches

@@ -1,70 +1,79 @@
 --!df flags=allow-undeclared-keys
--- buffer/purge: throw everything away, a bounded number of groups and batches a call
+-- buffer/purge: throw everything away but pauses, a bounded number of groups and batches a call
 --
--- KEYS[1]   groups   zset  {queue}:groups   group -> waiting length
--- KEYS[2]   since    zset  {queue}:since    group -> ms it became non-empty or was last served
--- KEYS[3]   leases   zset  {queue}:leases   batch id -> ms at which its lease runs out
--- KEYS[4]   delayed  zset  {queue}:delayed  batch id -> ms when it is due again
--- KEYS[5]   dead     zset  {queue}:dead     batch id -> ms at which it was buried
--- KEYS[6]   wake     list  {queue}:wake     a token for who waits
--- KEYS[7]   guard    none  {queue}:guard    never exists: while a cluster moves the slot the server says TRYAGAIN
--- KEYS[8]   layout   string  {queue}:layout   the layout of these keys: 1, or absent
--- ARGV[1]   limit    int   1..500           groups, and batches of each kind, to purge in this call
--- COMPUTES  {queue}:items:<group>
--- COMPUTES  {queue}:batch:<id>
--- REPLY     [more, items]                   more: 1 when something is left; items: how many were thrown away
--- ERROR     BADARG                          an argument is out of range
--- ERROR     LAYOUT                          these keys are of another layout than this script
--- REPLAY    yes                             what is gone is gone; a second run counts only what it finds itself
+-- KEYS[1]   meta           hash    {queue}:meta           the queue's mark and counters
+-- KEYS[2]   groups         zset    {queue}:groups         group -> waiting length; the groups that may be chosen
+-- KEYS[3]   since          zset    {queue}:since          the same groups -> ms since when they wait
+-- KEYS[4]   leases         zset    {queue}:leases         batch id -> ms at which its lease runs out
+-- KEYS[5]   delayed        zset    {queue}:delayed        batch id -> ms when it is due again
+-- KEYS[6]   dead           zset    {queue}:dead           batch id -> ms at which it was buried
+-- KEYS[7]   busy           hash    {queue}:busy           group -> its batch; groups whose items wait until that is over
+-- KEYS[8]   paused_groups  zset    {queue}:paused_groups  group -> ms at which its pause ends, or +inf
+-- KEYS[9]   wake           list    {queue}:wake           a wake-up for blocked clients
+-- KEYS[10]  guard          none    {queue}:guard          never exists, so a slot on the move answers TRYAGAIN
+-- ARGV[1]   limit          int     1..200                 groups and batches of each kind to purge in this call
+-- ARGV[2]   cursor         int     0..999999999           0, then the last reply's
+-- COMPUTES  {queue}:items:<group>, {queue}:batch:<id>
+-- REPLY     [cursor, items]                               cursor: -1 when done; items: how many were thrown away
+-- ERROR     BADARG                                        an argument is out of range
+-- ERROR     LAYOUT                                        the queue's mark is not 2 buffer
+-- REPLAY    yes                                           a second run counts only what it finds itself
 
-local groups, since, leases, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local dead, wake, guard, layout = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local limit = ARGV[1]
-
-if #KEYS ~= 8 or #ARGV ~= 1 then
-  return redis.error_reply('BADARG purge takes 8 keys and 1 argument')
+local call = redis.call
+local meta, groups, since, leases, delayed, dead, busy, paused_groups, wake = unpack(KEYS)
+local limit, cursor = unpack(ARGV)
+if #KEYS ~= 10 or #ARGV ~= 2 then
+  return redis.error_reply('BADARG purge takes 10 keys and 2 arguments')
 end
--- idiom: layout
-local mark = redis.call('GET', layout)
-if mark and mark ~= '1' then
-  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+-- idiom: buffer layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 buffer' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 500 then
-  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 500')
+if #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 200
+  or #cursor > 9 or not string.find(cursor, '^%d+$') then
+  return redis.error_reply('BADARG limit, cursor are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': give 1..200, 0 or the last cursor')
 end
 
-local queue = string.sub(guard, 1, -6)
-redis.call('ZCARD', since)
-redis.call('LLEN', wake)
-local doomed, count = {}, 0
-for _, zset in ipairs({ groups, leases, delayed, dead }) do
-  local prefix, header = 'batch:', 2
-  if zset == groups then
-    prefix, header = 'items:', 0
-  end
-  local names, lists = redis.call('ZRANGE', zset, 0, limit - 1), {}
+local queue, doomed, items = string.sub(meta, 1, -5), {}, 0
+local last = string.format('%d', limit - 1)
+call('ZCARD', since)
+call('LLEN', wake)
+local function doom(index, remove, names, kind, header)
+  local lists = {}
   for i, name in ipairs(names) do
-    lists[i] = queue .. prefix .. name
-    count = count + math.max(0, redis.call('LLEN', lists[i]) - header)
+    lists[i] = queue .. kind .. name
+    items = items + math.max(0, call('LLEN', lists[i]) - header)
   end
   if #names > 0 then
-    doomed[#doomed + 1] = { zset, names, lists }
+    doomed[#doomed + 1] = { index, remove, names, lists }
   end
 end
+for _, index in ipairs({ leases, delayed, dead }) do
+  doom(index, 'ZREM', call('ZRANGE', index, '0', last), 'batch:', 4)
+end
+doom(groups, 'ZREM', call('ZRANGE', groups, '0', last), 'items:', 0)
+-- The items of groups that are busy or paused; the pauses stay, so a cursor leads over them.
+doom(busy, 'HDEL', call('HRANDFIELD', busy, limit), 'items:', 0)
+local paused = call('ZRANGE', paused_groups, cursor, string.format('%d', cursor + limit - 1))
+doom(nil, nil, paused, 'items:', 0)
 
 -- UNLINK frees a long list in the background: the server is not held while ten million items go.
 for _, some in ipairs(doomed) do
-  local zset, names, lists = unpack(some)
-  redis.call('UNLINK', unpack(lists))
-  redis.call('ZREM', zset, unpack(names))
-  if zset == groups then
-    redis.call('ZREM', since, unpack(names))
+  local index, remove, names, lists = unpack(some, 1, 4)
+  call('UNLINK', unpack(lists))
+  if index then
+    call(remove, index, unpack(names))
+  end
+  if index == groups then
+    call('ZREM', since, unpack(names))
   end
 end
-
-if redis.call('EXISTS', groups, leases, delayed, dead) > 0 then
-  return { 1, count }
+local following = #paused < tonumber(limit) and cursor or cursor + limit
+if call('EXISTS', groups, leases, delayed, dead, busy) > 0 or #paused == tonumber(limit) then
+  return { tonumber(following), items }
 end
-redis.call('DEL', wake, layout)
-return { 0, count }
+call('DEL', wake, meta)
+return { -1, items }

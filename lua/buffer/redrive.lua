@@ -1,82 +1,104 @@
 --!df flags=allow-undeclared-keys
--- buffer/redrive: give dead letters another life
+-- buffer/redrive: dead letters wait again, as items at the front of their group
 --
--- KEYS[1]   dead     zset    {queue}:dead       batch id -> ms at which it was buried
--- KEYS[2]   delayed  zset    {queue}:delayed    batch id -> ms when it is due again
--- KEYS[3]   once     string  {queue}:once:<id>  the answer that this call gave
--- KEYS[4]   wake     list    {queue}:wake       a token for who waits
--- KEYS[5]   guard    none    {queue}:guard      never exists: while a cluster moves the slot: TRYAGAIN
--- KEYS[6]   layout   string  {queue}:layout     the layout of these keys: 1, or absent
--- ARGV[1]   window   int     0..604800000       ms that the answer is remembered, 0: not at all
--- ARGV[2]   now      ms                         empty: the server's clock
--- ARGV[3+]  id       string  0..1000 of them    dead batches; others are passed over
--- COMPUTES  {queue}:batch:<id>
--- REPLY     count                               how many batches are redriven
--- ERROR     BADARG                              an argument is out of range
--- ERROR     LAYOUT                              these keys are of another layout than this script
--- REPLAY    once                                the same id within the window: nothing more, the same answer
+-- KEYS[1]   meta    hash    {queue}:meta       the queue's mark and counters
+-- KEYS[2]   dead    zset    {queue}:dead       batch id -> ms at which it was buried
+-- KEYS[3]   once    string  {queue}:once:<id>  the answer that this call gave
+-- ARGV[1]   window  int     0..999999999       ms that the answer is remembered, 0: not at all
+-- ARGV[2]   now     ms                         empty: the server's clock
+-- ARGV[3+]  id      string  0..250             dead batches, the one to be taken first first; others are passed over
+-- COMPUTES  {queue}:groups, {queue}:since, {queue}:leases, {queue}:delayed, {queue}:busy, {queue}:paused_groups
+-- COMPUTES  {queue}:items:<group>, {queue}:batch:<id>, {queue}:wake
+-- REPLY     [redriven, left]                   batches; the first left ids are to be given again: it goes from the last
+--                                              to the first, and stops before it has moved more than 10000 items
+-- ERROR     BADARG                             an argument is out of range
+-- ERROR     LAYOUT                             the queue's mark is not 2 buffer
+-- REPLAY    once                               the same id within the window: nothing more, the same answer
 
-local dead, delayed, once, wake, guard, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local window, now = ARGV[1], ARGV[2]
-
-if #KEYS ~= 6 or #ARGV < 2 or #ARGV > 1002 then
-  return redis.error_reply('BADARG redrive takes 6 keys, 2 arguments and at most 1000 ids')
+local call = redis.call
+local meta, dead, once = unpack(KEYS)
+local window, now = unpack(ARGV, 1, 2)
+if #KEYS ~= 3 or #ARGV < 2 or #ARGV > 252 then
+  return redis.error_reply('BADARG redrive takes 3 keys, 2 arguments and at most 250 ids')
 end
--- idiom: layout
-local mark = redis.call('GET', layout)
-if mark and mark ~= '1' then
-  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+-- idiom: buffer layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 buffer' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
-  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
+if #window > 9 or not string.find(window, '^%d+$') or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG window, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 2), 1, 80)
+    .. ': give 0..999999999, ms since 1970 or nothing')
+end
+local answer = call('GET', once)
+if answer then
+  local redriven, left = string.match(answer, '^(%d+) (%d+)$')
+  return { tonumber(redriven), tonumber(left) }
 end
 -- idiom: clock
 if now == '' then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-elseif string.find(now, '^%d+$') and #now < 16 then
-  now = tonumber(now)
-else
-  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+  local time = call('TIME')
+  now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
 end
 -- end
-
--- idiom: once
-local answer = redis.call('GET', once)
-if answer then
-  return tonumber(answer) or answer
+local queue, group, found, seen, size, left = string.sub(meta, 1, -5), '', {}, {}, 0, #ARGV - 2
+-- idiom: types
+-- A script is not rolled back: a key of another type must stop it here, before it has written anything.
+for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead', 'paused_groups' }) do
+  call('ZCARD', queue .. key)
 end
+call('HLEN', queue .. 'busy')
+call('LLEN', queue .. 'items:' .. group)
 -- end
+while left > 0 do
+  local id = ARGV[left + 2]
+  local batch = queue .. 'batch:' .. id
+  local count = not seen[id] and call('ZSCORE', dead, id) and call('LLEN', batch) - 4 or 0
+  if size > 0 and size + count > 10000 then
+    break
+  elseif count > 0 then
+    seen[id], size = true, size + count
+    local one = { id = id, batch = batch, group = call('LINDEX', batch, '0') }
+    call('LLEN', queue .. 'items:' .. one.group)
+    found[#found + 1] = one
+  end
+  left = left - 1
+end
 
-redis.call('ZCARD', delayed)
-local tokens = redis.call('LLEN', wake)
-local queue = string.sub(guard, 1, -6)
-local ids, places = {}, {}
-for i, died in ipairs(#ARGV > 2 and redis.call('ZMSCORE', dead, unpack(ARGV, 3)) or {}) do
-  -- One that does not begin with a group and attempts stays where it is: nobody could work on it.
-  local id = ARGV[i + 2]
-  if died and string.find(redis.call('LINDEX', queue .. 'batch:' .. id, 1) or '', '^%d+$') then
-    ids[#ids + 1] = id
-    places[#places + 1], places[#places + 2] = now, id
+local tokens = call('LLEN', queue .. 'wake')
+for _, one in ipairs(found) do
+  local back, first = call('LRANGE', one.batch, '4', '-1'), 1
+  group = one.group
+  call('ZREM', dead, one.id) -- it frees, so a full server takes the rest
+  call('UNLINK', one.batch)
+  -- idiom: put back
+  -- In pieces from the last item on, so that the first one is the next to be taken.
+  for i = #back, first, -1000 do
+    local piece = {}
+    for j = i, math.max(first, i - 999), -1 do
+      piece[#piece + 1] = back[j]
+    end
+    call('RPUSH', queue .. 'items:' .. group, unpack(piece))
   end
-end
--- A write that frees, though there is nothing to free: after it a full server takes the rest.
-redis.call('DEL', once)
-answer = 0
-if #ids > 0 then
-  answer = redis.call('ZREM', dead, unpack(ids)) -- one that was given twice is counted once
-  redis.call('ZADD', delayed, unpack(places))
-  for _, id in ipairs(ids) do
-    redis.call('LSET', queue .. 'batch:' .. id, 1, 0)
+  -- end
+  -- idiom: offer
+  -- A group may be chosen while it has items and is neither busy nor paused.
+  local length = call('LLEN', queue .. 'items:' .. group)
+  if length > 0 and call('HEXISTS', queue .. 'busy', group) == 0
+    and not call('ZSCORE', queue .. 'paused_groups', group) then
+    call('ZADD', queue .. 'groups', string.format('%d', length), group)
+    call('ZADD', queue .. 'since', 'NX', now, group)
+    if tokens == 0 then
+      tokens = call('LPUSH', queue .. 'wake', '1')
+    end
   end
+  -- end
 end
-if answer > 0 and tokens == 0 then
-  redis.call('LPUSH', wake, 1)
-end
+answer = #found .. ' ' .. left
 -- idiom: remember
 if tonumber(window) > 0 then
-  redis.call('SET', once, answer, 'PX', window)
+  call('SET', once, answer, 'PX', window)
 end
-return answer
 -- end
+return { #found, left }

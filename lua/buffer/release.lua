@@ -1,81 +1,73 @@
 -- buffer/release: give a batch back, whole
 --
--- KEYS[1]  leases   zset    {queue}:leases      batch id -> ms at which its lease runs out
--- KEYS[2]  delayed  zset    {queue}:delayed     batch id -> ms when it is due again
--- KEYS[3]  batch    list    {queue}:batch:<id>  group, attempts, item...
--- KEYS[4]  ended    string  {queue}:ended:<id>  how the lease of that id ended
--- KEYS[5]  wake     list    {queue}:wake        a token for who waits
--- KEYS[6]  layout   string  {queue}:layout      the layout of these keys: 1, or absent
+-- KEYS[1]  meta     hash    {queue}:meta        the queue's mark and counters
+-- KEYS[2]  leases   zset    {queue}:leases      batch id -> ms at which its lease runs out
+-- KEYS[3]  delayed  zset    {queue}:delayed     batch id -> ms when it is due again
+-- KEYS[4]  batch    list    {queue}:batch:<id>  group, attempts, holder, reason, item, ...
+-- KEYS[5]  ended    string  {queue}:ended:<id>  how the lease of that id ended
+-- KEYS[6]  wake     list    {queue}:wake        a wake-up for blocked clients
 -- ARGV[1]  id       string  not empty           the lease's
--- ARGV[2]  delay    int     0..315360000000     ms until the batch is due again
--- ARGV[3]  attempt  enum    count | forget      forget: this hand-over does not count, nobody began on it
--- ARGV[4]  window   int     0..604800000        ms that the answer is remembered, 0: not at all
+-- ARGV[2]  options  ints                        whole numbers, a blank between them:
+--            delay    0..99999999999            ms until it is due again
+--            window   0..999999999              ms that the answer is remembered, 0: not at all
+-- ARGV[3]  attempt  enum    count | forget      forget: this hand-over is no attempt
+-- ARGV[4]  reason   string                      why; its first 1000 bytes are kept, empty: the one that is there stays
 -- ARGV[5]  now      ms                          empty: the server's clock
 -- REPLY    back                                 how many items are given back
 -- ERROR    BADARG                               an argument is out of range
--- ERROR    LAYOUT                               these keys are of another layout than this script
--- ERROR    LEASELOST                            the batch was handed out again, buried, settled or purged
+-- ERROR    LAYOUT                               the queue's mark is not 2 buffer
+-- ERROR    LEASELOST                            the batch was handed out again, settled, buried or purged
 -- REPLAY   lease                                the same answer; after an ack: LEASELOST
 
-local leases, delayed, batch, ended, wake, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local id, delay, attempt, window, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-
+local call = redis.call
+local meta, leases, delayed, batch, ended, wake = unpack(KEYS)
+local id, options, attempt, reason, now = unpack(ARGV)
 if #KEYS ~= 6 or #ARGV ~= 5 then
   return redis.error_reply('BADARG release takes 6 keys and 5 arguments')
 end
--- idiom: layout
-local mark = redis.call('GET', layout)
-if mark and mark ~= '1' then
-  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+-- idiom: buffer layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 buffer' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if id == '' then
-  return redis.error_reply('BADARG id is empty, give each reserve a new one')
-end
-if not string.find(delay, '^%d+$') or tonumber(delay) > 315360000000 then
-  return redis.error_reply('BADARG delay is ' .. string.sub(delay, 1, 32) .. ', give whole ms from 0 to 315360000000')
-end
-if attempt ~= 'count' and attempt ~= 'forget' then
-  return redis.error_reply('BADARG attempt is ' .. string.sub(attempt, 1, 32) .. ', give count or forget')
-end
-if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
-  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
+local delay, window = string.match(options, '^(%d+) (%d+)$')
+if id == '' or not delay or #delay > 11 or #window > 9 or attempt ~= 'count' and attempt ~= 'forget'
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG id, options, attempt, reason, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': give the id of a lease, "delay window", count or forget, a text, ms since 1970 or nothing')
 end
 -- idiom: clock
 if now == '' then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-elseif string.find(now, '^%d+$') and #now < 16 then
-  now = tonumber(now)
-else
-  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+  local time = call('TIME')
+  now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
+end
+-- end
+local verb = 'release'
+-- idiom: ended
+local before = call('GET', ended)
+if before or not call('ZSCORE', leases, id) then
+  local count = string.match(before or '', '^' .. verb .. ' (%d+)$')
+  return tonumber(count) or redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 -- end
 
-local answer = redis.call('GET', ended)
-if not redis.call('ZSCORE', leases, id) then
-  local back = string.match(answer or '', '^release (%d+)$')
-  if back then
-    return tonumber(back)
-  end
-  return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
+local back, attempts, tokens = call('LLEN', batch) - 4, call('LINDEX', batch, '1'), call('LLEN', wake)
+call('ZCARD', delayed)
+call('ZREM', leases, id) -- it frees, so a full server takes the rest
+call('ZADD', delayed, string.format('%.0f', now + delay), id)
+if attempt == 'forget' then
+  call('LSET', batch, '1', string.format('%d', math.max(0, attempts - 1)))
+else
+  redis.pcall('HINCRBY', meta, 'failed', string.format('%d', back))
 end
-
-redis.call('ZCARD', delayed)
-local tokens = redis.call('LLEN', wake)
-local attempts = tonumber(redis.call('LINDEX', batch, 1))
-local count = math.max(0, redis.call('LLEN', batch) - 2)
-
--- ZREM comes first: it frees, so a full server takes the release.
-redis.call('ZREM', leases, id)
-redis.call('ZADD', delayed, now + delay, id)
-if attempt == 'forget' and attempts then
-  redis.call('LSET', batch, 1, math.max(0, attempts - 1))
+if reason ~= '' then
+  call('LSET', batch, '3', string.sub(reason, 1, 1000))
 end
-if tokens == 0 then
-  redis.call('LPUSH', wake, 1)
+if tokens == 0 then -- a client that waits is to hear the new time
+  call('LPUSH', wake, '1')
 end
 if tonumber(window) > 0 then
-  redis.call('SET', ended, 'release ' .. count, 'PX', window)
+  call('SET', ended, 'release ' .. back, 'PX', window)
 end
-return count
+return back

@@ -1,244 +1,321 @@
 --!df flags=allow-undeclared-keys
--- buffer/reserve: choose a group or a batch that is due, take it, charge the rates and lease it
+-- buffer/reserve: lease the batch or group that is due first, else the longest group
 --
--- KEYS[1]   groups        zset    {queue}:groups      group -> waiting length
--- KEYS[2]   since         zset    {queue}:since       group -> ms it became non-empty or was last served
--- KEYS[3]   leases        zset    {queue}:leases      batch id -> ms at which its lease runs out
--- KEYS[4]   delayed       zset    {queue}:delayed     batch id -> ms when it is due again
--- KEYS[5]   dead          zset    {queue}:dead        batch id -> ms at which it was buried
--- KEYS[6]   grants        zset    {queue}:grants      "<granted before it> <granted>" -> ms of the grant
--- KEYS[7]   batch         list    {queue}:batch:<id>  group, attempts, item...
--- KEYS[8]   ended         string  {queue}:ended:<id>  how the lease of that id ended
--- KEYS[9]   wake          list    {queue}:wake        a token for who waits
--- KEYS[10]  guard         none    {queue}:guard       never exists: while a cluster moves the slot: TRYAGAIN
--- KEYS[11]  layout        string  {queue}:layout      the layout of these keys: 1, or absent
--- ARGV[1]   id            string  not empty           new for each reserve: it becomes the batch's id
--- ARGV[2]   size          int     1..10000            how many waiting items; a batch comes back whole
--- ARGV[3]   lease         int     1..315360000000     ms
--- ARGV[4]   min_size      int     1..10000            the longest group is taken from this length on
--- ARGV[5]   max_wait      int     0..315360000000     ms after which a group is due at any length, 0: never
--- ARGV[6]   max_attempts  int     0..1000000000       hand-overs after which a batch is buried, 0: never
--- ARGV[7]   window        int     0..604800000        ms that a lost lease is remembered
--- ARGV[8]   now           ms                          empty: the server's clock
--- ARGV[9+]  rate          pairs   limit per           none or more: at most limit batches in any span of per ms
--- COMPUTES  {queue}:items:<group>
--- COMPUTES  {queue}:batch:<id>
--- COMPUTES  {queue}:ended:<id>
--- REPLY     [retry, [id, group, attempts, ...], deadline, group, attempts, [item, ...]]  the batch; the first list names
---                                                     the batches buried on the way; retry is 0
---           [retry, [id, group, attempts, ...]]       nothing: ask again in retry ms, -1: when something is pushed
--- ERROR     BADARG                                    an argument is out of range
--- ERROR     LAYOUT                                    these keys are of another layout than this script
--- REPLAY    lease                                     the same id: the same batch while it is held, then nothing
+-- KEYS[1]  meta          hash    {queue}:meta        the queue's mark and counters
+-- KEYS[2]  groups        zset    {queue}:groups      group -> waiting length; the groups that may be chosen
+-- KEYS[3]  since         zset    {queue}:since       the same groups -> ms since when they wait
+-- KEYS[4]  leases        zset    {queue}:leases      batch id -> ms at which its lease runs out
+-- KEYS[5]  batch         list    {queue}:batch:<id>  group, attempts, holder, reason, item, ...
+-- KEYS[6]  paused        string  {queue}:paused      <until or 0> <reason>
+-- KEYS[7]  ended         string  {queue}:ended:<id>  how the lease of that id ended
+-- KEYS[8]  wake          list    {queue}:wake        a wake-up for blocked clients
+-- ARGV[1]  id            string  not empty           new for each reserve: it names the batch and its lease
+-- ARGV[2]  options       ints                        whole numbers, a blank between them:
+--            size          1..10000                  items at most; a batch that comes back comes whole
+--            lease         1..99999999999            ms
+--            min_size      1..10000                  items that a group needs before it is handed out
+--            max_wait      0..99999999999            ms after which it is handed out at any length, 0: never
+--            max_attempts  0..999999999              hand-overs after which a batch is dead, 0: never
+--            max_dead      0..999999999              dead letters to keep, in batches, 0: all
+--            max_bytes     0..99999999999            bytes at most, but at least one item, 0: any number
+--            ordered       0..1                      1: no other batch of the group until this one is done or dead
+--            isolate       0..1                      1: a batch that has used its attempts is split, not buried
+--            window        0..999999999              ms that the end of a lease is remembered, 0: not at all
+-- ARGV[3]  holder        string                      who holds the lease, for people
+-- ARGV[4]  rates         rates                       "limit per;" for each rate: at most limit batches in any span of per ms
+-- ARGV[5]  now           ms                          empty: the server's clock
+-- COMPUTES {queue}:delayed, {queue}:dead, {queue}:busy, {queue}:paused_groups, {queue}:grants
+-- COMPUTES {queue}:items:<group>, {queue}:batch:<id>, {queue}:ended:<id>
+-- REPLY    [batch, deadline, group, attempts, reason, [item, ...]]  attempts: this one included; reason: why it came back
+--          [buried, id, group, attempts, reason]     it has used its attempts: ask again at once
+--          [none, retry]                             ask again after a wake-up, or in retry ms at the latest
+-- ERROR    BADARG                                    an argument is out of range
+-- ERROR    LAYOUT                                    the queue's mark is not 2 buffer
+-- REPLAY   lease                                     the same batch while it is held, then none; a burial stands
 
-local groups, since, leases, delayed, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local grants, batch, ended, wake, guard, layout = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-local id, size, lease, min_size, max_wait = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local max_attempts, window, now = ARGV[6], ARGV[7], ARGV[8]
-
-if #KEYS ~= 11 or #ARGV < 8 or #ARGV % 2 ~= 0 then
-  return redis.error_reply('BADARG reserve takes 11 keys, 8 arguments and pairs of limit and per')
+local call, format = redis.call, string.format
+local meta, groups, since, leases, batch, paused, ended, wake = unpack(KEYS)
+local id, options, holder, rates, now = unpack(ARGV)
+if #KEYS ~= 8 or #ARGV ~= 5 then
+  return redis.error_reply('BADARG reserve takes 8 keys and 5 arguments')
 end
--- idiom: layout
-local mark = redis.call('GET', layout)
-if mark and mark ~= '1' then
-  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+-- idiom: buffer layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 buffer' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if id == '' then
-  return redis.error_reply('BADARG id is empty, give each reserve a new one')
-end
-if not string.find(size, '^%d+$') or tonumber(size) < 1 or tonumber(size) > 10000 then
-  return redis.error_reply('BADARG size is ' .. string.sub(size, 1, 32) .. ', give a whole number from 1 to 10000')
-end
-if not string.find(lease, '^%d+$') or tonumber(lease) < 1 or tonumber(lease) > 315360000000 then
-  return redis.error_reply('BADARG lease is ' .. string.sub(lease, 1, 32) .. ', give whole ms from 1 to 315360000000')
-end
-if not string.find(min_size, '^%d+$') or tonumber(min_size) < 1 or tonumber(min_size) > 10000 then
-  return redis.error_reply('BADARG min_size is ' .. string.sub(min_size, 1, 32) .. ', give a whole number from 1 to 10000')
-end
-if not string.find(max_wait, '^%d+$') or tonumber(max_wait) > 315360000000 then
-  return redis.error_reply('BADARG max_wait is ' .. string.sub(max_wait, 1, 32) .. ', give whole ms from 0 to 315360000000')
-end
-if not string.find(max_attempts, '^%d+$') or tonumber(max_attempts) > 1000000000 then
-  return redis.error_reply('BADARG max_attempts is ' .. string.sub(max_attempts, 1, 32) .. ', give 0..1000000000')
-end
-if not string.find(window, '^%d+$') or tonumber(window) > 604800000 then
-  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ', give whole ms from 0 to 604800000')
-end
-for i = 9, #ARGV do
-  if not string.find(ARGV[i], '^%d+$') or tonumber(ARGV[i]) < 1 or tonumber(ARGV[i]) > 315360000000 then
-    return redis.error_reply('BADARG rate is ' .. string.sub(ARGV[i], 1, 32) .. ', give limit and per as 1..315360000000')
-  end
+local size, lease, min_size, max_wait, max_attempts, max_dead, max_bytes, ordered, isolate, window =
+  string.match(options, '^([1-9]%d*) ([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) (%d+)$')
+if id == '' or not size or tonumber(size) > 10000 or #lease > 11 or tonumber(min_size) > 10000 or #max_wait > 11
+  or #max_attempts > 9 or #max_dead > 9 or #max_bytes > 11 or #window > 9
+  or rates ~= '' and (string.gsub(rates, '[1-9]%d* [1-9]%d*;', '') ~= '' or string.find(rates, string.rep('%d', 12)))
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG id, options, holder, rates, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 160)
+    .. ': give a new id, the ten numbers of the header, a text, "limit per;" each, ms since 1970 or nothing')
 end
 -- idiom: clock
 if now == '' then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-elseif string.find(now, '^%d+$') and #now < 16 then
-  now = tonumber(now)
-else
-  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+  local time = call('TIME')
+  now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
 end
 -- end
+local queue = string.sub(meta, 1, -5)
+local delayed, dead, paused_groups = queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups'
 
-local queue = string.sub(guard, 1, -6)
-local function read(key)
-  local header = redis.call('LRANGE', key, 0, 1)
-  return header[1], string.find(header[2] or '', '^%d+$') and tonumber(header[2])
+local pauses = false
+if call('EXISTS', batch, ended, paused, paused_groups) > 0 then
+  local deadline = call('ZSCORE', leases, id)
+  if deadline then -- the reply was lost and the call is sent again: the same batch, and never a second one
+    local header = call('LRANGE', batch, '0', '3')
+    return { 'batch', tonumber(deadline), header[1], tonumber(header[2]), header[4], call('LRANGE', batch, '4', '-1') }
+  elseif call('EXISTS', batch, ended) > 0 then
+    return { 'none', tonumber(lease) }
+  end
+  -- idiom: paused
+  local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+  local stopped = ends and (ends == 0 or ends > tonumber(now))
+  -- end
+  if stopped then
+    return { 'none', math.min(lease, ends > 0 and ends - now or math.huge) }
+  end
+  pauses = true
 end
-
--- The reply was lost and the call is sent again: the same batch, if it is still held, and never a second one.
-local held = redis.call('ZSCORE', leases, id)
-if held then
-  local group, attempts = read(batch)
-  return { 0, {}, tonumber(held), group or '', attempts or 0, redis.call('LRANGE', batch, 2, -1) }
-elseif redis.call('GET', ended) or redis.call('LLEN', batch) > 0 then
-  return { -1, {} }
-end
-
-local first_rate = 9
 -- idiom: rates
--- As in limit/acquire, for a cost of 1: what a span has seen is the total less what its first grant says.
-local newest = redis.call('ZREVRANGE', grants, 0, 0, 'WITHSCORES')
-local before, last = string.match(newest[1] or '', '^(%d+) (%d+)$')
-local total, longest, closed = (before or 0) + (last or 0), 0, 0
-local granted_at = math.max(now, tonumber(newest[2] or 0))
-for i = first_rate, #ARGV, 2 do
-  local limit, per = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-  local first = redis.call('ZRANGEBYSCORE', grants, granted_at - per, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  if first[1] and total - (string.match(first[1], '^%d+') or 0) >= limit then
+-- Each grant says what had been granted before it: what a span has seen is the total less what its first grant says.
+local total, longest, closed, grants = 0, 0, 0, queue .. 'grants'
+if rates ~= '' then
+  local newest = call('ZRANGE', grants, '-1', '-1', 'WITHSCORES')
+  local before, last = string.match(newest[1] or '0 0', '^(%d+) (%d+)$')
+  total = before + last
+  if tonumber(newest[2] or 0) > tonumber(now) then
+    -- The clock was set back. What is dated later counts as granted now, or the limiter would stay closed for hours.
+    local later = call('ZRANGEBYSCORE', grants, '(' .. now, '+inf', 'LIMIT', '0', '1')
+    before = string.match(later[1], '^%d+')
+    call('ZREM', grants, '') -- it frees nothing, but after a write that could a full server takes the next ones
+    call('ZADD', grants, now, before .. string.format(' %.0f', total - before))
+    call('ZREMRANGEBYSCORE', grants, '(' .. now, '+inf') -- last, so that the key keeps its TTL
+  end
+end
+for limit, per in string.gmatch(rates, '(%d+) (%d+);') do
+  local start = string.format('%.0f', now - per)
+  local first = call('ZRANGEBYSCORE', grants, start, '+inf', 'WITHSCORES', 'LIMIT', '0', '1')
+  if first[1] and total - string.match(first[1], '^%d+') >= tonumber(limit) then
     closed = math.max(closed, first[2] + per + 1 - now)
   end
   longest = math.max(longest, per)
 end
 -- end
 if closed > 0 then
-  return { closed, {} }
+  return { 'none', closed }
 end
-
--- Look at what is due, the earliest first, a bounded number; then at the longest group. Nothing is written yet: each
--- key that will be written is read first.
-local due = {}
-local function look(kind, zset, wait)
-  local seen = redis.call('ZRANGEBYSCORE', zset, '-inf', now - wait, 'WITHSCORES', 'LIMIT', 0, 10)
-  for i = 1, #seen, 2 do
-    due[#due + 1] = { kind = kind, zset = zset, name = seen[i], at = seen[i + 1] + wait, rank = #due }
+local tokens = call('LLEN', wake)
+for _, group in ipairs(pauses and call('ZRANGEBYSCORE', paused_groups, '-inf', now, 'LIMIT', '0', '10') or {}) do
+  -- idiom: types
+  -- A script is not rolled back: a key of another type must stop it here, before it has written anything.
+  for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead', 'paused_groups' }) do
+    call('ZCARD', queue .. key)
   end
-  return #seen == 20
-end
-local more = look('batch', leases, 0)
-more = look('batch', delayed, 0) or more
-if tonumber(max_wait) > 0 then
-  more = look('group', since, tonumber(max_wait)) or more
-end
-table.sort(due, function(a, b)
-  if a.at == b.at then
-    return a.rank < b.rank
-  end
-  return a.at < b.at
-end)
-local longest_group = redis.call('ZREVRANGE', groups, 0, 0, 'WITHSCORES')
-if longest_group[1] and tonumber(longest_group[2]) >= tonumber(min_size) and not more then
-  due[#due + 1] = { kind = 'group', zset = groups, name = longest_group[1] }
-end
-
-local chosen, gone, buried = nil, {}, {}
-for _, one in ipairs(due) do
-  if one.kind == 'group' then
-    one.length = redis.call('LLEN', queue .. 'items:' .. one.name)
-  else
-    one.group, one.attempts = read(queue .. 'batch:' .. one.name)
-    redis.call('EXISTS', queue .. 'ended:' .. one.name)
-  end
-  if one.length == 0 or one.kind == 'batch' and not one.group then
-    gone[#gone + 1] = one -- an entry whose list the server evicted
-  elseif one.kind == 'batch' and not one.attempts then
-    buried[#buried + 1] = one -- not begun with a group and attempts: nobody can work on it, and nobody loses it
-  elseif one.attempts and tonumber(max_attempts) > 0 and one.attempts >= tonumber(max_attempts) then
-    buried[#buried + 1] = one
-  else
-    chosen = one
-    break
-  end
-end
-redis.call('ZCARD', since)
-redis.call('ZCARD', dead)
-local tokens = redis.call('LLEN', wake)
-
-for _, one in ipairs(gone) do
-  redis.call('ZREM', one.zset, one.name)
-  if one.kind == 'group' then
-    redis.call('ZREM', groups, one.name)
-    redis.call('ZREM', since, one.name)
-  end
-end
-local named = {}
-for _, one in ipairs(buried) do
-  redis.call('ZREM', one.zset, one.name)
-  redis.call('ZADD', dead, now, one.name)
-  for _, part in ipairs({ one.name, one.group, one.attempts or 0 }) do
-    named[#named + 1] = part
-  end
-end
-
-if not chosen then
-  local retry = (more or #gone > 0) and 0 or -1
-  local function ask(zset, wait)
-    local first = redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')
-    if first[2] and (retry < 0 or first[2] + wait - now < retry) then
-      retry = math.max(0, first[2] + wait - now)
+  call('HLEN', queue .. 'busy')
+  call('LLEN', queue .. 'items:' .. group)
+  -- end
+  call('ZREM', paused_groups, group) -- its pause has ended
+  -- idiom: offer
+  -- A group may be chosen while it has items and is neither busy nor paused.
+  local length = call('LLEN', queue .. 'items:' .. group)
+  if length > 0 and call('HEXISTS', queue .. 'busy', group) == 0
+    and not call('ZSCORE', queue .. 'paused_groups', group) then
+    call('ZADD', queue .. 'groups', string.format('%d', length), group)
+    call('ZADD', queue .. 'since', 'NX', now, group)
+    if tokens == 0 then
+      tokens = call('LPUSH', queue .. 'wake', '1')
     end
   end
-  ask(leases, 0)
-  ask(delayed, 0)
-  if tonumber(max_wait) > 0 then
-    ask(since, tonumber(max_wait))
-  end
-  return { retry, named }
+  -- end
 end
 
-local deadline, group, attempts, taken = now + lease, chosen.group or chosen.name, 1, nil
-if chosen.kind == 'batch' then
-  -- It gets the new id for its name, so who held it under the old one finds nothing there.
-  attempts = chosen.attempts + 1
-  redis.call('ZREM', chosen.zset, chosen.name)
-  redis.call('RENAME', queue .. 'batch:' .. chosen.name, batch)
-  redis.call('LSET', batch, 1, attempts)
+-- What is due goes first, the earliest of all: expired leases, delayed batches, groups that have waited max_wait.
+-- Usually nothing is due, and counts say so more cheaply than names and times.
+local aged = max_wait ~= '0' and format('%.0f', now - max_wait)
+local due = call('ZCOUNT', leases, '-inf', now) + call('ZCOUNT', delayed, '-inf', now)
+due = due + (aged and call('ZCOUNT', since, '-inf', aged) or 0)
+local from, name, at = groups, nil, now + lease -- never later: whoever takes a batch meanwhile may crash
+if due == 0 then
+  name = call('ZRANGE', groups, '-1', '-1')[1]
+  if name and min_size ~= '1' and call('LLEN', queue .. 'items:' .. name) < tonumber(min_size) then
+    name = nil
+  end
+end
+if not name then
+  for _, index in ipairs({ leases, delayed, since, paused_groups }) do
+    local first = (index ~= since or aged) and call('ZRANGE', index, '0', '0', 'WITHSCORES') or {}
+    local time = first[2] and first[2] + (index == since and max_wait or 0)
+    if time and time < at then
+      from, name, at = index, first[1], time
+    end
+  end
+  if at > tonumber(now) or from == paused_groups then
+    return { 'none', math.max(0, at - now) }
+  end
+end
+
+local again = from == leases or from == delayed -- a batch that was handed out before; else waiting items
+local group, source, attempts, reason = name, queue .. 'items:' .. name, 0, ''
+if again then
+  source = queue .. 'batch:' .. name
+  local header = call('LRANGE', source, '0', '3')
+  group, attempts = header[1] or '', tonumber(header[2]) or 0
+  reason = from == leases and 'lease ran out: ' .. (header[3] or '') or header[4] or ''
+end
+local count = call('LLEN', source) - (again and 4 or 0)
+if due > 0 or ordered == '1' then
+  -- idiom: types
+  -- A script is not rolled back: a key of another type must stop it here, before it has written anything.
+  for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead', 'paused_groups' }) do
+    call('ZCARD', queue .. key)
+  end
+  call('HLEN', queue .. 'busy')
+  call('LLEN', queue .. 'items:' .. group)
+  -- end
+else
+  call('ZCARD', since)
+end
+if count < 1 then -- the server evicted the list
+  for _, index in ipairs(again and { from } or { groups, since }) do
+    call('ZREM', index, name)
+  end
+  -- idiom: buffer drained
+  local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
+  if call('EXISTS', unpack(kept)) == 0 then
+    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
+    call('DEL', queue .. 'wake')
+  end
+  -- end
+  return { 'none', 0 }
+end
+
+local spent = again and max_attempts ~= '0' and attempts >= tonumber(max_attempts)
+if spent and (isolate == '0' or count == 1) then
+  local how = 'lost'
+  -- idiom: bury batch
+  local over = max_dead == '0' and 0 or math.min(10, call('ZCARD', dead) + 1 - max_dead)
+  local oldest, trimmed = over > 0 and call('ZRANGE', dead, '0', string.format('%d', over - 1)) or {}, 0
+  for i, earlier in ipairs(oldest) do
+    oldest[i] = queue .. 'batch:' .. earlier
+    trimmed = trimmed + math.max(0, call('LLEN', oldest[i]) - 4)
+  end
+  call('ZREM', from, name) -- it frees, so a full server takes the rest
+  if over > 0 then
+    call('ZREMRANGEBYRANK', dead, '0', string.format('%d', over - 1))
+    call('UNLINK', unpack(oldest))
+    redis.pcall('HINCRBY', meta, 'trimmed', string.format('%d', trimmed))
+  end
+  call('ZADD', dead, now, name)
+  call('LSET', source, '3', reason)
+  redis.pcall('HINCRBY', meta, 'buried', string.format('%d', count))
   if tonumber(window) > 0 then
-    redis.call('SET', queue .. 'ended:' .. chosen.name, 'lost', 'PX', window, 'NX')
+    call('SET', queue .. 'ended:' .. name, how, 'NX', 'PX', window)
+  end
+  if call('HGET', queue .. 'busy', group) == name then
+    call('HDEL', queue .. 'busy', group)
+  end
+  -- end
+  -- idiom: offer
+  -- A group may be chosen while it has items and is neither busy nor paused.
+  local length = call('LLEN', queue .. 'items:' .. group)
+  if length > 0 and call('HEXISTS', queue .. 'busy', group) == 0
+    and not call('ZSCORE', queue .. 'paused_groups', group) then
+    call('ZADD', queue .. 'groups', string.format('%d', length), group)
+    call('ZADD', queue .. 'since', 'NX', now, group)
+    if tokens == 0 then
+      tokens = call('LPUSH', queue .. 'wake', '1')
+    end
+  end
+  -- end
+  return { 'buried', name, group, attempts, reason }
+end
+local items
+if ordered == '1' or again and call('HGET', queue .. 'busy', group) == name then
+  call('ZREM', groups, group)
+  call('ZREM', since, group)
+  call('HSET', queue .. 'busy', group, id)
+end
+if again then
+  call('ZREM', from, name)
+  if spent then -- one item may be to blame: half of them get a last attempt, the others wait as if never handed out
+    local half = math.ceil(count / 2)
+    local back, first = call('LRANGE', source, format('%d', half + 4), '-1'), 1
+    call('LTRIM', source, '0', format('%d', half + 3))
+    -- idiom: put back
+    -- In pieces from the last item on, so that the first one is the next to be taken.
+    for i = #back, first, -1000 do
+      local piece = {}
+      for j = i, math.max(first, i - 999), -1 do
+        piece[#piece + 1] = back[j]
+      end
+      call('RPUSH', queue .. 'items:' .. group, unpack(piece))
+    end
+    -- end
+    -- idiom: offer
+    -- A group may be chosen while it has items and is neither busy nor paused.
+    local length = call('LLEN', queue .. 'items:' .. group)
+    if length > 0 and call('HEXISTS', queue .. 'busy', group) == 0
+      and not call('ZSCORE', queue .. 'paused_groups', group) then
+      call('ZADD', queue .. 'groups', string.format('%d', length), group)
+      call('ZADD', queue .. 'since', 'NX', now, group)
+      if tokens == 0 then
+        tokens = call('LPUSH', queue .. 'wake', '1')
+      end
+    end
+    -- end
+    attempts = max_attempts - 1
+  end
+  attempts = attempts + 1
+  call('RENAME', source, batch) -- whoever held it under the old id finds nothing there
+  call('LSET', batch, '1', format('%d', attempts))
+  call('LSET', batch, '2', holder)
+  call('LSET', batch, '3', reason)
+  items = call('LRANGE', batch, '4', '-1')
+  if tonumber(window) > 0 then -- nor does a late repeat of that reserve get another batch
+    call('SET', queue .. 'ended:' .. name, 'lost', 'NX', 'PX', window)
   end
 else
-  local items = queue .. 'items:' .. group
-  taken = redis.call('RPOP', items, size)
-  redis.call('RPUSH', batch, group, attempts)
-  for i = 1, #taken, 1000 do
-    redis.call('RPUSH', batch, unpack(taken, i, math.min(i + 999, #taken)))
+  local take, bytes, some = math.min(size, count), 0, nil
+  for i = 0, max_bytes == '0' and -1 or take - 1 do
+    some = i % 100 == 0 and call('LRANGE', source, format('%d', -i - 100), format('%d', -i - 1)) or some
+    bytes = bytes + #some[#some - i % 100]
+    if i > 0 and bytes > tonumber(max_bytes) then
+      take = i
+      break
+    end
   end
-  local length = redis.call('LLEN', items)
-  if length == 0 then
-    redis.call('ZREM', groups, group)
-    redis.call('ZREM', since, group)
-  else
-    redis.call('ZADD', groups, length, group)
-    redis.call('ZADD', since, now, group)
+  attempts, items = 1, call('RPOP', source, format('%d', take))
+  call('RPUSH', batch, group, '1', holder, '', unpack(items, 1, math.min(take, 1000)))
+  for i = 1001, take, 1000 do
+    call('RPUSH', batch, unpack(items, i, math.min(i + 999, take)))
+  end
+  if take == count then
+    call('ZREM', groups, group)
+    call('ZREM', since, group)
+  elseif ordered == '0' then
+    call('ZADD', groups, format('%d', count - take), group)
+    call('ZADD', since, now, group)
   end
 end
-redis.call('ZADD', leases, deadline, id)
+local deadline, granted = now + lease, 1
+call('ZADD', leases, format('%.0f', deadline), id)
 -- idiom: charge
 if longest > 0 then
-  redis.call('ZADD', grants, granted_at, string.format('%016.0f 1', total))
-  local expired = redis.call('ZCOUNT', grants, '-inf', '(' .. string.format('%.0f', granted_at - longest))
-  if expired > 0 then
-    redis.call('ZREMRANGEBYRANK', grants, 0, math.min(expired, 100) - 1)
+  call('ZADD', grants, now, string.format('%016.0f %.0f', total, granted))
+  local stale = call('ZCOUNT', grants, '-inf', string.format('(%.0f', now - longest))
+  if stale > 0 then
+    call('ZREMRANGEBYRANK', grants, '0', string.format('%d', math.min(stale, 100) - 1))
   end
-  redis.call('PEXPIRE', grants, longest + 1000)
+  call('PEXPIRE', grants, string.format('%.0f', longest + 1000))
 end
 -- end
-if tokens == 0 then
-  local due_now = redis.call('ZCOUNT', leases, '-inf', now) + redis.call('ZCOUNT', delayed, '-inf', now)
-  if redis.call('ZCARD', groups) + due_now > 0 then
-    redis.call('LPUSH', wake, 1) -- there is more: whoever waits next is to look
-  end
+-- A wake-up wakes one client, but may stand for several events: pass it on if there is more to take, now or later.
+if tokens == 0 and (due > 1 or call('EXISTS', groups, delayed) > 0) then
+  call('LPUSH', wake, '1')
 end
-return { 0, named, deadline, group, attempts, taken or redis.call('LRANGE', batch, 2, -1) }
+return { 'batch', deadline, group, attempts, reason, items }

@@ -1,68 +1,101 @@
--- buffer/stats: count what waits, a bounded number of groups a call
+--!df flags=allow-undeclared-keys
+-- buffer/stats: count what is there, a bounded number of groups a call
 --
--- KEYS[1]  groups   zset  {queue}:groups   group -> waiting length
--- KEYS[2]  since    zset  {queue}:since    group -> ms it became non-empty or was last served
--- KEYS[3]  leases   zset  {queue}:leases   batch id -> ms at which its lease runs out
--- KEYS[4]  delayed  zset  {queue}:delayed  batch id -> ms when it is due again
--- KEYS[5]  dead     zset  {queue}:dead     batch id -> ms at which it was buried
--- KEYS[6]  layout   string  {queue}:layout   the layout of these keys: 1, or absent
--- ARGV[1]  start   int   0..             rank of the first group to count: 0, then the last reply's next
--- ARGV[2]  limit   int   1..5000         groups to count in this call
--- ARGV[3]  now     ms                    empty: the server's clock
--- REPLY    [next, waiting, groups, oldest, leased, delayed, dead, expiry]  next: -1 when done; waiting: items in the
---                                        counted groups; groups: all of them; oldest: ms that the oldest group has
---                                        waited, -1 if none; leased, delayed, dead: batches; expiry: ms at which the
---                                        first lease runs out, -1 if none
--- ERROR    BADARG                        an argument is out of range
--- ERROR    LAYOUT                        these keys are of another layout than this script
--- REPLAY   yes                           it only reads
+-- KEYS[1]   meta           hash    {queue}:meta           the queue's mark and counters
+-- KEYS[2]   groups         zset    {queue}:groups         group -> waiting length; the groups that may be chosen
+-- KEYS[3]   since          zset    {queue}:since          the same groups -> ms since when they wait
+-- KEYS[4]   leases         zset    {queue}:leases         batch id -> ms at which its lease runs out
+-- KEYS[5]   delayed        zset    {queue}:delayed        batch id -> ms when it is due again
+-- KEYS[6]   dead           zset    {queue}:dead           batch id -> ms at which it was buried
+-- KEYS[7]   busy           hash    {queue}:busy           group -> its batch; groups whose items wait until that is over
+-- KEYS[8]   paused         string  {queue}:paused         <until or 0> <reason>
+-- KEYS[9]   paused_groups  zset    {queue}:paused_groups  group -> ms at which its pause ends, or +inf
+-- KEYS[10]  guard          none    {queue}:guard          never exists, so a slot on the move answers TRYAGAIN
+-- ARGV[1]   cursor         ints                           whole numbers, a blank between them:
+--             groups         0..999999999                 three zeros, then the last reply's cursor
+--             busy           0..999999999999999999
+--             paused         0..999999999
+-- ARGV[2]   limit          int     1..2000                groups to count in this call
+-- ARGV[3]   now            ms                             empty: the server's clock
+-- COMPUTES  {queue}:items:<group>
+-- REPLY     [cursor, waiting, groups, busy, paused, oldest, leased, ...]
+--             then delayed, dead, due, expiry, done, failed, buried, trimmed, pause; cursor: empty when done; waiting:
+--             items that this call counted; oldest: ms that a group has waited, or -1; due: batches expired or due by now;
+--             expiry: ms of the first deadline, or -1; pause: "<until or 0> <reason>" while the queue is paused, or empty
+-- ERROR     BADARG                                        an argument is out of range
+-- ERROR     LAYOUT                                        the queue's mark is not 2 buffer
+-- REPLAY    yes                                           it only reads
 
-local groups, since, leases, delayed, dead, layout = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local start, limit, now = ARGV[1], ARGV[2], ARGV[3]
-
-if #KEYS ~= 6 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG stats takes 6 keys and 3 arguments')
+local call = redis.call
+local meta, groups, since, leases, delayed, dead, busy, paused, paused_groups = unpack(KEYS)
+local cursor, limit, now = unpack(ARGV)
+if #KEYS ~= 10 or #ARGV ~= 3 then
+  return redis.error_reply('BADARG stats takes 10 keys and 3 arguments')
 end
--- idiom: layout
-local mark = redis.call('GET', layout)
-if mark and mark ~= '1' then
-  return redis.error_reply('LAYOUT these keys are of layout ' .. string.sub(mark, 1, 32) .. ', this script is of layout 1')
+-- idiom: buffer layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 buffer' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if not string.find(start, '^%d+$') or #start > 15 then
-  return redis.error_reply('BADARG start is ' .. string.sub(start, 1, 32) .. ', give 0 or the next of the last reply')
-end
-if not string.find(limit, '^%d+$') or tonumber(limit) < 1 or tonumber(limit) > 5000 then
-  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ', give a whole number from 1 to 5000')
+local rank, scan, pause_rank = string.match(cursor, '^(%d+) (%d+) (%d+)$')
+if not rank or #rank > 9 or #scan > 18 or #pause_rank > 9 or #limit > 4 or not string.find(limit, '^[1-9]%d*$')
+  or tonumber(limit) > 2000 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG cursor, limit, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': give "0 0 0" or the last cursor, 1..2000, ms since 1970 or nothing')
 end
 -- idiom: clock
 if now == '' then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-elseif string.find(now, '^%d+$') and #now < 16 then
-  now = tonumber(now)
-else
-  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ', give whole ms since 1970 or leave it empty')
+  local time = call('TIME')
+  now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
 end
 -- end
+-- idiom: paused
+local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+local stopped = ends and (ends == 0 or ends > tonumber(now))
+-- end
 
-local counted = redis.call('ZRANGE', groups, start, start + limit - 1, 'WITHSCORES')
-local waiting = 0
-for i = 2, #counted, 2 do
-  waiting = waiting + tonumber(counted[i])
+-- The groups that may be chosen have their lengths in the index; then come those that are busy, or paused and not busy.
+local queue, waiting, following = string.sub(meta, 1, -5), 0, ''
+if scan == '0' and pause_rank == '0' then
+  local lengths = call('ZRANGE', groups, rank, string.format('%d', rank + limit - 1), 'WITHSCORES')
+  for i = 2, #lengths, 2 do
+    waiting = waiting + lengths[i]
+  end
+  rank = rank + limit
+end
+local function count(names, step)
+  for i = 1, #names, step do
+    if step == 2 or call('HEXISTS', busy, names[i]) == 0 then
+      waiting = waiting + call('LLEN', queue .. 'items:' .. names[i])
+    end
+  end
+end
+if tonumber(rank) < call('ZCARD', groups) then
+  following = string.format('%d 0 0', rank)
+elseif call('EXISTS', busy, paused_groups) > 0 then
+  local page = { '0', {} }
+  if pause_rank == '0' then
+    page = call('HSCAN', busy, scan, 'COUNT', limit)
+    count(page[2], 2)
+  end
+  if page[1] ~= '0' then
+    following = string.format('%d %s 0', rank, page[1])
+  else
+    count(call('ZRANGE', paused_groups, pause_rank, string.format('%d', pause_rank + limit - 1)), 1)
+    pause_rank = pause_rank + limit
+    following = pause_rank < call('ZCARD', paused_groups) and string.format('%d 0 %d', rank, pause_rank) or ''
+  end
 end
 
-local total = redis.call('ZCARD', groups)
-local following = start + limit
-if following >= total then
-  following = -1
+local oldest, expiry = call('ZRANGE', since, '0', '0', 'WITHSCORES')[2], call('ZRANGE', leases, '0', '0', 'WITHSCORES')[2]
+local due = call('ZCOUNT', leases, '-inf', now) + call('ZCOUNT', delayed, '-inf', now)
+local totals = call('HMGET', meta, 'done', 'failed', 'buried', 'trimmed')
+for i = 1, 4 do
+  totals[i] = tonumber(totals[i] or 0)
 end
-local first = redis.call('ZRANGE', since, 0, 0, 'WITHSCORES')
-local oldest = -1
-if first[2] then
-  oldest = math.max(0, now - tonumber(first[2]))
-end
-local lease = redis.call('ZRANGE', leases, 0, 0, 'WITHSCORES')
-local expiry = tonumber(lease[2] or -1)
-local leased, later, buried = redis.call('ZCARD', leases), redis.call('ZCARD', delayed), redis.call('ZCARD', dead)
-return { following, waiting, total, oldest, leased, later, buried, expiry }
+return {
+  following, waiting, call('ZCARD', groups), call('HLEN', busy), call('ZCARD', paused_groups),
+  oldest and math.max(0, now - oldest) or -1, call('ZCARD', leases), call('ZCARD', delayed), call('ZCARD', dead),
+  due, expiry and tonumber(expiry) or -1, totals[1], totals[2], totals[3], totals[4], stopped and call('GET', paused) or '',
+}

@@ -122,7 +122,9 @@ class Script:
 
 
 def _slot(name: str, kind: str, note: str, rest: bool = False) -> Slot:
-    found = (_COUNT.search if rest else _RANGE.match)(note)
+    found = _COUNT.search(note) if rest else None
+    if not rest or kind not in ("int", "ints"):
+        found = found or _RANGE.match(note)
     low, high = found.groups() if found else (None, None)
     return Slot(name, kind, note, rest, None if low is None else int(low), None if high is None else int(high))
 

@@ -8,67 +8,79 @@ import redis
 
 from .model import Keys
 
+_ZSETS = [b"groups", b"since", b"ready", b"leases", b"delayed", b"dead", b"paused_groups", b"grants"]
 _TYPES = {
-    **dict.fromkeys([b"groups", b"since", b"leases", b"delayed", b"dead", b"ready", b"later", b"grants"], "zset"),
-    **dict.fromkeys([b"rows", b"meta"], "hash"),
+    **dict.fromkeys(_ZSETS, "zset"),
+    **dict.fromkeys([b"meta", b"busy", b"again", b"rows", b"payloads"], "hash"),
     **dict.fromkeys([b"items", b"batch", b"lease", b"wake"], "list"),
-    **dict.fromkeys([b"once", b"ended", b"layout"], "string"),
+    **dict.fromkeys([b"once", b"ended", b"paused"], "string"),
+    b"held": "set",
 }
 
 
-def read(client: redis.Redis, queue: bytes) -> Keys:
-    """Return every key that begins with `queue`; a key of an unknown name or another type is an error."""
+def read(client: redis.Redis, queue: bytes, now: int) -> tuple[Keys, set[bytes]]:
+    """Return what is stored under a prefix, and the names of those keys that have a TTL.
+
+    A key of an unknown name or of another type is an error. A pause that has ended is left out.
+    """
     every: Any = client.keys()
-    names = sorted(key for key in every if key.startswith(queue))
-    kinds = [_TYPES[name[len(queue) :].partition(b":")[0]] for name in names]
+    names = sorted(key[len(queue) :] for key in every if key.startswith(queue))
     pipe = client.pipeline(transaction=False)
-    for name, kind in zip(names, kinds, strict=True):
+    for name in names:
+        key, kind = queue + name, _TYPES[name.partition(b":")[0]]
         if kind == "zset":
-            pipe.zrange(name, 0, -1, withscores=True)
+            pipe.zrange(key, 0, -1, withscores=True)
         elif kind == "list":
-            pipe.lrange(name, 0, -1)
+            pipe.lrange(key, 0, -1)
         elif kind == "hash":
-            pipe.hgetall(name)
-    strings = [name for name, kind in zip(names, kinds, strict=True) if kind == "string"]
-    pipe.mget([b"none", *strings])
-    *values, texts = pipe.execute()
-    read = iter(values)
-    texts = iter(texts[1:])
+            pipe.hgetall(key)
+        elif kind == "set":
+            pipe.smembers(key)
+        else:
+            pipe.get(key)
+        pipe.pttl(key)
+    replies = pipe.execute()
     found: Keys = {}
-    for name, kind in zip(names, kinds, strict=True):
-        noun, colon, rest = name[len(queue) :].partition(b":")
-        value = next(texts) if kind == "string" else next(read)
-        found[noun.decode() + (f":{rest!r}" if colon else "")] = _shape(noun, kind, value)
-    if "rows" in found:
-        found["rows"] = _rows(found)
-    return found
+    expiring = set()
+    for name, value, ttl in zip(names, replies[::2], replies[1::2], strict=True):
+        if name == b"paused" and 0 < int(value.split(b" ")[0]) <= now:
+            continue
+        found[name] = dict(value) if _TYPES[name.partition(b":")[0]] == "zset" else value
+        if ttl >= 0:
+            expiring.add(name)
+    _shape(found)
+    return found, expiring
+
+
+def _shape(found: Keys) -> None:
+    """Turn numbers inside texts into numbers, and leave out what does not count."""
+    parked: set[bytes] = {member for place in (b"delayed", b"dead") for member in found.get(place, ())}  # type: ignore[attr-defined]
+    for name, value in found.items():
+        if isinstance(value, list) and name.startswith(b"lease:"):
+            holder, *pairs = value
+            found[name] = [holder, *zip(pairs[::2], map(float, pairs[1::2]), strict=True)]
+        elif isinstance(value, dict) and name == b"again":
+            found[name] = {member: _note(text) for member, text in value.items()}
+        elif isinstance(value, dict) and name == b"rows":
+            found[name] = {member: _row(text, member in parked) for member, text in value.items()}
+        elif isinstance(value, dict) and name == b"meta":
+            found[name] = {field: text for field, text in value.items() if text != b"0"}  # as if it were not there
+
+
+def _note(text: bytes) -> object:
+    if text == b"removed":
+        return text
+    score, due, how = text.split(b" ")
+    return float(score), float(due), how
+
+
+def _row(text: bytes, parked: bool) -> object:
+    """Return score, attempts and reason; the score of a member that is ready or leased is elsewhere."""
+    score, attempts, reason = text.split(b" ", 2)
+    return float(score) if parked else None, int(attempts), reason
 
 
 def dump(client: redis.Redis) -> dict[bytes, bytes]:
     """Return every key of the server with its DUMP: equal before and after means that nothing was written."""
     names: Any = client.keys()
     return {name: client.dump(name) or b"" for name in names}
-
-
-def _shape(noun: bytes, kind: str, value: Any) -> object:
-    if kind == "zset":
-        return dict(value)
-    if noun == b"items":
-        return value[::-1]  # the oldest is on the right
-    if noun == b"lease" and value[0] != b"held":
-        # Calls in one round trip may change places, when the server forgot one's script: what each did counts.
-        return sorted(zip(value[::2], value[1::2], strict=True))
-    if noun == b"meta":
-        return value[b"order"].decode(), int(value[b"sequence"])
-    return value
-
-
-def _rows(found: Keys) -> object:
-    ready: Any = found.get("ready", {})
-    rows: Any = found["rows"]
-    shaped = {}
-    for member, row in rows.items():
-        score, attempts, asked, asked_due, owner = row.split(b" ", 4)
-        noted = None if asked == b"-" else (float(asked), float(asked_due))
-        shaped[member] = (None if member in ready else float(score), int(attempts), noted, owner)
-    return shaped

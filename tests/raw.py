@@ -10,8 +10,6 @@ import redis
 
 from redisq.scripts import Slot, directory, load
 
-Rates = Iterable[tuple[int, int]]
-
 
 def exists(name: str) -> bool:
     """Say whether a script is there in layout 2; those of layout 1 declare a key named `layout`."""
@@ -45,41 +43,45 @@ class Raw:
     def command(self, name: str, values: dict[str, Any]) -> tuple[list[bytes], list[Any]]:
         """Return the keys and arguments of a call."""
         script = load(name)
-        given = {**self.defaults, **values}
-        unused = values.keys() - {"id", "once", "group"}
+        given = _Given(name, {**self.defaults, **values})
+        keys = [self._key(slot, given) for slot in script.keys]
         args: list[Any] = []
         for slot in script.args:
             if slot.fields:
-                args.append(" ".join(str(_take(name, given, field.name)) for field in slot.fields))
+                args.append(" ".join(str(given.take(field.name)) for field in slot.fields))
             elif slot.rest:
-                args += _flat(given.get(slot.name, ()))
+                args += _flat(given.take(slot.name, ()))
+            elif slot.type == "rates":
+                args.append("".join(f"{limit} {per};" for limit, per in given.take(slot.name)))
             else:
-                args.append(_encode(slot, _take(name, given, slot.name)))
-            unused -= {slot.name, *(field.name for field in slot.fields)}
-        if unused:
+                args.append(given.take(slot.name))
+        if unused := values.keys() - given.taken - {"id", "once", "group"}:
             raise TypeError(f"{name} has no argument named {', '.join(sorted(unused))}")
-        return [self._key(name, slot, given) for slot in script.keys], args
+        return keys, args
 
-    def _key(self, name: str, slot: Slot, given: dict[str, Any]) -> bytes:
-        pattern = slot.note.split()[0]  # such as {queue}:items:<group>
-        suffix = pattern.removeprefix("{queue}:").encode()
+    def _key(self, slot: Slot, given: _Given) -> bytes:
+        suffix = slot.note.split()[0].removeprefix("{queue}:").encode()  # such as items:<group>
         if not (place := re.search(rb"<(\w+)>", suffix)):
             return self.prefix + suffix
-        value = _take(name, given, "once" if suffix.startswith(b"once:") else place[1].decode())
+        value = given.take("once" if suffix.startswith(b"once:") else place[1].decode())
         return self.prefix + suffix.replace(place[0], value if isinstance(value, bytes) else str(value).encode())
 
 
-def _take(script: str, given: dict[str, Any], name: str) -> Any:
-    if name not in given:
-        raise TypeError(f"{script} needs {name}")
-    return int(given[name]) if isinstance(given[name], bool) else given[name]
+class _Given:
+    """The values for a call, and which of them it took."""
+
+    def __init__(self, script: str, values: dict[str, Any]) -> None:
+        self.script = script
+        self.values = values
+        self.taken: set[str] = set()
+
+    def take(self, name: str, *default: Any) -> Any:
+        if name not in self.values and not default:
+            raise TypeError(f"{self.script} needs {name}")
+        self.taken.add(name)
+        value = self.values.get(name, *default)
+        return int(value) if isinstance(value, bool) else value
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:
     return [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
-
-
-def _encode(slot: Slot, value: Any) -> Any:
-    if slot.type == "rates" and not isinstance(value, str | bytes):
-        return "".join(f"{limit} {per};" for limit, per in value)
-    return value

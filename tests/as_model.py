@@ -1,0 +1,198 @@
+"""The scripts behind the model's interface: the same methods, arguments and answers, on a server.
+
+The settings of a consumer are read from the model, so that both sides always have the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+
+from . import model
+from .raw import Raw
+
+WINDOW = 900_000_000
+_REFUSED = {error.code: error for error in (model.LeaseLost, model.WrongOrder, model.BadArgument)}
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn the errors that the model knows into its exceptions."""
+    try:
+        yield
+    except redis.ResponseError as error:
+        code = str(error).partition(" ")[0]
+        if code not in _REFUSED:
+            raise
+        raise _REFUSED[code] from error
+
+
+class Scripts:
+    """What the scripts of both structures have in common."""
+
+    structure = ""
+
+    def __init__(self, raw: Raw, queue: Any) -> None:
+        self.raw = raw
+        self.queue = queue
+
+    def call(self, verb: str, **values: Any) -> Any:
+        """Run a script of this structure with the settings of the model."""
+        with refusals():
+            return self.raw.call(f"{self.structure}/{verb}", **values)
+
+    @property
+    def window(self) -> int:
+        """Return for how long answers are remembered: longer than any test lasts, or not at all."""
+        return WINDOW if self.queue.window else 0
+
+    def pause(self, now: int, time: int, reason: bytes, once: bytes) -> int:
+        return int(self.call("pause", now=now, time=time, reason=reason, once=once, window=self.window))
+
+    def resume(self, once: bytes) -> int:
+        return int(self.call("resume", once=once, window=self.window))
+
+    def extend(self, now: int, lease_id: bytes, lease: int) -> int:
+        return int(self.call("extend", now=now, id=lease_id, lease=lease))
+
+    def audit(self, now: int, repair: bool, limit: int = 7) -> list[Any]:
+        """Return what an audit finds, of all pages."""
+        findings: list[Any] = []
+        cursor = b"keys:0"
+        while cursor:
+            values = {
+                "cursor": cursor,
+                "limit": limit,
+                "repair": "repair" if repair else "report",
+                "horizon": 0,
+                "now": now,
+            }
+            cursor, _, found = self.call("audit", **values)
+            findings += found
+        return findings
+
+
+class BufferScripts(Scripts):
+    """The scripts of the buffer."""
+
+    structure = "buffer"
+    queue: model.Buffer
+
+    def push(self, now: int, group: bytes, items: list[bytes], once: bytes, front: bool = False) -> int:
+        side = "front" if front else "back"
+        return int(self.call("push", now=now, group=group, item=items, once=once, side=side, window=self.window))
+
+    def pop(self, now: int, group: bytes, size: int) -> list[bytes]:
+        return list(self.call("pop", now=now, group=group, size=size))
+
+    def pop_longest(self, now: int, count: int, size: int) -> list[tuple[bytes, list[bytes]]]:
+        reply = self.call("pop_longest", now=now, count=count, size=size, max_wait=self.queue.max_wait)
+        return [(group, items) for group, items in reply]
+
+    def reserve(
+        self, now: int, size: int, batch_id: bytes, holder: bytes = b"", max_bytes: int = 0
+    ) -> tuple[object, ...]:
+        q = self.queue
+        return tuple(
+            self.call(
+                "reserve",
+                now=now,
+                id=batch_id,
+                size=size,
+                lease=q.lease,
+                min_size=q.min_size,
+                max_wait=q.max_wait,
+                max_attempts=q.max_attempts,
+                max_dead=q.max_dead,
+                max_bytes=max_bytes,
+                ordered=q.ordered,
+                isolate=q.isolate,
+                window=self.window,
+                holder=holder,
+                rates=q.limit.rates,
+            )
+        )
+
+    def ack(self, now: int, batch_id: bytes, failed: Sequence[int] = (), delay: int = 0, reason: bytes = b"") -> int:
+        values = {"id": batch_id, "delay": delay, "window": self.window, "reason": reason, "now": now}
+        return int(self.call("ack", failed=failed, **values))
+
+    def release(self, now: int, batch_id: bytes, delay: int = 0, counted: bool = True, reason: bytes = b"") -> int:
+        values = {"id": batch_id, "delay": delay, "window": self.window, "reason": reason, "now": now}
+        return int(self.call("release", attempt="count" if counted else "forget", **values))
+
+    def bury(self, now: int, batch_id: bytes, reason: bytes = b"") -> int:
+        values = {"id": batch_id, "max_dead": self.queue.max_dead, "window": self.window, "reason": reason, "now": now}
+        return int(self.call("bury", **values))
+
+    def redrive(self, now: int, ids: Sequence[bytes], once: bytes) -> tuple[int, int]:
+        redriven, left = self.call("redrive", now=now, id=ids, once=once, window=self.window)
+        return int(redriven), int(left)
+
+    def discard(self, ids: Sequence[bytes], once: bytes) -> int:
+        return int(self.call("discard", id=ids, once=once, window=self.window))
+
+    def pause_group(self, now: int, group: bytes, time: int, once: bytes) -> int:
+        return int(self.call("pause_group", now=now, group=group, time=time, once=once, window=self.window))
+
+    def resume_group(self, now: int, group: bytes, once: bytes) -> int:
+        return int(self.call("resume_group", now=now, group=group, once=once, window=self.window))
+
+    def drop_group(self, group: bytes, once: bytes) -> tuple[int, int]:
+        dropped, following = self.call("drop_group", group=group, start=0, limit=1000, once=once, window=self.window)
+        return int(dropped), int(following)
+
+    def purge(self, limit: int = 2) -> int:
+        cursor, items = 0, 0
+        while cursor >= 0:
+            cursor, some = self.call("purge", limit=limit, cursor=cursor)
+            items += some
+        return items
+
+    def stats(self, now: int, limit: int = 2) -> dict[str, object]:
+        names = ["groups", "busy", "paused_groups", "oldest", "leased", "delayed", "dead", "due", "expiry"]
+        names += ["done", "failed", "buried", "trimmed"]
+        cursor, waiting = [0, 0, 0], 0
+        while cursor:
+            values = dict(zip(("groups", "busy", "paused"), cursor, strict=True))
+            text, some, *rest = self.call("stats", now=now, limit=limit, **values)
+            cursor, waiting = [int(part) for part in text.split()], waiting + some
+        names = [
+            "groups",
+            "busy",
+            "paused_groups",
+            "oldest",
+            "leased",
+            "delayed",
+            "dead",
+            "due",
+            "expiry",
+            "done",
+            "failed",
+            "buried",
+            "trimmed",
+        ]
+        until, _, reason = rest[-1].partition(b" ")
+        paused = (int(until), reason) if rest[-1] else None
+        return {"waiting": waiting, **dict(zip(names, rest, strict=False)), "paused": paused}
+
+    def groups(self, state: str, limit: int = 2) -> list[tuple[bytes, int]]:
+        found: list[tuple[bytes, int]] = []
+        cursor = -1
+        while cursor:
+            cursor, page = self.call("groups", state=state, limit=limit, cursor=max(0, cursor))
+            found += [(group, int(length)) for group, length in zip(page[::2], page[1::2], strict=True)]
+        return sorted(found) if state == "busy" else found
+
+    def show(self, place: str, limit: int = 2) -> list[list[object]]:
+        found: list[list[object]] = []
+        page = [[b""]]
+        while page:
+            page = self.call("batches", state=place, limit=limit, after=page[-1][0])
+            found += page
+            if len(page) < limit:
+                break
+        return found

@@ -1,0 +1,103 @@
+"""The rate limiter: in no span of `per` ms, both ends included, is more than `limit` granted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .base import Keys
+
+PRUNED = 100
+"""how many grants that have left every span one call forgets"""
+
+
+@dataclass
+class Grant:
+    """An amount that was granted, and how much had been granted before it."""
+
+    at: int
+    before: int
+    amount: int
+
+
+@dataclass
+class Limit:
+    """The grants of a limiter, or of a queue whose hand-overs are limited."""
+
+    rates: list[tuple[int, int]]
+    """limit and per"""
+    grants: list[Grant] = field(default_factory=list)
+    """the earliest first"""
+    once: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    window: int = 1
+    """0: answers are not remembered"""
+
+    def acquire(self, now: int, cost: int, once: bytes) -> tuple[int, int]:
+        """Grant up to `cost`; return how much, and in how many ms more can be had (0: nothing is missing).
+
+        A call that granted nothing is not remembered: sent again, it is a new try.
+        """
+        if once in self.once:
+            return self.once[once]
+        self._redate(now)
+        granted = max(0, min(cost, *(limit - self._used(now, per) for limit, per in self.rates)))
+        used_up = [per for limit, per in self.rates if limit - self._used(now, per) <= granted]
+        retry = max(self._opens(now, per) for per in used_up) if granted < cost else 0
+        if granted:
+            self.charge(now, granted)
+            if self.window:
+                self.once[once] = granted, retry
+        return granted, retry
+
+    def closed(self, now: int) -> int:
+        """Return in how many ms one more may be granted, 0: now."""
+        if self.rates:
+            self._redate(now)
+        return max((self._opens(now, per) for limit, per in self.rates if self._used(now, per) >= limit), default=0)
+
+    def would_be_closed(self, now: int) -> bool:
+        """Say whether a rate is used up, without re-dating a grant."""
+        return Limit(self.rates, list(self.grants)).closed(now) > 0
+
+    def charge(self, now: int, amount: int) -> None:
+        """Note a grant, and forget some of those that have left every span."""
+        if not self.rates:
+            return
+        self.grants.append(Grant(now, self._total(), amount))
+        longest = max(per for _, per in self.rates)
+        gone = sum(grant.at < now - longest for grant in self.grants)
+        del self.grants[: min(gone, PRUNED)]
+
+    def _redate(self, now: int) -> None:
+        """Count what is dated later than the clock, which was set back, as granted now (rule 10)."""
+        later = [grant for grant in self.grants if grant.at > now]
+        if later:
+            kept = self.grants[: -len(later)]
+            self.grants = [*kept, Grant(now, later[0].before, sum(grant.amount for grant in later))]
+
+    def _total(self) -> int:
+        return self.grants[-1].before + self.grants[-1].amount if self.grants else 0
+
+    def _used(self, now: int, per: int) -> int:
+        return sum(grant.amount for grant in self.grants if grant.at >= now - per)
+
+    def _opens(self, now: int, per: int) -> int:
+        """Return in how many ms the first grant leaves the span: one ms late rather than early."""
+        first = min((grant.at for grant in self.grants if grant.at >= now - per), default=now)
+        return first + per + 1 - now
+
+    def keys(self) -> Keys:
+        """Return what the server must hold."""
+        found: Keys = {b"once:" + once: b"%d %d" % answer for once, answer in self.once.items()}
+        if self.grants:
+            found[b"grants"] = {b"%016d %d" % (grant.before, grant.amount): float(grant.at) for grant in self.grants}
+        return found
+
+    def expiring(self) -> set[bytes]:
+        """Return the keys that must have a TTL: all."""
+        return set(self.keys())
+
+    def check(self) -> None:
+        """Assert that the grants are in order and add up; only the walk knows of time that a clock does not show."""
+        for earlier, later in zip(self.grants, self.grants[1:], strict=False):
+            assert earlier.at <= later.at
+            assert earlier.before + earlier.amount == later.before

@@ -1,0 +1,15 @@
+from dataclasses import dataclass
+from .queue import Queue
+
+
+@dataclass
+class Priority(Queue):
+    pass
+
+
+class Member:
+    pass
+
+
+class Lease:
+    pass

@@ -1,0 +1,136 @@
+"""What both structures have in common: the mark and its counters, memory of answers, wake-ups, pauses, rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .base import FOREVER, Keys, LeaseLost
+from .limit import Limit
+
+
+@dataclass
+class Queue:
+    """The part of a queue that does not depend on its structure."""
+
+    limit: Limit = field(default_factory=lambda: Limit([]))
+    """what hand-overs are charged against"""
+    window: int = 1
+    """for how long answers are remembered; here only whether: 0 is not at all"""
+    once: dict[bytes, bytes] = field(default_factory=dict)
+    """dedup id -> the answer that its call gave"""
+    ended: dict[bytes, bytes] = field(default_factory=dict)
+    """lease -> how it ended: `ack 5`, `release 5`, `bury 5`, `lost`"""
+    counters: dict[str, int] = field(default_factory=dict)
+    """done, failed, buried, trimmed: since the queue was marked"""
+    totals: dict[str, int] = field(default_factory=dict)
+    """what left the queue, by how, and what was pushed: for `check`, never forgotten"""
+    mark: str = ""
+    """the structure as the first push wrote it, until it is purged"""
+    drained: bool = False
+    """whether the queue is empty, so that mark and counters are kept for seven days only (rule 7)"""
+    token: bool = False
+    """whether a wake-up lies there for a blocked client"""
+    paused: tuple[int, bytes] | None = None
+    """until when (0: until resumed) and why"""
+
+    # -- pauses
+
+    def pause(self, now: int, time: int, reason: bytes, once: bytes) -> int:
+        """Let the queue give nothing, for `time` ms or until it is resumed (0). An empty queue stays empty (rule 7)."""
+        if once not in self.once:
+            self.paused = now + time if time else 0, reason
+            self._remember(once, b"1")
+        return 1
+
+    def resume(self, once: bytes) -> int:
+        """End the pause, and wake a blocked client; return 1 if there was one.
+
+        The server forgets a pause that has ended; here, where time is given, it counts as one until then.
+        """
+        if once not in self.once:
+            was, self.paused = self.paused is not None, None
+            self.token = self.token or was
+            self._forget_if_empty()
+            self._remember(once, b"%d" % was)
+            return int(was)
+        return int(self.once[once])
+
+    def is_paused(self, now: int) -> bool:
+        """Say whether the queue is paused now."""
+        return self.paused is not None and (self.paused[0] == 0 or self.paused[0] > now)
+
+    def _pause_left(self, now: int) -> int:
+        return self.paused[0] - now if self.paused and self.paused[0] else FOREVER
+
+    # -- what calls leave behind
+
+    def _remember(self, once: bytes, answer: bytes) -> None:
+        if self.window:
+            self.once[once] = answer
+
+    def _remember_end(self, lease: bytes, how: bytes, replace: bool = True) -> None:
+        if self.window and (replace or lease not in self.ended):
+            self.ended[lease] = how
+
+    def _before(self, lease: bytes, verb: bytes, held: bool) -> int | None:
+        """Return what the call answered when it was first sent, or None if it is to be done now."""
+        if lease in self.ended or not held:
+            how, _, count = self.ended.get(lease, b"").partition(b" ")
+            if how != verb:
+                raise LeaseLost
+            return int(count)
+        return None
+
+    def _count(self, name: str, number: int) -> None:
+        """Add to a counter that users see."""
+        if number:
+            self.counters[name] = self.counters.get(name, 0) + number
+        self._total(name, number)
+
+    def _total(self, name: str, number: int) -> None:
+        self.totals[name] = self.totals.get(name, 0) + number
+
+    def _write_mark(self, mark: str) -> None:
+        """Mark the queue, or keep the mark of one that was empty."""
+        self.mark, self.drained = mark, False
+
+    def is_empty(self) -> bool:
+        """Say whether nothing is there, in any state; a pause of the queue does not count, one of a group does."""
+        raise NotImplementedError
+
+    def _forget_if_empty(self) -> None:
+        """Clean up what an empty queue does not need (rule 7)."""
+        if self.is_empty():
+            self.drained, self.token = bool(self.mark), False
+
+    def _purged(self) -> None:
+        self.mark, self.drained, self.token = "", False, False
+        self.counters.clear()
+
+    # -- the key space
+
+    def keys(self, now: int) -> Keys:
+        """Return what the server must hold; a pause that has ended may be there or not, and is left out."""
+        found: Keys = {b"once:" + once: answer for once, answer in self.once.items()}
+        found |= {b"ended:" + lease: how for lease, how in self.ended.items()}
+        found |= self.limit.keys()
+        if self.paused and self.is_paused(now):
+            found[b"paused"] = b"%d %s" % self.paused
+        if self.token:
+            found[b"wake"] = [b"1"]
+        if self.mark:
+            found[b"meta"] = self._meta()
+        return found
+
+    def _meta(self) -> dict[bytes, bytes]:
+        counters = {name.encode(): b"%d" % number for name, number in self.counters.items()}
+        return {b"queue": self.mark.encode(), **counters}
+
+    def expiring(self) -> set[bytes]:
+        """Return the keys that must have a TTL; no other may have one."""
+        names = {name for name in self.keys(0) if name.startswith((b"once:", b"ended:"))} | {b"grants"}
+        if self.drained:
+            names.add(b"meta")
+        if self.paused and self.paused[0]:
+            names.add(b"paused")
+        return names

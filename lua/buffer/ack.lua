@@ -41,8 +41,8 @@ end
 local verb, queue = 'ack', string.sub(meta, 1, -5)
 -- idiom: ended
 local before = call('GET', ended)
-if before or not call('ZSCORE', leases, id) then
-  local count = string.match(before or '', '^' .. verb .. ' (%d+)$')
+if before then
+  local count = string.match(before, '^' .. verb .. ' (%d+)$')
   return tonumber(count) or redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 -- end
@@ -69,14 +69,18 @@ end
 local back, last = failed > 0 and { group, header[2], header[3], string.sub(reason, 1, 1000) }, -1
 for i = 5, #ARGV do
   local place = string.find(ARGV[i], '^%d+$') and tonumber(ARGV[i])
-  if not place or place <= last or place >= count then
+  if not place or place <= last or count > 0 and place >= count then
     return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32)
       .. ': give places from 0 in rising order, below ' .. count)
   end
   back[#back + 1], last = header[place + 5], place
 end
 
-call('ZREM', leases, id) -- it frees, so a full server takes the rest
+-- idiom: held
+if call('ZREM', leases, id) == 0 then -- what frees comes first, so a full server takes the rest
+  return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
+end
+-- end
 call('UNLINK', batch)
 local done = count - failed
 if failed > 0 then -- a group that is busy stays so: its batch is not over

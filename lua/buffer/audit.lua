@@ -173,6 +173,7 @@ else
   end
 end
 local following = {
-  keys = 'groups:0', groups = 'since:0', since = 'busy:0', busy = 'leases:0', leases = 'delayed:0', delayed = 'dead:0', dead = '',
+  keys = 'groups:0', groups = 'since:0', since = 'busy:0', busy = 'leases:0', leases = 'delayed:0', delayed = 'dead:0',
+  dead = '',
 }
 return { page[1] == '0' and following[phase] or phase .. ':' .. page[1], checked, findings }

@@ -46,8 +46,8 @@ end
 local verb, queue = 'bury', string.sub(meta, 1, -5)
 -- idiom: ended
 local before = call('GET', ended)
-if before or not call('ZSCORE', leases, id) then
-  local count = string.match(before or '', '^' .. verb .. ' (%d+)$')
+if before then
+  local count = string.match(before, '^' .. verb .. ' (%d+)$')
   return tonumber(count) or redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 -- end
@@ -62,6 +62,11 @@ for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead', 'paused_g
 end
 call('HLEN', queue .. 'busy')
 call('LLEN', queue .. 'items:' .. group)
+-- end
+-- idiom: held
+if call('ZREM', leases, id) == 0 then -- what frees comes first, so a full server takes the rest
+  return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
+end
 -- end
 -- idiom: bury batch
 local over = max_dead == '0' and 0 or math.min(10, call('ZCARD', dead) + 1 - max_dead)

@@ -46,15 +46,19 @@ end
 local verb = 'release'
 -- idiom: ended
 local before = call('GET', ended)
-if before or not call('ZSCORE', leases, id) then
-  local count = string.match(before or '', '^' .. verb .. ' (%d+)$')
+if before then
+  local count = string.match(before, '^' .. verb .. ' (%d+)$')
   return tonumber(count) or redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 -- end
 
 local back, attempts, tokens = call('LLEN', batch) - 4, call('LINDEX', batch, '1'), call('LLEN', wake)
 call('ZCARD', delayed)
-call('ZREM', leases, id) -- it frees, so a full server takes the rest
+-- idiom: held
+if call('ZREM', leases, id) == 0 then -- what frees comes first, so a full server takes the rest
+  return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
+end
+-- end
 call('ZADD', delayed, string.format('%.0f', now + delay), id)
 if attempt == 'forget' then
   call('LSET', batch, '1', string.format('%d', math.max(0, attempts - 1)))

@@ -81,15 +81,15 @@ if call('EXISTS', batch, ended, paused, paused_groups) > 0 then
   end
   pauses = true
 end
+local cost = 1
 -- idiom: rates
 -- Each grant says what had been granted before it: what a span has seen is the total less what its first grant says.
-local total, longest, closed, grants = 0, 0, 0, queue .. 'grants'
-if rates ~= '' then
-  local newest = call('ZRANGE', grants, '-1', '-1', 'WITHSCORES')
-  local before, last = string.match(newest[1] or '0 0', '^(%d+) (%d+)$')
+local grants, granted, retry, total, longest = queue .. 'grants', cost, 0, 0, 0
+local newest = rates ~= '' and call('ZRANGE', grants, '-1', '-1', 'WITHSCORES') or {}
+if newest[1] then
+  local before, last = string.match(newest[1], '^(%d+) (%d+)$')
   total = before + last
-  if tonumber(newest[2] or 0) > tonumber(now) then
-    -- The clock was set back. What is dated later counts as granted now, or the limiter would stay closed for hours.
+  if tonumber(newest[2]) > tonumber(now) then -- the clock was set back: what is dated later counts as granted now
     local later = call('ZRANGEBYSCORE', grants, '(' .. now, '+inf', 'LIMIT', '0', '1')
     before = string.match(later[1], '^%d+')
     call('ZREM', grants, '') -- it frees nothing, but after a write that could a full server takes the next ones
@@ -100,14 +100,16 @@ end
 for limit, per in string.gmatch(rates, '(%d+) (%d+);') do
   local start = string.format('%.0f', now - per)
   local first = call('ZRANGEBYSCORE', grants, start, '+inf', 'WITHSCORES', 'LIMIT', '0', '1')
-  if first[1] and total - string.match(first[1], '^%d+') >= tonumber(limit) then
-    closed = math.max(closed, first[2] + per + 1 - now)
+  local free = math.max(0, limit - total + (first[1] and string.match(first[1], '^%d+') or total))
+  if free <= granted and free < cost then
+    retry = math.max(free == granted and retry or 0, (first[2] or now) + per + 1 - now)
+    granted = free
   end
   longest = math.max(longest, per)
 end
 -- end
-if closed > 0 then
-  return { 'none', closed }
+if granted == 0 then
+  return { 'none', retry }
 end
 local tokens = call('LLEN', wake)
 for _, group in ipairs(pauses and call('ZRANGEBYSCORE', paused_groups, '-inf', now, 'LIMIT', '0', '10') or {}) do
@@ -302,7 +304,7 @@ else
     call('ZADD', since, now, group)
   end
 end
-local deadline, granted = now + lease, 1
+local deadline = now + lease
 call('ZADD', leases, format('%.0f', deadline), id)
 -- idiom: charge
 if longest > 0 then

@@ -1,0 +1,87 @@
+--!df flags=allow-undeclared-keys
+-- limit/acquire: take what every rate allows now, cost at most
+--
+-- KEYS[1]  meta    hash    {queue}:meta       the mark of the queue whose name the limiter shares, if there is one
+-- KEYS[2]  once    string  {queue}:once:<id>  the answer that this call gave
+-- ARGV[1]  cost    int     1..99999999999     how much is wanted
+-- ARGV[2]  window  int     0..999999999       ms that the answer is remembered, 0: not at all
+-- ARGV[3]  rates   rates                      "limit per;" for each rate: at most limit in any span of per ms
+-- ARGV[4]  now     ms                         empty: the server's clock
+-- COMPUTES {queue}:grants
+-- REPLY    [granted, retry]                   retry: ms until more can be had, 0: nothing is missing
+-- ERROR    BADARG                             an argument is out of range
+-- ERROR    LAYOUT                             the queue's mark is of another layout
+-- REPLAY   once                               the same id within the window: nothing more, the same answer
+
+local call = redis.call
+local meta, once = unpack(KEYS)
+local cost, window, rates, now = unpack(ARGV)
+if #KEYS ~= 2 or #ARGV ~= 4 then
+  return redis.error_reply('BADARG acquire takes 2 keys and 4 arguments')
+end
+local mark = call('HGET', meta, 'queue')
+if mark and string.sub(mark, 1, 2) ~= '2 ' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for layout 2')
+end
+if #cost > 11 or not string.find(cost, '^[1-9]%d*$') or #window > 9 or not string.find(window, '^%d+$') or rates == ''
+  or string.gsub(rates, '[1-9]%d* [1-9]%d*;', '') ~= '' or string.find(rates, string.rep('%d', 12))
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG cost, window, rates, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': give 1..99999999999, 0..999999999, "limit per;" for each rate, ms since 1970 or nothing')
+end
+local answer = call('GET', once)
+if answer then
+  local granted, retry = string.match(answer, '^(%d+) (%d+)$')
+  return { tonumber(granted), tonumber(retry) }
+end
+-- idiom: clock
+if now == '' then
+  local time = call('TIME')
+  now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
+end
+-- end
+local queue = string.sub(meta, 1, -5)
+cost = tonumber(cost)
+-- idiom: rates
+-- Each grant says what had been granted before it: what a span has seen is the total less what its first grant says.
+local grants, granted, retry, total, longest = queue .. 'grants', cost, 0, 0, 0
+local newest = rates ~= '' and call('ZRANGE', grants, '-1', '-1', 'WITHSCORES') or {}
+if newest[1] then
+  local before, last = string.match(newest[1], '^(%d+) (%d+)$')
+  total = before + last
+  if tonumber(newest[2]) > tonumber(now) then -- the clock was set back: what is dated later counts as granted now
+    local later = call('ZRANGEBYSCORE', grants, '(' .. now, '+inf', 'LIMIT', '0', '1')
+    before = string.match(later[1], '^%d+')
+    call('ZREM', grants, '') -- it frees nothing, but after a write that could a full server takes the next ones
+    call('ZADD', grants, now, before .. string.format(' %.0f', total - before))
+    call('ZREMRANGEBYSCORE', grants, '(' .. now, '+inf') -- last, so that the key keeps its TTL
+  end
+end
+for limit, per in string.gmatch(rates, '(%d+) (%d+);') do
+  local start = string.format('%.0f', now - per)
+  local first = call('ZRANGEBYSCORE', grants, start, '+inf', 'WITHSCORES', 'LIMIT', '0', '1')
+  local free = math.max(0, limit - total + (first[1] and string.match(first[1], '^%d+') or total))
+  if free <= granted and free < cost then
+    retry = math.max(free == granted and retry or 0, (first[2] or now) + per + 1 - now)
+    granted = free
+  end
+  longest = math.max(longest, per)
+end
+-- end
+if granted > 0 then
+  -- idiom: charge
+  if longest > 0 then
+    call('ZADD', grants, now, string.format('%016.0f %.0f', total, granted))
+    local stale = call('ZCOUNT', grants, '-inf', string.format('(%.0f', now - longest))
+    if stale > 0 then
+      call('ZREMRANGEBYRANK', grants, '0', string.format('%d', math.min(stale, 100) - 1))
+    end
+    call('PEXPIRE', grants, string.format('%.0f', longest + 1000))
+  end
+  -- end
+  -- Last, because scripts do not roll back: an id written first, and a failure after it, would lose the grant.
+  if tonumber(window) > 0 then
+    call('SET', once, string.format('%.0f %.0f', granted, retry), 'PX', window)
+  end
+end
+return { granted, retry }

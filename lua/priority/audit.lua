@@ -1,0 +1,210 @@
+--!df flags=allow-undeclared-keys
+-- priority/audit: find, and on request mend, what disagrees between a queue's keys
+--
+-- KEYS[1]   meta      hash    {queue}:meta      the queue's mark and counters
+-- KEYS[2]   ready     zset    {queue}:ready     member -> score, the lowest leaves first
+-- KEYS[3]   leases    zset    {queue}:leases    lease id -> ms at which it runs out
+-- KEYS[4]   held      set     {queue}:held      members of all leases
+-- KEYS[5]   delayed   zset    {queue}:delayed   member -> ms when it is due
+-- KEYS[6]   dead      zset    {queue}:dead      member -> ms at which it was buried
+-- KEYS[7]   again     hash    {queue}:again     member -> "score due min", "score due set" or "removed"
+-- KEYS[8]   rows      hash    {queue}:rows      member -> score attempts reason
+-- KEYS[9]   payloads  hash    {queue}:payloads  member -> bytes
+-- KEYS[10]  guard     none    {queue}:guard     never exists, so a slot on the move answers TRYAGAIN
+-- ARGV[1]   cursor    string                    keys:0, then the last reply's
+-- ARGV[2]   limit     int     1..100            about how many keys or entries to look at in this call
+-- ARGV[3]   repair    enum    report | repair
+-- ARGV[4]   horizon   ints                      ms ahead that a time may lie, 0: any, a blank between them:
+--             lease     0..99999999999          of a lease's deadline
+--             delay     0..99999999999          of a member's due time
+-- ARGV[5]   now       ms                        empty: the server's clock
+-- COMPUTES  {queue}:lease:<id>
+-- REPLY     [cursor, checked, [[kind, name, found, expected], ...]]  cursor: empty when done
+--             twice: a member is in two of held, ready, delayed, dead; it stays in the first of these
+--             row: the row of a delayed or dead member, or of one that is ready or leased, cannot be read
+--             lease: a lease's list is in no index, it is due now; or an index names a list that is not there
+--             held: a member is held and no lease names it: it is ready; or a lease names one that is not held;
+--             looked at while at most 5000 members are held under at most 1000 leases
+--             stray: a row, a payload or a note of a member that is not there, or not leased
+--             sequence: a place is greater than the last one given
+--             far: a deadline or due time that no setting explains; it ends at the horizon
+--             type: a key of this name holds another type; left as it is
+--             unknown: a key that no queue has; left as it is
+-- ERROR     BADARG                              an argument is out of range
+-- ERROR     LAYOUT                              the queue's mark is not 2 fifo or 2 score
+-- REPLAY    yes                                 what is mended is no longer found
+
+local call = redis.call
+local meta, ready, leases, held, delayed, dead, again, rows, payloads = unpack(KEYS)
+local cursor, limit, repair, horizon, now = unpack(ARGV)
+if #KEYS ~= 10 or #ARGV ~= 5 then
+  return redis.error_reply('BADARG audit takes 10 keys and 5 arguments')
+end
+local phase, position = string.match(cursor, '^(%a+):(%d+)$')
+local order = { 'keys', 'ready', 'delayed', 'dead', 'leases', 'held', 'again', 'rows', 'payloads' }
+local following = {}
+for i, name in ipairs(order) do
+  following[name] = order[i + 1] and order[i + 1] .. ':0' or ''
+end
+local lease_ahead, delay_ahead = string.match(horizon, '^(%d+) (%d+)$')
+if not following[phase or ''] or #position > 18 or #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 100
+  or repair ~= 'report' and repair ~= 'repair' or not lease_ahead or #lease_ahead > 11 or #delay_ahead > 11
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG cursor, limit, repair, horizon, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': give keys:0 or the last cursor, 1..100, report or repair, "lease delay", ms since 1970 or nothing')
+end
+-- idiom: clock
+if now == '' then
+  local time = call('TIME')
+  now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
+end
+-- end
+local queue, findings = string.sub(meta, 1, -5), {}
+local types = {
+  meta = 'hash', ready = 'zset', leases = 'zset', held = 'set', delayed = 'zset', dead = 'zset', again = 'hash',
+  rows = 'hash', payloads = 'hash',
+}
+local function found(kind, name, is, expected)
+  findings[#findings + 1] = { kind, name, is, expected }
+  return repair == 'repair'
+end
+
+-- A key of another type hides everything behind it: say so, and look no further.
+for name, expected in pairs(types) do
+  local is = call('TYPE', queue .. name).ok
+  if is ~= expected and is ~= 'none' then
+    found('type', name, is, expected)
+  end
+end
+if #findings > 0 then
+  return { '', #findings, findings }
+end
+-- idiom: priority layout
+local mark = call('HGET', meta, 'queue')
+if mark and mark ~= '2 fifo' and mark ~= '2 score' then
+  return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 fifo, 2 score')
+end
+-- end
+types.lease, types.wake, types.grants = 'list', 'list', 'zset'
+types.once, types.ended, types.paused = 'string', 'string', 'string'
+
+local check = {}
+
+function check.keys(key)
+  local name = string.sub(key, 1, #queue) == queue and string.sub(key, #queue + 1)
+  local noun, id = string.match(name or '', '^(%a+):?(.*)$')
+  local is = name and call('TYPE', key).ok
+  if name and not types[noun or ''] then
+    found('unknown', name, is, 'none')
+  elseif name and is ~= types[noun] and is ~= 'none' then
+    found('type', name, is, types[noun])
+  elseif noun == 'lease' and is == 'list' and not call('ZSCORE', leases, id)
+    and found('lease', id, 'no deadline', 'one in leases') then
+    call('ZADD', leases, now, id)
+  end
+end
+
+local function check_time(index, name, time, ahead)
+  local last = string.format('%.0f', now + ahead)
+  if ahead ~= '0' and tonumber(time) > tonumber(last) and found('far', name, time, last) then
+    call('ZADD', index, last, name)
+  end
+end
+
+local function check_row(member)
+  local row = call('HGET', rows, member)
+  local score = string.match(row or '', '^(%S+) %d+ ')
+  if not (score and tonumber(score)) and found('row', member, row or '', 'score attempts reason') then
+    call('HSET', rows, member, '0 0 ')
+  end
+end
+
+local function check_twice(member, index, others)
+  for name, key in pairs(others) do
+    local there = key == held and call('SISMEMBER', held, member) == 1 or key ~= held and call('ZSCORE', key, member)
+    if there and found('twice', member, name, 'one state') then
+      call('ZREM', index, member)
+    end
+  end
+end
+
+function check.ready(member, score)
+  check_twice(member, ready, { held = held })
+  local place = mark == '2 fifo' and score % 1000000000000 or 0
+  if place > tonumber(call('HGET', meta, 'sequence') or 0) and found('sequence', 'meta', place, 'the last place') then
+    call('HSET', meta, 'sequence', string.format('%.0f', place))
+  end
+end
+
+function check.delayed(member, due)
+  check_twice(member, delayed, { held = held, ready = ready })
+  check_row(member)
+  check_time(delayed, member, due, delay_ahead)
+end
+
+function check.dead(member)
+  check_twice(member, dead, { held = held, ready = ready, delayed = delayed })
+  check_row(member)
+end
+
+function check.leases(id, deadline)
+  if call('EXISTS', queue .. 'lease:' .. id) == 0 and found('lease', id, 'none', 'a list') then
+    call('ZREM', leases, id)
+  end
+  check_time(leases, id, deadline, lease_ahead)
+end
+
+-- All at once, because only all leases together say who is held.
+function check.held()
+  local named, total = {}, call('SCARD', held)
+  if total > 5000 or call('ZCARD', leases) > 1000 then
+    return
+  end
+  for _, id in ipairs(call('ZRANGE', leases, '0', '-1')) do
+    local list = call('LRANGE', queue .. 'lease:' .. id, '1', '-1')
+    for i = 1, #list, 2 do
+      named[list[i]] = true
+      if call('SISMEMBER', held, list[i]) == 0 and found('held', list[i], 'not held', 'lease ' .. id) then
+        call('SADD', held, list[i])
+      end
+    end
+  end
+  for _, member in ipairs(total > 0 and call('SMEMBERS', held) or {}) do
+    if not named[member] and found('held', member, 'held', 'a lease') then
+      local note, score = call('HGET', again, member), string.match(call('HGET', rows, member) or '', '^(%S+)')
+      call('SREM', held, member)
+      if note ~= 'removed' then
+        call('ZADD', ready, string.match(note or '', '^(%S+) ') or score or '0', member)
+      end
+      call('HDEL', again, member)
+    end
+  end
+end
+
+local function check_stray(key, name)
+  return function(member)
+    local there = call('SISMEMBER', held, member) == 1
+      or key ~= again and (call('ZSCORE', ready, member) or call('ZSCORE', delayed, member) or call('ZSCORE', dead, member))
+    if not there and found('stray', member, name, 'none') then
+      call('HDEL', key, member)
+    elseif there and key == rows then
+      check_row(member)
+    end
+  end
+end
+check.again, check.rows = check_stray(again, 'again'), check_stray(rows, 'rows')
+check.payloads = check_stray(payloads, 'payloads')
+
+if phase == 'held' then
+  check.held()
+  return { following.held, call('SCARD', held), findings }
+end
+-- A list that no index names can be found only among the keys themselves.
+local commands = { keys = 'SCAN', again = 'HSCAN', rows = 'HSCAN', payloads = 'HSCAN' }
+local arguments = phase == 'keys' and { position } or { queue .. phase, position }
+arguments[#arguments + 1], arguments[#arguments + 2] = 'COUNT', limit
+local page, step = call(commands[phase] or 'ZSCAN', unpack(arguments)), phase == 'keys' and 1 or 2
+for i = 1, #page[2], step do
+  check[phase](page[2][i], page[2][i + 1])
+end
+return { page[1] == '0' and following[phase] or phase .. ':' .. page[1], #page[2] / step, findings }

@@ -1,0 +1,288 @@
+--!df flags=allow-undeclared-keys
+-- priority/reserve: lease the most urgent members
+--
+-- KEYS[1]  meta          hash    {queue}:meta        the queue's mark and counters
+-- KEYS[2]  ready         zset    {queue}:ready       member -> score, the lowest leaves first
+-- KEYS[3]  leases        zset    {queue}:leases      lease id -> ms at which it runs out
+-- KEYS[4]  held          set     {queue}:held        members of all leases
+-- KEYS[5]  lease         list    {queue}:lease:<id>  holder, then member and score of each
+-- KEYS[6]  ended         string  {queue}:ended:<id>  how the lease of that id ended
+-- KEYS[7]  wake          list    {queue}:wake        a wake-up for blocked clients
+-- ARGV[1]  order         enum    fifo | score        the order that the caller reads the scores by
+-- ARGV[2]  id            string  not empty           new for each reserve: it becomes the lease's
+-- ARGV[3]  options       ints                        whole numbers, a blank between them:
+--            size          1..500                    members at most
+--            lease         1..99999999999            ms
+--            max_attempts  0..999999999              hand-overs after which a member is dead, 0: never
+--            max_dead      0..999999999              dead members to keep, 0: all
+--            max_bytes     0..99999999999            bytes of members and payloads, but at least one member, 0: any number
+--            window        0..999999999              ms that the end of a lease is remembered, 0: not at all
+-- ARGV[4]  holder        string                      who holds the lease, for people
+-- ARGV[5]  rates         rates                       "limit per;" for each rate: at most limit batches in any span of per ms
+-- ARGV[6]  now           ms                          empty: the server's clock
+-- COMPUTES {queue}:delayed, {queue}:dead, {queue}:again, {queue}:rows, {queue}:payloads, {queue}:paused, {queue}:grants
+-- COMPUTES {queue}:lease:<id>, {queue}:ended:<id>
+-- REPLY    [batch, deadline, [member, score, ...], [row, ...], [payload, ...], [dead member, ...]]  lowest score first;
+--            row: "score attempts reason", attempts: hand-overs before this one; row and payload: nil where there is none,
+--            or the list is empty; dead: members that had used their attempts and were buried on the way
+--          [none, retry, [dead member, ...]]         ask again after a wake-up, or in retry ms at the latest
+-- ERROR    BADARG                                    an argument is out of range
+-- ERROR    LAYOUT                                    the queue's mark is not 2 fifo or 2 score
+-- ERROR    WRONGORDER                                the queue is kept in the other order
+-- REPLAY   lease                                     the same batch while it is held, then none; burials stand
+
+local call = redis.call
+local meta, ready, leases, held, lease, ended, wake = unpack(KEYS)
+local order, id, options, holder, rates, now = unpack(ARGV)
+if #KEYS ~= 7 or #ARGV ~= 6 then
+  return redis.error_reply('BADARG reserve takes 7 keys and 6 arguments')
+end
+-- idiom: order
+local mark = call('HGET', meta, 'queue')
+local kept = mark or call('EXISTS', ready) == 1 and '2 score' -- a plain sorted set is taken as it is
+if kept and kept ~= '2 ' .. order then
+  local code = (kept == '2 fifo' or kept == '2 score') and 'WRONGORDER' or 'LAYOUT'
+  return redis.error_reply(code .. ' this queue is marked ' .. string.sub(kept, 1, 32) .. ', the call is for 2 ' .. order)
+end
+-- end
+local size, term, max_attempts, max_dead, max_bytes, window =
+  string.match(options, '^([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+)$')
+if order ~= 'fifo' and order ~= 'score' or id == '' or not size or tonumber(size) > 500 or #term > 11
+  or #max_attempts > 9 or #max_dead > 9 or #max_bytes > 11 or #window > 9
+  or rates ~= '' and (string.gsub(rates, '[1-9]%d* [1-9]%d*;', '') ~= '' or string.find(rates, string.rep('%d', 12)))
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG order, id, options, holder, rates, now are '
+    .. string.sub(table.concat(ARGV, ', '), 1, 160)
+    .. ': give fifo or score, a new id, the six numbers of the header, a text, "limit per;" each, ms since 1970 or nothing')
+end
+-- idiom: clock
+if now == '' then
+  local time = call('TIME')
+  now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
+end
+-- end
+local queue = string.sub(meta, 1, -5)
+local delayed, dead, again = queue .. 'delayed', queue .. 'dead', queue .. 'again'
+local rows, payloads, paused = queue .. 'rows', queue .. 'payloads', queue .. 'paused'
+local members = {}
+
+-- What is known of the members that are handed out, if anything is known of any.
+local function about(key)
+  return call('EXISTS', key) == 1 and call('HMGET', key, unpack(members)) or {}
+end
+local special = call('EXISTS', lease, ended, rows, payloads, paused) > 0
+if special and call('EXISTS', lease, ended) > 0 then
+  -- The reply was lost and the call is sent again: the same batch while it is held, and never a second one.
+  local deadline = call('ZSCORE', leases, id)
+  if not deadline then
+    return { 'none', tonumber(term), {} }
+  end
+  local taken = call('LRANGE', lease, '1', '-1')
+  for i = 1, #taken, 2 do
+    members[#members + 1] = taken[i]
+  end
+  return { 'batch', tonumber(deadline), taken, about(rows), about(payloads), {} }
+elseif special then
+  -- idiom: paused
+  local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+  local stopped = ends and (ends == 0 or ends > tonumber(now))
+  -- end
+  if stopped then
+    return { 'none', math.min(term, ends > 0 and ends - now or math.huge), {} }
+  end
+end
+local cost = 1
+-- idiom: rates
+-- Each grant says what had been granted before it: what a span has seen is the total less what its first grant says.
+local grants, granted, retry, total, longest = queue .. 'grants', cost, 0, 0, 0
+local newest = rates ~= '' and call('ZRANGE', grants, '-1', '-1', 'WITHSCORES') or {}
+if newest[1] then
+  local before, last = string.match(newest[1], '^(%d+) (%d+)$')
+  total = before + last
+  if tonumber(newest[2]) > tonumber(now) then -- the clock was set back: what is dated later counts as granted now
+    local later = call('ZRANGEBYSCORE', grants, '(' .. now, '+inf', 'LIMIT', '0', '1')
+    before = string.match(later[1], '^%d+')
+    call('ZREM', grants, '') -- it frees nothing, but after a write that could a full server takes the next ones
+    call('ZADD', grants, now, before .. string.format(' %.0f', total - before))
+    call('ZREMRANGEBYSCORE', grants, '(' .. now, '+inf') -- last, so that the key keeps its TTL
+  end
+end
+for limit, per in string.gmatch(rates, '(%d+) (%d+);') do
+  local start = string.format('%.0f', now - per)
+  local first = call('ZRANGEBYSCORE', grants, start, '+inf', 'WITHSCORES', 'LIMIT', '0', '1')
+  local free = math.max(0, limit - total + (first[1] and string.match(first[1], '^%d+') or total))
+  if free <= granted and free < cost then
+    retry = math.max(free == granted and retry or 0, (first[2] or now) + per + 1 - now)
+    granted = free
+  end
+  longest = math.max(longest, per)
+end
+-- end
+if granted == 0 then
+  return { 'none', retry, {} }
+end
+local tokens = call('LLEN', wake)
+call('SCARD', held)
+
+local dead_members = {}
+local expired = call('ZCOUNT', leases, '-inf', now) > 0
+if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
+  -- A script is not rolled back: a key of another type must stop it here, before it has written anything.
+  for key, read in pairs({ ready = 'ZCARD', dead = 'ZCARD', again = 'HLEN', rows = 'HLEN', payloads = 'HLEN' }) do
+    call(read, queue .. key)
+  end
+  -- Leases that ran out end, until a hundred members are found: these come back, due since then.
+  local back, ids, count = {}, expired and call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', '0', '100') or {}, 0
+  for i, other in ipairs(ids) do
+    local list = call('LRANGE', queue .. 'lease:' .. other, '0', '-1')
+    count = count + math.floor(#list / 2)
+    if i > 1 and count > 100 then
+      break
+    end
+    back[i] = { other, list, call('ZSCORE', leases, other) }
+  end
+  -- idiom: merge
+  -- A member of a lease comes back. If it was pushed meanwhile it was asked for anew: no attempts, and the lower score and
+  -- the earlier time of the two, or exactly what that push said.
+  local function merge(score, due, attempts, note)
+    local asked, asked_due, how = string.match(note or '', '^(%S+) (%S+) (%a+)$')
+    if not how then
+      return score, due, attempts
+    end
+    if how == 'min' and tonumber(score) < tonumber(asked) then
+      asked = score
+    end
+    if how == 'min' and tonumber(due) < tonumber(asked_due) then
+      asked_due = due
+    end
+    return asked, asked_due, 0
+  end
+  -- end
+  for _, one in ipairs(back) do
+    local other, list, deadline = unpack(one)
+    local returning, parked, new = {}, {}, {}
+    for i = 2, #list, 2 do
+      returning[#returning + 1] = list[i]
+    end
+    call('ZREM', leases, other)
+    call('UNLINK', queue .. 'lease:' .. other)
+    if #returning > 0 then
+      local noted, known = call('HMGET', again, unpack(returning)), call('HMGET', rows, unpack(returning))
+      for i, member in ipairs(returning) do
+        local attempts = tonumber(string.match(known[i] or '', '^%S+ (%d+)') or 0) + 1
+        local score, due, counted = merge(list[2 * i + 1], deadline, attempts, noted[i])
+        if noted[i] ~= 'removed' then
+          parked[#parked + 1], parked[#parked + 2] = due, member
+          new[#new + 1], new[#new + 2] = member, score .. ' ' .. counted .. ' lease ran out: ' .. list[1]
+        end
+      end
+      call('SREM', held, unpack(returning))
+      call('HDEL', again, unpack(returning))
+    end
+    if #parked > 0 then
+      -- idiom: spread
+      -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
+      if #new > 32 and call('HSETNX', rows, string.rep('-', 65), '') == 1 then
+        call('HDEL', rows, string.rep('-', 65))
+      end
+      -- end
+      call('ZADD', delayed, unpack(parked))
+      call('HSET', rows, unpack(new))
+      redis.pcall('HINCRBY', meta, 'failed', string.format('%d', #parked / 2))
+    end
+    if tonumber(window) > 0 then
+      call('SET', queue .. 'ended:' .. other, 'lost', 'PX', window)
+    end
+  end
+  special = true
+  -- idiom: promote
+  local due = call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', '0', '100')
+  local ripe, forgotten, buried, deaths = {}, {}, {}, {}
+  for i, row in ipairs(#due > 0 and call('HMGET', rows, unpack(due)) or {}) do
+    local score, attempts, reason = string.match(row or '0 0 ', '^(%S+) (%d+) (.*)$')
+    if max_attempts ~= '0' and tonumber(attempts) >= tonumber(max_attempts) then
+      buried[#buried + 1] = due[i]
+      deaths[#deaths + 1], deaths[#deaths + 2] = now, due[i]
+    else
+      ripe[#ripe + 1], ripe[#ripe + 2] = score, due[i]
+      forgotten[#forgotten + 1] = attempts == '0' and reason == '' and due[i] or nil
+    end
+  end
+  for _, write in ipairs({ { 'ZREM', delayed, due }, { 'ZADD', ready, ripe }, { 'HDEL', rows, forgotten } }) do
+    if #write[3] > 0 then
+      call(write[1], write[2], unpack(write[3]))
+    end
+  end
+  -- end
+  -- idiom: bury members
+  if #deaths > 0 then
+    call('ZADD', dead, unpack(deaths))
+    redis.pcall('HINCRBY', meta, 'buried', string.format('%d', #deaths / 2))
+    -- Beyond max_dead the oldest dead letters go, at most ten a call more than came.
+    local over = max_dead == '0' and 0 or math.min(#deaths / 2 + 10, call('ZCARD', dead) - max_dead)
+    if over > 0 then
+      local oldest = call('ZRANGE', dead, '0', string.format('%d', over - 1))
+      call('ZREM', dead, unpack(oldest))
+      call('HDEL', queue .. 'rows', unpack(oldest))
+      call('HDEL', queue .. 'payloads', unpack(oldest))
+      redis.pcall('HINCRBY', meta, 'trimmed', string.format('%d', over))
+    end
+  end
+  -- end
+  dead_members = buried
+  -- idiom: priority drained
+  if call('EXISTS', queue .. 'ready', queue .. 'leases', queue .. 'delayed', queue .. 'dead') == 0 then
+    call('DEL', queue .. 'wake')
+    call('HDEL', meta, 'sequence') -- nobody is left to be overtaken: places start anew
+    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
+  end
+  -- end
+end
+
+if max_bytes ~= '0' then
+  local left, seen = tonumber(max_bytes), call('ZRANGE', ready, '0', string.format('%d', size - 1))
+  local sizes = #seen > 0 and call('HMGET', payloads, unpack(seen)) or {}
+  for i, member in ipairs(seen) do
+    left = left - #member - #(sizes[i] or '')
+    if left < 0 and i > 1 then
+      size = string.format('%d', i - 1)
+      break
+    end
+  end
+end
+local taken = call('ZPOPMIN', ready, size)
+if #taken == 0 then
+  local at = now + term -- never later: whoever takes a member meanwhile may crash
+  for _, index in ipairs({ leases, delayed }) do
+    at = math.min(at, call('ZRANGE', index, '0', '0', 'WITHSCORES')[2] or at)
+  end
+  return { 'none', math.max(0, at - now), dead_members }
+end
+for i = 1, #taken, 2 do
+  members[#members + 1] = taken[i]
+end
+local deadline = now + term
+if not mark then
+  call('HSET', meta, 'queue', '2 ' .. order)
+end
+call('SADD', held, unpack(members))
+call('RPUSH', lease, holder, unpack(taken))
+call('ZADD', leases, string.format('%.0f', deadline), id)
+-- idiom: charge
+if longest > 0 then
+  call('ZADD', grants, now, string.format('%016.0f %.0f', total, granted))
+  local stale = call('ZCOUNT', grants, '-inf', string.format('(%.0f', now - longest))
+  if stale > 0 then
+    call('ZREMRANGEBYRANK', grants, '0', string.format('%d', math.min(stale, 100) - 1))
+  end
+  call('PEXPIRE', grants, string.format('%.0f', longest + 1000))
+end
+-- end
+-- A wake-up wakes one client, but may stand for several events: pass it on if there is more to take, now or later.
+if tokens == 0 and call('EXISTS', ready, delayed) > 0 then
+  call('LPUSH', wake, '1')
+end
+if special then
+  return { 'batch', deadline, taken, about(rows), about(payloads), dead_members }
+end
+return { 'batch', deadline, taken, {}, {}, {} }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -17,35 +18,51 @@ _TYPES = {
     b"held": "set",
 }
 
+# One round trip, however many keys there are.
+_READ = """
+local found = {}
+for i, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
+  local kind, value = redis.call('TYPE', key).ok, nil
+  if kind == 'zset' then
+    value = redis.call('ZRANGE', key, '0', '-1', 'WITHSCORES')
+  elseif kind == 'list' then
+    value = redis.call('LRANGE', key, '0', '-1')
+  elseif kind == 'hash' then
+    value = redis.call('HGETALL', key)
+  elseif kind == 'set' then
+    value = redis.call('SMEMBERS', key)
+  else
+    value = redis.call('GET', key)
+  end
+  found[i] = { key, kind, redis.call('PTTL', key), value }
+end
+return found
+"""
+
+_CONVERT: dict[bytes, Callable[[Any], object]] = {
+    b"zset": lambda flat: dict(zip(flat[::2], map(float, flat[1::2]), strict=True)),
+    b"hash": lambda flat: dict(zip(flat[::2], flat[1::2], strict=True)),
+    b"set": set,
+    b"list": list,
+    b"string": bytes,
+}
+
 
 def read(client: redis.Redis, queue: bytes, now: int) -> tuple[Keys, set[bytes]]:
     """Return what is stored under a prefix, and the names of those keys that have a TTL.
 
     A key of an unknown name or of another type is an error. A pause that has ended is left out.
     """
-    every: Any = client.keys()
-    names = sorted(key[len(queue) :] for key in every if key.startswith(queue))
-    pipe = client.pipeline(transaction=False)
-    for name in names:
-        key, kind = queue + name, _TYPES[name.partition(b":")[0]]
-        if kind == "zset":
-            pipe.zrange(key, 0, -1, withscores=True)
-        elif kind == "list":
-            pipe.lrange(key, 0, -1)
-        elif kind == "hash":
-            pipe.hgetall(key)
-        elif kind == "set":
-            pipe.smembers(key)
-        else:
-            pipe.get(key)
-        pipe.pttl(key)
-    replies = pipe.execute()
     found: Keys = {}
     expiring = set()
-    for name, value, ttl in zip(names, replies[::2], replies[1::2], strict=True):
+    every: Any = client.eval(_READ, 0, queue)
+    for key, kind, ttl, value in every:
+        name = key[len(queue) :]
+        if kind.decode() != _TYPES[name.partition(b":")[0]]:
+            raise AssertionError(f"{key!r} is a {kind.decode()}")
         if name == b"paused" and 0 < int(value.split(b" ")[0]) <= now:
             continue
-        found[name] = dict(value) if _TYPES[name.partition(b":")[0]] == "zset" else value
+        found[name] = _CONVERT[kind](value)
         if ttl >= 0:
             expiring.add(name)
     _shape(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import redis
@@ -11,6 +12,7 @@ import redis
 from redisq.scripts import Slot, directory, load
 
 
+@cache
 def exists(name: str) -> bool:
     """Say whether a script is there in layout 2; those of layout 1 declare a key named `layout`."""
     path = directory() / f"{name}.lua"

@@ -29,9 +29,10 @@
 -- REPLY    [batch, deadline, group, attempts, reason, [item, ...]]  attempts: this one included; reason: why it came back
 --          [buried, id, group, attempts, reason]     it has used its attempts: ask again at once
 --          [none, retry]                             ask again after a wake-up, or in retry ms at the latest
+--          [ended]                                   the lease of this id is over: ask again with a new one
 -- ERROR    BADARG                                    an argument is out of range
 -- ERROR    LAYOUT                                    the queue's mark is not 2 buffer
--- REPLAY   lease                                     the same batch while it is held, then none; a burial stands
+-- REPLAY   lease                                     the same batch while it is held, then ended; a burial stands
 
 local call, format = redis.call, string.format
 local meta, groups, since, leases, batch, paused, ended, wake = unpack(KEYS)
@@ -70,7 +71,7 @@ if call('EXISTS', batch, ended, paused, paused_groups) > 0 then
     local header = call('LRANGE', batch, '0', '3')
     return { 'batch', tonumber(deadline), header[1], tonumber(header[2]), header[4], call('LRANGE', batch, '4', '-1') }
   elseif call('EXISTS', batch, ended) > 0 then
-    return { 'none', tonumber(lease) }
+    return { 'ended' }
   end
   -- idiom: paused
   local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))

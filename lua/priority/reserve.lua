@@ -26,10 +26,11 @@
 --            row: "score attempts reason", attempts: hand-overs before this one; row and payload: nil where there is none,
 --            or the list is empty; dead: members that had used their attempts and were buried on the way
 --          [none, retry, [dead member, ...]]         ask again after a wake-up, or in retry ms at the latest
+--          [ended]                                   the lease of this id is over: ask again with a new one
 -- ERROR    BADARG                                    an argument is out of range
 -- ERROR    LAYOUT                                    the queue's mark is not 2 fifo or 2 score
 -- ERROR    WRONGORDER                                the queue is kept in the other order
--- REPLAY   lease                                     the same batch while it is held, then none; burials stand
+-- REPLAY   lease                                     the same batch while it is held, then ended; burials stand
 
 local call = redis.call
 local meta, ready, leases, held, lease, ended, wake = unpack(KEYS)
@@ -75,7 +76,7 @@ if special and call('EXISTS', lease, ended) > 0 then
   -- The reply was lost and the call is sent again: the same batch while it is held, and never a second one.
   local deadline = call('ZSCORE', leases, id)
   if not deadline then
-    return { 'none', tonumber(term), {} }
+    return { 'ended' }
   end
   local taken = call('LRANGE', lease, '1', '-1')
   for i = 1, #taken, 2 do

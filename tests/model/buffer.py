@@ -165,13 +165,14 @@ class Buffer(Queue):
         """Lease what is due first, else the longest group (rule 15).
 
         Return batch, deadline, group, attempts, reason and items; or buried, id, group, attempts and reason: a batch
-        has used its attempts, ask again; or none, and in how many ms to ask again, one lease at the most.
+        has used its attempts, ask again; or none, and in how many ms to ask again, one lease at the most; or
+        ended: the call was sent again, and its lease is over.
         """
         known = self.batches.get(batch_id)
         if known and known.place == "leases":
             return b"batch", known.time, known.group, known.attempts, known.reason, list(known.items)
         if known or batch_id in self.ended:
-            return b"none", self.lease
+            return (b"ended",)
         if self.is_paused(now):
             return b"none", min(self.lease, self._pause_left(now))
         if closed := self.limit.closed(now):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import redis
 
@@ -58,6 +58,9 @@ class Scripts:
     def extend(self, now: int, lease_id: bytes, lease: int) -> int:
         return int(self.call("extend", now=now, id=lease_id, lease=lease))
 
+    HORIZON: ClassVar = {"horizon": 0}
+    """the audit's arguments for how far ahead times may lie: anywhere"""
+
     def audit(self, now: int, repair: bool, limit: int = 7) -> list[Any]:
         """Return what an audit finds, of all pages."""
         findings: list[Any] = []
@@ -70,7 +73,7 @@ class Scripts:
                 "horizon": 0,
                 "now": now,
             }
-            cursor, _, found = self.call("audit", **values)
+            cursor, _, found = self.call("audit", now=now, **values)
             findings += found
         return findings
 
@@ -175,9 +178,7 @@ class BufferScripts(Scripts):
             "buried",
             "trimmed",
         ]
-        until, _, reason = rest[-1].partition(b" ")
-        paused = (int(until), reason) if rest[-1] else None
-        return {"waiting": waiting, **dict(zip(names, rest, strict=False)), "paused": paused}
+        return {"waiting": waiting, **dict(zip(names, rest, strict=False)), "paused": _pause(rest[-1])}
 
     def groups(self, state: str, limit: int = 2) -> list[tuple[bytes, int]]:
         found: list[tuple[bytes, int]] = []
@@ -196,3 +197,163 @@ class BufferScripts(Scripts):
             if len(page) < limit:
                 break
         return found
+
+
+class PriorityScripts(Scripts):
+    """The scripts of the priority queue."""
+
+    structure = "priority"
+    queue: model.Priority
+    HORIZON: ClassVar = {"lease": 0, "delay": 0}
+
+    def push(
+        self,
+        now: int,
+        items: Sequence[tuple[float, bytes, bytes | None]],
+        once: bytes,
+        delay: int = 0,
+        how: str = "min",
+    ) -> bytes:
+        with_payload = [payload for _, _, payload in items if payload is not None]
+        fields = 3 if with_payload else 2
+        return bytes(
+            self.call(
+                "push",
+                now=now,
+                item=[item[:fields] for item in items],
+                once=once,
+                order=self.queue.order,
+                how=how,
+                delay=delay,
+                window=self.window,
+                fields=fields,
+            )
+        )
+
+    def pop(self, now: int, count: int) -> tuple[int, list[model.Item]]:
+        retry, *taken = self.call("pop", now=now, order=self.queue.order, count=count)
+        return retry, _items(*taken)
+
+    def reserve(
+        self, now: int, size: int, lease_id: bytes, holder: bytes = b"", max_bytes: int = 0
+    ) -> tuple[object, ...]:
+        q = self.queue
+        kind, *rest = self.call(
+            "reserve",
+            now=now,
+            order=q.order,
+            id=lease_id,
+            size=size,
+            lease=q.lease,
+            max_attempts=q.max_attempts,
+            max_dead=q.max_dead,
+            max_bytes=max_bytes,
+            window=self.window,
+            holder=holder,
+            rates=q.limit.rates,
+        )
+        if kind == b"batch":
+            deadline, *taken, dead = rest
+            return kind, deadline, _items(*taken), dead
+        return kind, *rest
+
+    def ack(self, now: int, lease_id: bytes, failed: Sequence[tuple[int, bytes]] = (), delay: int = 0) -> int:
+        return int(self.call("ack", now=now, id=lease_id, failed=failed, delay=delay, window=self.window))
+
+    def release(self, now: int, lease_id: bytes, delay: int = 0, counted: bool = True, reason: bytes = b"") -> int:
+        values = {"id": lease_id, "delay": delay, "window": self.window, "reason": reason, "now": now}
+        return int(self.call("release", attempt="count" if counted else "forget", **values))
+
+    def bury(self, now: int, lease_id: bytes, reason: bytes = b"") -> int:
+        values = {"id": lease_id, "max_dead": self.queue.max_dead, "window": self.window, "reason": reason, "now": now}
+        return int(self.call("bury", **values))
+
+    def state(self, name: bytes) -> str:
+        return str(self.call("state", member=name).decode())
+
+    def remove(self, names: Sequence[bytes], once: bytes) -> int:
+        return int(self.call("remove", member=names, once=once, window=self.window))
+
+    def redrive(self, names: Sequence[bytes], once: bytes) -> int:
+        return int(self.call("redrive", member=names, once=once, window=self.window))
+
+    def discard(self, names: Sequence[bytes], once: bytes) -> int:
+        return int(self.call("discard", member=names, once=once, window=self.window))
+
+    def purge(self, limit: int = 2) -> int:
+        more, members = 1, 0
+        while more:
+            more, some = self.call("purge", limit=limit)
+            members += some
+        return members
+
+    def stats(self, now: int) -> dict[str, object]:
+        names = [
+            "ready",
+            "delayed",
+            "leased",
+            "dead",
+            "batches",
+            "due",
+            "expiry",
+            "done",
+            "failed",
+            "buried",
+            "trimmed",
+        ]
+        reply = self.call("stats", now=now)
+        return {**dict(zip(names, reply, strict=False)), "paused": _pause(reply[-1])}
+
+    def show(self, state: str, limit: int = 3) -> list[tuple[float, model.Item]]:
+        """Page through a state, by the last member that was seen, and see that pages by number are the same."""
+        found: list[tuple[float, model.Item]] = []
+        while True:
+            values = {"state": state, "order": self.queue.order, "limit": limit}
+            last = [item.member for _, item in found[-1:]]
+            page = self.call("members", start=0, after=last, **values)
+            assert page == self.call("members", start=len(found), after=[], **values), "pages differ"
+            items = _items(*page)
+            rows = page[1]
+            if state != "ready":  # then the reply has times, and scores are in the rows
+                scored = [(item, float(row.split(b" ")[0])) for item, row in zip(items, rows, strict=True)]
+                found += [(item.score, item._replace(score=score)) for item, score in scored]
+            else:
+                found += [(item.score, item) for item in items]
+            if len(items) < limit:
+                return found
+
+    def batches(self, limit: int = 2) -> list[tuple[bytes, int, bytes, list[model.Item]]]:
+        found: list[tuple[bytes, int, bytes, list[model.Item]]] = []
+        while True:
+            after = found[-1][0] if found else b""
+            page = self.call("batches", order=self.queue.order, limit=limit, after=after)
+            found += [(lease_id, deadline, holder, _items(*taken)) for lease_id, deadline, holder, *taken in page]
+            if len(page) < limit:
+                return found
+
+
+class LimitScripts(Scripts):
+    """The script of the rate limiter."""
+
+    structure = "limit"
+    queue: model.Limit
+
+    def acquire(self, now: int, cost: int, once: bytes) -> tuple[int, int]:
+        values = {"cost": cost, "once": once, "window": self.window, "rates": self.queue.rates}
+        granted, retry = self.call("acquire", now=now, **values)
+        return int(granted), int(retry)
+
+
+def _items(pairs: list[bytes], rows: list[bytes | None], payloads: list[bytes | None]) -> list[model.Item]:
+    """Put together what a reply has in three lists; an empty one has nothing for any member."""
+    found = []
+    for i, (name, score) in enumerate(zip(pairs[::2], pairs[1::2], strict=True)):
+        row = rows[i] if rows else None
+        _, attempts, reason = row.split(b" ", 2) if row else (b"", b"0", b"")
+        found.append(model.Item(name, float(score), int(attempts), reason, payloads[i] if payloads else None))
+    return found
+
+
+def _pause(text: bytes) -> tuple[int, bytes] | None:
+    until, _, reason = text.partition(b" ")
+    return (int(until), reason) if text else None

@@ -9,7 +9,20 @@ from typing import Any
 
 import redis
 
-from redisq.scripts import Slot, directory, load
+try:
+    from redisq.scripts import Slot, directory, load
+except ImportError:  # while the package is rewritten: what this needs of it stands alone
+    import importlib.util
+    import sys
+    from pathlib import Path
+
+    _spec = importlib.util.spec_from_file_location("_scripts", Path(__file__).parent.parent / "redisq" / "scripts.py")
+    assert _spec is not None
+    assert _spec.loader is not None
+    _scripts = importlib.util.module_from_spec(_spec)
+    sys.modules["_scripts"] = _scripts
+    _spec.loader.exec_module(_scripts)
+    Slot, directory, load = _scripts.Slot, _scripts.directory, _scripts.load  # type: ignore[misc]
 
 
 @cache
@@ -51,7 +64,7 @@ class Raw:
         for slot in script.args:
             if slot.fields:
                 args.append(" ".join(str(given.take(field.name)) for field in slot.fields))
-            elif slot.rest:
+            elif slot.rest or slot.note.startswith("0..1 "):  # as many as there are, or one that may be left out
                 args += _flat(given.take(slot.name, ()))
             elif slot.type == "rates":
                 args.append("".join(f"{limit} {per};" for limit, per in given.take(slot.name)))

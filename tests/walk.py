@@ -26,13 +26,17 @@ from typing import Any, ClassVar
 import redis
 
 from . import keyspace, model
-from .as_model import BufferScripts, Scripts
+from .as_model import BufferScripts, LimitScripts, PriorityScripts, Scripts
 from .model import Keys
 from .raw import Raw, exists
 
 PREFIX = b"redisq:{q}:"
 START = 1_700_000_000_000
 SHOWN = 15
+
+GROUPS = (b"a", b"b", b"c:\x00d", b"e e")
+REASONS = (b"", b"boom", b"429 too many")
+DELAYS = (0, 1, 5000, 60_000)
 
 
 class Difference(AssertionError):
@@ -69,6 +73,7 @@ class Walk:
 
     VERBS: ClassVar[dict[str, float]] = {}
     """verb -> how often it is drawn"""
+    WITHOUT_SCRIPT = ("wait", "lose_wake_up", "foreign_mark", "other_order", "adopt")
     model: Any
     scripts: Scripts
 
@@ -106,7 +111,7 @@ class Walk:
 
     def can(self, verb: str) -> bool:
         """Say whether the script of a verb is there."""
-        return exists(f"{self.scripts.structure}/{verb}") or verb in ("wait", "lose_wake_up", "foreign_mark")
+        return verb in self.WITHOUT_SCRIPT or exists(f"{self.scripts.structure}/{verb}")
 
     def pass_time(self) -> None:
         draw = self.random.random()
@@ -162,7 +167,7 @@ class Walk:
     def is_remembered(self, call: Call) -> bool:
         """Say whether a call that is sent again must not change anything."""
         verb, args, _ = call
-        if verb == "reserve":
+        if verb == "reserve":  # one that handed out nothing is a new try
             return args[2] in self.model.ended or args[2] in self.held()
         return any(isinstance(arg, bytes) and (arg in self.model.once or arg in self.model.ended) for arg in args)
 
@@ -203,6 +208,24 @@ class Walk:
     def reserve(self, holder: bytes) -> Any:
         """Reserve with random options and a new id."""
         raise NotImplementedError
+
+    def do_pause(self) -> None:
+        self.both("pause", self.now, self.random.choice((0, 100_000, 300_000)), self.random.choice(REASONS), self.id())
+
+    def do_resume(self) -> None:
+        self.both("resume", self.id())
+
+    def do_purge(self) -> None:
+        self.both("purge", again=False)
+        self.waiting.clear()
+
+    def do_stats(self) -> None:
+        self.both("stats", self.now, again=False)
+
+    def do_audit(self) -> None:
+        findings = self.scripts.audit(self.now, self.random.choice((True, False)))
+        if findings:
+            raise Difference(f"audit finds {findings}")
 
     # -- what must hold
 
@@ -253,7 +276,12 @@ class Walk:
     def refuses(self, verb: str) -> None:
         """Assert that a script refuses the queue's mark, with values for all that it takes."""
         cursor = "keys:0" if verb == "audit" else 0
-        raw = Raw(self.client, PREFIX, **{**self.ANY, "cursor": cursor, "limit": 1, "now": self.now})
+        values = {**self.ANY, "cursor": cursor, "limit": 1, "now": self.now}
+        if verb == "state":
+            values["member"] = b"m"
+        elif verb == "batches":
+            values["after"] = b""
+        raw = Raw(self.client, PREFIX, **values)
         try:
             raw.call(f"{self.scripts.structure}/{verb}")
         except redis.ResponseError as error:
@@ -277,10 +305,6 @@ def _short(value: object) -> str:
     text = re.sub(r"\b1[67]\d{11}\b", lambda found: f"{int(found[0]) - START:+}", text)  # times, since the start
     return text if len(text) < 300 else text[:300] + "..."
 
-
-GROUPS = (b"a", b"b", b"c:\x00d", b"e e")
-REASONS = (b"", b"boom", b"429")
-DELAYS = (0, 1, 5000, 60_000)
 
 BUFFER_SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -450,12 +474,6 @@ class BufferWalk(Walk):
     def do_discard(self) -> None:
         self.both("discard", self.some_dead(), self.id())
 
-    def do_pause(self) -> None:
-        self.both("pause", self.now, self.random.choice((0, 100_000, 300_000)), self.random.choice(REASONS), self.id())
-
-    def do_resume(self) -> None:
-        self.both("resume", self.id())
-
     def do_pause_group(self) -> None:
         self.both("pause_group", self.now, self.group(), self.random.choice((0, 1000, 20_000, 300_000)), self.id())
 
@@ -465,13 +483,6 @@ class BufferWalk(Walk):
     def do_drop_group(self) -> None:
         self.both("drop_group", self.group(), self.id())
 
-    def do_purge(self) -> None:
-        self.both("purge", again=False)
-        self.waiting.clear()
-
-    def do_stats(self) -> None:
-        self.both("stats", self.now, again=False)
-
     def do_groups(self) -> None:
         self.both("groups", self.random.choice(("waiting", "busy", "paused")), again=False)
 
@@ -480,11 +491,6 @@ class BufferWalk(Walk):
 
     def do_peek(self) -> None:
         self.both("peek", self.group(), self.random.choice((1, 3)), self.random.choice((0, 0, 1, 2)), again=False)
-
-    def do_audit(self) -> None:
-        findings = self.scripts.audit(self.now, self.random.choice((True, False)))
-        if findings:
-            raise Difference(f"audit finds {findings}")
 
     def check_on_server(self, found: Keys) -> None:
         keys: Any = found
@@ -534,7 +540,333 @@ class BufferWalk(Walk):
             raise Difference(f"it does not drain: {self.model}")
 
 
-WALKS: dict[str, tuple[type[Walk], dict[str, dict[str, Any]]]] = {"buffer": (BufferWalk, BUFFER_SETTINGS)}
+PRIORITY_SETTINGS: dict[str, dict[str, Any]] = {
+    "fifo": {},
+    "score": {"order": "score"},
+    "attempts": {"max_attempts": 2, "max_dead": 2},
+    "score-attempts": {"order": "score", "max_attempts": 1, "max_dead": 1},
+    "rates": {"rates": [(3, 60_000), (5, 300_000)], "max_attempts": 3},
+    "forgetful": {"window": 0, "max_attempts": 2},
+    "many": {"max_attempts": 2, "max_dead": 30, "lease": 90_000},
+    "mixed": {},
+    "score-mixed": {"order": "score"},
+}
+
+
+class PriorityWalk(Walk):
+    """A walk of the unique priority queue."""
+
+    VERBS: ClassVar = {
+        "push": 16,
+        "pop": 4,
+        "reserve": 12,
+        "wait": 10,
+        "ack": 14,
+        "release": 8,
+        "bury": 3,
+        "extend": 2,
+        "remove": 3,
+        "redrive": 3,
+        "discard": 1.5,
+        "pause": 0.7,
+        "resume": 2,
+        "members": 1,
+        "batches": 0.7,
+        "state": 1,
+        "stats": 1,
+        "purge": 0.2,
+        "audit": 0.3,
+        "lose_wake_up": 0.5,
+        "foreign_mark": 0.1,
+        "other_order": 0.5,
+        "adopt": 1,
+    }
+    ANY: ClassVar = {
+        "after": [], "attempt": "count", "count": 1, "delay": 0, "fields": 2, "holder": b"h", "how": "min", "id": b"i",
+        "item": [(1, b"m")], "lease": 1000, "max_attempts": 0, "max_bytes": 0, "max_dead": 0, "member": [b"m"],
+        "once": b"o", "order": "fifo", "rates": [], "reason": b"", "repair": "report", "size": 1, "start": 0,
+        "state": "dead", "time": 0, "window": 1,
+    }  # fmt: skip
+    model: model.Priority
+
+    def __init__(self, client: redis.Redis, seed: int, settings: str) -> None:
+        super().__init__(client, seed, settings)
+        values = dict(PRIORITY_SETTINGS[settings])
+        self.model = model.Priority(limit=model.Limit(values.pop("rates", [])), **values)
+        self.scripts: PriorityScripts = PriorityScripts(Raw(client, PREFIX), self.model)
+        self.many = settings == "many"
+        count = 400 if self.many else self.random.choice((2, 4, 8))
+        self.names = (
+            [b"", b"- -", *(b"m%d" % i for i in range(count))][-count:]
+            if seed % 2
+            else [b"m%d" % i for i in range(count)]
+        )
+        self.replaces, self.payloads = self.random.random() < 0.5, self.random.random() < 0.5
+        self.pushes = (1, 1, 0.3)[seed % 3]  # some queues are empty most of the time
+        self.owed: set[bytes] = set()
+        """members that were pushed, and neither handed out nor removed since"""
+
+    def change_settings(self) -> None:
+        choose = self.random.choice
+        self.model.max_attempts, self.model.max_dead = choose((0, 1, 2, 3)), choose((0, 1, 2))
+        self.model.limit.rates = choose(([], [], [(3, 60_000)]))
+        self.model.lease, self.model.window = choose((30_000, 5_000)), choose((1, 1, 0))
+
+    def held(self) -> list[bytes]:
+        return list(self.model.leases)
+
+    def size(self, *sizes: int) -> int:
+        return self.random.choice(sizes) * (20 if self.many else 1)
+
+    def some(self, most: int = 3) -> list[bytes]:
+        """Choose members, at times one of them twice."""
+        return self.random.choices(self.names, k=self.random.randint(0, self.size(most)))
+
+    def some_lease(self) -> bytes:
+        """Choose a lease to settle: mostly one that is held."""
+        known = [call[1][2] for call in self.sent[-60:] if call[0] == "reserve"]
+        pool = self.held() if self.random.random() < 0.9 else known
+        return bytes(self.random.choice(pool or [b"never"]))
+
+    def priority(self) -> float:
+        if self.model.order == "fifo":
+            return self.random.choice((-1024, -3, -1, 0, 0, 1, 5, 1023))
+        return self.random.choice((-1.5, 0, 0, 0.1, 3, 7, 1e300, -1e-300, 2.0**60))
+
+    def do_push(self) -> None:
+        if self.random.random() > self.pushes:
+            return
+        names = self.some(4)
+        if self.random.random() < 0.97:  # else one may be there twice, which is refused
+            names = list(dict.fromkeys(names))
+        with_payload = self.payloads and self.random.random() < 0.6
+        payload = self.random.choice((b"", b"p", b"q" * 30))
+        items = [(self.priority(), name, payload if with_payload else None) for name in names]
+        delay = self.random.choice((0, 0, 0, *DELAYS))
+        how = self.random.choice(("min", "set")) if self.replaces else "min"
+        if isinstance(self.both("push", self.now, items, self.id(), delay, how), bytes):
+            self.owed |= set(names)
+
+    def do_pop(self) -> None:
+        _, taken = self.both("pop", self.now, self.size(1, 1, 2, 5), again=False)
+        self.owed -= {item.member for item in taken}
+
+    def do_reserve(self) -> None:
+        self.reserve(self.random.choice((b"", b"h:1")))
+
+    def reserve(self, holder: bytes) -> Any:
+        size, max_bytes = self.size(1, 1, 2, 3, 9), self.random.choice((0, 0, 0, 1, 5, 9))
+        answer = self.both("reserve", self.now, size, self.id(), holder, max_bytes)
+        self.taken(answer)
+        return answer
+
+    def _send(self, call: Call, note: str = "") -> Any:
+        answer = super()._send(call, note)
+        if note and call[0] in ("push", "reserve"):  # it may have been a new try, when nothing is remembered
+            self.owed = {name for name in self.owed if self.model.state(name) != "absent"}
+            self.taken(answer)
+        return answer
+
+    def taken(self, answer: Any) -> None:
+        """Note what a reserve handed out."""
+        if answer[0] == b"batch":
+            self.owed -= {item.member for item in answer[2]}
+            self.tally["handed again" if any(item.attempts for item in answer[2]) else "handed out"] += 1
+        elif isinstance(answer, tuple):
+            self.tally[answer[0].decode()] += 1
+        if isinstance(answer, tuple) and answer[-1] and answer[0] != b"ended":
+            self.tally["buried"] += len(answer[-1])
+
+    def do_ack(self) -> None:
+        lease, failed = self.some_lease(), []
+        if lease in self.model.leases and self.random.random() < 0.4:
+            places = range(len(self.model.leases[lease].members) + (self.random.random() < 0.05))
+            chosen = self.random.sample(places, self.random.randrange(len(places) + 1))
+            failed = [(place, self.random.choice(REASONS)) for place in chosen]
+        self.both("ack", self.now, lease, failed, self.random.choice(DELAYS))
+
+    def do_release(self) -> None:
+        delay, counted = self.random.choice(DELAYS), self.random.random() < 0.7
+        self.both("release", self.now, self.some_lease(), delay, counted, self.random.choice(REASONS))
+
+    def do_bury(self) -> None:
+        self.both("bury", self.now, self.some_lease(), self.random.choice(REASONS))
+
+    def do_extend(self) -> None:
+        self.both("extend", self.now, self.some_lease(), self.random.choice((1, 60_000)))
+
+    def do_remove(self) -> None:
+        names = self.some()
+        self.both("remove", names, self.id())
+        self.owed -= set(names)
+
+    def some_dead(self) -> list[bytes]:
+        dead = [name for name in self.names if self.model.state(name) == "dead"]
+        return self.random.choices(dead, k=self.size(1, 2)) + self.some(1) if dead else self.some(1)
+
+    def do_redrive(self) -> None:
+        self.both("redrive", self.some_dead(), self.id())
+
+    def do_discard(self) -> None:
+        self.both("discard", self.some_dead(), self.id())
+
+    def do_members(self) -> None:
+        self.both("show", self.random.choice(("ready", "delayed", "dead")), again=False)
+
+    def do_batches(self) -> None:
+        self.both("batches", again=False)
+
+    def do_state(self) -> None:
+        self.both("state", self.random.choice(self.names), again=False)
+
+    def do_purge(self) -> None:
+        super().do_purge()
+        self.owed.clear()
+
+    def do_other_order(self) -> None:
+        """Let a client call that takes the queue for one of the other order."""
+        if not self.model.mark:
+            return
+        order = self.model.order
+        self.model.order = "score" if order == "fifo" else "fifo"
+        verb, *args = self.random.choice((("push", self.now, [(1, b"m0", None)], self.id()), ("pop", self.now, 1),
+                                          ("reserve", self.now, 1, self.id()), ("show", "ready"), ("batches",)))  # fmt: skip
+        if self.both(verb, *args, again=False) is not model.WrongOrder:
+            raise Difference(f"{verb} does not refuse the other order")
+        self.model.order = order
+
+    def do_adopt(self) -> None:
+        """Fill the recipe's plain sorted set, as a client without these scripts does."""
+        if self.model.order == "fifo" or not self.model.is_empty() or self.model.mark not in ("", "2 score"):
+            return
+        for name in set(self.some() + self.names[:1]):
+            score = self.priority()
+            self.client.zadd(PREFIX + b"ready", {name: score})
+            self.model.members[name] = model.Member("ready", score)
+            self.owed.add(name)
+        self.tally["adopt"] += 1
+        self.waiting.clear()  # nobody was woken
+        self.log.append(f"adopt {_short(self.model._ready())}")
+
+    def check_on_server(self, found: Keys) -> None:
+        keys: Any = found
+        places = [set(keys.get(name, ())) for name in (b"ready", b"delayed", b"dead", b"held")]
+        every = set().union(*places)
+        if sum(map(len, places)) != len(every):
+            raise Difference("a member is in two places")
+        leased = [name for key, value in keys.items() if key.startswith(b"lease:") for name, _ in value[1:]]
+        if len(leased) != len(set(leased)) or set(leased) != places[3]:
+            raise Difference("held is not what the leases hold")
+        live = every - {name for name, note in keys.get(b"again", {}).items() if note == b"removed"}
+        if not live >= {*keys.get(b"payloads", ()), *keys.get(b"rows", ())}:
+            raise Difference("a payload or a row of a member that is not there")
+        if not self.owed <= live - places[2]:
+            raise Difference(
+                f"pushed, and lost or buried before it was handed out: {self.owed - live | self.owed & places[2]}"
+            )
+
+    def drain(self) -> None:
+        self.waiting.clear()
+        for _ in range(3000):
+            if self.model.is_empty():
+                return
+            if self.model.paused:
+                self.both("resume", self.id())
+            if dead := [name for name in self.names if self.model.state(name) == "dead"]:
+                self.both("redrive", dead[:50], self.id())
+            self.now += 1000
+            lease = self.id()
+            answer = self.both("reserve", self.now, 100, lease)
+            self.taken(answer)
+            if answer[0] == b"batch":
+                self.both("ack", self.now, lease)
+            else:
+                self.now += max(1, answer[1])
+            self.compare()
+        raise Difference(f"it does not drain: {self.model}")
+
+
+LIMIT_SETTINGS: dict[str, dict[str, Any]] = {
+    "one": {"rates": [(3, 60_000)]},
+    "three": {"rates": [(3, 60_000), (7, 300_000), (100, 3_600_000)]},
+    "forgetful": {"rates": [(5, 60_000)], "window": 0},
+    "many": {"rates": [(100_000, 60_000)]},
+    "mixed": {"rates": [(5, 60_000)]},
+}
+
+
+class LimitWalk(Walk):
+    """A walk of the rate limiter."""
+
+    VERBS: ClassVar = {"acquire": 1}
+    ANY: ClassVar = {"cost": 1, "once": b"o", "rates": [(1, 1000)], "window": 1}
+    model: model.Limit
+
+    def __init__(self, client: redis.Redis, seed: int, settings: str) -> None:
+        super().__init__(client, seed, settings)
+        self.model = model.Limit(**LIMIT_SETTINGS[settings])
+        self.scripts: LimitScripts = LimitScripts(Raw(client, PREFIX), self.model)
+        self.granted: list[tuple[int, int]] = []
+        """when, by the time that has passed, and how much"""
+
+    def pass_time(self) -> None:
+        if self.settings == "many":
+            self.now += 1
+            self.elapsed += 1
+        else:
+            super().pass_time()
+
+    def change_settings(self) -> None:
+        self.model.rates = self.random.choice(([(5, 60_000)], [(2, 60_000), (9, 600_000)], [(1, 300_000)]))
+        self.granted.clear()
+
+    def is_remembered(self, call: Call) -> bool:
+        return call[1][2] in self.model.once
+
+    def do_acquire(self) -> None:
+        self.acquired(self.both("acquire", self.now, self.random.choice((1, 1, 1, 2, 5, 20)), self.id()))
+
+    def _send(self, call: Call, note: str = "") -> Any:
+        known = self.is_remembered(call)
+        answer = super()._send(call, note)
+        if note and not known:
+            self.acquired(answer)
+        return answer
+
+    def acquired(self, answer: Any) -> None:
+        """Assert that no span of time that really passed holds more than its limit, whatever the clock says."""
+        self.granted.append((self.elapsed, answer[0]))
+        for limit, per in self.model.rates:
+            if sum(amount for at, amount in self.granted if at >= self.elapsed - per) > limit:
+                raise Difference(f"more than {limit} in {per} ms: {self.granted[-20:]}")
+
+    def compare(self) -> None:
+        found, expiring = keyspace.read(self.client, PREFIX, self.now)
+        if found != self.model.keys():
+            raise Difference(f"keys differ\n    script {_short(found)}\n    model  {_short(self.model.keys())}")
+        if expiring != set(found):
+            raise Difference("a key without a TTL")
+        self.model.check()
+
+    def drain(self) -> None:
+        """See that the time which a refusal names is true."""
+        for _ in range(20):
+            granted, retry = self.both("acquire", self.now, 1, self.id())
+            if not granted and self.settings != "mixed":  # after a limit was lowered, more than one grant must go
+                self.now += retry - 1
+                early, _ = self.both("acquire", self.now, 1, self.id())
+                self.now += 1
+                on_time, _ = self.both("acquire", self.now, 1, self.id())
+                if early or not on_time:
+                    raise Difference(f"retry {retry}: one ms earlier {early}, on time {on_time}")
+            self.compare()
+
+
+WALKS: dict[str, tuple[type[Walk], dict[str, dict[str, Any]]]] = {
+    "buffer": (BufferWalk, BUFFER_SETTINGS),
+    "priority": (PriorityWalk, PRIORITY_SETTINGS),
+    "limit": (LimitWalk, LIMIT_SETTINGS),
+}
 
 
 def numbers(text: str) -> list[int]:

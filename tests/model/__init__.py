@@ -11,12 +11,13 @@ attributes, which may be changed between two calls, as in a rolling deploy.
 from .base import BadArgument, Keys, LeaseLost, Refused, WrongOrder
 from .buffer import Batch, Buffer
 from .limit import Limit
-from .priority import Lease, Member, Priority
+from .priority import Item, Lease, Member, Priority
 
 __all__ = [
     "BadArgument",
     "Batch",
     "Buffer",
+    "Item",
     "Keys",
     "Lease",
     "LeaseLost",

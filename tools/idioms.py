@@ -3,8 +3,8 @@
     python -m tools.idioms            write them
     python -m tools.idioms --check    exit 1 and name the scripts that differ
 
-A block begins with the comment `-- idiom: NAME` and ends with `-- end`, both at the same indent. Every script stays whole:
-what is read is what runs, and what is vendored needs no tool.
+A block begins with the comment `-- idiom: NAME` and ends with `-- end`, both at the same indent. Every script stays
+whole: what is read is what runs, and what is vendored needs no tool.
 """
 
 from __future__ import annotations

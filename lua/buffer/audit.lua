@@ -13,7 +13,9 @@
 -- ARGV[1]   cursor         string                         keys:0, then the last reply's
 -- ARGV[2]   limit          int     1..100                 about how many keys or entries to look at in this call
 -- ARGV[3]   repair         enum    report | repair
--- ARGV[4]   horizon        int     0..99999999999         ms ahead that a lease or delay may lie, 0: any
+-- ARGV[4]   horizon        ints                           ms ahead that a time may lie, 0: any, a blank between them:
+--             lease          0..99999999999               of a lease's deadline
+--             delay          0..99999999999               of a batch's due time
 -- ARGV[5]   now            ms                             empty: the server's clock
 -- COMPUTES  {queue}:items:<group>, {queue}:batch:<id>
 -- REPLY     [cursor, checked, [[kind, name, found, expected], ...]]  cursor: empty when done
@@ -38,11 +40,12 @@ if #KEYS ~= 9 or #ARGV ~= 5 then
 end
 local indexes = { groups = groups, since = since, leases = leases, delayed = delayed, dead = dead, busy = busy }
 local phase, position = string.match(cursor, '^(%a+):(%d+)$')
+local lease_ahead, delay_ahead = string.match(horizon, '^(%d+) (%d+)$')
 if phase ~= 'keys' and not indexes[phase or ''] or #position > 18 or #limit > 3 or not string.find(limit, '^[1-9]%d*$')
-  or tonumber(limit) > 100 or repair ~= 'report' and repair ~= 'repair' or #horizon > 11 or not string.find(horizon, '^%d+$')
+  or tonumber(limit) > 100 or repair ~= 'report' and repair ~= 'repair' or not lease_ahead or #lease_ahead > 11 or #delay_ahead > 11
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG cursor, limit, repair, horizon, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give keys:0 or the last cursor, 1..100, report or repair, 0..99999999999, ms since 1970 or nothing')
+    .. ': give keys:0 or the last cursor, 1..100, report or repair, "lease delay", ms since 1970 or nothing')
 end
 -- idiom: clock
 if now == '' then
@@ -121,9 +124,10 @@ local function check_batch(id)
   for _, index in ipairs({ 'leases', 'delayed', 'dead' }) do
     local time = call('ZSCORE', indexes[index], id)
     places[#places + 1] = time and index or nil
-    if time and index ~= 'dead' and horizon ~= '0' and tonumber(time) > now + horizon
-      and found('far', id, time, string.format('%.0f', now + horizon)) then
-      call('ZADD', indexes[index], string.format('%.0f', now + horizon), id)
+    local ahead = index == 'leases' and lease_ahead or index == 'delayed' and delay_ahead or '0'
+    local last = string.format('%.0f', now + ahead)
+    if time and ahead ~= '0' and tonumber(time) > tonumber(last) and found('far', id, time, last) then
+      call('ZADD', indexes[index], last, id)
     end
   end
   if length > 0 and #places ~= 1 and found('batch', id, table.concat(places, ' '), 'one index') then

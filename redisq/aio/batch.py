@@ -5,22 +5,28 @@ from __future__ import annotations
 import logging
 from typing import Any, Protocol, TypeVar
 
+from redis.exceptions import RedisError
+
 from ..errors import LeaseLost, NotDurable
-from ..ops import Lease
+from ..ops import Lease, describe
 
 T = TypeVar("T")
 logger = logging.getLogger("redisq")
 
 
 class Holder(Protocol):
-    """Stand for the queue that handed a batch out."""
+    """The queue that handed a batch out."""
 
     async def ack(self, *batches: Any, delay: float = 0.0) -> int:
         """Settle batches."""
         ...
 
-    async def release(self, *batches: Any, delay: float = 0.0) -> int:
+    async def release(self, *batches: Any, delay: float = 0.0, count: bool = True, reason: str | None = None) -> int:
         """Give batches back."""
+        ...
+
+    async def bury(self, *batches: Any, reason: str | None = None) -> int:
+        """Make dead letters of batches."""
         ...
 
     async def extend(self, *batches: Any, lease: float | None = None) -> None:
@@ -29,10 +35,10 @@ class Holder(Protocol):
 
 
 class Batch(Lease[T]):
-    """Hold what a reserve handed out, until it is acked or released, or its lease runs out.
+    """A batch that a reserve handed out, held until it is settled or its lease runs out.
 
-    As a context manager it is acked on a clean exit, released on an exception, and left alone if it is already
-    settled.
+    As a context manager it is acked on a clean exit, released on an exception with that as the reason, and left alone
+    if it is already settled. The exception always goes on to the caller, whatever becomes of the release.
     """
 
     def __init__(self, queue: Holder, lease: Lease[T]) -> None:
@@ -40,19 +46,27 @@ class Batch(Lease[T]):
         self._queue = queue
 
     async def ack(self, delay: float = 0.0) -> int:
-        """Say that the batch is done, and return how many items are.
+        """Settle the batch, and return how many items are done.
 
-        Items marked with `fail` are given back, to be due again in `delay` seconds. Sent twice, it counts once.
+        Items marked with `fail` are given back, to be due again in `delay` seconds. Idempotent: safe to retry.
         Raises `LeaseLost` if the batch is no longer held.
         """
         return await self._queue.ack(self, delay=delay)
 
-    async def release(self, delay: float = 0.0) -> int:
+    async def release(self, delay: float = 0.0, count: bool = True, reason: str | None = None) -> int:
         """Give the batch back, to be due again in `delay` seconds, and return how many items that is.
+
+        With `count=False` this hand-over is no attempt; `reason` (1,000 bytes at most) is kept with the batch. Raises
+        `LeaseLost` if the batch is no longer held.
+        """
+        return await self._queue.release(self, delay=delay, count=count, reason=reason)
+
+    async def bury(self, reason: str | None = None) -> int:
+        """Make the batch a dead letter now, whatever its attempts, and return how many items that is.
 
         Raises `LeaseLost` if the batch is no longer held.
         """
-        return await self._queue.release(self, delay=delay)
+        return await self._queue.bury(self, reason=reason)
 
     async def extend(self, lease: float | None = None) -> None:
         """Keep the batch `lease` seconds from now (default: the queue's lease); a later deadline stays.
@@ -64,13 +78,13 @@ class Batch(Lease[T]):
     async def __aenter__(self) -> Batch[T]:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         if self.settled:
             return
         if kind is None:
             await self.ack()
             return
         try:
-            await self.release()
-        except (LeaseLost, NotDurable) as problem:
-            logger.warning("a batch failed, and so did its release: %s", problem)  # the failure itself is on its way up
+            await self.release(reason=describe(error))
+        except (LeaseLost, NotDurable, RedisError) as problem:
+            logger.warning("a batch failed, and so did its release: %s", problem)  # the caller's error is on its way up

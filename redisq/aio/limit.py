@@ -23,12 +23,12 @@ class RateLimiter:
         self.ops = LimitOps(name, rates, dedup_window=dedup_window, prefix=prefix)
         self.runner = Runner(client)
 
-    async def acquire(self, cost: int = 1) -> Grant:
+    async def acquire(self, cost: int = 1, token: str | None = None) -> Grant:
         """Take as much of `cost` as every rate allows now, without waiting.
 
         A part may be granted: `Grant(granted, retry_after)`, the seconds until more can be had.
         """
-        return await self.runner.run(self.ops.acquire(cost))
+        return await self.runner.run(self.ops.acquire(cost, token))
 
     async def wait(self, cost: int = 1, timeout: float | None = None) -> Grant:
         """Wait until all of `cost` is granted, in parts if need be, and for `timeout` seconds at most.

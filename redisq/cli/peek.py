@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     with connected(url_of(args)) as client:
         queue = existing(client, args)
         if isinstance(queue, Buffer):
-            groups = queue.longest_groups(args.count)
+            groups = queue.groups(args.count)
             found: dict[str, Any] = {"groups": [{"group": text(name), "waiting": n} for name, n in groups.items()]}
             rows: list[tuple[object, ...]] = [(n, line(name)) for name, n in groups.items()]
             columns = (">waiting", "group")

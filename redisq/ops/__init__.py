@@ -8,10 +8,11 @@ that what is said here is said once.
 from .audit import Audit, Finding
 from .buffer import BufferOps, BufferStats
 from .durable import Confirm, Durability, Replicas, confirm, finish, whole
-from .lease import Buried, Lease, Reserved, Settled, items
+from .lease import Buried, Lease, Reserved
 from .limit import Grant, LimitOps, Rate
 from .op import Call, Many, Op, Pause, Talk, Wait, answers, piece
 from .priority import Item, PriorityOps, PriorityStats, Pushed, State
+from .queue import describe
 
 __all__ = [
     "Audit",
@@ -35,14 +36,13 @@ __all__ = [
     "Rate",
     "Replicas",
     "Reserved",
-    "Settled",
     "State",
     "Talk",
     "Wait",
     "answers",
     "confirm",
+    "describe",
     "finish",
-    "items",
     "piece",
     "whole",
 ]

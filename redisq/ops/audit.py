@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import check
 from .op import Op, Talk, as_text
+
+LONGEST = check.MAX_SECONDS * 1000
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,16 @@ class Audit:
     def ok(self) -> bool:
         """Say whether nothing was found."""
         return not self.findings
+
+
+def horizon(lease: int, max_lease: float | None) -> bytes:
+    """Return how many ms ahead a deadline and a delay may lie.
+
+    A lease is explained by twice the queue's own, by an hour, or by what the caller says; a delay by the longest that a
+    call can ask for. What lies further ahead was written while the server's clock was wrong.
+    """
+    ahead = max(2 * lease, 3_600_000) if max_lease is None else check.milliseconds("max_lease", max_lease, 0.001)
+    return b"%d %d" % (min(ahead, LONGEST), LONGEST)
 
 
 AuditPage = tuple[str, int, list[Finding]]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, islice
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from ..codecs import JSON, Codec
 from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
-from .audit import Audit, AuditPage, conduct, page
-from .lease import LEASE_MEMORY, Buried, Lease, Reserved, Settled, new_id, reserve, reserve_each, settle
+from .audit import Audit, AuditPage, conduct, horizon, page
+from .lease import LEASE_MEMORY, Buried, Lease, Reserved, new_id, reserve, reserve_each, settle, total
 from .limit import Rate, flatten
-from .op import Arg, Call, Op, Talk, Wait, all_bytes, as_text
+from .op import Op, Talk, Wait, all_bytes, as_text
+from .queue import QueueOps, holder_bytes, pack, read_pause, reason_bytes, seconds_or_none
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -26,25 +27,27 @@ if TYPE_CHECKING:
 else:
     T = typing.TypeVar("T")
 
-MAX_ITEMS = 10_000
-MAX_BATCHES = 1_000
-MAX_GROUPS = 500
-MAX_NAMES = 5_000
-# What one call does: a few ms of the server's time at most, see the table in `lua/README.md`.
-_STATS_PAGE = 2_000
-_PURGE_STEP = 200
-_AUDIT_PAGE = 200
-_DEAD_PAGE = 200
+GroupState = Literal["waiting", "busy", "paused"]
+
+MAX_ITEMS = load("buffer/push").limit("item")[1]
+MAX_BATCHES = load("buffer/discard").limit("id")[1]
+MAX_GROUPS = load("buffer/pop_longest").limit("count")[1]
+# What one call shows or purges: a few ms of the server's time at most, see the table in `lua/README.md`.
+_PAGES = {verb: load(f"buffer/{verb}").limit("limit")[1] for verb in ("stats", "purge", "audit", "batches", "groups")}
 
 
 @dataclass(frozen=True)
 class BufferStats:
-    """Count what a buffer holds."""
+    """What a buffer holds."""
 
     waiting: int
     """Items that wait in groups."""
     groups: int
-    """Groups that have waiting items."""
+    """Groups that may be handed out."""
+    busy_groups: int
+    """Groups of an `ordered` buffer whose items wait for a batch that is out."""
+    paused_groups: int
+    """Groups that are paused."""
     oldest_wait: float | None
     """Seconds since the group that has waited longest became non-empty or was last served; None if nothing waits."""
     leased: int
@@ -52,13 +55,29 @@ class BufferStats:
     delayed: int
     """Batches that were given back and are due now or later."""
     dead: int
-    """Batches that have used up their attempts."""
+    """Batches that are dead letters."""
+    due: int
+    """Batches whose lease ran out or whose delay is over, and which nobody has taken up yet."""
     next_expiry: float | None
     """Unix time, by the server's clock, at which the first lease runs out; None if there is none."""
+    done: int
+    """Items that were acked, since the queue began or was last empty for seven days."""
+    failed: int
+    """Items that came back from a handler, each time counted."""
+    buried: int
+    """Items that became dead letters."""
+    trimmed: int
+    """Items of dead letters that were dropped because there were more than `max_dead`."""
+    paused: bool
+    """Whether the queue hands nothing out."""
+    pause_reason: str
+    """Why it is paused."""
+    paused_until: float | None
+    """Unix time at which the pause ends; None: when it is resumed, or not paused."""
 
 
-class BufferOps(Generic[T]):
-    """Build the calls of one buffer, without sending them."""
+class BufferOps(QueueOps, Generic[T]):
+    """What builds the calls of one buffer, without sending them."""
 
     def __init__(
         self,
@@ -69,38 +88,26 @@ class BufferOps(Generic[T]):
         min_size: int = 1,
         max_wait: float | None = 60.0,
         max_attempts: int | None = None,
+        ordered: bool = False,
+        isolate: bool = False,
+        max_dead: int | None = 10_000,
         rates: Sequence[Rate] = (),
         dedup_window: float = 60.0,
         prefix: str = "redisq",
     ) -> None:
-        self.queue = check.key_prefix(prefix, name)
+        super().__init__("buffer", name, prefix, dedup_window)
         self.codec = codec
         self.lease = check.milliseconds("lease", lease, 0.001)
-        self._min_size = check.whole("min_size", min_size, 1, MAX_ITEMS)
+        self._min_size = check.whole("min_size", min_size, *self.limit("reserve", "min_size"))
         if max_wait is None and min_size > 1:
             raise InvalidArgument(f"max_wait is None with min_size {min_size}: a smaller group would wait for ever")
         self._max_wait = 0 if max_wait is None else check.milliseconds("max_wait", max_wait, 0.001)
-        self._max_attempts = check.attempts(max_attempts)
+        self.max_attempts = check.attempts(max_attempts)
+        self._max_dead = check.max_dead(max_dead)
+        self._ordered, self._isolate = check.flag("ordered", ordered), check.flag("isolate", isolate)
         self._rates = flatten(rates)
-        self._window = check.milliseconds("dedup_window", dedup_window, 0, 604_800)
         self._memory = self._window or LEASE_MEMORY  # of how a lease ended
-        self._groups, self._since = self.queue + b"groups", self.queue + b"since"
-        self._leases, self._delayed, self._dead = self.queue + b"leases", self.queue + b"delayed", self.queue + b"dead"
-        self._grants, self._wake, self._guard = self.queue + b"grants", self.queue + b"wake", self.queue + b"guard"
-        self._layout = self.queue + b"layout"
-        self._all = (self._groups, self._since, self._leases, self._delayed, self._dead)
-
-    def _items(self, group: bytes) -> bytes:
-        return self.queue + b"items:" + group
-
-    def _batch(self, lease: bytes) -> bytes:
-        return self.queue + b"batch:" + lease
-
-    def _once(self, once: bytes) -> bytes:
-        return self.queue + b"once:" + once
-
-    def _ended(self, lease: bytes) -> bytes:
-        return self.queue + b"ended:" + lease
+        self._wake = self.queue + b"wake"
 
     def push(
         self, items: Sequence[T], group: str = "default", token: str | None = None, *, front: bool = False
@@ -114,8 +121,8 @@ class BufferOps(Generic[T]):
 
     def _push(self, encoded: list[bytes], group: str, side: bytes, once: bytes, token: str) -> Op[int]:
         name = check.text("group", group)
-        keys = (self._groups, self._since, self._items(name), self._once(once), self._wake, self._layout)
-        return Op(load("buffer/push"), keys, (name, side, self._window, b"", *encoded), int, token=token)
+        args = (name, side, self._window, b"", *encoded)
+        return self._op("push", args, int, token=token, group=name, id=once)
 
     def push_many(self, items: Iterable[T], group: str = "default", token: str | None = None) -> Talk[int]:
         """Add any number of items in pieces, each with its own id derived from one token."""
@@ -139,194 +146,284 @@ class BufferOps(Generic[T]):
     def pop(self, group: str = "default", size: int = 2000) -> Op[list[T]]:
         """Take the oldest items of one group."""
         name = check.text("group", group)
-        args = (name, check.whole("size", size, 1, MAX_ITEMS), b"")
-        return Op(
-            load("buffer/pop"),
-            (self._groups, self._since, self._items(name), self._layout, self._guard),
-            args,
-            self._decode_items,
-        )
+        args = (name, check.whole("size", size, *self.limit("pop", "size")), b"")
+        return self._op("pop", args, self._decode_items, group=name)
 
     def _decode_items(self, reply: list[Any]) -> list[T]:
         raw = all_bytes(reply)
         return check.decode_all(self.codec, raw, raw)
 
-    def longest_groups(self, count: int = 2) -> Op[dict[str, int]]:
-        """Name the longest groups."""
-        args = (check.whole("count", count, 1, MAX_NAMES),)
-        return Op(load("buffer/longest"), (self._groups, self._layout), args, _decode_lengths, writes=False)
-
     def pop_longest(self, groups: int = 2, size: int = 2000) -> Op[dict[str, list[T]]]:
-        """Choose the longest groups and take the oldest items of each."""
-        check.whole("groups", groups, 1, MAX_GROUPS)
-        check.whole("size", size, 1, MAX_ITEMS)
-        if groups * size > MAX_ITEMS:
-            raise InvalidArgument(f"groups * size is {groups * size}: take at most {MAX_ITEMS} items a call")
-        keys = (self._groups, self._since, self._guard, self._layout)
-        return Op(load("buffer/pop_longest"), keys, (groups, size, b""), self._decode_batches)
+        """Choose the groups that have waited longest, then the longest ones, and take the oldest items of each."""
+        count = check.whole("groups", groups, 1, MAX_GROUPS)
+        size = check.whole("size", size, *self.limit("pop_longest", "size"))
+        if count * size > MAX_ITEMS:
+            raise InvalidArgument(f"groups * size is {count * size}: take at most {MAX_ITEMS} items a call")
+        options = pack("buffer/pop_longest", "options", count=count, size=size, max_wait=self._max_wait)
+        return self._op("pop_longest", (options, b""), self._decode_batches)
 
     def _decode_batches(self, reply: list[Any]) -> dict[str, list[T]]:
         raw = {as_text(group): all_bytes(items) for group, items in reply}
         return {group: check.decode_all(self.codec, items, raw) for group, items in raw.items()}
 
+    def groups(self, limit: int = 100, after: int = 0, state: GroupState = "waiting") -> Talk[dict[str, int]]:
+        """Name groups of a state and their waiting lengths, the longest first."""
+        if state not in ("waiting", "busy", "paused"):
+            raise InvalidArgument(f"state is {state!r}: give 'waiting', 'busy' or 'paused'")
+        last = check.whole("after", after, 0, 999_999_999) + check.whole("limit", limit, 1, 1_000_000)
+        found: dict[str, int] = {}
+        cursor = after if state == "waiting" else 0
+        while True:
+            args = (state, min(limit, _PAGES["groups"]), cursor)
+            cursor, flat = yield self._op("groups", args, tuple, writes=False)
+            found.update(_lengths(flat))
+            if not cursor or (state == "waiting" and len(found) >= limit):
+                break
+        if state == "waiting":
+            return dict(islice(found.items(), limit))
+        longest = sorted(found.items(), key=lambda one: (one[1], one[0]), reverse=True)
+        return dict(longest[after:last])
+
     def reserve_once(
-        self, size: int = 2000, *, lease: float | None = None, lease_id: str | None = None
+        self,
+        size: int = 2000,
+        *,
+        max_bytes: int | None = None,
+        lease: float | None = None,
+        lease_id: str | None = None,
+        holder: str | None = None,
     ) -> Op[Reserved[T]]:
         """Take one batch, if there is one."""
         name = new_id(lease_id)
-        return self._reserve(size, lease, name, as_text(name))
+        return self._reserve(size, max_bytes, lease, name, as_text(name), holder)
 
-    def _reserve(self, size: int, lease: float | None, name: bytes, lease_id: str) -> Op[Reserved[T]]:
-        term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
-        keys = (*self._all, self._grants, self._batch(name), self._ended(name), self._wake, self._guard, self._layout)
-        args: tuple[Arg, ...] = (name, check.whole("size", size, 1, MAX_ITEMS), term, self._min_size, self._max_wait)
-        args += (self._max_attempts, self._memory, b"", *self._rates)
-        decode = partial(self._decode_reserved, as_text(name))
-        return Op(load("buffer/reserve"), keys, args, decode, lease_id=lease_id)
+    def _reserve(
+        self, size: int, max_bytes: int | None, lease: float | None, name: bytes, lease_id: str, who: str | None
+    ) -> Op[Reserved[T]]:
+        options = pack(
+            "buffer/reserve",
+            "options",
+            size=check.whole("size", size, 1, MAX_ITEMS),
+            lease=self.lease if lease is None else check.milliseconds("lease", lease, 0.001),
+            min_size=self._min_size,
+            max_wait=self._max_wait,
+            max_attempts=self.max_attempts,
+            max_dead=self._max_dead,
+            max_bytes=check.max_bytes(max_bytes),
+            ordered=self._ordered,
+            isolate=self._isolate,
+            window=self._memory,
+        )
+        by = holder_bytes(who)
+        decode = partial(self._decode_reserved, as_text(name), as_text(by))
+        args = (name, options, by, self._rates, b"")
+        return self._op("reserve", args, decode, lease_id=lease_id, id=name)
 
-    def _decode_reserved(self, name: str, reply: list[Any]) -> Reserved[T]:
-        retry, buried, *batch = reply
-        named = [
-            Buried(as_text(dead), as_text(group), attempts)
-            for dead, group, attempts in zip(buried[::3], buried[1::3], buried[2::3], strict=True)
-        ]
-        if not batch:
-            return Reserved(None, None if retry < 0 else retry / 1000, named)
-        deadline, group, attempts, items = batch
-        return Reserved(self._lease(name, as_text(group), items, attempts, deadline), 0.0, named)
+    def _decode_reserved(self, name: str, by: str, reply: list[Any]) -> Reserved[T]:
+        event, *rest = reply
+        match as_text(event):
+            case "batch":
+                deadline, group, attempts, why, items = rest
+                lease = self._lease(name, as_text(group), items, attempts, deadline, by, as_text(why))
+                return Reserved(lease, 0.0, [])
+            case "buried":
+                name, group, attempts, why = rest
+                return Reserved(None, 0.0, [Buried(as_text(name), as_text(group), attempts, as_text(why))])
+            case "none":
+                return Reserved(None, rest[0] / 1000, [])
+        return Reserved(None, 0.0, [], ended=True)
 
-    def _lease(self, name: str, group: str, items: list[Any], attempts: int, deadline: int) -> Lease[T]:
+    def _lease(
+        self, name: str, group: str, items: list[Any], attempts: int, deadline: int, by: str, why: str
+    ) -> Lease[T]:
         raw = all_bytes(items)
-        lease: Lease[Any] = Lease(name, group, raw, attempts, deadline / 1000, raw)
+        lease: Lease[Any] = Lease(name, group, raw, attempts, deadline / 1000, raw, reason=why, holder=by)
         lease.items = check.decode_all(self.codec, raw, lease)  # one that cannot be decoded is raised as it is
         return lease
 
     def reserve(
-        self, size: int = 2000, *, timeout: float = 0.0, lease: float | None = None, lease_id: str | None = None
-    ) -> Call[Reserved[T]]:
+        self,
+        size: int = 2000,
+        *,
+        max_bytes: int | None = None,
+        timeout: float = 0.0,
+        lease: float | None = None,
+        lease_id: str | None = None,
+        holder: str | None = None,
+    ) -> Talk[Reserved[T]]:
         """Take one batch, waiting for it."""
-        op = self.reserve_once(size, lease=lease, lease_id=lease_id)
-        return reserve(op, self._wake, timeout) if check.milliseconds("timeout", timeout) else op
+        check.milliseconds("timeout", timeout)
+        op = self.reserve_once(size, max_bytes=max_bytes, lease=lease, lease_id=lease_id, holder=holder)
+        return reserve(op, self._wake, timeout)
 
     def waiting(self, retry: float | None) -> Wait:
-        """Say how to wait after an empty reserve: for a push, or `retry` seconds."""
+        """Say how to wait after an empty reserve: for a wake-up, or `retry` seconds."""
         return Wait(self._wake, math.inf if retry is None else retry)
 
     def reserve_many(
-        self, count: int, size: int = 2000, *, lease: float | None = None, lease_id: str | None = None
+        self,
+        count: int,
+        size: int = 2000,
+        *,
+        max_bytes: int | None = None,
+        lease: float | None = None,
+        lease_id: str | None = None,
+        holder: str | None = None,
     ) -> Talk[list[Reserved[T]]]:
         """Take several batches in one round trip."""
         check.whole("count", count, 1, MAX_BATCHES)
         name = new_id(lease_id)
-        ops = [self._reserve(size, lease, name + b":%d" % i, as_text(name)) for i in range(count)]
+        ops = [self._reserve(size, max_bytes, lease, name + b":%d" % i, as_text(name), holder) for i in range(count)]
         return (yield from reserve_each(ops))
 
-    def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[Settled]:
+    def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[int]:
         """Settle batches; items marked as failed are given back."""
-        wait = check.milliseconds("delay", delay)
+        options = self._settling("ack", delay=check.milliseconds("delay", delay))
 
-        def calls(lease: Lease[T]) -> Iterator[Op[int]]:
+        def call(lease: Lease[T]) -> Op[int]:
             name = check.text("lease id", lease.id)
-            keys = (self._leases, self._delayed, self._batch(name), self._ended(name), self._wake, self._layout)
-            yield Op(load("buffer/ack"), keys, (name, wait, self._memory, b"", *sorted(lease.failed)), int)
+            why = next((text for _, text in sorted(lease.failed.items()) if text), None)
+            return self._op("ack", (name, options, reason_bytes(why), b"", *sorted(lease.failed)), int, id=name)
 
-        return _total(settle(leases, calls))
+        return total(settle(leases, call))
 
-    def release(self, leases: Sequence[Lease[T]], delay: float = 0.0, *, counted: bool = True) -> Talk[Settled]:
-        """Give batches back whole; not `counted`: nobody began on them."""
-        wait = check.milliseconds("delay", delay)
+    def release(
+        self, leases: Sequence[Lease[T]], delay: float = 0.0, *, count: bool = True, reason: str | None = None
+    ) -> Talk[int]:
+        """Give batches back whole; not `count`: this hand-over is no attempt."""
+        options = self._settling("release", delay=check.milliseconds("delay", delay))
+        return total(
+            settle(leases, self._ending("release", options, b"count" if count else b"forget", reason_bytes(reason)))
+        )
 
-        def calls(lease: Lease[T]) -> Iterator[Op[int]]:
+    def bury(self, leases: Sequence[Lease[T]], reason: str | None = None) -> Talk[int]:
+        """Make batches dead letters now."""
+        options = self._settling("bury", max_dead=self._max_dead)
+        return total(settle(leases, self._ending("bury", options, reason_bytes(reason))))
+
+    def _settling(self, verb: str, **numbers: int) -> bytes:
+        return pack(f"buffer/{verb}", "options", window=self._memory, **numbers)
+
+    def _ending(self, verb: str, *args: bytes) -> Any:
+        def call(lease: Lease[T]) -> Op[int]:
             name = check.text("lease id", lease.id)
-            keys = (self._leases, self._delayed, self._batch(name), self._ended(name), self._wake, self._layout)
-            attempt = b"count" if counted else b"forget"
-            yield Op(load("buffer/release"), keys, (name, wait, attempt, self._memory, b""), int)
+            return self._op(verb, (name, *args, b""), int, id=name)
 
-        return _total(settle(leases, calls))
+        return call
 
     def extend(self, leases: Sequence[Lease[T]], lease: float | None = None) -> Talk[None]:
         """Keep batches longer."""
         term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
 
-        def calls(held: Lease[T]) -> Iterator[Op[int]]:
-            yield Op(
-                load("buffer/extend"), (self._leases, self._layout), (check.text("lease id", held.id), term, b""), int
-            )
+        def call(held: Lease[T]) -> Op[int]:
+            return self._op("extend", (check.text("lease id", held.id), term, b""), int)
 
-        for held, deadline in (yield from settle(leases, calls, ends=False)):
+        for held, deadline in (yield from settle(leases, call, ends=False)):
             held.deadline = deadline / 1000
+
+    def leased(self, limit: int = 100, after: str | None = None) -> Talk[list[Lease[T]]]:
+        """Show batches that are handed out, the first to run out first."""
+        return self._batches(b"leases", limit, after)
+
+    def delayed(self, limit: int = 100, after: str | None = None) -> Talk[list[Lease[T]]]:
+        """Show batches that were given back, the first to be due first."""
+        return self._batches(b"delayed", limit, after)
 
     def dead(self, limit: int = 100, after: str | None = None) -> Talk[list[Lease[T]]]:
         """Show dead letters, the earliest first."""
-        check.whole("limit", limit, 1, MAX_BATCHES)
+        return self._batches(b"dead", limit, after)
+
+    def _batches(self, state: bytes, limit: int, after: str | None) -> Talk[list[Lease[T]]]:
+        check.whole("limit", limit, 1, 1_000_000)
         found: list[Lease[T]] = []
         last = b"" if after is None else check.text("after", after)
         while len(found) < limit:
-            args = (min(limit - len(found), _DEAD_PAGE), last)
-            page: list[Lease[T]] = yield Op(
-                load("buffer/dead"), (self._dead, self._guard, self._layout), args, self._decode_dead, writes=False
-            )
+            args = (min(limit - len(found), _PAGES["batches"]), last)
+            page: list[Lease[T]] = yield self._op("batches", args, self._decode_page, writes=False, state=state)
             if not page:
                 break
             found += page
             last = check.text("after", page[-1].id)
         return found
 
-    def _decode_dead(self, reply: list[Any]) -> list[Lease[T]]:
-        return [self._lease(as_text(n), as_text(group), items, tries, died) for n, died, group, tries, items in reply]
+    def _decode_page(self, reply: list[Any]) -> list[Lease[T]]:
+        return [
+            self._lease(as_text(name), as_text(group), items, attempts, time, as_text(by), as_text(text))
+            for name, time, group, attempts, by, text, items in reply
+        ]
 
-    def redrive(self, ids: Sequence[str], token: str | None = None) -> Op[int]:
-        """Give dead letters another life."""
+    def redrive(self, ids: Sequence[str], token: str | None = None) -> Talk[int]:
+        """Let the items of dead letters wait again, at the front of their group; return how many were dead."""
         names = check.names("ids", ids, MAX_BATCHES)
-        once = check.once_id(token)
-        keys = (self._dead, self._delayed, self._once(once), self._wake, self._guard, self._layout)
-        return Op(load("buffer/redrive"), keys, (self._window, b"", *names), int, token=as_text(once))
+        once, most = check.once_id(token), self.limit("redrive", "id")[1]
+        redriven = 0
+        for piece in count():
+            # From the last ones on, so that in the end the first id's items come first.
+            chosen = names[-most:]
+            args = (self._window, b"", *chosen)
+            done, left = yield self._op(
+                "redrive", args, tuple, token=as_text(once), id=once + (b":%d" % piece if piece else b"")
+            )
+            redriven += done
+            names = names[: len(names) - len(chosen) + left]
+            if not names:
+                return redriven
+        raise AssertionError("unreachable")
 
     def discard(self, ids: Sequence[str], token: str | None = None) -> Op[int]:
         """Throw dead letters away."""
         names = check.names("ids", ids, MAX_BATCHES)
         once = check.once_id(token)
-        keys = (self._dead, self._once(once), self._guard, self._layout)
-        return Op(load("buffer/discard"), keys, (self._window, *names), int, token=as_text(once))
+        return self._op("discard", (self._window, *names), int, token=as_text(once), id=once)
 
     def stats(self) -> Talk[BufferStats]:
         """Count, a page of groups at a time."""
-        start, waiting = 0, 0
-        while True:
-            args = (start, _STATS_PAGE, b"")
-            start, counted, groups, oldest, *rest = yield Op(
-                load("buffer/stats"), (*self._all, self._layout), args, tuple, writes=False
-            )
-            leased, delayed, dead, expiry = rest
-            waiting += counted
-            if start < 0:
-                wait, first = oldest / 1000 if oldest >= 0 else None, expiry / 1000 if expiry >= 0 else None
-                return BufferStats(waiting, groups, wait, leased, delayed, dead, first)
+        cursor, waiting = "0 0 0", 0
+        while cursor:
+            reply = yield self._op("stats", (cursor, _PAGES["stats"], b""), list, writes=False)
+            cursor = as_text(reply[0])
+            waiting += reply[1]
+        _, _, groups, busy, paused, oldest, leased, delayed, dead, due, expiry, *totals, pause = reply
+        done, failed, buried, trimmed = totals
+        until, text = read_pause(pause)
+        return BufferStats(
+            waiting=waiting,
+            groups=groups,
+            busy_groups=busy,
+            paused_groups=paused,
+            oldest_wait=seconds_or_none(oldest),
+            leased=leased,
+            delayed=delayed,
+            dead=dead,
+            due=due,
+            next_expiry=seconds_or_none(expiry),
+            done=done,
+            failed=failed,
+            buried=buried,
+            trimmed=trimmed,
+            paused=bool(pause),
+            pause_reason=text,
+            paused_until=until,
+        )
 
-    def audit(self, repair: bool = False) -> Talk[Audit]:
+    def audit(self, repair: bool = False, *, max_lease: float | None = None) -> Talk[Audit]:
         """Compare the keys with each other, a page at a time."""
         verb = b"repair" if repair else b"report"
+        ahead = horizon(self.lease, max_lease)
 
         def step(cursor: str) -> Op[AuditPage]:
-            keys = (*self._all, self._guard, self._layout)
-            return Op(load("buffer/audit"), keys, (cursor, _AUDIT_PAGE, verb, b""), page, writes=repair)
+            return self._op("audit", (cursor, _PAGES["audit"], verb, ahead, b""), page, writes=repair)
 
         return conduct(step, "keys:0", repair)
 
     def purge(self) -> Talk[int]:
         """Throw everything away, some groups and batches at a time."""
-        total, more = 0, 1
-        while more:
-            keys = (*self._all, self._wake, self._guard, self._layout)
-            more, count = yield Op(load("buffer/purge"), keys, (_PURGE_STEP,), tuple)
-            total += count
-        return total
+        purged, cursor = 0, 0
+        while cursor >= 0:
+            reply: tuple[int, int] = yield self._op("purge", (_PAGES["purge"], cursor), tuple)
+            cursor, purged = reply[0], purged + reply[1]
+        return purged
 
 
-def _total(results: Talk[list[Any]]) -> Talk[Settled]:
-    counts = yield from results
-    return Settled(sum(count for _, count in counts), [])
-
-
-def _decode_lengths(reply: list[Any]) -> dict[str, int]:
-    return {as_text(group): length for group, length in zip(reply[::2], reply[1::2], strict=True)}
+def _lengths(flat: list[Any]) -> dict[str, int]:
+    return {as_text(group): int(length) for group, length in zip(flat[::2], flat[1::2], strict=True)}

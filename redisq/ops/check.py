@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
-import random
 import reprlib
 from collections.abc import Iterable
 from typing import Any
@@ -12,21 +12,36 @@ from typing import Any
 from ..codecs import Codec
 from ..errors import CodecError, InvalidArgument
 
-MAX_SECONDS = 315_360_000  # ten years: far above any use, far below where ms lose digits
+MAX_SECONDS = 99_999_999  # three years: above any use, and in ms the eleven digits that the scripts take
 
 
 def whole(name: str, value: Any, low: int, high: int, remedy: str = "") -> int:
-    """Return `value` if it is an int from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    """Return `value` as an int if it is a whole number from `low` to `high`: an int, or whatever has `__index__`."""
+    try:
+        number = low - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = low - 1
+    if not low <= number <= high:
         raise InvalidArgument(f"{name} is {reprlib.repr(value)}: give a whole number from {low} to {high}{remedy}")
-    return value
+    return number
+
+
+def _real(value: Any) -> float:
+    """Return a number as a float, NaN for what is none: an int, a float, or whatever has `__index__` or `__float__`."""
+    if isinstance(value, (bool, str, bytes, bytearray)):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def milliseconds(name: str, value: Any, low: float = 0.0, high: float = MAX_SECONDS) -> int:
     """Return a number of seconds from `low` to `high` as whole milliseconds."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+    seconds = _real(value)
+    if not low <= seconds <= high:
         raise InvalidArgument(f"{name} is {reprlib.repr(value)}: give seconds from {low:g} to {high:g}")
-    return round(value * 1000)
+    return round(seconds * 1000)
 
 
 def text(name: str, value: Any) -> bytes:
@@ -47,16 +62,13 @@ def key_prefix(prefix: Any, name: Any) -> bytes:
     return text("prefix", prefix) + b":{" + text("queue name", name) + b"}:"
 
 
-# The system's own random bytes cost as much as a tenth of a round trip. A generator of our own, so that nobody else's
-# seed makes ids repeat; seeded anew in a child, for two processes with the same ids would lose pushes.
-_random = random.Random()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.seed)
-
-
 def new_id() -> bytes:
-    """Return an id that nobody else has: 128 random bits, in hex."""
-    return b"%032x" % _random.getrandbits(128)
+    """Return an id that nobody else has: 128 random bits, in hex.
+
+    They come from the operating system. The state of a generator of our own could be copied, by a fork or by a memory
+    snapshot that is restored more than once, and two processes with the same ids would lose each other's pushes.
+    """
+    return os.urandom(16).hex().encode()
 
 
 def once_id(token: Any) -> bytes:
@@ -66,7 +78,24 @@ def once_id(token: Any) -> bytes:
 
 def attempts(value: Any) -> int:
     """Return the greatest number of attempts, 0 for None."""
-    return 0 if value is None else whole("max_attempts", value, 1, 1_000_000_000, ", or None")
+    return 0 if value is None else whole("max_attempts", value, 1, 999_999_999, ", or None")
+
+
+def max_dead(value: Any) -> int:
+    """Return how many dead letters are kept, 0 for None, which is all."""
+    return 0 if value is None else whole("max_dead", value, 1, 999_999_999, ", or None")
+
+
+def max_bytes(value: Any) -> int:
+    """Return how many bytes a batch may have, 0 for None, which is any number."""
+    return 0 if value is None else whole("max_bytes", value, 1, 99_999_999_999, ", or None")
+
+
+def flag(name: str, value: Any) -> int:
+    """Return a bool as 0 or 1."""
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{name} is {reprlib.repr(value)}: give True or False")
+    return int(value)
 
 
 def names(what: str, values: Any, most: int) -> list[bytes]:
@@ -78,9 +107,10 @@ def names(what: str, values: Any, most: int) -> list[bytes]:
 
 def number(name: str, value: Any) -> float:
     """Return a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    real = _real(value)
+    if not math.isfinite(real):
         raise InvalidArgument(f"{name} is {reprlib.repr(value)}: give a finite number")
-    return float(value)
+    return real
 
 
 def encode(codec: Codec[Any], item: Any, where: str = "item") -> bytes:

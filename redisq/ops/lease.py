@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -19,7 +19,7 @@ LEASE_MEMORY = 60_000  # ms, where dedup_window is 0: that switches off what is 
 
 @dataclass(eq=False)
 class Lease(Generic[T]):
-    """Hold what was handed out: items of one group, or members of a priority queue."""
+    """What was handed out: items of one group, or members of a priority queue."""
 
     id: str
     """The lease's id; each hand-over has a new one."""
@@ -30,58 +30,85 @@ class Lease(Generic[T]):
     attempts: int
     """Times handed out, this time included; of members the highest."""
     deadline: float
-    """Unix time in seconds, by the server's clock, at which the lease runs out; of a dead letter, when it died."""
+    """Unix time in seconds, by the server's clock, at which the lease runs out; in a listing its due time or death."""
     raw: list[bytes] = field(repr=False)
     """The items as they are stored."""
     priorities: list[float] | None = None
     """The members' priorities, in the order of `items`; None for items of a group."""
-    failed: set[int] = field(default_factory=set, repr=False)
-    """Places of the items that were marked with `fail`."""
+    payloads: list[Any] | None = field(default=None, repr=False)
+    """The members' payloads, None for one that has none; None for items of a group."""
+    reason: str = ""
+    """Why it came back last time, of members the first that has one; empty the first time."""
+    holder: str = ""
+    """Who holds it, or held it last."""
+    failed: dict[int, str] = field(default_factory=dict, repr=False)
+    """Places of the items that were marked as failed, and why."""
     settled: bool = field(default=False, repr=False)
-    """Whether it was acked, released or found lost through this object."""
+    """Whether it was acked, released, buried or found lost through this object."""
+    lost: bool = field(default=False, repr=False)
+    """Whether the lease is known to be lost."""
 
-    def fail(self, *items: T) -> None:
+    def fail(self, *items: T, reason: str | None = None) -> None:
         """Mark items as failed: when the batch is acked they are given back, and the others are done.
 
-        Each is matched to one equal item that is not marked yet. Raises `InvalidArgument` for one that is not there.
+        Each is matched to one equal item of the same type that is not marked yet. `reason` is kept with them. Raises
+        `InvalidArgument` for one that is not there.
         """
-        places = set(self.failed)
+        places: dict[Any, list[int]] = {}
+        for i in range(len(self.items) - 1, -1, -1):
+            if i not in self.failed:
+                places.setdefault(_sameness(self.items[i]), []).append(i)
+        found = []
         for item in items:
-            place = next((i for i, mine in enumerate(self.items) if i not in places and mine == item), None)
-            if place is None:
+            candidates = places.get(_sameness(item))
+            if not candidates:
                 raise InvalidArgument(f"{reprlib.repr(item)} is not in the batch, or has been marked as often as it is")
-            places.add(place)
-        self.failed = places
+            found.append(candidates.pop())
+        self.failed.update(dict.fromkeys(found, reason or ""))
+
+    def fail_at(self, *indexes: int, reason: str | None = None) -> None:
+        """Mark the items at these places, from 0, as failed, as `fail` does.
+
+        Raises `InvalidArgument` for a place that the batch does not have, before any is marked.
+        """
+        places = [check.whole("index", index, 0, len(self.items) - 1) for index in indexes]
+        self.failed.update(dict.fromkeys(places, reason or ""))
+
+
+def _sameness(item: Any) -> Any:
+    """Return what two items have in common exactly when they are equal and of one type: `True` is not `1`."""
+    if isinstance(item, (str, bytes, bool, int, float, type(None))):
+        return type(item), item
+    if isinstance(item, dict):
+        return dict, frozenset((_sameness(key), _sameness(value)) for key, value in item.items())
+    if isinstance(item, (list, tuple)):
+        return type(item), tuple(map(_sameness, item))
+    try:
+        hash(item)
+    except TypeError:
+        return type(item), repr(item)
+    return type(item), item
 
 
 class Buried(NamedTuple):
-    """Name what went to the dead letters: a batch by its id, with its group and attempts, or a member by itself."""
+    """What went to the dead letters: a batch by its id, with its group and attempts, or a member by itself."""
 
     name: Any
     group: str | None = None
     attempts: int | None = None
-
-
-class Settled(NamedTuple):
-    """Say how many items or members were acked, or given back, and who died of being given back."""
-
-    items: int
-    buried: list[Buried]
-
-
-def items(settled: Settled) -> int:
-    """Read what an ack or a release returns."""
-    return settled.items
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Reserved(Generic[T]):
-    """Hold the reply of one reserve."""
+    """The reply of one reserve."""
 
     lease: Lease[T] | None
     retry: float | None
-    """Seconds until there may be something, when there is nothing; None: when something is pushed."""
+    """Seconds until there may be something, when there is nothing."""
     buried: list[Buried]
+    ended: bool = False
+    """Whether the lease of that id is over, so that nothing will come under it."""
 
 
 def new_id(lease_id: Any) -> bytes:
@@ -92,7 +119,8 @@ def new_id(lease_id: Any) -> bytes:
 def reserve(op: Op[Reserved[T]], wake: bytes, timeout: float) -> Talk[Reserved[T]]:
     """Ask until there is something or the time is over; all asks have one id, so a lost reply costs nothing.
 
-    Between two asks it waits for a push, for the time that the last reply named, or for the timeout.
+    Between two asks it waits for a wake-up, for the time that the last reply named, or for the timeout. A reply that
+    names 0, as after a burial, is followed by another ask at once, even when there is no time to wait.
     """
     end = monotonic() + timeout
     buried: list[Buried] = []
@@ -100,8 +128,8 @@ def reserve(op: Op[Reserved[T]], wake: bytes, timeout: float) -> Talk[Reserved[T
         reserved: Reserved[T] = yield op
         buried += reserved.buried
         left = end - monotonic()
-        if reserved.lease or left <= 0:
-            return Reserved(reserved.lease, reserved.retry, buried)
+        if reserved.lease or reserved.ended or (left <= 0 and reserved.retry != 0):
+            return Reserved(reserved.lease, reserved.retry, buried, reserved.ended)
         if reserved.retry != 0:
             yield Wait(wake, left if reserved.retry is None else min(left, reserved.retry))
 
@@ -116,24 +144,26 @@ def reserve_each(ops: list[Op[Reserved[T]]]) -> Talk[list[Reserved[T]]]:
 
 
 def settle(
-    leases: Sequence[Lease[T]], calls: Callable[[Lease[T]], Iterable[Op[Any]]], *, ends: bool = True
-) -> Talk[list[Any]]:
-    """Send each batch's calls, all in one round trip; try all, then raise `LeaseLost` for those that were not held.
+    leases: Sequence[Lease[T]], call: Callable[[Lease[T]], Op[int]], *, ends: bool = True
+) -> Talk[list[tuple[Lease[T], int]]]:
+    """Send each batch's call, all in one round trip; try all, then raise `LeaseLost` for those that were not held.
 
-    Returns pairs of batch and answer. `ends`: who was held is settled by it.
+    Returns pairs of batch and answer. `ends`: what was held is settled by it.
     """
     leases = list({lease.id: lease for lease in leases}.values())  # one that is given twice counts once
-    made = [(lease, op) for lease in leases for op in calls(lease)]
-    if not made:
+    if not leases:
         return []
-    answers: list[Any] = yield Many([op for _, op in made])
-    pairs = zip((lease for lease, _ in made), answers, strict=True)
-    results = [(lease, answer) for lease, answer in pairs if not isinstance(answer, LeaseLost)]
-    # Of a priority queue's batch a part may be held; it is lost when no call found anything of it.
-    held = {lease.id for lease, _ in results}
-    lost = [lease.id for lease in leases if lease.id not in held]
-    for lease in leases:
-        lease.settled = lease.settled or ends or lease.id in lost
+    answers: list[Any] = yield Many([call(lease) for lease in leases])
+    pairs = list(zip(leases, answers, strict=True))
+    for lease, answer in pairs:
+        lease.lost = lease.lost or isinstance(answer, LeaseLost)
+        lease.settled = lease.settled or ends or lease.lost
+    lost = [lease.id for lease, answer in pairs if isinstance(answer, LeaseLost)]
     if lost:
         raise LeaseLost(f"no longer held: {', '.join(lost)}; handed out again, buried, settled or purged", lost)
-    return results
+    return pairs
+
+
+def total(results: Talk[list[tuple[Lease[T], int]]]) -> Talk[int]:
+    """Return the sum of the answers."""
+    return sum(count for _, count in (yield from results))

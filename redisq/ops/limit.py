@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
-from .op import Arg, Op, Pause, Talk
+from .op import Op, Pause, Talk, as_text
+from .queue import QueueOps
 
-MAX_COST = 1_000_000_000
+MAX_COST = load("limit/acquire").limit("cost")[1]
 
 
 @dataclass(frozen=True)
@@ -34,30 +35,29 @@ class Grant(NamedTuple):
     retry_after: float
 
 
-def flatten(rates: Sequence[Rate]) -> tuple[int, ...]:
-    """Return the rates as the scripts take them: limit, ms, limit, ms."""
+def flatten(rates: Sequence[Rate]) -> bytes:
+    """Return the rates as the scripts take them: "limit per;" for each, in ms."""
     if not isinstance(rates, (tuple, list)) or not all(isinstance(rate, Rate) for rate in rates):
         raise InvalidArgument(f"rates is {rates!r}: give a sequence of Rate(limit, per)")
-    return tuple(x for rate in rates for x in (rate.limit, check.milliseconds("per", rate.per, 0.001)))
+    return b"".join(b"%d %d;" % (rate.limit, check.milliseconds("per", rate.per, 0.001)) for rate in rates)
 
 
-class LimitOps:
-    """Build the calls of one rate limiter, without sending them."""
+class LimitOps(QueueOps):
+    """What builds the calls of one rate limiter, without sending them."""
 
     def __init__(
         self, name: str, rates: tuple[Rate, ...], *, dedup_window: float = 60.0, prefix: str = "redisq"
     ) -> None:
         if not rates:
             raise InvalidArgument("rates is (): give one Rate(limit, per) or more")
-        self.queue = check.key_prefix(prefix, name)
-        self._window = check.milliseconds("dedup_window", dedup_window, 0, 604_800)
+        super().__init__("limit", name, prefix, dedup_window)
         self._rates = flatten(rates)
 
     def acquire(self, cost: int = 1, token: str | None = None) -> Op[Grant]:
         """Take what every rate allows now, `cost` at most."""
-        keys = (self.queue + b"grants", self.queue + b"once:" + check.once_id(token), self.queue + b"layout")
-        args: tuple[Arg, ...] = (check.whole("cost", cost, 1, MAX_COST), self._window, b"", *self._rates)
-        return Op(load("limit/acquire"), keys, args, _decode_grant)
+        once = check.once_id(token)
+        args = (check.whole("cost", cost, 1, MAX_COST), self._window, self._rates, b"")
+        return self._op("acquire", args, _decode_grant, token=as_text(once), id=once)
 
     def wait(self, cost: int = 1, timeout: float | None = None) -> Talk[Grant]:
         """Take `cost` in as many calls as the rates need."""

@@ -6,22 +6,23 @@ import math
 import reprlib
 import typing
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
-from ..codecs import TEXT, Codec
+from ..codecs import JSON, TEXT, Codec
 from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
-from .audit import Audit, AuditPage, conduct, page
-from .lease import LEASE_MEMORY, Buried, Lease, Reserved, Settled, new_id, reserve, reserve_each, settle
+from .audit import Audit, AuditPage, conduct, horizon, page
+from .lease import LEASE_MEMORY, Buried, Lease, Reserved, new_id, reserve, reserve_each, settle, total
 from .limit import Rate, flatten
-from .op import Arg, Call, Op, Talk, Wait, all_bytes, as_bytes, as_text
+from .op import Call, Op, Talk, Wait, all_bytes, as_bytes, as_text
+from .queue import QueueOps, holder_bytes, pack, read_pause, reason_bytes, seconds_or_none
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -32,25 +33,27 @@ else:
 
 Order = Literal["fifo", "score"]
 
-MAX_MEMBERS = 1_000
-PLACES = 2**42  # fifo: score = priority * PLACES + place, exact in a double for priorities -1024..1023
-_STATS_PAGE = 500
-_AUDIT_PAGE = 200
+MAX_MEMBERS = load("priority/push").limit("item")[1]
+MAX_LEASED = load("priority/reserve").limit("size")[1]
+PLACES = 10**12  # fifo: score = (priority + 1024) * PLACES + place, exact in a double for priorities -1024..1023
+_PAGES = {verb: load(f"priority/{verb}").limit("limit")[1] for verb in ("purge", "audit", "batches", "members")}
 
 
 class Pushed(str, Enum):
-    """Say what a push did."""
+    """What a push did."""
 
     ADDED = "added"
-    """The member was not there, was dead, or is being worked on and will come once more."""
+    """The member was not there, was dead, or is leased and will come once more."""
     RAISED = "raised"
     """It was there, and became more urgent: a lower score or an earlier time."""
+    CHANGED = "changed"
+    """It was there, and `replace` made it less urgent in one of the two."""
     KEPT = "kept"
     """It was there, and at least as urgent."""
 
 
 class State(str, Enum):
-    """Say where a member is."""
+    """Where a member is."""
 
     ABSENT = "absent"
     READY = "ready"
@@ -61,36 +64,60 @@ class State(str, Enum):
 
 @dataclass(frozen=True)
 class Item(Generic[T]):
-    """Hold one member of a priority queue."""
+    """One member of a priority queue."""
 
     member: T
     priority: float
     """As it was pushed, the lowest: an int in `fifo` order, a float in `score` order."""
     attempts: int
-    """Times handed out: a popped member's includes this time, a peeked one's is what came before."""
+    """Times handed out: a popped member's includes this time, in a listing it is what came before."""
+    payload: Any = None
+    """What was pushed with it last; None if nothing was."""
+    reason: str = ""
+    """Why it came back last time, or died."""
+    time: float | None = None
+    """Unix time at which a delayed member is due, or a dead one died; else None."""
 
 
 @dataclass(frozen=True)
 class PriorityStats:
-    """Count what a priority queue holds."""
+    """What a priority queue holds, in members where nothing else is said."""
 
     waiting: int
     """Members that are ready."""
     delayed: int
-    """Members that are ready later, or whose time has come but whom no call has woken yet."""
+    """Members that are ready later, or are due and wait for the next reserve or pop to promote them."""
     leased: int
     """Members that are handed out."""
     dead: int
-    """Members that have used up their attempts."""
+    """Members that are dead."""
+    batches: int
+    """Leases under which members are handed out."""
+    due: int
+    """Delayed members that are due, and leases that ran out."""
     next_expiry: float | None
     """Unix time, by the server's clock, at which the first lease runs out; None if there is none."""
+    done: int
+    """Members that were acked, since the queue began or was last empty for seven days."""
+    failed: int
+    """Members that came back from a handler, or because a lease ran out, each time counted."""
+    buried: int
+    """Members that died."""
+    trimmed: int
+    """Dead members that were dropped because there were more than `max_dead`."""
+    paused: bool
+    """Whether the queue hands nothing out."""
+    pause_reason: str
+    """Why it is paused."""
+    paused_until: float | None
+    """Unix time at which the pause ends; None: when it is resumed, or not paused."""
 
 
-_LETTERS = {"A": Pushed.ADDED, "R": Pushed.RAISED, "K": Pushed.KEPT}
+_LETTERS = {"A": Pushed.ADDED, "R": Pushed.RAISED, "C": Pushed.CHANGED, "K": Pushed.KEPT}
 
 
-class PriorityOps(Generic[T]):
-    """Build the calls of one priority queue, without sending them."""
+class PriorityOps(QueueOps, Generic[T]):
+    """What builds the calls of one priority queue, without sending them."""
 
     def __init__(
         self,
@@ -98,33 +125,26 @@ class PriorityOps(Generic[T]):
         *,
         order: Order = "fifo",
         codec: Codec[T] = TEXT,  # type: ignore[assignment]  # the default of T is str
+        payload_codec: Codec[Any] = JSON,
         lease: float = 30.0,
         max_attempts: int | None = None,
+        max_dead: int | None = 10_000,
         rates: Sequence[Rate] = (),
         dedup_window: float = 60.0,
         prefix: str = "redisq",
     ) -> None:
+        super().__init__("priority", name, prefix, dedup_window)
         if order not in ("fifo", "score"):
             raise InvalidArgument(f"order is {order!r}: give 'fifo' or 'score'")
-        self.queue = check.key_prefix(prefix, name)
         self.order: Order = order
         self.codec = codec
-        self._window = check.milliseconds("dedup_window", dedup_window, 0, 604_800)
-        self._memory = self._window or LEASE_MEMORY  # of how a lease ended
-        self._ready = self.queue + b"ready"
-        self._later = self.queue + b"later"
-        self._rows = self.queue + b"rows"
-        self._meta = self.queue + b"meta"
-        self._grants = self.queue + b"grants"
-        self._wake = self.queue + b"wake"
-        self._layout = self.queue + b"layout"
-        self._guard = self.queue + b"guard"
+        self.payload_codec = payload_codec
         self.lease = check.milliseconds("lease", lease, 0.001)
-        self._max_attempts = check.attempts(max_attempts)
+        self.max_attempts = check.attempts(max_attempts)
+        self._max_dead = check.max_dead(max_dead)
         self._rates = flatten(rates)
-
-    def _once(self, once: bytes) -> bytes:
-        return self.queue + b"once:" + once
+        self._memory = self._window or LEASE_MEMORY  # of how a lease ended
+        self._wake = self.queue + b"wake"
 
     def _score(self, priority: Any) -> bytes:
         value = check.number("priority", priority)
@@ -135,44 +155,84 @@ class PriorityOps(Generic[T]):
             )
         return b"%d" % int(value) if self.order == "fifo" else repr(value).encode()
 
-    def push(self, member: T, priority: float = 0, *, delay: float = 0.0, token: str | None = None) -> Op[Pushed]:
-        """Add one member."""
-        pairs = (self._score(priority), check.encode(self.codec, member, "member"))
-        once = check.once_id(token)
-        return self._push(pairs, delay, once, as_text(once), _decode_outcome)
+    def _fields(self, member: T, priority: Any, payload: Any, where: str = "member") -> tuple[bytes, ...]:
+        """Return what a push sends for one member: two values, or three with a payload."""
+        pair = self._score(priority), check.encode(self.codec, member, where)
+        return pair if payload is None else (*pair, check.encode(self.payload_codec, payload, "payload"))
 
-    def _push(self, pairs: Iterable[bytes], delay: float, once: bytes, token: str, decode: Any) -> Op[Any]:
-        keys = (self._ready, self._later, self._rows, self._meta, self._once(once), self._wake, self._layout)
-        args = (self.order, check.milliseconds("delay", delay), self._window, b"", *pairs)
-        return Op(load("priority/push"), keys, args, decode, token=token)
+    def push(
+        self,
+        member: T,
+        priority: float = 0,
+        *,
+        payload: Any = None,
+        delay: float = 0.0,
+        replace: bool = False,
+        token: str | None = None,
+    ) -> Op[Pushed]:
+        """Add one member."""
+        fields = self._fields(member, priority, payload)
+        once = check.once_id(token)
+        return self._push(fields, len(fields), delay, replace, once, as_text(once), _decode_outcome)
+
+    def _push(
+        self, values: Iterable[bytes], width: int, delay: float, replace: bool, once: bytes, token: str, decode: Any
+    ) -> Op[Any]:
+        options = pack(
+            "priority/push",
+            "options",
+            delay=check.milliseconds("delay", delay),
+            window=self._window,
+            fields=width,
+        )
+        args = (self.order, b"set" if check.flag("replace", replace) else b"min", options, b"", *values)
+        return self._op("push", args, decode, token=token, id=once)
 
     def push_many(
-        self, members: Mapping[T, float] | Iterable[tuple[T, float]], *, delay: float = 0.0, token: str | None = None
+        self,
+        members: Mapping[T, float] | Iterable[tuple[T, float] | tuple[T, float, Any]],
+        *,
+        delay: float = 0.0,
+        replace: bool = False,
+        token: str | None = None,
     ) -> Talk[Counter[Pushed]]:
-        """Add any number of members in pieces, each with its own id derived from one token."""
+        """Add any number of members in pieces, each with its own id derived from one token.
+
+        A piece ends after 1,000 members, before a member that it has already, and where payloads begin or end.
+        """
         check.milliseconds("delay", delay)
         once = check.once_id(token)
-        rest = iter(members.items() if isinstance(members, Mapping) else members)
+        pairs: Iterable[Any] = members.items() if isinstance(members, Mapping) else members
         outcomes: Counter[Pushed] = Counter()
-        for piece in count():
-            start = piece * MAX_MEMBERS
-            pairs: list[bytes] = []
-            for i, pair in enumerate(islice(rest, MAX_MEMBERS), start):
-                if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                    raise InvalidArgument(
-                        f"number {i} is {reprlib.repr(pair)}: give a mapping, or pairs (member, priority)"
-                    )
-                where = f"member number {i} ({start} before it are pushed)"
-                pairs += (self._score(pair[1]), check.encode(self.codec, pair[0], where))
-            if not pairs:
-                break
-            op = self._push(pairs, delay, once + b":%d" % piece, as_text(once), _decode_outcomes)
-            outcomes.update((yield op))
+        pieces, pushed, seen = count(), 0, set[bytes]()
+        piece: list[tuple[bytes, ...]] = []
+
+        def send() -> Op[list[Pushed]]:
+            values = [value for fields in piece for value in fields]
+            name = once + b":%d" % next(pieces)
+            return self._push(values, len(piece[0]), delay, replace, name, as_text(once), _decode_outcomes)
+
+        for i, pair in enumerate(pairs):
+            if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3):
+                raise InvalidArgument(
+                    f"number {i} is {reprlib.repr(pair)}: give a mapping, or tuples (member, priority) or "
+                    "(member, priority, payload)"
+                )
+            payload = pair[2] if len(pair) == 3 else None
+            fields = self._fields(pair[0], pair[1], payload, f"member number {i} ({pushed} before it are pushed)")
+            if piece and (len(piece) == MAX_MEMBERS or fields[1] in seen or len(fields) != len(piece[0])):
+                outcomes.update((yield send()))
+                pushed += len(piece)
+                piece, seen = [], set()
+            piece.append(fields)
+            seen.add(fields[1])
+        if piece:
+            outcomes.update((yield send()))
         return outcomes
 
     def pop_once(self) -> Op[Item[T] | None]:
         """Take the most urgent member, if one is ready."""
-        return self._pop(1, lambda reply: next(iter(self._decode_items(reply[2])), None))
+        return self._pop(1, lambda reply: next(iter(self._decode_items(*reply[1:], more=1)), None))
 
     def pop(self, timeout: float = 0.0) -> Call[Item[T] | None]:
         """Take the most urgent member, waiting for it."""
@@ -181,7 +241,7 @@ class PriorityOps(Generic[T]):
     def _pop_waiting(self, timeout: float) -> Talk[Item[T] | None]:
         end = monotonic() + timeout
         while True:
-            retry, items = yield self._pop(1, lambda reply: (reply[0], self._decode_items(reply[2])))
+            retry, items = yield self._pop(1, lambda reply: (reply[0], self._decode_items(*reply[1:], more=1)))
             left = end - monotonic()
             if items or left <= 0:
                 return items[0] if items else None
@@ -190,50 +250,78 @@ class PriorityOps(Generic[T]):
 
     def pop_many(self, count: int) -> Op[list[Item[T]]]:
         """Take the most urgent members."""
-        check.whole("count", count, 1, MAX_MEMBERS)
-        return self._pop(count, lambda reply: self._decode_items(reply[2]))
+        check.whole("count", count, *self.limit("pop", "count"))
+        return self._pop(count, lambda reply: self._decode_items(*reply[1:], more=1))
 
     def _pop(self, count: int, decode: Any) -> Op[Any]:
-        keys = (self._ready, self._later, self._rows, self._meta, self._wake, self._layout, self._guard)
-        return Op(load("priority/pop"), keys, (self.order, count, self._max_attempts, b""), decode)
+        return self._op("pop", (self.order, count, b""), decode)
 
     def reserve_once(
-        self, size: int = 1, *, lease: float | None = None, lease_id: str | None = None
+        self,
+        size: int = 1,
+        *,
+        max_bytes: int | None = None,
+        lease: float | None = None,
+        lease_id: str | None = None,
+        holder: str | None = None,
     ) -> Op[Reserved[T]]:
         """Take the most urgent members as one batch, if any is ready."""
         name = new_id(lease_id)
-        return self._reserve(size, lease, name, as_text(name))
+        return self._reserve(size, max_bytes, lease, name, as_text(name), holder)
 
-    def _reserve(self, size: int, lease: float | None, name: bytes, lease_id: str) -> Op[Reserved[T]]:
-        term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
-        keys = (
-            self._ready,
-            self._later,
-            self._rows,
-            self._meta,
-            self._held(name),
-            self._grants,
-            self._wake,
-            self._layout,
+    def _reserve(
+        self, size: int, max_bytes: int | None, lease: float | None, name: bytes, lease_id: str, who: str | None
+    ) -> Op[Reserved[T]]:
+        options = pack(
+            "priority/reserve",
+            "options",
+            size=check.whole("size", size, 1, MAX_LEASED),
+            lease=self.lease if lease is None else check.milliseconds("lease", lease, 0.001),
+            max_attempts=self.max_attempts,
+            max_dead=self._max_dead,
+            max_bytes=check.max_bytes(max_bytes),
+            window=self._memory,
         )
-        args: tuple[Arg, ...] = (self.order, name, check.whole("size", size, 1, MAX_MEMBERS), term)
-        args += (self._max_attempts, self._memory, b"", *self._rates)
-        decode = partial(self._decode_reserved, as_text(name))
-        return Op(load("priority/reserve"), keys, args, decode, lease_id=lease_id)
+        by = holder_bytes(who)
+        decode = partial(self._decode_reserved, as_text(name), as_text(by))
+        args = (self.order, name, options, by, self._rates, b"")
+        return self._op("reserve", args, decode, lease_id=lease_id, id=name)
 
-    def _held(self, lease: bytes) -> bytes:
-        return self.queue + b"lease:" + lease
+    def _decode_reserved(self, name: str, by: str, reply: list[Any]) -> Reserved[T]:
+        event, *rest = reply
+        match as_text(event):
+            case "batch":
+                deadline, taken, rows, payloads, buried = rest
+                lease = self._lease(name, deadline, by, taken, rows, payloads)
+                return Reserved(lease, 0.0, self._decode_buried(buried))
+            case "none":
+                return Reserved(None, rest[0] / 1000, self._decode_buried(rest[1]))
+        return Reserved(None, 0.0, [], ended=True)
 
-    def _decode_reserved(self, name: str, reply: list[Any]) -> Reserved[T]:
-        retry, buried, deadline, triples = reply
-        named = self._decode_buried(buried)
-        if not triples:
-            return Reserved(None, None if retry < 0 else retry / 1000, named)
-        raw = all_bytes(triples[::3])
-        priorities = [self._priority(score) for score in triples[1::3]]
-        lease: Lease[Any] = Lease(name, None, raw, max(triples[2::3]), deadline / 1000, raw, priorities)
-        lease.items = check.decode_all(self.codec, raw, lease)  # one that cannot be decoded is raised as it is
-        return Reserved(lease, 0.0, named)
+    def _lease(
+        self, name: str, deadline: int, by: str, taken: list[Any], rows: list[Any], payloads: list[Any]
+    ) -> Lease[T]:
+        items = self._raw_items(taken, rows, payloads, 1)
+        raw = [item.member for item in items]
+        lease: Lease[Any] = Lease(
+            name,
+            None,
+            raw,
+            max((item.attempts for item in items), default=1),
+            deadline / 1000,
+            raw,
+            [item.priority for item in items],
+            [item.payload for item in items],
+            reason=next((item.reason for item in items if item.reason), ""),
+            holder=by,
+        )
+        # One that cannot be decoded is raised as it is.
+        lease.items = check.decode_all(self.codec, raw, lease)
+        lease.payloads = [self._payload(item.payload, lease) for item in items]
+        return lease
+
+    def _payload(self, data: bytes | None, raw: Any) -> Any:
+        return None if data is None else check.decode(self.payload_codec, data, raw)
 
     def _decode_buried(self, members: list[Any]) -> list[Buried]:
         # What died is in the dead letters, whatever its bytes: a member that cannot be decoded is named by them.
@@ -247,161 +335,226 @@ class PriorityOps(Generic[T]):
         return found
 
     def reserve(
-        self, size: int = 1, *, timeout: float = 0.0, lease: float | None = None, lease_id: str | None = None
-    ) -> Call[Reserved[T]]:
+        self,
+        size: int = 1,
+        *,
+        max_bytes: int | None = None,
+        timeout: float = 0.0,
+        lease: float | None = None,
+        lease_id: str | None = None,
+        holder: str | None = None,
+    ) -> Talk[Reserved[T]]:
         """Take the most urgent members as one batch, waiting for one."""
-        op = self.reserve_once(size, lease=lease, lease_id=lease_id)
-        return reserve(op, self._wake, timeout) if check.milliseconds("timeout", timeout) else op
+        check.milliseconds("timeout", timeout)
+        op = self.reserve_once(size, max_bytes=max_bytes, lease=lease, lease_id=lease_id, holder=holder)
+        return reserve(op, self._wake, timeout)
 
     def waiting(self, retry: float | None) -> Wait:
-        """Say how to wait after an empty reserve: for a push, or `retry` seconds."""
+        """Say how to wait after an empty reserve: for a wake-up, or `retry` seconds."""
         return Wait(self._wake, math.inf if retry is None else retry)
 
     def reserve_many(
-        self, count: int, size: int = 1, *, lease: float | None = None, lease_id: str | None = None
+        self,
+        count: int,
+        size: int = 1,
+        *,
+        max_bytes: int | None = None,
+        lease: float | None = None,
+        lease_id: str | None = None,
+        holder: str | None = None,
     ) -> Talk[list[Reserved[T]]]:
         """Take several batches in one round trip."""
         check.whole("count", count, 1, MAX_MEMBERS)
         name = new_id(lease_id)
-        ops = [self._reserve(size, lease, name + b":%d" % i, as_text(name)) for i in range(count)]
+        ops = [self._reserve(size, max_bytes, lease, name + b":%d" % i, as_text(name), holder) for i in range(count)]
         return (yield from reserve_each(ops))
 
-    def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[Settled]:
+    def ack(self, leases: Sequence[Lease[T]], delay: float = 0.0) -> Talk[int]:
         """Settle batches; members marked as failed are given back."""
-        check.milliseconds("delay", delay)
+        options = self._settling("ack", delay=check.milliseconds("delay", delay))
 
-        def calls(lease: Lease[T]) -> Iterator[Op[Any]]:
+        def call(lease: Lease[T]) -> Op[int]:
             name = check.text("lease id", lease.id)
-            done = [member for i, member in enumerate(lease.raw) if i not in lease.failed]
-            if done:
-                keys = (self._ready, self._later, self._rows, self._held(name), self._wake, self._layout, self._guard)
-                yield Op(load("priority/ack"), keys, (name, self._memory, b"", *done), lambda reply: (int(reply), []))
-            if lease.failed:
-                # What is given back does not count as done; who dies of it is named.
-                given_back = self._release(lease, [lease.raw[i] for i in sorted(lease.failed)], delay, True)
-                yield replace(given_back, decode=lambda reply: (0, self._decode_buried(reply[1:])))
+            failed = [value for place, why in sorted(lease.failed.items()) for value in (place, reason_bytes(why))]
+            return self._op("ack", (name, options, b"", *failed), int, id=name)
 
-        results = yield from settle(leases, calls)
-        buried = [one for _, (_, dead) in results for one in dead]
-        return Settled(sum(done for _, (done, _) in results), buried)
+        return total(settle(leases, call))
 
-    def release(self, leases: Sequence[Lease[T]], delay: float = 0.0, *, counted: bool = True) -> Talk[Settled]:
-        """Give batches back; not `counted`: nobody began on them. Returns how many, and who died of it."""
-        check.milliseconds("delay", delay)
+    def release(
+        self, leases: Sequence[Lease[T]], delay: float = 0.0, *, count: bool = True, reason: str | None = None
+    ) -> Talk[int]:
+        """Give batches back; not `count`: this hand-over is no attempt."""
+        options = self._settling("release", delay=check.milliseconds("delay", delay))
+        attempt = b"count" if count else b"forget"
+        return total(settle(leases, self._ending("release", options, attempt, reason_bytes(reason))))
 
-        def calls(lease: Lease[T]) -> Iterator[Op[Any]]:
-            yield self._release(lease, lease.raw, delay, counted)
+    def bury(self, leases: Sequence[Lease[T]], reason: str | None = None) -> Talk[int]:
+        """Let members be dead now."""
+        options = self._settling("bury", max_dead=self._max_dead)
+        return total(settle(leases, self._ending("bury", options, reason_bytes(reason))))
 
-        results = yield from settle(leases, calls)
-        return Settled(sum(back for _, (back, _) in results), [one for _, (_, dead) in results for one in dead])
+    def _settling(self, verb: str, **numbers: int) -> bytes:
+        return pack(f"priority/{verb}", "options", window=self._memory, **numbers)
 
-    def _release(self, lease: Lease[T], members: list[bytes], delay: float, counted: bool) -> Op[Any]:
-        name = check.text("lease id", lease.id)
-        keys = (self._ready, self._later, self._rows, self._held(name), self._wake, self._layout, self._guard)
-        wait, attempt = check.milliseconds("delay", delay), b"count" if counted else b"forget"
-        args: tuple[Arg, ...] = (name, self._max_attempts, wait, attempt, self._memory, b"", *members)
-        return Op(load("priority/release"), keys, args, lambda reply: (reply[0], self._decode_buried(reply[1:])))
+    def _ending(self, verb: str, *args: bytes) -> Any:
+        def call(lease: Lease[T]) -> Op[int]:
+            name = check.text("lease id", lease.id)
+            return self._op(verb, (name, *args, b""), int, id=name)
+
+        return call
 
     def extend(self, leases: Sequence[Lease[T]], lease: float | None = None) -> Talk[None]:
         """Keep batches longer."""
         term = self.lease if lease is None else check.milliseconds("lease", lease, 0.001)
 
-        def calls(held: Lease[T]) -> Iterator[Op[Any]]:
-            name = check.text("lease id", held.id)
-            args: tuple[Arg, ...] = (name, term, self._memory, b"", *held.raw)
-            yield Op(load("priority/extend"), (self._later, self._rows, self._held(name), self._layout), args, tuple)
+        def call(held: Lease[T]) -> Op[int]:
+            return self._op("extend", (check.text("lease id", held.id), term, b""), int)
 
-        for held, (_, deadline) in (yield from settle(leases, calls, ends=False)):
+        for held, deadline in (yield from settle(leases, call, ends=False)):
             held.deadline = deadline / 1000
 
-    def dead(self, limit: int = 100, after: T | None = None) -> Op[list[Item[T]]]:
-        """Show dead members, in byte order."""
-        last = b"" if after is None else check.encode(self.codec, after, "member")
-        keys = (self._ready, self._later, self._rows, self._meta, self._layout)
-        args = (self.order, check.whole("limit", limit, 1, MAX_MEMBERS), last)
-        return Op(load("priority/dead"), keys, args, self._decode_items, writes=False)
-
     def redrive(self, members: Sequence[T], token: str | None = None) -> Op[int]:
-        """Give dead members another life."""
-        once = check.once_id(token)
-        keys = (self._ready, self._later, self._rows, self._once(once), self._wake, self._layout)
-        args: tuple[Arg, ...] = (self._window, *self._encode_all(members))
-        return Op(load("priority/redrive"), keys, args, int, token=as_text(once))
+        """Let dead members be ready again."""
+        return self._by_member("redrive", members, token)
 
     def discard(self, members: Sequence[T], token: str | None = None) -> Op[int]:
         """Throw dead members away."""
-        once = check.once_id(token)
-        keys = (self._later, self._rows, self._once(once), self._layout)
-        args: tuple[Arg, ...] = (self._window, *self._encode_all(members))
-        return Op(load("priority/discard"), keys, args, int, token=as_text(once))
-
-    def _encode_all(self, members: Sequence[T]) -> list[bytes]:
-        if len(members) > MAX_MEMBERS:
-            raise InvalidArgument(f"{len(members)} members are given: give at most {MAX_MEMBERS} a call")
-        return check.encode_all(self.codec, members, "member")
-
-    def peek(self, count: int = 1) -> Op[list[Item[T]]]:
-        """Show the most urgent members that are ready."""
-        args = (self.order, check.whole("count", count, 1, MAX_MEMBERS))
-        keys = (self._ready, self._rows, self._meta, self._layout)
-        return Op(load("priority/peek"), keys, args, self._decode_items, writes=False)
-
-    def _decode_items(self, reply: list[Any]) -> list[Item[T]]:
-        raw, priorities, attempts = all_bytes(reply[::3]), list(map(self._priority, reply[1::3])), reply[2::3]
-        try:
-            return list(map(Item, map(self.codec.decode, raw), priorities, attempts))
-        except Exception:  # one cannot be decoded: find and name it, beside all that was taken
-            undecoded = list(map(Item, raw, priorities, attempts))
-            return [Item(check.decode(self.codec, i.member, undecoded), i.priority, i.attempts) for i in undecoded]
-
-    def _priority(self, score: bytes | str) -> float:
-        return int(float(score) // PLACES) if self.order == "fifo" else float(score)
-
-    def state(self, member: T) -> Op[State]:
-        """Say where one member is."""
-        keys = (self._ready, self._later, self._rows, self._layout)
-        args = (check.encode(self.codec, member, "member"),)
-        return Op(load("priority/state"), keys, args, lambda reply: State(as_text(reply)), writes=False)
+        return self._by_member("discard", members, token)
 
     def remove(self, members: Sequence[T], token: str | None = None) -> Op[int]:
         """Take members out, whatever their state."""
+        return self._by_member("remove", members, token)
+
+    def _by_member(self, verb: str, members: Sequence[T], token: str | None) -> Op[int]:
+        most = self.limit(verb, "member")[1]
+        if len(members) > most:
+            raise InvalidArgument(f"{len(members)} members are given: give at most {most} a call")
         once = check.once_id(token)
-        keys = (self._ready, self._later, self._rows, self._once(once), self._layout)
-        args: tuple[Arg, ...] = (self._window, *self._encode_all(members))
-        return Op(load("priority/remove"), keys, args, int, token=as_text(once))
+        args = (self._window, *check.encode_all(self.codec, members, "member"))
+        return self._op(verb, args, int, token=as_text(once), id=once)
 
-    def stats(self) -> Talk[PriorityStats]:
-        """Count, a page of parked members at a time."""
-        start, leased, expiry = 0, 0, -1
-        while True:
-            keys = (self._ready, self._later, self._rows, self._layout)
-            reply = yield Op(load("priority/stats"), keys, (start, _STATS_PAGE), tuple, writes=False)
-            start, counted, first, ready, parked, dead = reply
-            leased += counted
-            if expiry < 0:
-                expiry = first
-            if start < 0:
-                delayed = max(0, parked - leased)  # pages are not one moment: a member may have moved between two
-                return PriorityStats(ready, delayed, leased, dead, expiry / 1000 if expiry >= 0 else None)
+    def leased(self, limit: int = 100, after: str | None = None) -> Talk[list[Lease[T]]]:
+        """Show batches that are handed out, the first to run out first."""
+        check.whole("limit", limit, 1, 1_000_000)
+        found: list[Lease[T]] = []
+        last = b"" if after is None else check.text("after", after)
+        while len(found) < limit:
+            args = (self.order, min(limit - len(found), _PAGES["batches"]), last)
+            page: list[Lease[T]] = yield self._op("batches", args, self._decode_batches, writes=False)
+            if not page:
+                break
+            found += page
+            last = check.text("after", page[-1].id)
+        return found
 
-    def audit(self, repair: bool = False) -> Talk[Audit]:
+    def _decode_batches(self, reply: list[Any]) -> list[Lease[T]]:
+        return [
+            self._lease(as_text(name), deadline, as_text(by), taken, rows, payloads)
+            for name, deadline, by, taken, rows, payloads in reply
+        ]
+
+    def peek(self, count: int = 1, after: int = 0) -> Talk[list[Item[T]]]:
+        """Show the most urgent members that are ready, from the one at place `after` on."""
+        return self._members(
+            b"ready", check.whole("count", count, 1, 1_000_000), check.whole("after", after, 0, 10**9 - 1)
+        )
+
+    def delayed(self, limit: int = 100, after: T | None = None) -> Talk[list[Item[T]]]:
+        """Show delayed members, the first to be due first."""
+        return self._members(b"delayed", check.whole("limit", limit, 1, 1_000_000), 0, after)
+
+    def dead(self, limit: int = 100, after: T | None = None) -> Talk[list[Item[T]]]:
+        """Show dead members, the earliest first."""
+        return self._members(b"dead", check.whole("limit", limit, 1, 1_000_000), 0, after)
+
+    def _members(self, state: bytes, limit: int, start: int, after: T | None = None) -> Talk[list[Item[T]]]:
+        last = () if after is None else (check.encode(self.codec, after, "member"),)
+        found: list[Item[Any]] = []
+        while len(found) < limit:
+            args = (self.order, min(limit - len(found), _PAGES["members"]), start, *last)
+            page = yield self._op(
+                "members",
+                args,
+                lambda reply: self._raw_items(reply[0], reply[1], reply[2], 0, state),
+                writes=False,
+                state=state,
+            )
+            if not page:
+                break
+            found += page
+            last, start = (() if state == b"ready" else (page[-1].member,)), start + len(page)
+        return self._decoded(found)
+
+    def _raw_items(
+        self, flat: list[Any], rows: list[Any], payloads: list[Any], more: int, state: bytes = b"ready"
+    ) -> list[Item[bytes]]:
+        """Read members with what is known of each; `more` is added to the attempts that came before."""
+        members, numbers = all_bytes(flat[::2]), flat[1::2]
+        if not rows and not payloads:
+            return [Item(member, self._priority(score), more) for member, score in zip(members, numbers, strict=True)]
+        none = [None] * len(members)
+        found = []
+        for member, number, row, payload in zip(members, numbers, rows or none, payloads or none, strict=True):
+            score, attempts, why = (*as_text(row or b"").split(" ", 2), "", "", "")[:3]
+            ready = state == b"ready"
+            found.append(
+                Item(
+                    member,
+                    self._priority(number if ready else score or "0"),
+                    int(attempts or 0) + more,
+                    None if payload is None else as_bytes(payload),
+                    why,
+                    None if ready else float(number) / 1000,
+                )
+            )
+        return found
+
+    def _decode_items(self, flat: list[Any], rows: list[Any], payloads: list[Any], *, more: int) -> list[Item[T]]:
+        return self._decoded(self._raw_items(flat, rows, payloads, more))
+
+    def _decoded(self, items: list[Item[bytes]]) -> list[Item[T]]:
+        """Decode members and payloads; one that cannot be decoded is named, beside all that was taken."""
+        return [
+            Item(
+                check.decode(self.codec, item.member, items),
+                item.priority,
+                item.attempts,
+                self._payload(item.payload, items),
+                item.reason,
+                item.time,
+            )
+            for item in items
+        ]
+
+    def _priority(self, score: bytes | str) -> float:
+        return int(float(score) // PLACES) - 1024 if self.order == "fifo" else float(score)
+
+    def state(self, member: T) -> Op[State]:
+        """Say where one member is."""
+        args = (check.encode(self.codec, member, "member"),)
+        return self._op("state", args, lambda reply: State(as_text(reply)), writes=False)
+
+    def stats(self) -> Op[PriorityStats]:
+        """Count."""
+        return self._op("stats", (b"",), _decode_stats, writes=False)
+
+    def audit(self, repair: bool = False, *, max_lease: float | None = None) -> Talk[Audit]:
         """Compare the keys with each other, a page at a time."""
         verb = b"repair" if repair else b"report"
+        ahead = horizon(self.lease, max_lease)
 
         def step(cursor: str) -> Op[AuditPage]:
-            keys = (self._ready, self._later, self._rows, self._meta, self._guard, self._layout)
-            return Op(load("priority/audit"), keys, (cursor, _AUDIT_PAGE, verb), page, writes=repair)
+            return self._op("audit", (cursor, _PAGES["audit"], verb, ahead, b""), page, writes=repair)
 
         return conduct(step, "keys:0", repair)
 
     def purge(self) -> Talk[int]:
         """Throw away every member."""
-        total, more = 0, 1
+        purged, more = 0, 1
         while more:
-            keys = (self._ready, self._later, self._rows, self._meta, self._wake, self._layout)
-            more, count = yield Op(load("priority/purge"), keys, (), tuple)
-            total += count
-        return total
+            more, members = yield self._op("purge", (_PAGES["purge"],), tuple)
+            purged += members
+        return purged
 
 
 def _decode_outcomes(reply: bytes | str) -> list[Pushed]:
@@ -410,3 +563,24 @@ def _decode_outcomes(reply: bytes | str) -> list[Pushed]:
 
 def _decode_outcome(reply: bytes | str) -> Pushed:
     return _LETTERS[as_text(reply)]
+
+
+def _decode_stats(reply: list[Any]) -> PriorityStats:
+    ready, delayed, leased, dead, batches, due, expiry, done, failed, buried, trimmed, pause = reply
+    until, text = read_pause(pause)
+    return PriorityStats(
+        waiting=ready,
+        delayed=delayed,
+        leased=leased,
+        dead=dead,
+        batches=batches,
+        due=due,
+        next_expiry=seconds_or_none(expiry),
+        done=done,
+        failed=failed,
+        buried=buried,
+        trimmed=trimmed,
+        paused=bool(pause),
+        pause_reason=text,
+        paused_until=until,
+    )

@@ -1,4 +1,5 @@
 """The grouped batch buffer, blocking."""
+# Written from the asyncio file of the same name by tools/async_to_sync.py: edit that one.
 
 from __future__ import annotations
 
@@ -6,36 +7,37 @@ from collections.abc import Iterable, Sequence
 from typing import Generic
 
 from ..codecs import JSON, Codec
-from ..ops import Audit, BufferOps, BufferStats, Durability, Lease, Rate, Reserved, confirm, finish, items
-from ..ops.buffer import T
+from ..ops import Audit, BufferOps, BufferStats, Durability, Lease, Rate, Reserved, confirm, finish
+from ..ops.buffer import GroupState, T
 from .batch import Batch
 from .runner import Client, Runner
 
 
 class Buffer(Generic[T]):
-    """Pile items up per group, and take them in batches of one group.
+    """A buffer of items that pile up per group and leave in batches of one group.
 
-    What all workers of a queue must agree on stands here, not in the calls:
+    All workers of a queue must agree on its settings:
 
     - `codec` turns items into bytes (default: canonical JSON).
     - `lease`: seconds for which a reserved batch is held, unless it is extended.
-    - `min_size`, `max_wait`: a group is handed out from `min_size` waiting items on, and at any length `max_wait`
-    seconds
-      after it became non-empty or was last served; `max_wait=None` is for `min_size=1` alone.
-    - `max_attempts`: a batch that was handed out so often and comes back is a dead letter; None: it comes back for
-    ever. - `rates`: at most so many batches are handed out, over all workers, in any span; charged inside `reserve`,
-    so that
-      none is spent on nothing.
-    - `dedup_window`: seconds for which a push is remembered, so that sending it again adds nothing (0: not at all);
-    it
+    - `min_size`, `max_wait`: a group is handed out from `min_size` waiting items on, and at any length when `max_wait`
+      seconds have passed since it became non-empty or was last served; `max_wait=None` needs `min_size=1`.
+    - `max_attempts`: a batch that was handed out so often and comes back becomes a dead letter; None: it comes back
+      for ever.
+    - `ordered`: one batch of a group at a time, so that its items are processed strictly in order.
+    - `isolate`: a batch of several items that has used its attempts is split instead of buried, so that in the end
+      only the item that fails is dead.
+    - `max_dead`: how many dead letters to keep, in batches; beyond it the oldest are dropped; None: all.
+    - `rates`: at most so many batches are handed out, over all workers, in any span; charged inside `reserve`.
+    - `dedup_window`: seconds for which a push is remembered, so that sending it again adds nothing (0: not at all); it
       costs about 160 bytes each.
     - `durability="replica"`: a call counts only when a replica has what it wrote, within a second; `Replicas(count,
-      timeout)` says otherwise. One that is not confirmed in time raises `NotDurable`: it has been done, and may be made
+      timeout)` asks for more. One that is not confirmed in time raises `NotDurable`: it has been done, and may be made
       again. Not with a RedisCluster.
 
     All keys begin with `prefix:{name}:`. The client stays yours: redisq neither configures nor closes it. Raises
-    `InvalidArgument` for an empty name, one with `{` or `}`, a client of the asyncio kind, a pipeline, or numbers out
-    of range.
+    `InvalidArgument` for an empty name, one with `{` or `}`, a client of the other kind, a pipeline, or numbers out of
+    range.
     """
 
     def __init__(
@@ -48,6 +50,9 @@ class Buffer(Generic[T]):
         min_size: int = 1,
         max_wait: float | None = 60.0,
         max_attempts: int | None = None,
+        ordered: bool = False,
+        isolate: bool = False,
+        max_dead: int | None = 10_000,
         rates: Sequence[Rate] = (),
         dedup_window: float = 60.0,
         durability: Durability = "server",
@@ -60,6 +65,9 @@ class Buffer(Generic[T]):
             min_size=min_size,
             max_wait=max_wait,
             max_attempts=max_attempts,
+            ordered=ordered,
+            isolate=isolate,
+            max_dead=max_dead,
             rates=rates,
             dedup_window=dedup_window,
             prefix=prefix,
@@ -69,7 +77,7 @@ class Buffer(Generic[T]):
     def push(self, *items: T, group: str = "default", token: str | None = None) -> int:
         """Append up to 10,000 items to a group and return the group's waiting length after it.
 
-        All or nothing, and once: the client library may send it again, and so may you, with the same `token`. Pushing
+        All or nothing. Idempotent: the client library may send it again, and so may you, with the same `token`. Pushing
         nothing writes nothing. Raises `CodecError` for an item that cannot be encoded and `InvalidArgument` for an
         empty group or too many items, before anything is written.
         """
@@ -78,8 +86,8 @@ class Buffer(Generic[T]):
     def push_many(self, items: Iterable[T], group: str = "default", token: str | None = None) -> int:
         """Append any number of items in pieces of 10,000 and return the group's waiting length after it.
 
-        Each piece is all or nothing, and once; the iterable is read a piece ahead, never whole. Stopped half-way, the
-        same call with the same `token` within `dedup_window` adds only what is missing. Raises as `push` does; the
+        Each piece is all or nothing, and idempotent; the iterable is read a piece ahead, never whole. Stopped half-way,
+        the same call with the same `token` within `dedup_window` adds only what is missing. Raises as `push` does; the
         error says how many items were pushed before the bad one.
         """
         return self.runner.talk(self.ops.push_many(items, group, token))
@@ -92,78 +100,110 @@ class Buffer(Generic[T]):
         return self.runner.run(self.ops.push(items, group, token, front=True))
 
     def pop(self, group: str = "default", size: int = 2000) -> list[T]:
-        """Take up to `size` (1 to 10,000) items of one group, oldest first, and forget them.
+        """Remove up to `size` (1 to 10,000) items of one group at once, oldest first; nothing to ack.
 
-        At most once: what is in the reply when the connection breaks, or in hand when the process dies, is gone.
-        Raises `InvalidArgument` for a bad size, and `CodecError`, whose `raw` has all that was taken, for bytes that
-        cannot be decoded.
+        At most once: what is in the reply when the connection breaks, or in memory when the process dies, is gone.
+        Empty if the group is empty, busy (`ordered`) or paused. Raises `InvalidArgument` for a bad size, and
+        `CodecError`, whose `raw` has all that was taken, for bytes that cannot be decoded.
         """
         return self.runner.run(self.ops.pop(group, size))
 
-    def longest_groups(self, count: int = 2) -> dict[str, int]:
-        """Return the `count` (1 to 5,000) longest groups and their waiting lengths, longest first.
+    def groups(self, limit: int = 100, after: int = 0, state: GroupState = "waiting") -> dict[str, int]:
+        """Return groups of a state and their waiting lengths, the longest first.
 
-        Equal lengths: the greater name first. It only looks: to choose and take in one step, use `pop_longest`.
+        At most `limit`, after the first `after` of them. `state`: `"waiting"` for those that may be handed out,
+        `"busy"` for those of an `ordered` buffer that have a batch out, or `"paused"`. Equal lengths: the greater name
+        first. It only looks: to choose and take in one step, use `pop_longest` or `reserve`.
         """
-        return self.runner.run(self.ops.longest_groups(count))
+        return self.runner.talk(self.ops.groups(limit, after, state))
 
     def pop_longest(self, groups: int = 2, size: int = 2000) -> dict[str, list[T]]:
-        """Choose the longest groups and take up to `size` items of each, in one step; the longest group comes first.
+        """Choose groups and remove up to `size` items of each, in one step; nothing to ack.
 
-        Two flushers never get the same items, nor spend a call on nothing. `groups` may be 500 and `groups * size`
-        10,000 at most. At most once, with the errors of `pop`; the `raw` of a `CodecError` is a dict of lists of bytes.
+        Groups that have waited `max_wait` come first, then the longest ones. Two flushers never get the same items, nor
+        spend a call on nothing. `groups` may be 500 and `groups * size` 10,000 at most. At most once, with the errors
+        of `pop`; the `raw` of a `CodecError` is a dict of lists of bytes.
         """
         return self.runner.run(self.ops.pop_longest(groups, size))
 
     def reserve(
-        self, size: int = 2000, *, timeout: float = 0.0, lease: float | None = None, lease_id: str | None = None
+        self,
+        size: int = 2000,
+        *,
+        max_bytes: int | None = None,
+        timeout: float = 0.0,
+        lease: float | None = None,
+        lease_id: str | None = None,
+        holder: str | None = None,
     ) -> Batch[T] | None:
         """Choose a group, take up to `size` (1 to 10,000) of its items and lease them, in one step.
 
-        None if there is nothing to hand out. First what is due, the earliest first: batches whose lease ran out,
+        None if there is nothing to hand out. What is due comes first, the earliest first: batches whose lease ran out,
         batches that were given back, groups that have waited `max_wait`; only then the longest group of at least
-        `min_size`. So nothing waits for ever. A batch that comes back comes whole, whatever `size` says.
+        `min_size`. So nothing waits for ever. A batch that comes back comes whole, whatever `size` and `max_bytes` (of
+        encoded items; at least one item comes) say.
 
-        At least once: until it is acked the batch comes back, when its `lease` (seconds; default: the queue's) runs
-        out or its holder gives it back; no item is in two unexpired leases. `timeout`: seconds to wait for something
-        to come. `lease_id` names the lease; sent again with the same one, by redis-py or by you, it answers with the
-        same batch while that is held, and never with a second one. Raises `CodecError`, whose `raw` is the batch in
-        bytes, for bytes that cannot be decoded; the batch is held until its lease runs out.
+        At least once: until it is settled the batch comes back, when its `lease` (seconds; default: the queue's) runs
+        out or it is released; no item is in two unexpired leases. `timeout`: seconds to wait for something to come.
+        `lease_id` names the lease; sent again with the same one, by redis-py or by you, it answers with the same batch
+        while that is held, and never with a second one. `holder` (default: `host:pid`) is shown to people. Raises
+        `CodecError`, whose `raw` is the batch in bytes, for bytes that cannot be decoded; the batch is held until its
+        lease runs out.
         """
-        talk = self.ops.reserve(size, timeout=timeout, lease=lease, lease_id=lease_id)
+        talk = self.ops.reserve(
+            size, max_bytes=max_bytes, timeout=timeout, lease=lease, lease_id=lease_id, holder=holder
+        )
         return self.runner.talk(finish(talk, self._batch))
 
     def _batch(self, reserved: Reserved[T]) -> Batch[T] | None:
         return Batch(self, reserved.lease) if reserved.lease else None
 
     def reserve_many(
-        self, count: int, size: int = 2000, *, lease: float | None = None, lease_id: str | None = None
+        self,
+        count: int,
+        size: int = 2000,
+        *,
+        max_bytes: int | None = None,
+        lease: float | None = None,
+        lease_id: str | None = None,
+        holder: str | None = None,
     ) -> list[Batch[T]]:
         """Reserve up to `count` (1 to 1,000) batches in one round trip, each as `reserve` does.
 
         Raises as `reserve` does; the other batches then stay held until their leases run out.
         """
-        talk = self.ops.reserve_many(count, size, lease=lease, lease_id=lease_id)
+        talk = self.ops.reserve_many(count, size, max_bytes=max_bytes, lease=lease, lease_id=lease_id, holder=holder)
         return self.runner.talk(finish(talk, self._batches))
 
     def _batches(self, found: list[Reserved[T]]) -> list[Batch[T]]:
         return [Batch(self, reserved.lease) for reserved in found if reserved.lease]
 
+    def _shown(self, found: list[Lease[T]]) -> list[Batch[T]]:
+        return [Batch(self, lease) for lease in found]
+
     def ack(self, *batches: Lease[T], delay: float = 0.0) -> int:
         """Settle batches in one round trip, and return how many items are done.
 
-        Items marked with `Batch.fail` are given back, to be due again in `delay` seconds, with their batch's
-        attempts. Sent twice, it counts once. Raises `LeaseLost` for batches that are no longer held, after all were
-        tried; a lease is lost when its batch was handed out again, buried, settled or purged, not at its deadline.
+        Items marked with `Batch.fail` are given back, to be due again in `delay` seconds, with their batch's attempts.
+        Idempotent: safe to retry. Raises `LeaseLost` for batches that are no longer held, after all were tried; a lease
+        is lost when its batch was handed out again, settled, buried or purged, not at its deadline.
         """
-        return self.runner.talk(finish(self.ops.ack(batches, delay), items))
+        return self.runner.talk(self.ops.ack(batches, delay))
 
-    def release(self, *batches: Lease[T], delay: float = 0.0) -> int:
+    def release(self, *batches: Lease[T], delay: float = 0.0, count: bool = True, reason: str | None = None) -> int:
         """Give batches back whole, to be due again in `delay` seconds, and return how many items that is.
 
-        Sent twice, it counts once. Raises `LeaseLost` as `ack` does.
+        With `count=False` this hand-over is no attempt, as for an answer of 429. `reason` (at most 1,000 bytes) is kept
+        with them. Idempotent: safe to retry. Raises `LeaseLost` as `ack` does.
         """
-        return self.runner.talk(finish(self.ops.release(batches, delay), items))
+        return self.runner.talk(self.ops.release(batches, delay, count=count, reason=reason))
+
+    def bury(self, *batches: Lease[T], reason: str | None = None) -> int:
+        """Make dead letters of batches now, whatever their attempts, and return how many items that is.
+
+        Idempotent: safe to retry. Raises `LeaseLost` as `ack` does.
+        """
+        return self.runner.talk(self.ops.bury(batches, reason))
 
     def extend(self, *batches: Lease[T], lease: float | None = None) -> None:
         """Keep batches `lease` seconds from now (default: the queue's lease); a later deadline stays.
@@ -172,36 +212,52 @@ class Buffer(Generic[T]):
         """
         self.runner.talk(self.ops.extend(batches, lease))
 
+    def leased(self, limit: int = 100, after: str | None = None) -> list[Batch[T]]:
+        """Show up to `limit` batches that are handed out, the first to run out first, after the one with id `after`.
+
+        If `after` is no longer leased, it shows from the start.
+        """
+        return self._shown(self.runner.talk(self.ops.leased(limit, after)))
+
+    def delayed(self, limit: int = 100, after: str | None = None) -> list[Batch[T]]:
+        """Show up to `limit` batches that were given back, the first to be due first, after the one with id `after`.
+
+        Their `deadline` is the time at which they are due. If `after` is no longer delayed, it shows from the start.
+        """
+        return self._shown(self.runner.talk(self.ops.delayed(limit, after)))
+
     def dead(self, limit: int = 100, after: str | None = None) -> list[Batch[T]]:
-        """Show up to `limit` (1 to 1,000) dead letters, the earliest first, from the one after the id `after` on.
+        """Show up to `limit` dead letters, the earliest first, after the one with id `after`.
 
         Their `deadline` is the time of their death. If `after` is no longer dead, it shows from the start.
         """
-        return [Batch(self, lease) for lease in self.runner.talk(self.ops.dead(limit, after))]
+        return self._shown(self.runner.talk(self.ops.dead(limit, after)))
 
     def redrive(self, *ids: str, token: str | None = None) -> int:
-        """Give up to 1,000 dead letters another life: due now, with no attempts; return how many were dead.
+        """Let the items of up to 1,000 dead letters wait again; return how many of the batches were dead.
 
-        Once, as `push`.
+        They are items at the front of their group, those of the first id in front, and begin without attempts.
+        Idempotent, as `push`.
         """
-        return self.runner.run(self.ops.redrive(ids, token))
+        return self.runner.talk(self.ops.redrive(ids, token))
 
     def discard(self, *ids: str, token: str | None = None) -> int:
-        """Throw up to 1,000 dead letters away, and return how many were dead. Once, as `push`."""
+        """Throw up to 1,000 dead letters away, and return how many were dead. Idempotent, as `push`."""
         return self.runner.run(self.ops.discard(ids, token))
 
     def stats(self) -> BufferStats:
         """Count what waits, is leased, delayed and dead; with more than 2,000 groups, over several moments."""
         return self.runner.talk(self.ops.stats())
 
-    def audit(self, repair: bool = False) -> Audit:
+    def audit(self, repair: bool = False, *, max_lease: float | None = None) -> Audit:
         """Compare the queue's keys with each other and, with `repair`, mend what disagrees.
 
-        Nothing that exists is thrown away. It walks the server's keys a page at a time and holds nobody up. On a
-        queue at work it is right about each moment it looks at.
+        Nothing that exists is thrown away. It walks the server's keys a page at a time and does not block the server.
+        On a queue at work it is right about each moment it looks at. A lease that lies further ahead than `max_lease`
+        seconds (default: twice the queue's lease, an hour at least) is named, and ends then.
         """
-        return self.runner.talk(self.ops.audit(repair))
+        return self.runner.talk(self.ops.audit(repair, max_lease=max_lease))
 
     def purge(self) -> int:
-        """Throw everything away, in every state, some groups and batches at a time; return how many items that was."""
+        """Throw everything away but pauses, in every state, in bounded steps; return how many items that was."""
         return self.runner.talk(self.ops.purge())

@@ -1,4 +1,5 @@
 """The rate limiter, blocking."""
+# Written from the asyncio file of the same name by tools/async_to_sync.py: edit that one.
 
 from __future__ import annotations
 
@@ -23,12 +24,12 @@ class RateLimiter:
         self.ops = LimitOps(name, rates, dedup_window=dedup_window, prefix=prefix)
         self.runner = Runner(client)
 
-    def acquire(self, cost: int = 1) -> Grant:
+    def acquire(self, cost: int = 1, token: str | None = None) -> Grant:
         """Take as much of `cost` as every rate allows now, without waiting.
 
         A part may be granted: `Grant(granted, retry_after)`, the seconds until more can be had.
         """
-        return self.runner.run(self.ops.acquire(cost))
+        return self.runner.run(self.ops.acquire(cost, token))
 
     def wait(self, cost: int = 1, timeout: float | None = None) -> Grant:
         """Wait until all of `cost` is granted, in parts if need be, and for `timeout` seconds at most.

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from redis.exceptions import RedisError
 
 from ..errors import CodecError, InvalidArgument, NotDurable
-from ..ops import Buried, Lease, Many, Op, Reserved, Settled, Talk, check
+from ..ops import Buried, Lease, Many, Op, Reserved, Talk, check
 
 logger = logging.getLogger("redisq.worker")
 
@@ -90,14 +90,16 @@ class Policy:
         """Return the arguments of a reserve."""
         return {} if self.size is None else {"size": self.size}
 
-    def settlement(self, batch: Lease[Any], error: BaseException | None) -> tuple[Verb, float] | None:
+    def settlement(
+        self, batch: Lease[Any], error: BaseException | None, max_attempts: int
+    ) -> tuple[Verb, float] | None:
         """Say what follows the handler's end, and the delay of what is given back; None if it is settled."""
         if batch.settled:
             if error is not None:
                 logger.error("handler failed after it had settled batch %s", batch.id, exc_info=error)
             return None
         if error is not None:
-            delay = self.delay(batch)
+            delay = 0.0 if used_up(batch, max_attempts) else self.delay(batch)
             logger.warning(
                 "handler failed on batch %s, attempt %d, due again in %.1f s",
                 batch.id,
@@ -119,13 +121,12 @@ class Policy:
             return exponential()(batch.attempts)
         return delay
 
-    def settled(self, verb: Verb, batch: Lease[Any], error: BaseException | None, settled: Settled) -> None:
+    def settled(self, verb: Verb, batch: Lease[Any], error: BaseException | None) -> None:
         """Tell the hooks what became of a batch."""
         if verb == "ack":
             _tell(self.on_ack, batch)
         else:
             _tell(self.on_release, batch, error)
-        self.buried(settled.buried)
 
     def buried(self, buried: list[Buried]) -> None:
         """Tell the hook, and the log, who died."""
@@ -133,6 +134,18 @@ class Policy:
             for one in buried:
                 logger.error("dead letter: %r", one.name, extra={"group": one.group, "attempts": one.attempts})
             _tell(self.on_dead, buried)
+
+
+def used_up(batch: Lease[Any], max_attempts: int) -> bool:
+    """Return whether this was the last attempt of the whole batch: then its death need not wait for a backoff."""
+    one = batch.group is not None or len(batch.items) == 1  # members have attempts of their own
+    return 0 < max_attempts <= batch.attempts and one
+
+
+def must_wait(answers: Sequence[Reserved[Any] | CodecError]) -> float | None:
+    """Return how long to wait after answers without a batch, in seconds; None: ask again at once."""
+    retries = [answer.retry for answer in answers if isinstance(answer, Reserved) and answer.retry is not None]
+    return None if not retries or min(retries) <= 0 else min(retries)
 
 
 def facts(batch: Lease[Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from ..aio.batch import Batch
 from ..aio.buffer import Buffer
 from ..aio.priority import PriorityQueue
 from ..errors import CodecError, LeaseLost
-from ..ops import Buried, Op, Reserved
-from .policy import AWAY, Hunger, Policy, Verb, away, each, exponential, given_up, logger, lost, pauses
+from ..ops import Buried, Op, Reserved, describe
+from .policy import AWAY, Hunger, Policy, Verb, away, each, exponential, given_up, logger, lost, must_wait, pauses
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class Worker(Generic[T]):
             await asyncio.gather(fetcher, keeper, *self._held, return_exceptions=True)
             # A task that is cancelled before its first step never runs: nobody began on its batch.
             for batch in list(self._held.values()):
-                await self._settle(batch, "release", 0.0, None, counted=False)
+                await self._settle(batch, "release", 0.0, None, count=False)
         if not fetcher.cancelled() and (error := fetcher.exception()):
             raise error
 
@@ -138,8 +138,8 @@ class Worker(Generic[T]):
                 taken = 0
                 for answer in answers:
                     taken += await self._receive(answer)
-                if taken == 0 and isinstance(answers[0], Reserved):
-                    await _first(runner.wait(self.queue.ops.waiting(answers[0].retry)), self._stopping.wait())
+                if taken == 0 and (wait := must_wait(answers)) is not None:
+                    await _first(runner.wait(self.queue.ops.waiting(wait)), self._stopping.wait())
                 return taken
             except AWAY as error:
                 away(error, pause)
@@ -169,11 +169,11 @@ class Worker(Generic[T]):
             # From here on the keeper leaves it alone: extending what is just being acked would look like a lost lease.
             self._kept.pop(batch.id, None)
             if not begin:
-                await self._settle(batch, "release", 0.0, None, counted=False)
+                await self._settle(batch, "release", 0.0, None, count=False)
             elif isinstance(error, asyncio.CancelledError) and self._ending.is_set() and not batch.settled:
                 logger.warning("giving back batch %s, whose handler was cancelled", batch.id)
                 await self._settle(batch, "release", 0.0, error)
-            elif settlement := self.policy.settlement(batch, error):
+            elif settlement := self.policy.settlement(batch, error, self.queue.ops.max_attempts):
                 await self._settle(batch, *settlement, error)
         finally:
             self._held.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
@@ -187,16 +187,16 @@ class Worker(Generic[T]):
         return None
 
     async def _settle(
-        self, batch: Batch[T], verb: Verb, delay: float, error: BaseException | None, *, counted: bool = True
+        self, batch: Batch[T], verb: Verb, delay: float, error: BaseException | None, *, count: bool = True
     ) -> None:
         ops, runner = self.queue.ops, self.queue.runner
         for pause in pauses():
             try:
                 if verb == "ack":
-                    settled = await runner.talk(ops.ack([batch], delay))
+                    await runner.talk(ops.ack([batch], delay))
                 else:
-                    settled = await runner.talk(ops.release([batch], delay, counted=counted))
-                self.policy.settled(verb, batch, error, settled)
+                    await runner.talk(ops.release([batch], delay, count=count, reason=describe(error)))
+                self.policy.settled(verb, batch, error)
             except LeaseLost:
                 lost(batch, verb)
             except AWAY as reason:

@@ -12,11 +12,11 @@ from types import FrameType
 from typing import Generic, TypeVar
 
 from ..errors import CodecError, LeaseLost
-from ..ops import Buried, Op, Reserved
+from ..ops import Buried, Op, Reserved, describe
 from ..sync.batch import Batch
 from ..sync.buffer import Buffer
 from ..sync.priority import PriorityQueue
-from .policy import AWAY, Hunger, Policy, Verb, away, each, exponential, given_up, logger, lost, pauses
+from .policy import AWAY, Hunger, Policy, Verb, away, each, exponential, given_up, logger, lost, must_wait, pauses
 
 T = TypeVar("T")
 
@@ -142,9 +142,9 @@ class Worker(Generic[T]):
             try:
                 answers = runner.talk(each(ops))  # the same each time: their lease ids make a lost reply harmless
                 taken = sum(self._receive(answer) for answer in answers)
-                if taken == 0 and isinstance(answers[0], Reserved):
+                if taken == 0 and (wait := must_wait(answers)) is not None:
                     self._asleep = True
-                    runner.wait(self.queue.ops.waiting(answers[0].retry))
+                    runner.wait(self.queue.ops.waiting(wait))
                 return taken
             except AWAY as error:
                 if not self._stopping.is_set():
@@ -180,8 +180,8 @@ class Worker(Generic[T]):
             # From here on the keeper leaves it alone: extending what is just being acked would look like a lost lease.
             self._kept.pop(batch.id, None)
             if not begin:
-                self._settle(batch, "release", 0.0, None, counted=False)
-            elif settlement := self.policy.settlement(batch, error):
+                self._settle(batch, "release", 0.0, None, count=False)
+            elif settlement := self.policy.settlement(batch, error, self.queue.ops.max_attempts):
                 self._settle(batch, *settlement, error)
             with self._changed:
                 self._held.pop(batch.id, None)
@@ -197,16 +197,16 @@ class Worker(Generic[T]):
         return None
 
     def _settle(
-        self, batch: Batch[T], verb: Verb, delay: float, error: BaseException | None, *, counted: bool = True
+        self, batch: Batch[T], verb: Verb, delay: float, error: BaseException | None, *, count: bool = True
     ) -> None:
         ops, runner = self.queue.ops, self.queue.runner
         for pause in pauses():
             try:
                 if verb == "ack":
-                    settled = runner.talk(ops.ack([batch], delay))
+                    runner.talk(ops.ack([batch], delay))
                 else:
-                    settled = runner.talk(ops.release([batch], delay, counted=counted))
-                self.policy.settled(verb, batch, error, settled)
+                    runner.talk(ops.release([batch], delay, count=count, reason=describe(error)))
+                self.policy.settled(verb, batch, error)
             except LeaseLost:
                 lost(batch, verb)
             except AWAY as reason:
@@ -238,4 +238,4 @@ class Worker(Generic[T]):
         for batch in list(self._held.values()):
             if not batch.settled:
                 logger.warning("giving back batch %s, whose handler has not ended", batch.id)
-                self._settle(batch, "release", 0.0, None, counted=batch.id in self._begun)
+                self._settle(batch, "release", 0.0, None, count=batch.id in self._begun)

@@ -1,0 +1,114 @@
+"""What the operations of all structures have in common: a call's keys and packed numbers come from its header."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, TypeVar
+
+from ..scripts import load
+from . import check
+from .op import Op, as_text
+
+R = TypeVar("R")
+_PATTERN = re.compile(r"\{queue\}:(?P<noun>\w*:?)(?:<(?P<name>\w+)>)?")
+
+
+class QueueOps:
+    """Base class of what builds the calls of one queue, without sending them."""
+
+    structure: str
+    """The folder of its scripts."""
+
+    def __init__(self, structure: str, name: str, prefix: str, dedup_window: float) -> None:
+        self.structure = structure
+        self.queue = check.key_prefix(prefix, name)
+        self._window = check.milliseconds("dedup_window", dedup_window, 0, 604_800)
+
+    def _op(
+        self,
+        verb: str,
+        args: Iterable[Any],
+        decode: Callable[[Any], R],
+        *,
+        writes: bool = True,
+        token: str | None = None,
+        lease_id: str | None = None,
+        **names: bytes,
+    ) -> Op[R]:
+        """Build a call; `names` fill what stands in angle brackets in its keys' patterns."""
+        script = load(f"{self.structure}/{verb}")
+        keys = tuple(
+            self.queue + noun if name is None else self.queue + noun + names[name]
+            for noun, name in patterns(script.name)
+        )
+        return Op(script, keys, tuple(args), decode, writes, token, lease_id)
+
+    def limit(self, verb: str, argument: str) -> tuple[int, int]:
+        """Return the range of an argument, from the header of its script."""
+        return load(f"{self.structure}/{verb}").limit(argument)
+
+
+@cache
+def patterns(script: str) -> tuple[tuple[bytes, str | None], ...]:
+    """Return what a header says of each key: what follows the queue's prefix, and the name that ends it, if any."""
+    found = []
+    for slot in load(script).keys:
+        match = _PATTERN.match(slot.note)
+        if match is None:
+            raise ValueError(f"the header of {script} has no pattern for its key {slot.name}")
+        found.append((match["noun"].encode(), match["name"]))
+    return tuple(found)
+
+
+@cache
+def fields(script: str, slot: str) -> tuple[str, ...]:
+    """Return the names of the numbers that share one argument, in their order."""
+    return next(tuple(field.name for field in one.fields) for one in load(script).args if one.name == slot)
+
+
+def pack(script: str, slot: str, **numbers: int) -> bytes:
+    """Return several numbers as one argument, in the order of the header."""
+    return " ".join([str(numbers[name]) for name in fields(script, slot)]).encode()
+
+
+_holders: dict[int, bytes] = {}
+
+
+def holder_bytes(name: Any) -> bytes:
+    """Return who holds a lease: the caller's word, or host and process."""
+    if name is not None:
+        return check.text("holder", name)
+    pid = os.getpid()  # asked each time: a child after a fork is somebody else
+    if pid not in _holders:
+        _holders.clear()
+        _holders[pid] = f"{socket.gethostname()}:{pid}".encode()
+    return _holders[pid]
+
+
+def reason_bytes(text: Any) -> bytes:
+    """Return a reason's bytes, at most 1,000 of them, cut at a character; None is none."""
+    if text is None:
+        return b""
+    return str(text).encode("utf-8", "backslashreplace")[:1000].decode("utf-8", "ignore").encode()
+
+
+def describe(error: BaseException | None) -> str | None:
+    """Return the reason that is kept of an exception: its class and message."""
+    if error is None:
+        return None
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def seconds_or_none(ms: int) -> float | None:
+    """Return ms as seconds; a negative number stands for none."""
+    return ms / 1000 if ms >= 0 else None
+
+
+def read_pause(pause: bytes | str) -> tuple[float | None, str]:
+    """Return when a pause ends, None for never, and its reason."""
+    until, _, text = as_text(pause).partition(" ")
+    return int(until or 0) / 1000 or None, text

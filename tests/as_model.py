@@ -66,13 +66,7 @@ class Scripts:
         findings: list[Any] = []
         cursor = b"keys:0"
         while cursor:
-            values = {
-                "cursor": cursor,
-                "limit": limit,
-                "repair": "repair" if repair else "report",
-                "horizon": 0,
-                "now": now,
-            }
+            values = {"cursor": cursor, "limit": limit, "repair": "repair" if repair else "report", **self.HORIZON}
             cursor, _, found = self.call("audit", now=now, **values)
             findings += found
         return findings

@@ -302,6 +302,9 @@ def _short(value: object) -> str:
     if isinstance(value, type):
         return value.__name__
     text = re.sub(r"(^|(?<=[\s(\[{,:=]))b(?=['\"])", "", repr(value))
+    text = re.sub(
+        r"Item\(|\b(member|score|attempts|reason|payload)=", lambda found: "(" if found[0] == "Item(" else "", text
+    )
     text = re.sub(r"\b1[67]\d{11}\b", lambda found: f"{int(found[0]) - START:+}", text)  # times, since the start
     return text if len(text) < 300 else text[:300] + "..."
 
@@ -362,8 +365,9 @@ class BufferWalk(Walk):
     ANY: ClassVar = {
         "after": b"", "attempt": "count", "busy": 0, "count": 1, "delay": 0, "group": b"a", "groups": 0, "holder": b"h",
         "horizon": 0, "id": b"i", "isolate": 0, "item": [b"1"], "lease": 1000, "max_attempts": 0, "max_bytes": 0,
-        "max_dead": 0, "max_wait": 0, "min_size": 1, "once": b"o", "ordered": 0, "paused": 0, "rates": [], "reason": b"",
-        "repair": "report", "side": "back", "size": 1, "start": 0, "state": "dead", "time": 0, "window": 1,
+        "max_dead": 0, "max_wait": 0, "min_size": 1, "once": b"o", "ordered": 0, "paused": 0, "rates": [],
+        "reason": b"", "repair": "report", "side": "back", "size": 1, "start": 0, "state": "dead", "time": 0,
+        "window": 1,
     }  # fmt: skip
     model: model.Buffer
 
@@ -644,38 +648,41 @@ class PriorityWalk(Walk):
         items = [(self.priority(), name, payload if with_payload else None) for name in names]
         delay = self.random.choice((0, 0, 0, *DELAYS))
         how = self.random.choice(("min", "set")) if self.replaces else "min"
-        if isinstance(self.both("push", self.now, items, self.id(), delay, how), bytes):
-            self.owed |= set(names)
+        self.both("push", self.now, items, self.id(), delay, how)
 
     def do_pop(self) -> None:
-        _, taken = self.both("pop", self.now, self.size(1, 1, 2, 5), again=False)
-        self.owed -= {item.member for item in taken}
+        self.both("pop", self.now, self.size(1, 1, 2, 5), again=False)
 
     def do_reserve(self) -> None:
         self.reserve(self.random.choice((b"", b"h:1")))
 
     def reserve(self, holder: bytes) -> Any:
         size, max_bytes = self.size(1, 1, 2, 3, 9), self.random.choice((0, 0, 0, 1, 5, 9))
-        answer = self.both("reserve", self.now, size, self.id(), holder, max_bytes)
-        self.taken(answer)
-        return answer
+        return self.both("reserve", self.now, size, self.id(), holder, max_bytes)
 
     def _send(self, call: Call, note: str = "") -> Any:
+        known = self.is_remembered(call)
         answer = super()._send(call, note)
-        if note and call[0] in ("push", "reserve"):  # it may have been a new try, when nothing is remembered
-            self.owed = {name for name in self.owed if self.model.state(name) != "absent"}
-            self.taken(answer)
+        if not known and not isinstance(answer, type):
+            self.account(call, answer)
         return answer
 
-    def taken(self, answer: Any) -> None:
-        """Note what a reserve handed out."""
-        if answer[0] == b"batch":
-            self.owed -= {item.member for item in answer[2]}
-            self.tally["handed again" if any(item.attempts for item in answer[2]) else "handed out"] += 1
-        elif isinstance(answer, tuple):
-            self.tally[answer[0].decode()] += 1
-        if isinstance(answer, tuple) and answer[-1] and answer[0] != b"ended":
+    def account(self, call: Call, answer: Any) -> None:
+        """Note who is owed a hand-over, and what happened."""
+        verb, args, _ = call
+        if verb == "push":
+            self.owed |= {name for _, name, _ in args[1]}
+        elif verb == "pop":
+            self.owed -= {item.member for item in answer[1]}
+        elif verb == "remove":
+            self.owed -= set(args[0])
+        elif verb == "purge":
+            self.owed.clear()
+        elif verb == "reserve" and answer[0] != b"ended":
             self.tally["buried"] += len(answer[-1])
+            if answer[0] == b"batch":
+                self.owed -= {item.member for item in answer[2]}
+                self.tally["handed again" if any(item.attempts for item in answer[2]) else "handed out"] += 1
 
     def do_ack(self) -> None:
         lease, failed = self.some_lease(), []
@@ -696,9 +703,7 @@ class PriorityWalk(Walk):
         self.both("extend", self.now, self.some_lease(), self.random.choice((1, 60_000)))
 
     def do_remove(self) -> None:
-        names = self.some()
-        self.both("remove", names, self.id())
-        self.owed -= set(names)
+        self.both("remove", self.some(), self.id())
 
     def some_dead(self) -> list[bytes]:
         dead = [name for name in self.names if self.model.state(name) == "dead"]
@@ -719,18 +724,21 @@ class PriorityWalk(Walk):
     def do_state(self) -> None:
         self.both("state", self.random.choice(self.names), again=False)
 
-    def do_purge(self) -> None:
-        super().do_purge()
-        self.owed.clear()
-
     def do_other_order(self) -> None:
         """Let a client call that takes the queue for one of the other order."""
         if not self.model.mark:
             return
         order = self.model.order
         self.model.order = "score" if order == "fifo" else "fifo"
-        verb, *args = self.random.choice((("push", self.now, [(1, b"m0", None)], self.id()), ("pop", self.now, 1),
-                                          ("reserve", self.now, 1, self.id()), ("show", "ready"), ("batches",)))  # fmt: skip
+        items, now = [(1, b"m0", None)], self.now
+        calls = (
+            ("push", now, items, self.id()),
+            ("pop", now, 1),
+            ("reserve", now, 1, self.id()),
+            ("show", "ready"),
+            ("batches",),
+        )
+        verb, *args = self.random.choice(calls)
         if self.both(verb, *args, again=False) is not model.WrongOrder:
             raise Difference(f"{verb} does not refuse the other order")
         self.model.order = order
@@ -777,7 +785,6 @@ class PriorityWalk(Walk):
             self.now += 1000
             lease = self.id()
             answer = self.both("reserve", self.now, 100, lease)
-            self.taken(answer)
             if answer[0] == b"batch":
                 self.both("ack", self.now, lease)
             else:

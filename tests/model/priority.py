@@ -429,8 +429,8 @@ class Priority(Queue):
         return len(chosen)
 
     def purge(self) -> int:
-        """Drop everything but a pause; return how many members, removed ones not counted."""
-        count = sum(member.state != REMOVED for member in self.members.values())
+        """Drop everything but a pause; return how many members, removed ones that are leased included."""
+        count = len(self.members)
         self.members.clear()
         self.leases.clear()
         self.sequence = 0

@@ -139,14 +139,14 @@ else
       add(notes, member, score .. ' ' .. due .. ' ' .. kind)
     elseif due == '0' then
       add(ripe, score, member)
-      add(undelayed, dues[i] and member)
-      add(unknown, known[i] and member) -- a push asks anew: attempts and reason start afresh
+      add(undelayed, dues[i] and member or nil)
+      add(unknown, known[i] and member or nil) -- a push asks anew: attempts and reason start afresh
     else
       add(parked, due, member)
       add(new, member, score .. ' 0 ')
-      add(unready, scores[i] and member)
+      add(unready, scores[i] and member or nil)
     end
-    add(undead, leased[i] == 0 and deaths[i] and member)
+    add(undead, leased[i] == 0 and deaths[i] and member or nil)
     if fields == '3' then
       add(payloads, member, ARGV[4 + 3 * i])
     end

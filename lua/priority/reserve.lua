@@ -93,9 +93,9 @@ elseif special then
   end
 end
 local cost = 1
--- idiom: rates
+-- idiom: grants
 -- Each grant says what had been granted before it: what a span has seen is the total less what its first grant says.
-local grants, granted, retry, total, longest = queue .. 'grants', cost, 0, 0, 0
+local grants, total, longest = queue .. 'grants', 0, 0
 local newest = rates ~= '' and call('ZRANGE', grants, '-1', '-1', 'WITHSCORES') or {}
 if newest[1] then
   local before, last = string.match(newest[1], '^(%d+) (%d+)$')
@@ -108,12 +108,28 @@ if newest[1] then
     call('ZREMRANGEBYSCORE', grants, '(' .. now, '+inf') -- last, so that the key keeps its TTL
   end
 end
+-- end
+-- idiom: rates
+local granted, retry = cost, 0
 for limit, per in string.gmatch(rates, '(%d+) (%d+);') do
   local start = string.format('%.0f', now - per)
   local first = call('ZRANGEBYSCORE', grants, start, '+inf', 'WITHSCORES', 'LIMIT', '0', '1')
-  local free = math.max(0, limit - total + (first[1] and string.match(first[1], '^%d+') or total))
+  local free, at = limit - total + (first[1] and string.match(first[1], '^%d+') or total), first[2] or now
+  if free < 0 then -- the clock or the limit was set back: find the last grant that has to leave the span
+    local low, high = call('ZRANK', grants, first[1]), call('ZCARD', grants) - 1
+    while low < high do
+      local middle = string.format('%d', math.ceil((low + high) / 2))
+      local grant = call('ZRANGE', grants, middle, middle, 'WITHSCORES')
+      if string.match(grant[1], '^%d+') - total + limit <= 0 then
+        low, at = tonumber(middle), grant[2]
+      else
+        high = middle - 1
+      end
+    end
+    free = 0
+  end
   if free <= granted and free < cost then
-    retry = math.max(free == granted and retry or 0, (first[2] or now) + per + 1 - now)
+    retry = math.max(free == granted and retry or 0, at + per + 1 - now)
     granted = free
   end
   longest = math.max(longest, per)

@@ -81,9 +81,20 @@ class Limit:
         return sum(grant.amount for grant in self.grants if grant.at >= now - per)
 
     def _opens(self, now: int, per: int) -> int:
-        """Return in how many ms the first grant leaves the span: one ms late rather than early."""
-        first = min((grant.at for grant in self.grants if grant.at >= now - per), default=now)
-        return first + per + 1 - now
+        """Return in how many ms something is free again, when enough grants have left the span: a ms late, never early.
+
+        Usually it is the first one that has to leave. Where the clock or the limit was set back, there may be more in
+        the span than the limit allows.
+        """
+        limit = min(limit for limit, other in self.rates if other == per)
+        inside = [grant for grant in self.grants if grant.at >= now - per]
+        used = sum(grant.amount for grant in inside)
+        at = now
+        for grant in inside:
+            at, used = grant.at, used - grant.amount
+            if used < limit:
+                break
+        return at + per + 1 - now
 
     def keys(self, now: int = 0) -> Keys:  # noqa: ARG002, as the queues have it
         """Return what the server must hold."""

@@ -1,6 +1,6 @@
 """Count the instructions that the server executes for one call of each operation.
 
-    python -m benchmarks.instructions --only buffer/reserve,priority/push
+    python -m benchmarks.instructions --only 'buffer/reserve,priority/push*'
     python -m benchmarks.instructions --check
 
 `redis-server` runs under Callgrind (of valgrind), so a figure hardly depends on what else the machine does. The state
@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from redisq.embedded import Server
 
 from .budgets import Figure
-from .callgrind import Counter, counting_server, server_binary
+from .callgrind import Counter, counting, find_server, wrapped
 from .operations import CASES, Case, load_scripts
 
 CALLS = 150
@@ -26,26 +29,23 @@ def count(counter: Counter, case: Case, calls: int = CALLS, rounds: int = 1) -> 
     found = []
     for _ in range(rounds):
         counter.client.flushall()
-        prepared = case.prepare(counter.client, case.size, calls)
-        one, replies = counter.count([call.commands for call in prepared])
-        for call, reply in zip(prepared, replies, strict=True):
-            if not call.worked(reply):
-                raise RuntimeError(f"{case.name}, size {case.size} did not do its work: {reply!r}")
-        found.append(one / 1000)
+        load_scripts(counter.client)
+        try:
+            found.append(counter.count(case.prepare(counter.client, case.size, calls)) / 1000)
+        except Exception as error:
+            raise RuntimeError(f"{case.name}, size {case.size}: {error}") from error
     return Figure(case.name, case.size, statistics.median(found), min(found), max(found))
 
 
 def chosen(only: Sequence[str]) -> list[Case]:
-    """Return the cases of these names, or of all; raise `ValueError` for a name that there is not."""
-    if unknown := set(only) - {case.name for case in CASES}:
-        raise ValueError(f"no such operation: {', '.join(sorted(unknown))}")
-    return [case for case in CASES if not only or case.name in only]
+    """Return the cases whose names match these patterns, or all; raise `ValueError` for a pattern that matches none."""
+    if unknown := [pattern for pattern in only if not any(fnmatchcase(case.name, pattern) for case in CASES)]:
+        raise ValueError(f"no such operation: {', '.join(unknown)}")
+    return [case for case in CASES if not only or any(fnmatchcase(case.name, pattern) for pattern in only)]
 
 
 def figures(cases: Sequence[Case], *, server: str | None = None, calls: int, rounds: int) -> Iterator[Figure]:
     """Count cases on one server."""
-    with counting_server(server_binary(server)) as counter:
-        load_scripts(counter.client)
-        counter.start()
+    with wrapped(find_server(server)) as program, Server(program) as running, counting(running) as counter:
         for case in cases:
             yield count(counter, case, calls, rounds)

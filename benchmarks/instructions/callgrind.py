@@ -1,0 +1,120 @@
+"""A Redis server under Callgrind, and the number of instructions that it executes for a call."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from redisq.embedded import NoServer, Server
+
+Call = Callable[[], bool]
+"""Sends one call, waits for its reply, and returns whether it did its work."""
+
+_OPTIONS = (
+    *("--hz", "1"),  # the timer ticks once a second, not ten times
+    *("--activerehashing", "no"),
+    *("--slowlog-log-slower-than", "-1"),  # under Callgrind, ordinary calls are slow enough for the log
+)
+_SUMMARY = re.compile(r"^summary: (\d+)$", re.MULTILINE)
+_TOTALS = re.compile(r"^totals: \d+$", re.MULTILINE)
+
+
+class NoValgrind(RuntimeError):
+    """Raised when valgrind is not installed."""
+
+
+def parse(dump: str) -> int | None:
+    """Return the number of instructions that a dump of Callgrind states, or None while it is still being written."""
+    if not _TOTALS.search(dump):  # its last line
+        return None
+    found = _SUMMARY.search(dump)
+    if not found:
+        raise ValueError("a dump of Callgrind without a summary of one event")
+    return int(found[1])
+
+
+class Counter:
+    """The instructions of a server under Callgrind: they are counted from here on."""
+
+    def __init__(self, client: redis.Redis, directory: Path) -> None:
+        self.client = client
+        server: dict[str, Any] = client.info("server")
+        self._pid = int(server["process_id"])
+        self._directory = directory
+        self._dumps = 0
+        self._control("instrumentation on")
+
+    def reset(self) -> None:
+        """Set the count to zero."""
+        self._control("zero")
+
+    def read(self) -> int:
+        """Return the count since the last `reset` or `read`."""
+        self._control("dump")
+        self._dumps += 1
+        path = self._directory / f"dump.{self._dumps}"
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if path.exists() and (count := parse(path.read_text())) is not None:
+                path.unlink()
+                return count
+            time.sleep(0.01)
+        raise RuntimeError(f"callgrind did not write {path}")
+
+    def _control(self, command: str) -> None:
+        # What callgrind_control does, but for one process: it asks all that run under valgrind on this machine.
+        run = subprocess.run(["vgdb", f"--pid={self._pid}", "-c", *command.split()], capture_output=True, text=True)
+        if run.returncode:
+            raise RuntimeError(f"vgdb could not send {command!r}: {run.stderr.strip()}")
+
+    def count(self, calls: Sequence[Call]) -> float:
+        """Make calls one after the other, each when the last one's reply is there, and return the mean of one."""
+        self.reset()
+        worked = [call() for call in calls]
+        count = self.read()
+        if not all(worked):
+            raise RuntimeError(f"{worked.count(False)} of {len(calls)} calls did not do their work")
+        return count / len(calls)
+
+
+@contextlib.contextmanager
+def wrapped(binary: Path) -> Iterator[Path]:
+    """Give a program that starts the server under Callgrind, which counts nothing yet, in a directory for its dumps."""
+    if not (shutil.which("valgrind") and shutil.which("vgdb")):
+        raise NoValgrind("valgrind is not installed: apt-get install valgrind")
+    with tempfile.TemporaryDirectory(prefix="redisq-callgrind-") as directory:
+        program, dump = Path(directory, binary.name), Path(directory, "dump")
+        words = ["valgrind", "-q", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={dump}"]
+        program.write_text(f'#!/bin/sh\nexec {shlex.join([*words, str(binary)])} "$@" {shlex.join(_OPTIONS)}\n')
+        program.chmod(0o700)
+        yield program
+
+
+@contextlib.contextmanager
+def counting(server: Server) -> Iterator[Counter]:
+    """Count the instructions of a server that was started by `wrapped`."""
+    with server.client(socket_timeout=None) as client:
+        yield Counter(client, server.binary.parent)
+
+
+def find_server(given: str | None = None) -> Path:
+    """Return the server to measure: the one given, or the first on PATH."""
+    found = shutil.which(given or "redis-server")
+    if not found:
+        raise NoServer(f"{given or 'redis-server'} was not found: apt-get install redis-server")
+    return Path(found)
+
+
+def valgrind_version() -> str:
+    """Return the version of valgrind."""
+    return subprocess.run(["valgrind", "--version"], capture_output=True, text=True, check=True).stdout.strip()

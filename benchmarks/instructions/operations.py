@@ -1,0 +1,410 @@
+"""The calls that are counted, and the state that each is counted in. redisq's operations are named here alone.
+
+Each call does its ordinary work: it pushes to a queue that holds items, or acks a lease of its own. Features that a
+queue need not use are off: rates, a limit of attempts, a longest wait. A push is remembered in case it is sent again,
+as by default.
+
+All items are equal, and all members have priority 0 except where a name says otherwise: different ones cost up to a
+third more, for the strings that Lua makes of them. Names are those of the scripts, of Redis's commands, or of the
+recipes in `benchmarks.recipes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import redis
+
+from redisq import Rate, ops
+from redisq.scripts import load, names
+from redisq.sync.runner import Runner
+
+from ..recipes import GroupedBuffer, WatchedQueue
+from .callgrind import Call
+
+Prepare = Callable[[redis.Redis, int, int], Sequence[Call]]
+"""Brings the server into the state that calls need, and returns them. Takes the client, the size, how many calls."""
+
+ITEM = "x" * 10
+OTHERS = 100  # items that a queue holds beside those that the calls are about
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to count: a call with so many items, members, ids or the like."""
+
+    name: str
+    size: int
+    prepare: Prepare
+
+
+def load_scripts(client: redis.Redis) -> None:
+    """Start Lua anew, with all scripts: a figure must not depend on what was counted before."""
+    client.script_flush("SYNC")
+    for name in names():
+        client.script_load(load(name).text)
+
+
+def _perform(client: redis.Redis, call: ops.Call[Any]) -> Any:
+    return Runner(client).talk(call)
+
+
+def _script(client: redis.Redis, call: ops.Call[Any], worked: Callable[[Any], bool] = bool) -> Call:
+    """Build the script call that an operation begins with; for most it is the only one."""
+    op: Any = call if isinstance(call, ops.Op) else next(call)
+    op = op.ops[0] if isinstance(op, ops.Many) else op
+    command: tuple[Any, ...] = op.by_sha()
+    return lambda: worked(op.decode(client.execute_command(*command)))  # type: ignore[no-untyped-call]
+
+
+def _command(client: redis.Redis, *command: Any) -> Call:
+    return lambda: bool(client.execute_command(*command))  # type: ignore[no-untyped-call]
+
+
+def _slices(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def _members(count: int, start: int = 0) -> list[str]:
+    return [f"member-{i:07d}" for i in range(start, start + count)]
+
+
+# The buffer.
+
+
+def _buffer(name: str = "bench", **options: Any) -> ops.BufferOps[Any]:
+    return ops.BufferOps(name, **{"max_wait": None, "lease": 3600, **options})
+
+
+def _full_buffer(client: redis.Redis, count: int, groups: Sequence[str] = ("default",)) -> ops.BufferOps[Any]:
+    buffer = _buffer()
+    for group in groups:
+        _perform(client, buffer.push_many([ITEM] * (count + OTHERS), group))
+    return buffer
+
+
+def _leases(client: redis.Redis, queue: Any, size: int, calls: int) -> list[Any]:
+    return [_perform(client, queue.reserve_once(size)).lease for _ in range(calls)]
+
+
+def _buffer_push(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    buffer = _full_buffer(client, 0)
+    return [_script(client, buffer.push([ITEM] * size)) for _ in range(calls)]
+
+
+def _buffer_reserve(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    buffer = _full_buffer(client, size * calls)
+    return [_script(client, buffer.reserve_once(size), lambda got: len(got.lease.items) == size) for _ in range(calls)]
+
+
+def _buffer_reserve_nothing(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    return [_script(client, _buffer().reserve_once(size), lambda got: got.lease is None) for _ in range(calls)]
+
+
+def _buffer_lease(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    buffer = _full_buffer(client, size * calls)
+    return [_script(client, getattr(buffer, verb)([lease])) for lease in _leases(client, buffer, size, calls)]
+
+
+def _buffer_pop(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    buffer = _full_buffer(client, size * calls)
+    return [_script(client, buffer.pop(size=size), lambda items: len(items) == size) for _ in range(calls)]
+
+
+def _buffer_pop_longest(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    buffer = _full_buffer(client, size * calls, ("one", "other"))
+    return [
+        _script(client, buffer.pop_longest(2, size // 2), lambda got: sum(map(len, got.values())) == size)
+        for _ in range(calls)
+    ]
+
+
+def _buffer_longest(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    buffer = _full_buffer(client, 0, _members(OTHERS))
+    return [_script(client, buffer.longest_groups(size), lambda got: len(got) == size) for _ in range(calls)]
+
+
+def _dead_buffer(client: redis.Redis, count: int) -> tuple[ops.BufferOps[Any], list[str]]:
+    buffer, ids = _buffer(max_attempts=1), []
+    for _ in range(0, count, 1000):
+        _perform(client, buffer.push([ITEM] * 1000))
+        leases = _leases(client, buffer, 1, 1000)
+        _perform(client, buffer.release(leases))
+        ids += [lease.id for lease in leases]
+        while _perform(client, buffer.stats()).dead < len(ids):
+            _perform(client, buffer.reserve_once(1))  # buries what has used up its attempts
+    return buffer, ids[:count]
+
+
+def _buffer_dead(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    buffer, _ = _dead_buffer(client, 1000)
+    return [_script(client, buffer.dead(size), lambda found: len(found) == size) for _ in range(calls)]
+
+
+def _buffer_ids(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    buffer, ids = _dead_buffer(client, size * calls)
+    act = getattr(buffer, verb)
+    return [_script(client, act(piece), lambda count: count == size) for piece in _slices(ids, size)]
+
+
+def _buffer_page(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    buffer = _full_buffer(client, size * 10, _members(10))
+    _leases(client, buffer, 1, size)
+    return [_script(client, getattr(buffer, verb)()) for _ in range(calls)]
+
+
+def _buffer_purge(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    buffers = [_buffer(f"bench-{i}") for i in range(calls)]
+    for buffer in buffers:
+        _perform(client, buffer.push([ITEM] * size))
+    return [_script(client, buffer.purge()) for buffer in buffers]
+
+
+# The priority queue.
+
+
+def _priority(name: str = "bench", **options: Any) -> ops.PriorityOps[Any]:
+    return ops.PriorityOps(name, **{"lease": 3600, **options})
+
+
+def _full_priority(
+    client: redis.Redis, count: int, others: int = OTHERS, levels: int = 1, **options: Any
+) -> ops.PriorityOps[Any]:
+    queue = _priority(**options)
+    _perform(client, queue.push_many((member, i % levels) for i, member in enumerate(_members(count + others))))
+    return queue
+
+
+def _priority_push(levels: int, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _full_priority(client, 0, levels=levels)
+    pairs = [(member, i % levels) for i, member in enumerate(_members(size * calls, OTHERS))]
+    if size == 1:
+        return [_script(client, queue.push(*pair)) for pair in pairs]
+    return [_script(client, queue.push_many(piece)) for piece in _slices(pairs, size)]
+
+
+def _priority_push_known(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _full_priority(client, size * calls)
+    pairs = [(member, 0) for member in _members(size * calls)]
+    return [_script(client, queue.push_many(piece)) for piece in _slices(pairs, size)]
+
+
+def _priority_pop(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _full_priority(client, size * calls)
+    return [_script(client, queue.pop_many(size), lambda items: len(items) == size) for _ in range(calls)]
+
+
+def _priority_reserve(levels: int, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _full_priority(client, size * calls, levels=levels)
+    return [_script(client, queue.reserve_once(size), lambda got: len(got.lease.items) == size) for _ in range(calls)]
+
+
+def _priority_reserve_nothing(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    return [_script(client, _priority().reserve_once(size), lambda got: got.lease is None) for _ in range(calls)]
+
+
+def _priority_lease(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _full_priority(client, size * calls)
+    return [_script(client, getattr(queue, verb)([lease])) for lease in _leases(client, queue, size, calls)]
+
+
+def _small_priority(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    """Give each call a queue of its own, so small that Redis keeps it in listpacks, in which every search is linear."""
+    found = []
+    for i in range(calls):
+        name = f"bench-{i}"
+        if verb == "push":
+            op: Any = _full_priority(client, 0, 0, name=name).push_many((member, 0) for member in _members(size))
+        else:
+            queue = _full_priority(client, size, 0, name=name)
+            op = queue.reserve_once(size)
+            op = op if verb == "reserve" else getattr(queue, verb)([_perform(client, op).lease])
+        found.append(_script(client, op))
+    return found
+
+
+def _priority_members(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _full_priority(client, size * calls)
+    act, pieces = getattr(queue, verb), _slices(_members(size * calls), size)
+    return [_script(client, act(piece), lambda count: count == size) for piece in pieces]
+
+
+def _dead_priority(client: redis.Redis, count: int) -> ops.PriorityOps[Any]:
+    queue = _full_priority(client, count, 0, max_attempts=1)
+    for start in range(0, count, 100):
+        _perform(client, queue.release(_leases(client, queue, min(100, count - start), 1)))
+    return queue
+
+
+def _priority_dead(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _dead_priority(client, 1000)
+    return [_script(client, queue.dead(size), lambda found: len(found) == size) for _ in range(calls)]
+
+
+def _priority_dead_members(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _dead_priority(client, size * calls)
+    act, pieces = getattr(queue, verb), _slices(_members(size * calls), size)
+    return [_script(client, act(piece), lambda count: count == size) for piece in pieces]
+
+
+def _priority_peek(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _full_priority(client, 1000)
+    return [_script(client, queue.peek(size), lambda items: len(items) == size) for _ in range(calls)]
+
+
+def _priority_state(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _full_priority(client, size * calls)
+    return [_script(client, queue.state(member)) for member in _members(calls)]
+
+
+def _priority_page(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _full_priority(client, size * 10)
+    _leases(client, queue, 1, size)
+    return [_script(client, getattr(queue, verb)()) for _ in range(calls)]
+
+
+def _priority_purge(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    return [_script(client, _full_priority(client, size, 0, name=f"bench-{i}").purge()) for i in range(calls)]
+
+
+# The limiter.
+
+
+def _acquire(rates: Sequence[Rate], client: redis.Redis, size: int, calls: int) -> list[Call]:
+    limiter = ops.LimitOps("bench", tuple(rates))
+    for _ in range(OTHERS):
+        _perform(client, limiter.acquire())
+    return [_script(client, limiter.acquire(size), lambda grant: grant.granted == size) for _ in range(calls)]
+
+
+# Redis's own commands, and the recipes.
+
+
+def _native(name: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    items, members = [ITEM] * size, _members(size * calls + 1000)
+    scored = [word for member in members for word in (0, member)]
+    client.execute_command("LPUSH", "list", *items * (calls + 1))  # type: ignore[no-untyped-call]
+    client.execute_command("ZADD", "zset", *scored)  # type: ignore[no-untyped-call]
+    others = _slices([word for member in members for word in (1, f"other-{member}")], 2 * size)
+    known = _slices([word for member in members for word in (-1, member)], 2 * size)
+    commands: dict[str, Callable[[int], tuple[Any, ...]]] = {
+        "PING": lambda _: ("PING",),
+        "LPUSH": lambda _: ("LPUSH", "list", *items),
+        "RPOP": lambda _: ("RPOP", "list", size) if size > 1 else ("RPOP", "list"),
+        "ZADD": lambda i: ("ZADD", "zset", *others[i]),
+        "ZADD LT": lambda i: ("ZADD", "zset", "LT", "CH", *known[i]),
+        "ZPOPMIN": lambda _: ("ZPOPMIN", "zset", size) if size > 1 else ("ZPOPMIN", "zset"),
+    }
+    return [_command(client, *commands[name](i)) for i in range(calls)]
+
+
+def _return(client: redis.Redis, _: int, calls: int) -> list[Call]:
+    sha = client.script_load("return 1")
+    keys, arguments = [f"redisq:{{bench}}:key-{i}" for i in range(7)], range(8)
+    return [_command(client, "EVALSHA", sha, len(keys), *keys, *arguments) for _ in range(calls)]
+
+
+def _stream(name: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    client.xgroup_create("stream", "workers", "0", mkstream=True)
+    read = ("XREADGROUP", "GROUP", "workers", "one", "COUNT", size, "STREAMS", "stream", ">")
+    ids = [client.execute_command("XADD", "stream", "*", "item", ITEM) for _ in range(size * calls)]  # type: ignore[no-untyped-call]
+    if name == "XADD":
+        return [_command(client, "XADD", "stream", "*", "item", ITEM) for _ in range(calls)]
+    if name == "XREADGROUP":
+        return [_command(client, *read) for _ in range(calls)]
+    _perform_all(client, [read] * calls)
+    return [_command(client, "XACK", "stream", "workers", *piece) for piece in _slices(ids, size)]
+
+
+def _perform_all(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> None:
+    for command in commands:
+        client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def _recipe_buffer(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    buffer = GroupedBuffer(client)
+    buffer.push(*[ITEM] * (size * calls + OTHERS))
+    if verb == "push":
+        return [partial(_done, buffer.push, *[ITEM] * size)] * calls
+    return [lambda: len(buffer.pop("default", size)) >= size] * calls
+
+
+def _recipe_queue(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = WatchedQueue(client)
+    client.zadd("index", dict.fromkeys(_members(size * calls + OTHERS), 0))
+    if verb == "push":
+        return [partial(_done, queue.push_watched, member, 0) for member in _members(calls, size * calls + OTHERS)]
+    return [lambda: queue.pop() is not None] * calls
+
+
+def _done(call: Callable[..., None], *args: Any) -> bool:
+    call(*args)
+    return True
+
+
+MIXED = 10  # priorities
+
+
+def _sizes(name: str, prepare: Prepare, *sizes: int) -> list[Case]:
+    return [Case(name, size, prepare) for size in sizes or (1, 100)]
+
+
+CASES = [
+    *_sizes("buffer/push", _buffer_push),
+    *_sizes("buffer/reserve", _buffer_reserve),
+    *_sizes("buffer/reserve (nothing waits)", _buffer_reserve_nothing, 1),
+    *_sizes("buffer/ack", partial(_buffer_lease, "ack")),
+    *_sizes("buffer/release", partial(_buffer_lease, "release")),
+    *_sizes("buffer/extend", partial(_buffer_lease, "extend")),
+    *_sizes("buffer/pop", _buffer_pop),
+    *_sizes("buffer/pop_longest", _buffer_pop_longest, 10),
+    *_sizes("buffer/longest", _buffer_longest),
+    *_sizes("buffer/dead", _buffer_dead),
+    *_sizes("buffer/redrive", partial(_buffer_ids, "redrive")),
+    *_sizes("buffer/discard", partial(_buffer_ids, "discard")),
+    *_sizes("buffer/stats", partial(_buffer_page, "stats"), 100),
+    *_sizes("buffer/audit", partial(_buffer_page, "audit"), 100),
+    *_sizes("buffer/purge", _buffer_purge, 100),
+    *_sizes("priority/push", partial(_priority_push, 1)),
+    *_sizes(f"priority/push ({MIXED} priorities)", partial(_priority_push, MIXED)),
+    *_sizes("priority/push (members that are there)", _priority_push_known),
+    *_sizes("priority/push (small queue)", partial(_small_priority, "push"), 100),
+    *_sizes("priority/pop", _priority_pop),
+    *_sizes("priority/reserve", partial(_priority_reserve, 1)),
+    *_sizes(f"priority/reserve ({MIXED} priorities)", partial(_priority_reserve, MIXED)),
+    *_sizes("priority/reserve (small queue)", partial(_small_priority, "reserve"), 100),
+    *_sizes("priority/reserve (nothing waits)", _priority_reserve_nothing, 1),
+    *_sizes("priority/ack", partial(_priority_lease, "ack")),
+    *_sizes("priority/ack (small queue)", partial(_small_priority, "ack"), 100),
+    *_sizes("priority/release", partial(_priority_lease, "release")),
+    *_sizes("priority/release (small queue)", partial(_small_priority, "release"), 100),
+    *_sizes("priority/extend", partial(_priority_lease, "extend")),
+    *_sizes("priority/remove", partial(_priority_members, "remove")),
+    *_sizes("priority/dead", _priority_dead),
+    *_sizes("priority/redrive", partial(_priority_dead_members, "redrive")),
+    *_sizes("priority/discard", partial(_priority_dead_members, "discard")),
+    *_sizes("priority/peek", _priority_peek),
+    *_sizes("priority/state", _priority_state, 1),
+    *_sizes("priority/stats", partial(_priority_page, "stats"), 100),
+    *_sizes("priority/audit", partial(_priority_page, "audit"), 100),
+    *_sizes("priority/purge", _priority_purge, 100),
+    *_sizes("limit/acquire", partial(_acquire, [Rate(1_000_000, 60)]), 1),
+    *_sizes("limit/acquire (two rates)", partial(_acquire, [Rate(1_000_000, 60), Rate(10_000_000, 3600)]), 1),
+    *_sizes("PING", partial(_native, "PING"), 1),
+    *_sizes("LPUSH", partial(_native, "LPUSH")),
+    *_sizes("RPOP", partial(_native, "RPOP")),
+    *_sizes("ZADD", partial(_native, "ZADD")),
+    *_sizes("ZADD LT", partial(_native, "ZADD LT")),
+    *_sizes("ZPOPMIN", partial(_native, "ZPOPMIN")),
+    *_sizes("XADD", partial(_stream, "XADD"), 1),
+    *_sizes("XREADGROUP", partial(_stream, "XREADGROUP")),
+    *_sizes("XACK", partial(_stream, "XACK")),
+    *_sizes("EVALSHA of return 1 (7 keys, 8 arguments)", _return, 1),
+    *_sizes("recipe: push in MULTI", partial(_recipe_buffer, "push")),
+    *_sizes("recipe: pop in MULTI", partial(_recipe_buffer, "pop")),
+    *_sizes("recipe: push with WATCH", partial(_recipe_queue, "push"), 1),
+    *_sizes("recipe: pop with WATCH", partial(_recipe_queue, "pop"), 1),
+]

@@ -421,7 +421,8 @@ class BufferOps(QueueOps, Generic[T]):
         purged, cursor = 0, 0
         while cursor >= 0:
             reply: tuple[int, int] = yield self._op("purge", (_PAGES["purge"], cursor), tuple)
-            cursor, purged = reply[0], purged + reply[1]
+            cursor = reply[0]
+            purged += reply[1]
         return purged
 
 

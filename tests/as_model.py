@@ -58,7 +58,7 @@ class Scripts:
     def extend(self, now: int, lease_id: bytes, lease: int) -> int:
         return int(self.call("extend", now=now, id=lease_id, lease=lease))
 
-    HORIZON: ClassVar = {"horizon": 0}
+    HORIZON: ClassVar = {"lease": 0, "delay": 0}
     """the audit's arguments for how far ahead times may lie: anywhere"""
 
     def audit(self, now: int, repair: bool, limit: int = 7) -> list[Any]:
@@ -198,7 +198,6 @@ class PriorityScripts(Scripts):
 
     structure = "priority"
     queue: model.Priority
-    HORIZON: ClassVar = {"lease": 0, "delay": 0}
 
     def push(
         self,

@@ -63,11 +63,9 @@ end
 call('HLEN', queue .. 'busy')
 call('LLEN', queue .. 'items:' .. group)
 -- end
--- idiom: held
-if call('ZREM', leases, id) == 0 then -- what frees comes first, so a full server takes the rest
+if not call('ZSCORE', leases, id) then
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
--- end
 -- idiom: bury batch
 local over = max_dead == '0' and 0 or math.min(10, call('ZCARD', dead) + 1 - max_dead)
 local oldest, trimmed = over > 0 and call('ZRANGE', dead, '0', string.format('%d', over - 1)) or {}, 0

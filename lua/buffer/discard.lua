@@ -40,6 +40,7 @@ local queue, ids, lists = string.sub(meta, 1, -5), {}, {}
 for i, time in ipairs(call('ZMSCORE', dead, unpack(ARGV, 2))) do
   if time then
     ids[#ids + 1], lists[#lists + 1] = ARGV[i + 1], queue .. 'batch:' .. ARGV[i + 1]
+    call('LLEN', lists[#lists])
   end
 end
 answer = call('ZREM', dead, '', unpack(ids)) -- '' is no id: a full server takes what follows a write that could free

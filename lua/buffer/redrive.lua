@@ -95,6 +95,9 @@ for _, one in ipairs(found) do
   end
   -- end
 end
+if #found == 0 then
+  call('ZREM', dead, '') -- it frees nothing, but after a write that could a full server takes the next one
+end
 answer = #found .. ' ' .. left
 -- idiom: remember
 if tonumber(window) > 0 then

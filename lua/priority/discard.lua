@@ -42,7 +42,7 @@ for i, time in ipairs(call('ZMSCORE', dead, unpack(ARGV, 2))) do
 end
 call('HLEN', queue .. 'rows')
 call('HLEN', queue .. 'payloads')
--- A member may be empty, so there is no name that no member has: without any, a read takes the place of the write.
+call('HDEL', meta, '') -- it frees nothing, but after a write that could a full server takes the next ones
 answer = #members > 0 and call('ZREM', dead, unpack(members)) or 0 -- one that is given twice is counted once
 if #members > 0 then
   call('HDEL', queue .. 'rows', unpack(members))

@@ -47,8 +47,9 @@ for i, time in ipairs(call('ZMSCORE', dead, unpack(ARGV, 2))) do
     ripe[#ripe + 1], ripe[#ripe + 2] = string.match(known[i] or '0', '^%S+'), member
   end
 end
-call('ZREM', dead, '', unpack(members)) -- it frees, so a full server takes the rest
+call('HDEL', meta, '') -- it frees nothing, but after a write that could a full server takes the next ones
 if #members > 0 then
+  call('ZREM', dead, unpack(members))
   call('HDEL', rows, unpack(members))
   call('ZADD', ready, unpack(ripe))
   if tokens == 0 then

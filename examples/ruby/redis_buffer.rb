@@ -6,13 +6,17 @@ require_relative 'redisq/queue'
 class RedisBuffer < Redisq::Queue
   STRUCTURE = 'buffer'
   SIZE = 2000
+  REDRIVE = 250 # ids that one call of redrive takes
+  STATS = %i[groups busy_groups paused_groups oldest_wait leased delayed dead due next_expiry done failed buried trimmed
+             pause].freeze
 
-  def initialize(redis, name, codec: Redisq::JSON, min_size: 1, max_wait: 60, **options)
+  # `ordered`: one batch of a group at a time. `isolate`: a batch that has used its attempts is split instead of buried,
+  # so that in the end only the item that fails is dead.
+  def initialize(redis, name, codec: Redisq::JSON, min_size: 1, max_wait: 60, ordered: false, isolate: false, **options)
     super(redis, name, codec: codec, **options)
     raise Redisq::InvalidArgument, 'without max_wait a group under min_size waits for ever' if !max_wait && min_size > 1
 
-    @min_size = min_size
-    @max_wait = ms(max_wait || 0)
+    @settings.update(min_size: min_size, max_wait: ms(max_wait || 0), ordered: ordered ? 1 : 0, isolate: isolate ? 1 : 0)
   end
 
   # Appends, at most 10,000; the group's length after it. Give a `token` to repeat the call yourself.
@@ -25,63 +29,94 @@ class RedisBuffer < Redisq::Queue
     add('front', items, group, token)
   end
 
-  # Takes and forgets, oldest first. At most once: what is in a lost reply is gone. Where that matters, reserve.
+  # Removes at once, oldest first; nothing to ack. At most once: what is in a lost reply is gone. Where that matters,
+  # reserve.
   def next_batch_for(group: 'default', size: SIZE)
-    read_all(call('pop', [*keys('groups', 'since'), key('items', group), *keys('layout', 'guard')], group, size, nil))
+    raw = call('pop', group: group, size: size)
+    raw.map { |bytes| read(bytes, raw) }
   end
 
   # The names of the longest groups, longest first.
   def longest_groups(count = 2)
-    lengths(count).keys
+    groups(count).keys
   end
 
   # The same with their lengths.
-  def lengths(count = 2)
-    call('longest', keys('groups', 'layout'), count).each_slice(2).to_h { |group, length| [name(group), length] }
+  def groups(limit = 100)
+    found = {}
+    cursor = 0
+    loop do
+      cursor, flat = call('groups', state: 'waiting', limit: [limit - found.size, 1000].min, cursor: cursor)
+      found.update(flat.each_slice(2).to_h { |group, length| [text(group), length.to_i] })
+      return found if cursor.zero? || found.size >= limit
+    end
   end
 
-  # Settles a batch, but for the items marked with `fail`, which come back after `delay`. How many are done.
-  def ack(batch, delay: 0)
-    call('ack', ending(batch), batch.id, ms(delay), @memory, nil, *batch.failed)
+  # A page of dead letters, the earliest first, at most 100: go on with `after:` the id of the last one, until none come.
+  def dead(limit: 100, after: nil)
+    call('batches', state: 'dead', limit: limit, after: after).map do |id, time, group, attempts, holder, reason, raw|
+      batch(id, time, group, attempts, reason, raw, text(holder))
+    end
   end
 
-  # Gives a batch back, whole.
-  def release(batch, delay: 0)
-    call('release', ending(batch), batch.id, ms(delay), 'count', @memory, nil)
+  # Lets the items of dead letters wait again, at the front of their group. How many of these ids were dead.
+  def redrive(*ids, token: Redisq.id)
+    redriven = 0
+    (0..).each do |part|
+      chosen = ids.last(REDRIVE) # from the last on, so that in the end the first id's items come first
+      done, left = call('redrive', once: "#{token}:#{part}", id: chosen)
+      redriven += done
+      ids = ids.first(ids.size - chosen.size + left)
+      return redriven if ids.empty?
+    end
   end
 
-  # Keeps a batch longer. (The script is `extend`; Ruby has given that name away.) Until when.
-  def renew(batch, lease: @lease)
-    Time.at(0, call('extend', keys('leases', 'layout'), batch.id, ms(lease), nil), :millisecond)
+  # Throws dead letters away, at most 1,000. How many of these ids were dead.
+  def discard(*ids, token: Redisq.id)
+    call('discard', once: token, id: ids)
+  end
+
+  # A Hash: items that wait, groups, batches that are out or dead, and what was counted so far, in items.
+  def stats
+    cursor = '0 0 0'
+    waiting = 0
+    until cursor.empty?
+      cursor, counted, *rest = call('stats', cursor: cursor, limit: 2000)
+      waiting += counted
+    end
+    stats = name_stats(STATS, rest)
+    oldest = stats[:oldest_wait]
+    { waiting: waiting, **stats, oldest_wait: oldest.negative? ? nil : oldest.fdiv(1000) }
   end
 
   private
 
   def add(side, items, group, token)
-    keys = [*keys('groups', 'since'), key('items', group), key('once', token), *keys('wake', 'layout')]
-    call('push', keys, group, side, @window, nil, *items.map { |item| @codec.dump(item) })
+    call('push', group: group, side: side, once: token, item: items.map { |item| @codec.dump(item) })
   end
 
-  def take(size, lease, id)
-    keys = [*keys('groups', 'since', 'leases', 'delayed', 'dead', 'grants'), key('batch', id), key('ended', id),
-            *keys('wake', 'guard', 'layout')]
-    retry_in, _buried, *batch =
-      call('reserve', keys, id, size, lease, @min_size, @max_wait, @max_attempts, @memory, nil, *@rates)
-    [retry_in, (leased(id, *batch) if batch.any?)]
+  def read_event(event, rest, id, holder)
+    case event
+    when 'batch'
+      deadline, group, attempts, reason, raw = rest
+      { batch: batch(id, deadline, group, attempts, reason, raw, holder) }
+    when 'buried'
+      name, group, attempts, reason = rest
+      { buried: [Redisq::Buried.new(name, text(group), attempts, text(reason).scrub)] }
+    when 'none' then { retry_in: rest.first.fdiv(1000) }
+    else {}
+    end
   end
 
-  def leased(id, deadline, group, attempts, raw)
-    held = { id: id, raw: raw, attempts: attempts, deadline: deadline, group: name(group) }
+  def batch(id, time, group, attempts, reason, raw, holder)
+    held = { id: id, raw: raw, attempts: attempts, deadline: time(time), group: text(group),
+             reason: text(reason).scrub, holder: holder }
     undecoded = Redisq::Batch.new(items: raw, **held)
     Redisq::Batch.new(items: raw.map { |bytes| read(bytes, undecoded) }, **held)
   end
 
-  def ending(batch)
-    [*keys('leases', 'delayed'), key('batch', batch.id), key('ended', batch.id), *keys('wake', 'layout')]
-  end
-
-  # Nearly always UTF-8; other bytes stay as they are, and go back so.
-  def name(group)
-    group.force_encoding(Encoding::UTF_8)
+  # The script keeps one reason for all of a batch's items: the first that was given.
+  def failures(failed)
+    { failed: failed.keys, reason: failed.values.find { |reason| !reason.empty? } }
   end
 end

@@ -7,98 +7,138 @@ require_relative 'redisq/queue'
 class RedisPriorityQueue < Redisq::Queue
   STRUCTURE = 'priority'
   SIZE = 1
-  OUTCOMES = { 'A' => :added, 'R' => :raised, 'K' => :kept }.freeze
-  PLACES = 2**42 # in fifo order a stored score is priority * PLACES + place
+  OUTCOMES = { 'A' => :added, 'R' => :raised, 'C' => :changed, 'K' => :kept }.freeze
+  PLACES = 10**12 # in fifo order a stored score is (priority + 1024) * PLACES + place
+  STATS = %i[waiting delayed leased dead batches due next_expiry done failed buried trimmed pause].freeze
+
+  # A member with what is known of it. `attempts` counts the hand-overs, a pop included; `payload` is nil where there is
+  # none; `reason` says why it came back, or died; `time` is that of its death in a listing, else nil.
+  Item = Struct.new(:member, :score, :attempts, :payload, :reason, :time)
 
   # `order`: 'score', any finite number, equal ones in byte order, is the recipe's sorted set. 'fifo', whole numbers
   # from -1024 to 1023, equal ones first come first served, is Python's default.
-  def initialize(redis, name, order: 'score', codec: Redisq::TEXT, **options)
+  def initialize(redis, name, order: 'score', codec: Redisq::TEXT, payload_codec: Redisq::JSON, **options)
     super(redis, name, codec: codec, **options)
-    @order = order.to_s
+    @payload_codec = payload_codec
+    @settings[:order] = @order = order.to_s
   end
 
-  # Adds a member or raises it: :added, :raised or :kept. Give a `token` to repeat the call yourself.
-  def add(member, score, delay: 0, token: Redisq.id)
-    add_all({ member => score }, delay: delay, token: token).first
+  # Adds a member or raises it: :added, :raised or :kept. A `payload` replaces the one that is kept with the member; nil
+  # leaves it. With `replace`, score and delay become exactly these (:changed). Give a `token` to repeat the call
+  # yourself.
+  def add(member, score, payload: nil, **options)
+    add_all([[member, score, payload]], **options).first
   end
 
-  # The same for at most 1,000 members, a Hash or pairs of member and score.
-  def add_all(scores, delay: 0, token: Redisq.id)
-    keys = [*keys('ready', 'later', 'rows', 'meta'), key('once', token), *keys('wake', 'layout')]
-    pairs = scores.flat_map { |member, score| [score, @codec.dump(member)] }
-    call('push', keys, @order, ms(delay), @window, nil, *pairs).chars.map(&OUTCOMES)
+  # The same for at most 1,000 members, none twice: a Hash or pairs of member and score, or all of them with a payload.
+  def add_all(scores, delay: 0, replace: false, token: Redisq.id)
+    rows = scores.map { |member, score, payload| fields(member, score, payload) }
+    width = rows.first&.size || 2
+    raise Redisq::InvalidArgument, 'give all members a payload, or none' unless rows.all? { |row| row.size == width }
+
+    letters = call('push', how: replace ? 'set' : 'min', delay: ms(delay), fields: width, once: token, item: rows.flatten)
+    letters.chars.map(&OUTCOMES)
   end
 
-  # Takes and forgets at most 1,000, as members or as pairs of member and score. At most once: what is in a lost reply
-  # is gone. Where that matters, reserve.
+  # Removes at most 1,000 at once; nothing to ack. At most once: what is in a lost reply is gone. Where that matters,
+  # reserve.
+  def pop(count = 1)
+    _retry, *found = call('pop', count: count)
+    decoded(items(*found, handed_out: 1))
+  end
+
+  # The same by the recipe's name: members, or pairs of member and score.
   def zpop(count = 1, with_scores: false)
-    keys = keys('ready', 'later', 'rows', 'meta', 'wake', 'layout', 'guard')
-    _retry, _buried, triples = call('pop', keys, @order, count, @max_attempts, nil)
-    raw, scores, = columns(triples)
-    members = read_all(raw)
-    with_scores ? members.zip(scores) : members
+    pop(count).map { |item| with_scores ? [item.member, item.score] : item.member }
   end
 
-  # Settles the members that are still held, but for those marked with `fail`, which come back after `delay`. How many
-  # are done. The lease is lost when none of either is held.
-  def ack(batch, delay: 0)
-    failed = batch.raw.values_at(*batch.failed)
-    done = batch.raw - failed # members are unique
-    parts = []
-    parts << attempt { call('ack', ending(batch), batch.id, @memory, nil, *done) } if done.any?
-    parts << attempt { back(batch, failed, delay) && 0 } if failed.any?
-    parts.all?(Redisq::LeaseLost) ? raise(parts.first) : parts.grep(Integer).sum
+  # A page of dead members, the earliest first, at most 500: go on with `after:` the last member, until none come.
+  def dead(limit: 100, after: nil)
+    last = after.nil? ? [] : [@codec.dump(after)]
+    decoded(items(*call('members', state: 'dead', limit: limit, start: 0, after: last), timed: true))
   end
 
-  # Gives the members that are still held back. How many.
-  def release(batch, delay: 0)
-    back(batch, batch.raw, delay)
+  # Lets dead members, at most 1,000, be ready again, at their old place. How many of them were dead.
+  def redrive(*members, token: Redisq.id)
+    by_member('redrive', members, token)
   end
 
-  # Keeps a batch longer. (The script is `extend`; Ruby has given that name away.) Until when.
-  def renew(batch, lease: @lease)
-    keys = [*keys('later', 'rows'), key('lease', batch.id), key('layout')]
-    _held, deadline = call('extend', keys, batch.id, ms(lease), @memory, nil, *batch.raw)
-    Time.at(0, deadline, :millisecond)
+  # Throws dead members away, at most 1,000. How many of them were dead.
+  def discard(*members, token: Redisq.id)
+    by_member('discard', members, token)
+  end
+
+  # Takes members out, at most 1,000, whatever their state. How many were there.
+  def remove(*members, token: Redisq.id)
+    by_member('remove', members, token)
+  end
+
+  # A Hash: members in each state, leases, and what was counted so far.
+  def stats
+    name_stats(STATS, call('stats'))
   end
 
   private
 
-  def take(size, lease, id)
-    keys = [*keys('ready', 'later', 'rows', 'meta'), key('lease', id), *keys('grants', 'wake', 'layout')]
-    retry_in, _buried, deadline, triples =
-      call('reserve', keys, @order, id, size, lease, @max_attempts, @memory, nil, *@rates)
-    [retry_in, (leased(id, deadline, triples) if triples.any?)]
+  def fields(member, score, payload)
+    [score.to_s, @codec.dump(member), *(@payload_codec.dump(payload) unless payload.nil?)]
   end
 
-  def leased(id, deadline, triples)
-    raw, scores, attempts = columns(triples)
-    held = { id: id, raw: raw, attempts: attempts.max, deadline: deadline, scores: scores }
-    undecoded = Redisq::Batch.new(items: raw, **held)
-    Redisq::Batch.new(items: raw.map { |bytes| read(bytes, undecoded) }, **held)
+  def by_member(script, members, token)
+    call(script, once: token, member: members.map { |member| @codec.dump(member) })
   end
 
-  # Members, their scores as they were added, and how often each was handed out.
-  def columns(triples)
-    members, scores, attempts = triples.each_slice(3).to_a.transpose
-    [members || [], (scores || []).map { |score| added(Float(score)) }, attempts]
+  def read_event(event, rest, id, holder)
+    case event
+    when 'batch'
+      deadline, *found, buried = rest
+      { batch: batch(id, deadline, items(*found, handed_out: 1), holder), buried: read_buried(buried) }
+    when 'none' then { retry_in: rest.first.fdiv(1000), buried: read_buried(rest.last) }
+    else {}
+    end
   end
 
-  def attempt
-    yield
-  rescue Redisq::LeaseLost => e
-    e
+  # What died is among the dead, whatever its bytes: a member that cannot be read is named by them.
+  def read_buried(members)
+    members.map do |bytes|
+      Redisq::Buried.new(read(bytes, bytes))
+    rescue Redisq::CodecError
+      Redisq::Buried.new(bytes)
+    end
   end
 
+  def batch(id, deadline, found, holder)
+    held = { id: id, raw: found.map(&:member), scores: found.map(&:score), attempts: found.map(&:attempts).max,
+             deadline: time(deadline), reason: found.map(&:reason).find { |reason| !reason.empty? } || '',
+             holder: holder }
+    undecoded = Redisq::Batch.new(items: held[:raw], payloads: found.map(&:payload), **held)
+    read = decoded(found, undecoded)
+    Redisq::Batch.new(items: read.map(&:member), payloads: read.map(&:payload), **held)
+  end
+
+  # Members with their numbers, rows ("score attempts reason") and payloads; the last two are empty where nothing is
+  # known of any. A row's attempts are those before this hand-over. In a listing by time the score is in the row.
+  def items(flat, rows, payloads, handed_out: 0, timed: false)
+    flat.each_slice(2).with_index.map do |(member, number), i|
+      score, attempts, reason = rows[i]&.split(/ /, 3)
+      Item.new(member, added(timed ? score || 0 : number), attempts.to_i + handed_out, payloads[i],
+               text(reason || '').scrub, (time(number.to_i) if timed))
+    end
+  end
+
+  def decoded(items, raw = items)
+    items.map do |item|
+      payload = item.payload && read(item.payload, raw, @payload_codec)
+      Item.new(read(item.member, raw), item.score, item.attempts, payload, item.reason, item.time)
+    end
+  end
+
+  # A score as it was added.
   def added(score)
-    @order == 'fifo' ? (score / PLACES).floor : score
+    @order == 'fifo' ? (Float(score) / PLACES).floor - 1024 : Float(score)
   end
 
-  def back(batch, members, delay)
-    call('release', ending(batch), batch.id, @max_attempts, ms(delay), 'count', @memory, nil, *members).first
-  end
-
-  def ending(batch)
-    [*keys('ready', 'later', 'rows'), key('lease', batch.id), *keys('wake', 'layout', 'guard')]
+  def failures(failed)
+    { failed: failed.to_a.flatten }
   end
 end

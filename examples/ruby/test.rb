@@ -3,6 +3,7 @@
 # Tests of the loader and of both queues: `ruby test.rb URL`. It EMPTIES the server that it is given.
 
 require 'minitest/autorun'
+require 'minitest/mock'
 require_relative 'redis_buffer'
 require_relative 'redis_priority_queue'
 require_relative 'test/lossy'
@@ -22,31 +23,49 @@ class RedisqTest < Minitest::Test
 end
 
 class ScriptsTest < RedisqTest
-  KEYS = ['redisq:{q}:groups', 'redisq:{q}:layout'].freeze
+  KEYS = %w[meta groups busy paused_groups guard].map { |name| "redisq:{q}:#{name}" }.freeze
+  ARGUMENTS = ['waiting', 1, 0].freeze
 
   def test_a_server_that_forgot_the_scripts_is_told_again
     scripts = Redisq::Scripts.new(@redis)
     2.times do
-      assert_equal [], scripts.call('buffer/longest', KEYS, [1])
+      assert_equal [0, []], scripts.call('buffer/groups', KEYS, ARGUMENTS)
       @redis.script(:flush)
     end
   end
 
   def test_refusals_are_exceptions_that_name_the_script
     scripts = Redisq::Scripts.new(@redis)
-    error = assert_raises(Redisq::InvalidArgument) { scripts.call('buffer/longest', KEYS, ["\xFF".b]) }
+    error = assert_raises(Redisq::InvalidArgument) { scripts.call('buffer/groups', KEYS, ["\xFF".b, 1, 0]) }
     assert_kind_of ArgumentError, error
     assert_kind_of Redisq::Error, error
-    assert_match(%r{\Abuffer/longest: count is }, error.message)
-    @redis.set('redisq:{q}:layout', '2')
-    assert_raises(Redisq::WrongLayout) { scripts.call('buffer/longest', KEYS, [1]) }
+    assert_match(%r{\Abuffer/groups: state, limit, cursor are }, error.message)
+    @redis.hset('redisq:{q}:meta', 'queue', '3 buffer')
+    assert_raises(Redisq::WrongLayout) { scripts.call('buffer/groups', KEYS, ARGUMENTS) }
   end
 
   def test_errors_of_the_server_pass_through
     @redis.set('redisq:{q}:groups', 'text')
-    error = assert_raises(Redis::CommandError) { Redisq::Scripts.new(@redis).call('buffer/longest', KEYS, [1]) }
+    error = assert_raises(Redis::CommandError) { Redisq::Scripts.new(@redis).call('buffer/groups', KEYS, ARGUMENTS) }
     assert_includes error.message, 'WRONGTYPE'
     assert_raises(KeyError) { Redisq::Scripts.new(@redis).call('buffer/nothing', KEYS, []) }
+  end
+
+  def test_a_call_is_made_by_the_names_of_the_header
+    push = Redisq::Scripts.new(@redis)['buffer/push']
+    values = { group: 'eu', once: 't', side: 'back', window: 5, item: %w[a b] }
+    keys = %w[meta groups since items:eu once:t wake].map { |name| "{q}:#{name}" }
+    assert_equal [keys, ['eu', 'back', 5, nil, 'a', 'b']], push.command('{q}:'.b, values)
+    error = assert_raises(KeyError) { push.command('{q}:'.b, values.except(:side)) }
+    assert_equal :side, error.key
+    release = Redisq::Scripts.new(@redis)['buffer/release']
+    values = { id: 'l', delay: 7, window: 8, attempt: 'count', reason: nil }
+    assert_equal ['l', '7 8', 'count', nil, nil], release.command('{q}:'.b, values).last
+  end
+
+  def test_ids_come_from_the_operating_system
+    Random.stub(:urandom, "\xAB".b * 16) { assert_equal 'ab' * 16, Redisq.id }
+    refute_equal Redisq.id, Redisq.id
   end
 end
 
@@ -60,7 +79,8 @@ class RedisBufferTest < RedisqTest
     assert_equal 3, @buffer.push(1, { 'b' => [nil, true], a: 'é' }, 'x', group: 'eu')
     assert_equal 2, @buffer.push(4, 5, group: :us)
     assert_equal %w[eu us], @buffer.longest_groups(5)
-    assert_equal({ 'eu' => 3 }, @buffer.lengths(1))
+    assert_equal({ 'eu' => 3 }, @buffer.groups(1))
+    assert_equal({ 'eu' => 3, 'us' => 2 }, @buffer.groups)
     assert_equal [1, { 'a' => 'é', 'b' => [nil, true] }], @buffer.next_batch_for(group: 'eu', size: 2)
     assert_equal 3, @buffer.return_batch_to([1, 2], group: 'eu')
     assert_equal [1, 2, 'x'], @buffer.next_batch_for(group: 'eu')
@@ -122,7 +142,7 @@ class RedisBufferTest < RedisqTest
     batch = @buffer.reserve
     batch.fail(1, 1)
     assert_raises(Redisq::InvalidArgument) { batch.fail(1) }
-    assert_equal [0, 1], batch.failed
+    assert_equal [0, 1], batch.failed.keys
   end
 
   def test_a_block_is_acked_and_given_back_when_it_is_left_otherwise
@@ -163,13 +183,134 @@ class RedisBufferTest < RedisqTest
     strict.push(3)
     assert_nil strict.reserve # the rate
     assert_equal [2, 3], strict.reserve(timeout: 5).items
-    @buffer.push(4)
-    twice = RedisBuffer.new(@redis, 'q', max_attempts: 2)
-    2.times { twice.release(twice.reserve) }
-    assert_nil twice.reserve # buried: its attempts are used up
-    assert_equal 1, @redis.zcard('redisq:{q}:dead')
+    ordered = RedisBuffer.new(@redis, 'o', ordered: true)
+    ordered.push(1, 2)
+    batch = ordered.reserve(size: 1)
+    assert_nil ordered.reserve
+    ordered.ack(batch)
+    assert_equal [2], ordered.reserve.items
+    isolating = RedisBuffer.new(@redis, 'i', max_attempts: 1, isolate: true)
+    isolating.push(1, 2)
+    isolating.release(isolating.reserve)
+    assert_equal [1], isolating.reserve.items
+    capped = RedisBuffer.new(@redis, 'c', max_dead: 1)
+    capped.push(1, 2)
+    2.times { capped.bury(capped.reserve(size: 1)) }
+    assert_equal [[2]], capped.dead.map(&:items)
     assert_raises(Redisq::InvalidArgument) { RedisBuffer.new(@redis, 'q', min_size: 2, max_wait: nil) }
     assert_raises(Redisq::InvalidArgument) { RedisBuffer.new(@redis, 'a{b}') }
+  end
+
+  def test_the_events_of_a_reserve
+    @buffer.push(1, 2)
+    once = RedisBuffer.new(@redis, 'q', max_attempts: 1)
+    event = once.reserve_once(size: 1, id: 'a')
+    assert_equal [[1], 0, [], false], [event.batch.items, event.retry_in, event.buried, event.ended]
+    once.release(event.batch, reason: 'no')
+    event = once.reserve_once
+    assert_equal [nil, 0, false], [event.batch, event.retry_in, event.ended]
+    assert_equal [['a', 'default', 1, 'no']], event.buried.map(&:to_a)
+    once.reserve_once(size: 1)
+    event = once.reserve_once(lease: 0.5)
+    assert_nil event.batch
+    assert_in_delta 0.5, event.retry_in, 0.001 # never later than a lease of this length would run out
+    assert once.reserve_once(id: 'a').ended
+    assert_nil once.reserve(id: 'a', timeout: 60)
+  end
+
+  def test_a_burial_is_told_of_and_the_next_batch_comes_at_once
+    told = []
+    once = RedisBuffer.new(@redis, 'q', max_attempts: 1, on_buried: told.method(:push))
+    once.push(1, 2)
+    once.release(once.reserve(size: 1, id: 'a'))
+    assert_equal [2], once.reserve.items # without waiting
+    assert_equal ['a'], told.map(&:name)
+  end
+
+  def test_a_batch_knows_why_it_came_back_and_who_held_it
+    @buffer.push(1, 2)
+    batch = @buffer.reserve(size: 1)
+    assert_equal ['', "#{Socket.gethostname}:#{Process.pid}"], [batch.reason, batch.holder]
+    child = fork { exit!(Redisq.holder == "#{Socket.gethostname}:#{Process.pid}") }
+    assert_predicate Process.wait2(child).last, :success?
+    @buffer.release(batch, reason: "déjà #{'x' * 2000}")
+    batch = @buffer.reserve(size: 1, holder: 'me')
+    assert_equal ['me', 2, 1000], [batch.holder, batch.attempts, batch.reason.bytesize]
+    assert batch.reason.start_with?('déjà xx')
+    @buffer.release(batch, count: false)
+    batch = @buffer.reserve(size: 1)
+    assert_equal 2, batch.attempts
+    batch.fail(1, reason: 'bad')
+    @buffer.ack(batch)
+    assert_equal 'bad', @buffer.reserve(size: 1).reason
+  end
+
+  def test_why_a_block_was_left
+    @buffer.push(1)
+    assert_raises(RuntimeError) { @buffer.reserve { raise 'no' } }
+    assert_equal 'RuntimeError: no', @buffer.reserve.reason
+  end
+
+  def test_max_bytes
+    @buffer.push('ab', 'cd', 'ef')
+    assert_equal [%w[ab cd], %w[ef]], Array.new(2) { @buffer.reserve(max_bytes: 9).items }
+  end
+
+  def test_dead_letters
+    @buffer.push(*1..3)
+    ids = %w[a b c].each { |id| @buffer.bury(@buffer.reserve(size: 1, id: id), reason: "#{id}!") }
+    assert_equal [[[1], 'a!'], [[2], 'b!']], @buffer.dead(limit: 2).map { |batch| [batch.items, batch.reason] }
+    assert_equal [[3]], @buffer.dead(after: ids[1]).map(&:items)
+    assert_in_delta Time.now, @buffer.dead.first.deadline, 5
+    assert_equal 1, @buffer.discard(ids[1], 'none')
+    assert_equal 2, @buffer.redrive(ids[2], ids[0], ids[1])
+    assert_equal [3, 1], @buffer.next_batch_for
+    assert_empty @buffer.dead
+  end
+
+  def test_more_than_one_call_redrives_and_the_order_holds
+    @buffer.push(*1..600)
+    ids = Array.new(600) { |i| @buffer.reserve(size: 1, id: i.to_s).id }
+    ids.each { |id| @buffer.call('bury', id: id, reason: nil) }
+    pages = [@buffer.dead]
+    pages << @buffer.dead(after: pages.last.last.id) until pages.last.empty?
+    assert_equal ids.sort, pages.flatten.map(&:id).sort
+    assert_equal 600, @buffer.redrive(*ids)
+    assert_equal (1..600).to_a, @buffer.next_batch_for
+  end
+
+  def test_stats
+    @buffer.push(*1..4)
+    @buffer.bury(@buffer.reserve(size: 1))
+    @buffer.ack(@buffer.reserve(size: 1))
+    batch = @buffer.reserve(size: 1)
+    stats = @buffer.stats
+    expected = { waiting: 1, groups: 1, leased: 1, delayed: 0, dead: 1, done: 1, failed: 0, buried: 1, trimmed: 0 }
+    assert_equal expected, stats.slice(*expected.keys)
+    assert_equal batch.deadline, stats[:next_expiry]
+    assert_in_delta 0, stats[:oldest_wait], 5
+    assert_equal [false, '', nil], stats.values_at(:paused, :pause_reason, :paused_until)
+    @redis.set('redisq:{q}:paused', '0 for a while')
+    assert_equal [true, 'for a while', nil], @buffer.stats.values_at(:paused, :pause_reason, :paused_until)
+    assert_equal [nil, nil], RedisBuffer.new(@redis, 'r').stats.values_at(:oldest_wait, :next_expiry)
+  end
+
+  def test_any_number_of_groups
+    @redis.pipelined { |pipe| 2100.times { |i| pipe.eval(*push_command(i)) } }
+    assert_equal 2100, @buffer.groups(3000).size
+    assert_equal 1500, @buffer.groups(1500).size
+    assert_equal 2100, @buffer.stats[:waiting]
+  end
+
+  # A call for a pipeline of one's own.
+  def push_command(group)
+    @buffer.command('push', group: group, side: 'back', once: Redisq.id, item: [Redisq::JSON.dump(1)])
+  end
+
+  def test_any_other_script
+    @redis.zadd('redisq:{q}:paused_groups', 1, 'eu')
+    assert_equal [0, ['eu', 0]], @buffer.call('groups', state: 'paused', limit: 10, cursor: 0)
+    assert_raises(KeyError) { @buffer.call('groups', state: 'paused') }
   end
 
   def test_what_cannot_be_read_is_not_lost
@@ -222,11 +363,17 @@ class RedisPriorityQueueTest < RedisqTest
   def test_reserve_ack_release
     @queue.add_all({ 'a' => 1, 'b' => 2, 'c' => 3 })
     batch = @queue.reserve(size: 2)
-    assert_equal [nil, %w[a b], [1.0, 2.0], 1], [batch.group, batch.items, batch.scores, batch.attempts]
+    assert_equal [nil, %w[a b], [1.0, 2.0], [nil, nil], 1],
+                 [batch.group, batch.items, batch.scores, batch.payloads, batch.attempts]
     assert_equal :added, @queue.add('a', 9) # noted: once more after the ack
-    batch.fail('b')
+    batch.fail('b', reason: 'bad')
     assert_equal 1, @queue.ack(batch)
-    assert_equal [['b', 2.0], ['c', 3.0], ['a', 9.0]], @queue.zpop(5, with_scores: true)
+    assert_equal 1, @queue.ack(batch) # sent twice, done once
+    batch = @queue.reserve
+    assert_equal [%w[b], 'bad', 2], [batch.items, batch.reason, batch.attempts]
+    assert_equal 1, @queue.release(batch, count: false, reason: 'later')
+    assert_equal [['b', 2.0, 2, nil, 'later', nil]], @queue.pop.map(&:to_a)
+    assert_equal [['c', 3.0], ['a', 9.0]], @queue.zpop(5, with_scores: true)
     assert_raises(Redisq::LeaseLost) { @queue.renew(batch) }
     @queue.add('d', 1)
     assert_equal 1, @queue.release(batch = @queue.reserve)
@@ -235,13 +382,60 @@ class RedisPriorityQueueTest < RedisqTest
     assert_nil @queue.reserve
   end
 
-  def test_of_a_partial_ack_either_half_may_be_lost
+  def test_payloads
+    assert_equal :added, @queue.add('a', 1, payload: { 'v' => 1 })
+    assert_equal :kept, @queue.add('a', 2) # and so is the payload
+    assert_equal %i[added added], @queue.add_all([['b', 2, [2]], ['c', 3, '']])
+    assert_raises(Redisq::InvalidArgument) { @queue.add_all([['d', 1, 1], ['e', 1]]) }
+    assert_equal [{ 'v' => 1 }, [2]], @queue.reserve(size: 2, max_bytes: 20).payloads
+    assert_equal [''], @queue.pop.map(&:payload)
+    assert_nil @queue.reserve(timeout: 0.01)
+  end
+
+  def test_replace
+    @queue.add('a', 1)
+    assert_equal :changed, @queue.add('a', 5, replace: true)
+    assert_equal :kept, @queue.add('a', 5, replace: true)
+    assert_equal [['a', 5.0]], @queue.zpop(1, with_scores: true)
+  end
+
+  def test_dead_members_and_the_events_of_a_reserve
+    told = []
+    fifo = RedisPriorityQueue.new(@redis, 'q', order: 'fifo', max_attempts: 1, on_buried: told.method(:push))
+    fifo.add_all([['a', -3, 'p'], ['b', 7, 'q']])
+    2.times { fifo.release(fifo.reserve, reason: 'no') } # the second one buries the first one's
+    assert_equal %w[a], told.map(&:name)
+    event = fifo.reserve_once(lease: 0.5)
+    assert_equal [nil, %w[b], false], [event.batch, event.buried.map(&:name), event.ended]
+    assert_in_delta 0.5, event.retry_in, 0.001
+    item = fifo.dead.first
+    assert_equal ['a', -3, 1, 'p', 'no'], item.to_a.first(5)
+    assert_in_delta Time.now, item.time, 5
+    assert_equal [%w[b], %w[a]], [fifo.dead(after: 'a'), fifo.dead(limit: 1)].map { |page| page.map(&:member) }
+    assert_equal [1, 1, 1], [fifo.redrive('a', 'none'), fifo.discard('b', 'a'), fifo.remove('a')]
+    assert_empty fifo.dead
+    fifo.add('c', 1)
+    fifo.bury(fifo.reserve(id: 'l'), reason: 'broken')
+    assert_equal [['c', 'broken']], fifo.dead.map { |one| [one.member, one.reason] }
+    assert fifo.reserve_once(id: 'l').ended
+    fifo.redrive('c')
+    fifo.release(fifo.reserve)
+    assert_nil fifo.reserve
+    assert_equal %w[a c], told.map(&:name)
+    expected = { waiting: 0, delayed: 0, leased: 0, dead: 1, batches: 0, due: 0, next_expiry: nil, done: 0, failed: 3,
+                 buried: 4, trimmed: 0, paused: false, pause_reason: '', paused_until: nil }
+    assert_equal expected, fifo.stats
+  end
+
+  def test_a_lease_is_lost_as_a_whole
     @queue.add_all({ 'a' => 1, 'b' => 2 })
     batch = @queue.reserve(size: 2)
-    @redis.eval(Redisq::Scripts.new(@redis).text('priority/remove'),
-                %w[ready later rows once:x layout].map { |name| "redisq:{q}:#{name}" }, [0, 'b'])
-    batch.fail('b')
-    assert_equal 1, @queue.ack(batch)
+    @queue.remove('b')
+    assert_equal 1, @queue.ack(batch) # what was removed is not counted
+    @queue.add('a', 1)
+    batch = @queue.reserve(lease: 0.01)
+    assert @queue.reserve(timeout: 5)
+    assert_raises(Redisq::LeaseLost) { @queue.ack(batch) }
   end
 
   def test_a_delay_and_a_crash_are_waited_for
@@ -262,7 +456,10 @@ class RedisPriorityQueueTest < RedisqTest
     bytes = RedisPriorityQueue.new(@redis, 'q', codec: Redisq::BYTES)
     bytes.add("\xFF\0".b, 1)
     error = assert_raises(Redisq::CodecError) { @queue.reserve }
+    assert_equal ["\xFF\0".b], error.raw.items
     assert_equal 1, @queue.release(error.raw)
+    assert_equal ["\xFF\0".b], assert_raises(Redisq::CodecError) { @queue.pop }.raw.map(&:member)
+    bytes.add("\xFF\0".b, 1)
     assert_equal ["\xFF\0".b], bytes.zpop
     assert_equal [{ 'a' => 2, 'b' => 1 }], json.zpop
   end

@@ -22,7 +22,8 @@ module Conformance
       'string' => ->(name) { ['GET', name] },
       'list' => ->(name) { ['LRANGE', name, 0, -1] },
       'zset' => ->(name) { ['ZRANGE', name, 0, -1, 'WITHSCORES'] },
-      'hash' => ->(name) { ['HGETALL', name] }
+      'hash' => ->(name) { ['HGETALL', name] },
+      'set' => ->(name) { ['SMEMBERS', name] }
     }.freeze
     DUMP = ->(name) { ['DUMP', name] } # no script makes another type, but it may find one, and must leave it alone
 
@@ -44,11 +45,12 @@ module Conformance
       end)
     end
 
-    # Scores as numbers, and fields in order.
+    # Scores as numbers, and fields and members of a set in order.
     def self.comparable(type, value)
       case type
       when 'zset' then value.each_slice(2).map { |name, at| [name, at.is_a?(Struct) ? at : Value.number(at)] }
       when 'hash' then value.each_slice(2).sort_by(&:first)
+      when 'set' then value.sort
       else value
       end
     end

@@ -19,6 +19,20 @@ module Conformance
       end
     end
 
+    # A list of the same elements in any order.
+    Unordered = Struct.new(:elements) do
+      def ===(other)
+        return false unless other.is_a?(Array) && other.size == elements.size
+
+        left = other.dup
+        elements.all? do |element|
+          place = left.index { |one| Value.same?(element, one) }
+          left.delete_at(place) if place
+          place
+        end
+      end
+    end
+
     # `now` is the server's clock in ms.
     def self.read(value, now = 0)
       case value
@@ -42,7 +56,7 @@ module Conformance
       case expected
       when Array
         got.is_a?(Array) && expected.size == got.size && expected.zip(got).all? { |pair| same?(*pair) }
-      when Clock, Match then expected === got
+      when Clock, Match, Unordered then expected === got
       else expected == got
       end
     end
@@ -57,6 +71,7 @@ module Conformance
       case hash.keys
       when ['base64'] then hash['base64'].unpack1('m')
       when ['clock'] then Clock.new(now + hash['clock'])
+      when ['unordered'] then Unordered.new(read(hash['unordered'], now))
       when ['match'] then Match.new(Regexp.new(hash['match'].b, Regexp::NOENCODING))
       else raise ArgumentError, "#{hash} stands for nothing that this runner knows"
       end

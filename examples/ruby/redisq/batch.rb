@@ -1,35 +1,46 @@
 # frozen_string_literal: true
 
 module Redisq
+  # A dead letter that a reserve has made: a batch by its id, or a member by itself (then the rest is nil).
+  Buried = Struct.new(:name, :group, :attempts, :reason)
+
+  # The answer of one reserve: a batch; or in how many seconds to ask again (0: at once); or that the lease of that id is
+  # over, so that nothing will come under it. `buried` may come with any of them.
+  Reserved = Struct.new(:batch, :retry_in, :buried, :ended, keyword_init: true)
+
   # What a reserve hands out: items of one group, or members of a priority queue.
   class Batch
-    # `group` is nil for members, `scores` is nil for items. `raw` has the items as they are stored, `deadline` is the
-    # Time by the server's clock at which the lease runs out, `attempts` how often they have been handed out.
-    attr_reader :id, :group, :items, :scores, :attempts, :deadline, :raw
+    # `group` is nil for members; `scores` and `payloads` are nil for items. `raw` has the items as they are stored.
+    # `attempts` counts the hand-overs, this one included, `reason` says why it came back last time. `deadline` is the
+    # Time by the server's clock at which the lease runs out; of a dead letter, that of its death.
+    attr_reader :id, :group, :items, :scores, :payloads, :attempts, :deadline, :reason, :holder, :raw
 
-    def initialize(id:, items:, raw:, attempts:, deadline:, group: nil, scores: nil)
+    def initialize(id:, items:, raw:, attempts:, deadline:, reason:, holder:, group: nil, scores: nil, payloads: nil)
       @id = id
       @items = items
       @raw = raw
       @attempts = attempts
-      @deadline = Time.at(0, deadline, :millisecond)
+      @deadline = deadline
+      @reason = reason
+      @holder = holder
       @group = group
       @scores = scores
-      @failed = []
+      @payloads = payloads
+      @failed = {}
     end
 
     # Marks items: when the batch is acked they are given back, and the others are done. Each is matched to one equal
-    # item that is not marked yet.
-    def fail(*items)
+    # item that is not marked yet. The reason is kept with them.
+    def fail(*items, reason: nil)
       items.each do |item|
-        place = @items.each_index.find { |i| @items[i] == item && !@failed.include?(i) }
-        @failed << (place || raise(InvalidArgument, "#{item.inspect} is not in the batch, or has been marked"))
+        place = @items.each_index.find { |i| @items[i] == item && !@failed.key?(i) }
+        @failed[place || raise(InvalidArgument, "#{item.inspect} is not in the batch, or has been marked")] = reason.to_s
       end
     end
 
-    # The places of the marked items, from 0.
+    # The places of the marked items, from 0, and why.
     def failed
-      @failed.sort
+      @failed.sort.to_h
     end
   end
 end

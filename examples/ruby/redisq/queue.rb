@@ -1,96 +1,154 @@
 # frozen_string_literal: true
 
 require 'securerandom'
+require 'socket'
 require_relative '../redisq'
 require_relative 'batch'
 require_relative 'codecs'
 
 module Redisq
-  # What both structures share: the names of keys, and how one reserves.
+  # Base class of both structures: how a script is called, and how a batch is waited for and settled.
   class Queue
-    MEMORY = 60_000 # ms for which it is known how a lease ended
+    MEMORY = 60_000 # ms for which it is known how a lease ended, where dedup_window is 0
 
     # What all who work on a queue must agree on, whatever their language, stands here. Times are in seconds; `rates`
-    # are pairs: [[3, 1], [100, 60]] lets out at most 3 batches a second and 100 a minute.
-    def initialize(redis, name, codec:, lease: 30, max_attempts: nil, rates: [], dedup_window: 60, prefix: 'redisq',
-                   scripts: Scripts.new(redis))
+    # are pairs: [[3, 1], [100, 60]] lets out at most 3 batches a second and 100 a minute. `on_buried` is called with
+    # each `Buried` that a `reserve` of this process has made.
+    def initialize(redis, name, codec:, lease: 30, max_attempts: nil, max_dead: 10_000, rates: [], dedup_window: 60,
+                   prefix: 'redisq', on_buried: nil, scripts: Scripts.new(redis))
       [prefix, name].each do |part|
         raise InvalidArgument, "#{part.inspect}: give a name without { and }" unless part.b.match?(/\A[^{}]+\z/n)
       end
       @redis = redis
       @scripts = scripts
-      @keys = "#{prefix.b}:{#{name.b}}:"
+      @prefix = "#{prefix.b}:{#{name.b}}:"
       @codec = codec
       @lease = lease
-      @max_attempts = max_attempts || 0
-      @rates = rates.flat_map { |limit, per| [limit, ms(per)] }
-      @window = ms(dedup_window)
-      @memory = @window.zero? ? MEMORY : @window
+      @on_buried = on_buried
+      window = ms(dedup_window)
+      @settings = { window: window, max_attempts: max_attempts || 0, max_dead: max_dead || 0,
+                    rates: rates.flat_map { |limit, per| [limit, ms(per)] } }
+      @memory = window.zero? ? MEMORY : window
     end
 
     # A batch, or nil; with a `timeout` it waits so long for one. With a block the batch is acked after it, and released
     # when the block is left in any other way. `id` is the lease's: reserve with the same one again, after a lost
-    # connection, and the same batch comes.
-    def reserve(size: self.class::SIZE, lease: @lease, timeout: 0, id: Redisq.id)
-      batch = await(timeout) { take(size, ms(lease), id) }
+    # connection, and the same batch comes while it is held. Takes what `reserve_once` takes.
+    def reserve(timeout: 0, id: Redisq.id, **options)
+      batch = await(timeout) { reserve_once(id: id, **options) }
       settle(batch) { yield batch } if batch && block_given?
       batch
     end
 
+    # One call of the script, as a `Reserved`: for a loop of your own. A batch has at most `max_bytes`, and at least one
+    # item. `holder` is shown to people.
+    def reserve_once(size: self.class::SIZE, max_bytes: nil, lease: @lease, id: Redisq.id, holder: Redisq.holder)
+      event, *rest = call('reserve', id: id, size: size, max_bytes: max_bytes || 0, lease: ms(lease), holder: holder,
+                                     window: @memory)
+      reserved = { retry_in: 0.0, buried: [], ended: event == 'ended' }
+      Reserved.new(**reserved, **read_event(event, rest, id, holder))
+    end
+
+    # Settles a batch, but for the items marked with `fail`, which come back after `delay`. How many are done.
+    def ack(batch, delay: 0)
+      call('ack', id: batch.id, delay: ms(delay), window: @memory, **failures(batch.failed))
+    end
+
+    # Gives a batch back, whole. Without `count` this hand-over is no attempt. How many items are given back.
+    def release(batch, delay: 0, count: true, reason: nil)
+      call('release', id: batch.id, delay: ms(delay), window: @memory, attempt: count ? 'count' : 'forget',
+                      reason: reason)
+    end
+
+    # A permanent failure: the batch is a dead letter now. How many items that is.
+    def bury(batch, reason: nil)
+      call('bury', id: batch.id, window: @memory, reason: reason)
+    end
+
+    # Keeps a batch longer. (The script is `extend`; Ruby has given that name away.) Until when.
+    def renew(batch, lease: @lease)
+      time(call('extend', id: batch.id, lease: ms(lease)))
+    end
+
+    # Runs any script of this structure, with what its header names, and gives the reply as it is. What the queue was
+    # made with needs no repeating: `call('groups', state: 'paused', limit: 10, cursor: 0)`.
+    def call(script, **values)
+      @scripts.call(name_of(script), *@scripts[name_of(script)].command(@prefix, { **@settings, **values }))
+    end
+
+    # The same call for a MULTI or a pipeline of your own: `multi.eval(*queue.command('push', ...))`. There an EVALSHA
+    # that the server has forgotten cannot be tried again.
+    def command(script, **values)
+      found = @scripts[name_of(script)]
+      [found.text, *found.command(@prefix, { **@settings, **values })]
+    end
+
     private
 
-    def key(*parts)
-      @keys + parts.map { |part| part.to_s.b }.join(':')
-    end
-
-    def keys(*names)
-      names.map { |name| key(name) }
-    end
-
-    def call(script, keys, *arguments)
-      @scripts.call("#{self.class::STRUCTURE}/#{script}", keys, arguments)
+    def name_of(script)
+      "#{self.class::STRUCTURE}/#{script}"
     end
 
     def ms(seconds)
       (seconds * 1000).round
     end
 
-    def read(bytes, raw)
-      @codec.load(bytes)
+    # None is 0 or -1.
+    def time(ms)
+      Time.at(0, ms, :millisecond) if ms.positive?
+    end
+
+    # Nearly always UTF-8; other bytes stay as they are, and go back so.
+    def text(bytes)
+      bytes.dup.force_encoding(Encoding::UTF_8)
+    end
+
+    def read(bytes, raw, codec = @codec)
+      codec.load(bytes)
     rescue StandardError => e
       raise CodecError.new("#{bytes[0, 100].inspect} cannot be read: #{e.message}", raw)
     end
 
-    def read_all(raw)
-      raw.map { |bytes| read(bytes, raw) }
-    end
-
-    # Asks until there is something: after each push, when the last empty reply said so, and every 2.5 seconds for the
-    # leases that others let run out. All asks have one id, so a lost reply costs nothing.
+    # Asks until there is something: after each push, when the last reply said so, and every 2.5 seconds for what sends
+    # no wake-up. All asks have one id, so a lost reply costs nothing.
     def await(timeout)
       finish = now + timeout
       loop do
-        retry_in, batch = yield
+        reserved = yield
+        reserved.buried.each { |one| @on_buried&.call(one) }
         left = finish - now
-        return batch if batch || left <= 0
+        return reserved.batch if reserved.batch || reserved.ended
+        next if reserved.retry_in.zero? # as after a burial, however little time is left
+        return if left <= 0
 
-        pause = [left, 2.5, *(retry_in.fdiv(1000) if retry_in >= 0)].min
-        @redis.blpop(key('wake'), timeout: [pause, 0.002].max.round(3)) if retry_in != 0 # and 0 would wait for ever
+        # BLPOP takes 0 for ever, and Redis 6.2 takes 0.001 for 0.
+        @redis.blpop("#{@prefix}wake", timeout: [left, reserved.retry_in, 2.5].min.clamp(0.002, 2.5).round(3))
       end
     end
 
     def settle(batch)
       yield
       done = true
+    rescue Exception => e # rubocop:disable Lint/RescueException
+      reason = "#{e.class}: #{e.message}"
+      raise
     ensure
-      done ? ack(batch) : give_up(batch)
+      done ? ack(batch) : give_up(batch, reason)
     end
 
     # What the block raised says more than that its lease was lost, or the connection: the lease runs out.
-    def give_up(batch)
-      release(batch)
+    def give_up(batch, reason)
+      release(batch, reason: reason)
     rescue LeaseLost, Redis::BaseError
       nil
+    end
+
+    # Puts names to a stats reply.
+    def name_stats(names, reply)
+      stats = names.zip(reply).to_h
+      ends, _, reason = stats.delete(:pause).partition(' ')
+      stats.merge(next_expiry: time(stats[:next_expiry]), paused: !ends.empty?, pause_reason: text(reason).scrub,
+                  paused_until: time(ends.to_i))
     end
 
     def now
@@ -99,7 +157,16 @@ module Redisq
   end
 
   # A new id for one call. It is made before the call, where no retry loop can make another one.
+  #
+  # SecureRandom asks the operating system each time (Random.urandom). The state of a generator of our own could be
+  # copied, by a fork or by a snapshot that is restored more than once, and two processes with the same ids would lose
+  # each other's pushes.
   def self.id
     SecureRandom.hex(16)
+  end
+
+  # Who holds a lease, for people: host and process. Asked each time, because a child after a fork is somebody else.
+  def self.holder
+    "#{Socket.gethostname}:#{Process.pid}"
   end
 end

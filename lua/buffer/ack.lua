@@ -114,7 +114,7 @@ if failed == 0 and call('EXISTS', leases) == 0 then
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
   if call('EXISTS', unpack(kept)) == 0 then
     call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-    call('DEL', queue .. 'wake')
+    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
   end
   -- end
 end

@@ -62,7 +62,7 @@ local queue = string.sub(meta, 1, -5)
 local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
 if call('EXISTS', unpack(kept)) == 0 then
   call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-  call('DEL', queue .. 'wake')
+  redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
 end
 -- end
 return taken

@@ -75,5 +75,5 @@ local following = #paused < tonumber(limit) and cursor or cursor + limit
 if call('EXISTS', groups, leases, delayed, dead, busy) > 0 or #paused == tonumber(limit) then
   return { tonumber(following), items }
 end
-call('DEL', wake, meta)
+call('UNLINK', wake, meta)
 return { -1, items }

@@ -207,7 +207,7 @@ if count < 1 then -- the server evicted the list
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
   if call('EXISTS', unpack(kept)) == 0 then
     call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-    call('DEL', queue .. 'wake')
+    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
   end
   -- end
   return { 'none', 0 }

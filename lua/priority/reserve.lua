@@ -91,6 +91,8 @@ elseif special then
   if stopped then
     return { 'none', math.min(term, ends > 0 and ends - now or math.huge), {} }
   end
+  call('HLEN', rows)
+  call('HLEN', payloads)
 end
 local cost = 1
 -- idiom: grants
@@ -145,9 +147,10 @@ local dead_members = {}
 local expired = call('ZCOUNT', leases, '-inf', now) > 0
 if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
   -- A script is not rolled back: a key of another type must stop it here, before it has written anything.
-  for key, read in pairs({ ready = 'ZCARD', dead = 'ZCARD', again = 'HLEN', rows = 'HLEN', payloads = 'HLEN' }) do
+  for key, read in pairs({ delayed = 'ZCARD', dead = 'ZCARD', again = 'HLEN', rows = 'HLEN', payloads = 'HLEN' }) do
     call(read, queue .. key)
   end
+  call('ZCARD', ready)
   -- Leases that ran out end, until a hundred members are found: these come back, due since then.
   local back, ids, count = {}, expired and call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', '0', '100') or {}, 0
   for i, other in ipairs(ids) do
@@ -208,7 +211,7 @@ if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
       redis.pcall('HINCRBY', meta, 'failed', string.format('%d', #parked / 2))
     end
     if tonumber(window) > 0 then
-      call('SET', queue .. 'ended:' .. other, 'lost', 'PX', window)
+      call('SET', queue .. 'ended:' .. other, 'lost', 'NX', 'PX', window)
     end
   end
   special = true
@@ -249,7 +252,7 @@ if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
   dead_members = buried
   -- idiom: priority drained
   if call('EXISTS', queue .. 'ready', queue .. 'leases', queue .. 'delayed', queue .. 'dead') == 0 then
-    call('DEL', queue .. 'wake')
+    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
     call('HDEL', meta, 'sequence') -- nobody is left to be overtaken: places start anew
     call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
   end

@@ -74,18 +74,19 @@ def expanded(elements: list[Any]) -> list[Any]:
         each
         for element in elements
         for each in (
-            [_numbered(each, str(i + 1)) for i in range(element["times"]) for each in element["repeat"]]
+            [numbered(each, str(i + 1)) for i in range(element["times"]) for each in element["repeat"]]
             if isinstance(element, dict) and "repeat" in element
             else [element]
         )
     ]
 
 
-def _numbered(value: Any, number: str) -> Any:
+def numbered(value: Any, number: str) -> Any:
+    """Put a number in the place of each # in a value's strings."""
     if isinstance(value, list):
-        return [_numbered(each, number) for each in value]
+        return [numbered(each, number) for each in value]
     if isinstance(value, dict):
-        return {key: _numbered(each, number) for key, each in value.items()}
+        return {key: numbered(each, number) for key, each in value.items()}
     return value.replace("#", number) if isinstance(value, str) else value
 
 
@@ -93,6 +94,8 @@ def agree(expected: Any, got: Any, clock: int) -> bool:
     """Hold a value that was got to one that was expected, `repeat` being expanded."""
     if isinstance(expected, dict) and "clock" in expected:
         return abs(float(got) - clock - int(expected["clock"])) < SLACK
+    if isinstance(expected, dict) and "unordered" in expected:
+        return isinstance(got, list) and _agree_in_any_order(plain(expected["unordered"]), got, clock)
     if isinstance(expected, dict):
         text = got if isinstance(got, bytes) else b"%d" % got
         return re.search(expected["match"].encode(), text) is not None
@@ -103,6 +106,16 @@ def agree(expected: Any, got: Any, clock: int) -> bool:
             and all(agree(e, g, clock) for e, g in zip(expected, got, strict=True))
         )
     return type(expected) is type(got) and bool(expected == got)
+
+
+def _agree_in_any_order(expected: list[Any], got: list[Any], clock: int) -> bool:
+    left = list(got)
+    for one in expected:
+        found = next((i for i, other in enumerate(left) if agree(one, other, clock)), None)
+        if found is None:
+            return False
+        del left[found]
+    return not left
 
 
 def state(client: redis.Redis) -> State:
@@ -121,6 +134,8 @@ def state(client: redis.Redis) -> State:
             pipe.lrange(name, 0, -1)
         elif kind == b"hash":
             pipe.hgetall(name)
+        elif kind == b"set":
+            pipe.smembers(name)
         else:
             pipe.get(name)
     values = pipe.execute()
@@ -136,6 +151,8 @@ def expected_state(then: list[dict[str, Any]]) -> State:
             value = list(zip(value[::2], value[1::2], strict=True))
         elif key["type"] == "hash":
             value = dict(zip(value[::2], value[1::2], strict=True))
+        elif key["type"] == "set":
+            value = set(value)
         found[plain(key["key"])] = (key["type"].encode(), value, key.get("ttl", -1))
     return found
 

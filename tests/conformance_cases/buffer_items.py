@@ -1,0 +1,221 @@
+"""Items of a buffer that go in and out without a lease: push, pop, pop_longest."""
+
+from __future__ import annotations
+
+from .derived import derive
+from .scenario import NOW, WEEK, Cases, Scenario, script
+
+KEEPING = {
+    "another group": lambda s: s.do("push", group="h", item=["x"]),
+    "a leased batch": lambda s: lease(s, "x"),
+    "a delayed batch": lambda s: (lease(s, "x"), s.do("release", delay=9000)),
+    "a dead batch": lambda s: (lease(s, "x"), s.do("bury")),
+    "a paused group": lambda s: s.do("pause_group", group="h"),
+}
+"""what keeps a queue whose last item is taken, and how it comes about; it leaves group `g` empty"""
+
+
+def lease(s: Scenario, items: str, group: str = "g", id: str = "l", **values: object) -> None:  # noqa: A002
+    """Push one item a letter to an empty group and lease them."""
+    s.do("push", group=group, item=list(items), now=1000)
+    s.do("reserve", id=id, size=len(items), **values)
+
+
+def waiting(s: Scenario, **groups: str) -> None:
+    """Push one item a letter to each group, one second after the other."""
+    for i, (group, items) in enumerate(groups.items(), 1):
+        s.do("push", group=group, item=list(items), now=1000 * i)
+
+
+@script("buffer/push")
+def push(case: Cases) -> None:
+    derive(case, lambda s: None, reads=["busy", "paused_groups"], item=["a", "b"])
+
+    s = case("the first items of a queue")
+    s.send(item=["a", "b", "c"])
+    s = case("behind those that wait; the group waits as long as before")
+    waiting(s, g="ab")
+    s.send(item=["c"])
+    s = case("a wake-up that lies there is enough")
+    s.awake()
+    s.send(item=["a"])
+    s = case("to the front: the first one given leaves first")
+    waiting(s, g="ab")
+    s.send(item=["c", "d"], side="front")
+    s = case("to the front of an empty group")
+    s.send(item=["a", "b"], side="front")
+    s = case("no items: nothing but the length")
+    waiting(s, g="ab")
+    s.send(item=[])
+    s = case("no items for an empty queue")
+    s.send(item=[])
+    s = case("sent again later, the answer is the first one")
+    s.send(item=["a", "b"])
+    s.send_other("pop", size=1)
+    s.send(item=["a", "b"], now=NOW + 1)
+    s.send(item=["a", "b"], once="p", now=NOW + 2)
+    s = case("an empty queue keeps its mark and counters for good again")
+    lease(s, "x")
+    s.do("ack")
+    s.send(item=["a"])
+    s = case("any bytes")
+    s.send(item=[b"\xff\x00", "", "a b", "a b"], group=b"g:\xfe ")
+
+    for name, place in (("busy", "a busy group"), ("paused_groups", "a paused group")):
+        s = case(f"{place} is not offered")
+        _withhold(s, name)
+        s.send(item=["a", "b"])
+        s = case(f"{place} with items is not offered")
+        _withhold(s, name)
+        s.do("push", item=["x"])
+        s.send(item=["a", "b"])
+        s = case(f"{place} is no other group's matter")
+        _withhold(s, name)
+        s.send(item=["a", "b"], group="h")
+    s = case("a paused queue takes items")
+    s.do("pause", time=50_000, reason="why")
+    s.send(item=["a"])
+
+    for side in ("back", "front"):
+        s = case(f"thousands of items keep their order: {side}")
+        s.send(item=["a"] * 1000 + ["b"] * 1000 + ["c"] * 7, side=side)
+        s = case(f"10000 items at once: {side}")
+        waiting(s, g="a")
+        s.send(item=["x"] * 10_000, side=side)
+
+
+def _withhold(s: Scenario, name: str) -> None:
+    if name == "busy":
+        lease(s, "y", ordered=1)
+    else:
+        s.do("pause_group", time=60_000)
+
+
+def _paused(case: Cases, **values: object) -> None:
+    """Add a call for each kind of pause of the whole queue."""
+    for name, time, after in (
+        ("until it is resumed", 0, 0), ("for a time", 60_000, 59_999), ("no longer", 60_000, 60_000),
+    ):  # fmt: skip
+        s = case(f"the queue is paused {name}")
+        waiting(s, g="abc", h="de")
+        s.do("pause", time=time, reason="why not")
+        s.send(**values, now=NOW + after)
+
+
+@script("buffer/pop")
+def pop(case: Cases) -> None:
+    derive(case, lambda s: waiting(s, g="abcd"), size=2)
+
+    s = case("the oldest first; the rest waits anew")
+    waiting(s, g="abcd", h="x")
+    s.send(size=3)
+    s.send(size=1, now=NOW + 1)
+    s = case("fewer than asked for")
+    waiting(s, g="ab", h="x")
+    s.send(size=3)
+    s.send(size=3)
+    s = case("the last item: counters stay for seven days, a wake-up goes")
+    lease(s, "x")
+    s.do("ack")
+    waiting(s, g="ab")
+    s.awake()
+    s.send(size=2)
+    for what, setup in KEEPING.items():
+        s = case(f"the last item, but {what} is there")
+        setup(s)
+        waiting(s, g="ab")
+        s.awake()
+        s.send(size=2)
+    for name, place in (("busy", "busy"), ("paused_groups", "paused")):
+        s = case(f"a {place} group gives nothing")
+        _withhold(s, name)
+        waiting(s, g="ab")
+        s.send()
+    s = case("a group that is not there")
+    waiting(s, h="ab")
+    s.send()
+    s = case("an empty queue")
+    s.send()
+    _paused(case)
+    s = case("10000 items at once")
+    s.do("push", item=["a"] * 6000 + ["b"] * 4001)
+    s.send(size=10_000)
+
+    given = {"meta": {"queue": "2 buffer"}, "groups": {"g": 2}, "since": {"g": 1000}, "wake": ["1"]}
+    gone = case.by_hand(
+        "the server evicted the list", given, {"meta": {"queue": "2 buffer"}}, ttl={"meta": WEEK}
+    )
+    gone.send([])
+    given |= {"items:g": ["c", "b", "a"]}
+    wrong = case.by_hand(
+        "the list is longer than the index has it",
+        given,
+        {**given, "items:g": ["c", "b"], "groups": {"g": 2}, "since": {"g": NOW}},
+    )
+    wrong.send(["a"], size=1)
+
+
+@script("buffer/pop_longest")
+def pop_longest(case: Cases) -> None:
+    derive(
+        case, lambda s: waiting(s, g="abcd", h="xyz"), reads=["items:h"], size=2, count=2, highest={"count": 500, "size": 20}
+    )
+    case("count times size is 10000 at most").refuse("BADARG", count=101, size=100)
+    case("count times size is 10000 at most, of one group too").refuse("BADARG", count=1, size=10_001)
+    case("more groups than 500").refuse("BADARG", count=501, size=1)
+
+    s = case("the longest first, of equal ones the greater name")
+    waiting(s, a="ab", b="cde", c="fg", d="h", e="ijk")
+    s.send(count=4, size=5)
+    s = case("a part of each group; what is left waits anew")
+    waiting(s, a="ab", b="cde", c="fg")
+    s.send(count=2, size=2)
+    s = case("groups that have waited max_wait first, the oldest of them first, then the longest")
+    waiting(s, a="a", b="bcd", c="ef", d="ghij", e="k")
+    s.send(count=4, size=2, max_wait=97_000)
+    s = case("none has waited max_wait: the longest")
+    waiting(s, a="a", b="bcd", c="ef")
+    s.send(count=2, size=2, max_wait=99_001)
+    s = case("more have waited max_wait than are asked for")
+    waiting(s, a="a", b="bcd", c="ef")
+    s.send(count=2, size=2, max_wait=10)
+    s = case("just as many have waited max_wait as are asked for")
+    waiting(s, a="a", b="b", c="def")
+    s.send(count=2, size=2, max_wait=98_000)
+    s = case("all have waited max_wait")
+    waiting(s, a="a", b="bc")
+    s.send(count=5, size=1, max_wait=10)
+    s = case("a group that has waited max_wait is not given twice")
+    waiting(s, a="abcd", b="e", c="fg")
+    s.send(count=2, size=1, max_wait=99_000)
+    s = case("a group without max_wait")
+    waiting(s, a="a", b="bcd")
+    s.send(count=1, size=5)
+    s = case("busy and paused groups give nothing")
+    lease(s, "x", ordered=1)
+    s.do("pause_group", group="h")
+    waiting(s, g="abc", h="de", i="f")
+    s.send()
+    s = case("everything: counters stay for seven days, a wake-up goes")
+    waiting(s, a="ab", b="cd")
+    s.awake()
+    s.send()
+    for what, setup in KEEPING.items():
+        s = case(f"everything but {what}")
+        setup(s)
+        waiting(s, i="abc", k="de")
+        s.awake()
+        s.send(count=2)
+    s = case("an empty queue")
+    s.send()
+    _paused(case)
+    s = case("10000 items of 500 groups")
+    for i in range(1, 502):
+        s.do("push", group=f"g{i}", item=["x"] * 20, now=i)
+    s.send(count=500, size=20, max_wait=90_000)
+
+    given = {"meta": {"queue": "2 buffer"}, "groups": {"g": 2}, "since": {"g": 1000}, "wake": ["1"]}
+    gone = case.by_hand(
+        "the server evicted the list", given, {"meta": {"queue": "2 buffer"}}, ttl={"meta": WEEK}
+    )
+    gone.send([["g", []]])

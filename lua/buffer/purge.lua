@@ -56,7 +56,7 @@ for _, index in ipairs({ leases, delayed, dead }) do
 end
 doom(groups, 'ZREM', call('ZRANGE', groups, '0', last), 'items:', 0)
 -- The items of groups that are busy or paused; the pauses stay, so a cursor leads over them.
-doom(busy, 'HDEL', call('HRANDFIELD', busy, limit), 'items:', 0)
+doom(busy, 'HDEL', call('HRANDFIELD', busy, limit) or {}, 'items:', 0)
 local paused = call('ZRANGE', paused_groups, cursor, string.format('%d', cursor + limit - 1))
 doom(nil, nil, paused, 'items:', 0)
 

@@ -182,6 +182,7 @@ local again = from == leases or from == delayed -- a batch that was handed out b
 local group, source, attempts, reason = name, queue .. 'items:' .. name, 0, ''
 if again then
   source = queue .. 'batch:' .. name
+  call('EXISTS', queue .. 'ended:' .. name) -- written at the end: who may not, is stopped here
   local header = call('LRANGE', source, '0', '3')
   group, attempts = header[1] or '', tonumber(header[2]) or 0
   reason = from == leases and 'lease ran out: ' .. (header[3] or '') or header[4] or ''

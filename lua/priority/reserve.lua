@@ -155,6 +155,7 @@ if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
   local back, ids, count = {}, expired and call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', '0', '100') or {}, 0
   for i, other in ipairs(ids) do
     local list = call('LRANGE', queue .. 'lease:' .. other, '0', '-1')
+    call('EXISTS', queue .. 'ended:' .. other) -- written at the end: who may not, is stopped here
     count = count + math.floor(#list / 2)
     if i > 1 and count > 100 then
       break

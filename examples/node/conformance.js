@@ -40,7 +40,7 @@ function expanded(value) {
 
 /** @param {any} element @returns {any[]} */
 function repeated(element) {
-  if (typeof element !== 'object' || !('repeat' in element)) return [element];
+  if (element === null || typeof element !== 'object' || !('repeat' in element)) return [element];
   return Array.from({ length: element.times }, (_, i) => numbered(element.repeat, String(i + 1))).flat();
 }
 
@@ -73,8 +73,19 @@ function agree(expected, got, clock) {
   }
   if (Buffer.isBuffer(expected)) return Buffer.isBuffer(got) && got.equals(expected);
   if (expected?.clock !== undefined) return Math.abs(Number(got) - clock - expected.clock) < SLACK;
+  if (expected?.unordered !== undefined) return agreeInAnyOrder(plain(expected.unordered), got, clock);
   if (expected?.match !== undefined) return new RegExp(expected.match).test(String(got));
   return expected === got;
+}
+
+/** @param {any[]} expected @param {any} got @param {number} clock */
+function agreeInAnyOrder(expected, got, clock) {
+  if (!Array.isArray(got) || got.length !== expected.length) return false;
+  const left = [...got];
+  return expected.every((one) => {
+    const place = left.findIndex((each) => agree(one, each, clock));
+    return place >= 0 && left.splice(place, 1);
+  });
 }
 
 /** @param {Key} expected @param {Key} got @param {number} clock */
@@ -82,6 +93,7 @@ function agreeOnKey(expected, got, clock) {
   if (expected.type !== got.type) return false;
   if (expected.ttl < 0 ? got.ttl >= 0 : got.ttl > expected.ttl || got.ttl <= expected.ttl - SLACK) return false;
   if (expected.type === 'hash') return agree(byField(expected.value), byField(got.value), clock);
+  if (expected.type === 'set') return agreeInAnyOrder(expected.value, got.value, clock);
   if (expected.type !== 'zset') return agree(expected.value, got.value, clock);
   return agree(withScores(expected.value), withScores(got.value), clock);
 }
@@ -128,7 +140,9 @@ class Conformance {
     for (const [i, step] of one.steps.entries()) {
       const answer = await this.answer(file, step);
       const reply = plain(step.reply);
-      const right = step.error ? answer.error?.split(' ')[0] === step.error : !answer.error && agree(reply, answer.reply, clock);
+      const right = step.error
+        ? answer.error?.split(' ')[0] === step.error
+        : !answer.error && agree(reply, answer.reply, clock);
       if (!right) wrong.push(`step ${i + 1}: ${show(answer)}, expected ${show({ reply, error: step.error })}`);
     }
     const got = await this.state();
@@ -165,7 +179,7 @@ const name = (key) => key.toString('latin1');
 function show(value) {
   if (Buffer.isBuffer(value)) return isUtf8(value) ? JSON.stringify(value.toString()) : `<${value.toString('hex')}>`;
   if (Array.isArray(value)) return `[${value.slice(0, 20).map(show).join(', ')}${value.length > 20 ? ', ...' : ''}]`;
-  if (value === undefined || typeof value !== 'object') return String(value);
+  if (value === undefined || value === null || typeof value !== 'object') return String(value);
   const known = Object.entries(value).filter(([, each]) => each !== undefined);
   return `{${known.map(([name, each]) => `${name}: ${show(each)}`).join(', ')}}`;
 }

@@ -1,14 +1,17 @@
 /** The classes through both clients, on the server whose socket REDISQ_SOCKET names. It is emptied. */
 
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { connect as open, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { hostname, tmpdir } from 'node:os';
+import { after, afterEach, before, beforeEach, describe, mock, test } from 'node:test';
 import { CLIENTS, connect } from './connect.js';
 import { sender } from './redisq/client.js';
 import * as redisq from './redisq/index.js';
 import { GroupedBuffer, LeaseLost, PriorityQueue, Scripts } from './redisq/index.js';
+import { newId } from './redisq/queue.js';
 
 const SOCKET = process.env.REDISQ_SOCKET ?? assert.fail('set REDISQ_SOCKET to the path of a server\'s unix socket');
 
@@ -57,6 +60,21 @@ const proxy = new Proxy();
 before(() => proxy.start());
 after(() => proxy.stop());
 
+test('ids come from the operating system', () => {
+  const read = mock.method(fs, 'readSync', (file, bytes) => bytes.fill(0xab).length);
+  const open = mock.method(fs, 'openSync');
+  syncBuiltinESMExports();
+  try {
+    assert.equal(newId(), 'ab'.repeat(16));
+    assert.deepEqual(open.mock.calls.map((call) => call.arguments[0]), ['/dev/urandom']);
+  } finally {
+    read.mock.restore();
+    open.mock.restore();
+    syncBuiltinESMExports();
+  }
+  assert.notEqual(newId(), newId());
+});
+
 for (const name of CLIENTS) {
   describe(name, () => {
     /** @type {any[]} */
@@ -91,7 +109,7 @@ for (const name of CLIENTS) {
       const buffer = new GroupedBuffer(scripts, 'q');
       assert.equal(await buffer.push([{ n: 1 }, { n: 2 }, { n: 3 }], { group: 'eu' }), 3);
       assert.equal(await buffer.push([{ n: 4 }], { group: 'us' }), 1);
-      assert.deepEqual([...(await buffer.longestGroups())], [['eu', 3], ['us', 1]]);
+      assert.deepEqual([...(await buffer.groups())], [['eu', 3], ['us', 1]]);
 
       const batch = await buffer.reserve(2);
       assert.deepEqual([batch.group, batch.items, batch.attempts], ['eu', [{ n: 1 }, { n: 2 }], 1]);
@@ -108,6 +126,127 @@ for (const name of CLIENTS) {
       assert.equal(await buffer.reserve(), null);
     });
 
+    test('a batch says why it came back, and who holds it', async () => {
+      const buffer = new GroupedBuffer(scripts, 'q');
+      await buffer.push([1, 2]);
+      const batch = await buffer.reserve(1);
+      assert.deepEqual([batch.reason, batch.holder], ['', `${hostname()}:${process.pid}`]);
+      await buffer.release(batch, { reason: 'déjà vu' });
+      const again = await buffer.reserve(1, { holder: 'me' });
+      assert.deepEqual([again.reason, again.holder, again.attempts], ['déjà vu', 'me', 2]);
+      await buffer.release(again, { count: false });
+      const last = await buffer.reserve(1);
+      assert.deepEqual([last.reason, last.attempts], ['déjà vu', 2]);
+      await buffer.ack(last, { failed: [0], reason: 'bad' });
+      assert.equal((await buffer.reserve(1)).reason, 'bad');
+    });
+
+    test('each event of a reserve', async () => {
+      const buffer = new GroupedBuffer(scripts, 'q', { maxAttempts: 1 });
+      await buffer.push([1, 2]);
+      const { batch, ...rest } = await buffer.reserveOnce(1, { id: 'a' });
+      assert.deepEqual([batch.items, rest], [[1], { retry: 0, buried: [], ended: false }]);
+      await buffer.release(batch, { reason: 'no' });
+      const dead = { name: 'a', group: 'default', attempts: 1, reason: 'no' };
+      assert.deepEqual(await buffer.reserveOnce(), { batch: null, retry: 0, buried: [dead], ended: false });
+      await buffer.reserveOnce();
+      const none = await buffer.reserveOnce(1, { lease: 500 }); // never later than a lease of this length would end
+      assert.deepEqual(none, { batch: null, retry: 500, buried: [], ended: false });
+      assert.deepEqual(await buffer.reserveOnce(1, { id: 'a' }), { batch: null, retry: 0, buried: [], ended: true });
+      assert.equal(await buffer.reserve(1, { id: 'a' }), null);
+    });
+
+    test('a burial is told of, and the next batch comes at once', async () => {
+      const told = [];
+      const buffer = new GroupedBuffer(scripts, 'q', { maxAttempts: 1, onBuried: ({ name }) => told.push(name) });
+      await buffer.push([1, 2]);
+      await buffer.release(await buffer.reserve(1, { id: 'a' }));
+      assert.deepEqual((await buffer.reserve()).items, [2]);
+      assert.deepEqual(told, ['a']);
+    });
+
+    test('dead letters of a buffer', async () => {
+      const buffer = new GroupedBuffer(scripts, 'q');
+      await buffer.push([1, 2, 3]);
+      const ids = ['a', 'b', 'c'];
+      const started = Date.now();
+      for (const id of ids) await buffer.bury(await buffer.reserve(1, { id }), { reason: `${id}!` });
+      const page = await buffer.dead({ limit: 2 });
+      assert.deepEqual(page.map(({ id, items, reason }) => [id, items, reason]), [['a', [1], 'a!'], ['b', [2], 'b!']]);
+      assert.ok(started <= page[0].deadline && page[0].deadline <= Date.now());
+      assert.deepEqual((await buffer.dead({ after: 'b' })).map(({ id }) => id), ['c']);
+      assert.equal(await buffer.discard(['b', 'none']), 1);
+      assert.equal(await buffer.redrive(['c', 'a', 'b']), 2);
+      assert.deepEqual(await buffer.pop(), [3, 1]);
+      assert.deepEqual(await buffer.dead(), []);
+    });
+
+    test('any number of groups and dead letters', async () => {
+      const buffer = new GroupedBuffer(scripts, 'q');
+      const ids = Array.from({ length: 600 }, (_, i) => String(i));
+      await buffer.push(ids);
+      for (const id of ids) await buffer.bury(await buffer.reserve(1, { id }));
+      assert.equal(await buffer.redrive(ids), 600);
+      assert.deepEqual(await buffer.pop(), ids);
+      await Promise.all(Array.from({ length: 2_100 }, (_, i) => buffer.push([1], { group: `g${i}` })));
+      assert.equal((await buffer.groups(3_000)).size, 2_100);
+      assert.equal((await buffer.groups(1_500)).size, 1_500);
+      assert.equal((await buffer.stats()).waiting, 2_100);
+    });
+
+    test('what a buffer holds is counted', async () => {
+      const buffer = new GroupedBuffer(scripts, 'q');
+      const started = Date.now();
+      await buffer.push([1, 2, 3, 4]);
+      await buffer.bury(await buffer.reserve(1));
+      await buffer.ack(await buffer.reserve(1));
+      const batch = await buffer.reserve(1);
+      const { oldestWait, ...stats } = await buffer.stats();
+      assert.deepEqual(stats, {
+        waiting: 1, groups: 1, busyGroups: 0, pausedGroups: 0, leased: 1, delayed: 0, dead: 1, due: 0,
+        nextExpiry: batch.deadline, done: 1, failed: 0, buried: 1, trimmed: 0,
+        paused: false, pauseReason: '', pausedUntil: null,
+      });
+      assert.ok(0 <= oldestWait && oldestWait <= Date.now() - started);
+      await send(['SET', 'redisq:{q}:paused', '0 for a while']);
+      const { paused, pauseReason, pausedUntil } = await buffer.stats();
+      assert.deepEqual([paused, pauseReason, pausedUntil], [true, 'for a while', null]);
+      const empty = await new GroupedBuffer(scripts, 'r').stats();
+      assert.deepEqual([empty.oldestWait, empty.nextExpiry], [null, null]);
+    });
+
+    test('what the constructor says is sent', async () => {
+      const ordered = new GroupedBuffer(scripts, 'o', { ordered: true });
+      await ordered.push([1, 2]);
+      const first = await ordered.reserve(1);
+      assert.equal(await ordered.reserve(1), null);
+      await ordered.ack(first);
+      assert.deepEqual((await ordered.reserve(1)).items, [2]);
+      const isolating = new GroupedBuffer(scripts, 'i', { maxAttempts: 1, isolate: true });
+      await isolating.push([1, 2]);
+      await isolating.release(await isolating.reserve());
+      assert.deepEqual((await isolating.reserve()).items, [1]);
+      const capped = new GroupedBuffer(scripts, 'c', { maxDead: 1 });
+      await capped.push([1, 2]);
+      for (let i = 0; i < 2; i++) await capped.bury(await capped.reserve(1));
+      assert.deepEqual((await capped.dead()).map(({ items }) => items), [[2]]);
+      const slow = new GroupedBuffer(scripts, 's', { minSize: 2, rates: [[1, 3_600_000], [5, 90_000]] });
+      await slow.push([1]);
+      assert.equal(await slow.reserve(), null);
+      await slow.push(['22', '33']);
+      assert.deepEqual((await slow.reserve(3, { maxBytes: 6 })).items, [1, '22']);
+      await slow.push([4]);
+      assert.ok((await slow.reserveOnce()).retry > 60_000); // the rate: more than a lease
+    });
+
+    test('any other script, by the names in its header', async () => {
+      const buffer = new GroupedBuffer(scripts, 'q');
+      await send(['ZADD', 'redisq:{q}:paused_groups', '1', 'eu']);
+      const reply = await buffer.call('groups', { state: 'paused', limit: 10, cursor: 0 });
+      assert.deepEqual(reply, [0, [Buffer.from('eu'), 0]]);
+      await assert.rejects(buffer.call('groups', { state: 'paused', limit: 10 }), /buffer\/groups needs cursor/);
+    });
+
     test('a priority queue keeps the lowest, and hands each member to one', async () => {
       const queue = new PriorityQueue(scripts, 'q');
       assert.deepEqual(await queue.push(new Map([['a', 10], ['b', 10], ['c', 10]])), ['added', 'added', 'added']);
@@ -120,15 +259,93 @@ for (const name of CLIENTS) {
       assert.equal(await queue.ack(batch), 2);
       await assert.rejects(queue.release(batch), LeaseLost);
 
-      assert.deepEqual(await queue.pop(), [{ member: 'a', priority: 3, attempts: 1 }]);
+      const bare = { attempts: 1, payload: null, reason: '' };
+      assert.deepEqual(await queue.pop(), [{ member: 'a', priority: 3, ...bare }]);
       const last = await queue.reserve(5);
       assert.deepEqual(last.items, ['b']);
-      assert.equal(await queue.release(last), 1);
-      assert.deepEqual(await queue.pop(5), [{ member: 'b', priority: 10, attempts: 2 }]);
+      assert.equal(await queue.release(last, { reason: 'no' }), 1);
+      assert.deepEqual(await queue.pop(5), [{ member: 'b', priority: 10, attempts: 2, payload: null, reason: 'no' }]);
 
       const scores = new PriorityQueue(scripts, 's', { order: 'score' });
       await scores.push([['x', 0.1], ['y', -2.5e30]]);
       assert.deepEqual((await scores.reserve(2)).priorities, [-2.5e30, 0.1]);
+    });
+
+    test('members that failed come back, each with the reason', async () => {
+      const queue = new PriorityQueue(scripts, 'q');
+      await queue.push([['a', 1], ['b', 2], ['c', 3]]);
+      const batch = await queue.reserve(3);
+      assert.equal(await queue.ack(batch, { failed: [2, 0], reason: 'bad' }), 1);
+      assert.equal(await queue.ack(batch, { failed: [2, 0], reason: 'bad' }), 1);
+      const again = await queue.reserve(3);
+      assert.deepEqual([again.items, again.attempts, again.reason], [['a', 'c'], 2, 'bad']);
+      assert.equal(await queue.release(again, { count: false }), 2);
+      assert.equal((await queue.reserve()).attempts, 2);
+      assert.equal(await queue.remove(['a', 'c', 'd']), 2);
+    });
+
+    test('a payload stays with its member, and replace sets it anew', async () => {
+      const queue = new PriorityQueue(scripts, 'q');
+      assert.deepEqual(await queue.push([['a', 1, { v: 1 }], ['b', 2, '']]), ['added', 'added']);
+      assert.deepEqual(await queue.push([['a', 5]]), ['kept']);
+      await assert.rejects(queue.push([['a', 1], ['b', 1, 1]]), redisq.InvalidArgument);
+      const batch = await queue.reserve(1);
+      assert.deepEqual([batch.payloads, batch.priorities], [[{ v: 1 }], [1]]);
+      await queue.release(batch);
+      assert.deepEqual(await queue.push([['a', 9]], { replace: true }), ['changed']);
+      const taken = await queue.pop(2);
+      assert.deepEqual(taken.map(({ member, payload }) => [member, payload]), [['b', ''], ['a', { v: 1 }]]);
+    });
+
+    test('dead members, and the events of a reserve', async () => {
+      const told = [];
+      const onBuried = ({ name }) => told.push(name);
+      const queue = new PriorityQueue(scripts, 'q', { maxAttempts: 1, onBuried });
+      const started = Date.now();
+      await queue.push([['a', -3, 'p'], ['b', 7, 'q']]);
+      await queue.release(await queue.reserve(), { reason: 'no' });
+      const { batch, ...rest } = await queue.reserveOnce();
+      assert.deepEqual([batch.items, rest], [['b'], { retry: 0, buried: [{ name: 'a' }], ended: false }]);
+      await queue.release(batch, { reason: 'no' });
+      const none = { batch: null, retry: 500, buried: [{ name: 'b' }], ended: false };
+      assert.deepEqual(await queue.reserveOnce(1, { lease: 500 }), none);
+      const [{ time, ...first }] = await queue.dead();
+      assert.deepEqual(first, { member: 'a', priority: -3, attempts: 1, payload: 'p', reason: 'no' });
+      assert.ok(started <= time && time <= Date.now());
+      const names = async (options) => (await queue.dead(options)).map(({ member }) => member);
+      assert.deepEqual([await names({ after: 'a' }), await names({ limit: 1 })], [['b'], ['a']]);
+      assert.deepEqual([await queue.redrive(['a', 'none']), await queue.discard(['b', 'a'])], [1, 1]);
+      await queue.bury(await queue.reserve(1, { id: 'l' }), { reason: 'broken' });
+      assert.equal((await queue.dead())[0].reason, 'broken');
+      assert.ok((await queue.reserveOnce(1, { id: 'l' })).ended);
+      await queue.redrive(['a']);
+      await queue.release(await queue.reserve());
+      assert.equal(await queue.reserve(), null);
+      assert.deepEqual(told, ['a']);
+      assert.deepEqual(await queue.stats(), {
+        waiting: 0, delayed: 0, leased: 0, dead: 1, batches: 0, due: 0, nextExpiry: null, done: 0, failed: 3, buried: 4,
+        trimmed: 0, paused: false, pauseReason: '', pausedUntil: null,
+      });
+    });
+
+    test('what cannot be decoded is not lost', async () => {
+      const bytes = new GroupedBuffer(scripts, 'q', { codec: redisq.bytes });
+      const buffer = new GroupedBuffer(scripts, 'q');
+      /** @type {any} */
+      let raw;
+      const caught = async (call) => {
+        const error = await call.then(() => assert.fail(), (why) => why);
+        assert.ok(error instanceof redisq.CodecError);
+        raw = error.raw;
+      };
+      await bytes.push([Buffer.from('1'), Buffer.from('{')]);
+      await caught(buffer.reserve());
+      assert.deepEqual(raw.items.map(String), ['1', '{']);
+      await buffer.release(raw);
+      const members = new PriorityQueue(scripts, 'p', { codec: redisq.bytes });
+      await members.push([[Buffer.from([0xff]), 1]]);
+      await caught(new PriorityQueue(scripts, 'p').pop());
+      assert.deepEqual(raw[0].member, Buffer.from([0xff]));
     });
 
     test('whole calls and odd bytes cross', async () => {
@@ -136,7 +353,7 @@ for (const name of CLIENTS) {
       const group = Buffer.from([0xff, 0, 0x7d]);
       const items = Array.from({ length: 10_000 }, (_, i) => Buffer.from([i >> 8, i & 255]));
       assert.equal(await buffer.push(items, { group }), 10_000);
-      assert.deepEqual([...(await buffer.longestGroups()).keys()], [group]);
+      assert.deepEqual([...(await buffer.groups()).keys()], [group]);
       assert.deepEqual((await buffer.reserve(10_000)).items, items);
     });
 
@@ -146,7 +363,7 @@ for (const name of CLIENTS) {
         assert.rejects(call, (error) => error instanceof Class && error.code === code);
       await refuses(buffer.reserve(0), redisq.InvalidArgument, 'BADARG');
       await refuses(buffer.reserve(1, { timeout: 1 }), redisq.InvalidArgument, 'BADARG'); // nothing to wait with
-      await send(['SET', 'redisq:{q}:layout', '2']);
+      await send(['HSET', 'redisq:{q}:meta', 'queue', '3 buffer']);
       await refuses(buffer.push([1]), redisq.WrongLayout, 'LAYOUT');
       await send(['SET', 'redisq:{t}:groups', 'text']);
       await refuses(new GroupedBuffer(scripts, 't').push([1]), redisq.WrongType, 'WRONGTYPE');
@@ -173,7 +390,7 @@ for (const name of CLIENTS) {
       assert.ok(!proxy.cutting);
 
       const left = new GroupedBuffer(scripts, 'q');
-      assert.deepEqual([...(await left.longestGroups())], [['default', 1]]);
+      assert.deepEqual([...(await left.groups())], [['default', 1]]);
       assert.deepEqual((await left.reserve(10)).items, [2]);
     });
 

@@ -1,41 +1,34 @@
 import { json } from './codecs.js';
-import { Queue, WINDOW, nameOf, newId } from './queue.js';
+import { Queue, decode, nameOf, nameStats, newId, pairs } from './queue.js';
+
+const GROUPS = 1_000; // that one call of `groups` names
+const REDRIVE = 250; // ids that one call of `redrive` takes
+const STATS = ['groups', 'busyGroups', 'pausedGroups', 'oldestWait', 'leased', 'delayed', 'dead', 'due', 'nextExpiry'];
 
 /**
  * The grouped batch buffer: items pile up per group, and leave in batches of one group. All times are in ms.
  *
  * @template [T=any]
+ * @extends {Queue<T>}
  */
 export class GroupedBuffer extends Queue {
   #codec;
-  #lease;
-  #reserving;
-  #window;
 
   /**
    * What all workers of a queue must agree on stands here, not in the calls.
    *
    * @param {import('./scripts.js').Scripts} scripts
    * @param {string} name
-   * @param {object} [options]
-   * @param {import('./codecs.js').Codec<T>} [options.codec]
-   * @param {number} [options.lease]
-   * @param {number} [options.minSize] a shorter group waits, but
-   * @param {number} [options.maxWait] no longer than this
-   * @param {number} [options.maxAttempts] hand-overs after which a batch is a dead letter; 0: never
-   * @param {[limit: number, per: number][]} [options.rates] at most `limit` batches in any span of `per`
-   * @param {number} [options.window] how long an id is remembered
-   * @param {string} [options.prefix]
-   * @param {import('./client.js').Client} [options.blocking] a client of its own, to wait with
+   * @param {import('./queue.js').Options & {
+   *   codec?: import('./codecs.js').Codec<T>, minSize?: number, maxWait?: number, ordered?: boolean, isolate?: boolean,
+   * }} [options] minSize: a shorter group waits, but no longer than maxWait. ordered: one batch of a group at a time.
+   *   isolate: a batch that has used its attempts is split, so that in the end only the item that fails is dead
    */
   constructor(scripts, name, options = {}) {
-    const { codec = json, lease = 30_000, minSize = 1, maxWait = 60_000, maxAttempts = 0 } = options;
-    const { rates = [], window = WINDOW } = options;
-    super('buffer', scripts, name, options);
+    const { codec = json, minSize = 1, maxWait = 60_000, ordered = false, isolate = false } = options;
+    const settings = { min_size: minSize, max_wait: maxWait, ordered: Number(ordered), isolate: Number(isolate) };
+    super('buffer', scripts, name, options, 2000, settings);
     this.#codec = codec;
-    this.#lease = lease;
-    this.#reserving = [minSize, maxWait, maxAttempts, window, '', ...rates.flat()];
-    this.#window = window;
   }
 
   /**
@@ -46,111 +39,141 @@ export class GroupedBuffer extends Queue {
    *   token: an id of your own, to call again with when you cannot know whether the first call took effect
    * @returns {Promise<number>}
    */
-  push(items, { group = 'default', front = false, token = newId() } = {}) {
-    const keys = ['groups', 'since', ['items', group], ['once', token], 'wake', 'layout'];
-    const encoded = items.map((item) => this.#codec.encode(item));
-    return this.run('push', keys, [group, front ? 'front' : 'back', this.#window, '', ...encoded]);
+  async push(items, { group = 'default', front = false, token = newId() } = {}) {
+    const item = items.map((one) => this.#codec.encode(one));
+    return this.call('push', { group, side: front ? 'front' : 'back', once: token, item });
   }
 
   /**
-   * Take and forget the oldest items of one group: whatever becomes of this process, they do not come again.
+   * Remove the oldest items of one group at once; nothing to ack. At most once: what is in a lost reply is gone.
    *
    * @param {number} [size]
    * @param {{ group?: string | Buffer }} [options]
    * @returns {Promise<T[]>}
    */
   async pop(size = 2000, { group = 'default' } = {}) {
-    const keys = ['groups', 'since', ['items', group], 'layout', 'guard'];
-    return this.#decode(await this.run('pop', keys, [group, size, '']));
+    const raw = await this.call('pop', { group, size });
+    return this.#decode(raw, raw);
   }
 
   /**
-   * Name the longest groups, longest first, with their lengths.
-   *
-   * @param {number} [count]
-   * @returns {Promise<Map<string | Buffer, number>>}
-   */
-  async longestGroups(count = 2) {
-    const reply = await this.run('longest', ['groups', 'layout'], [count]);
-    return new Map(pairs(reply).map(([group, length]) => [nameOf(group), length]));
-  }
-
-  /**
-   * Choose the longest groups and take and forget the oldest items of each.
+   * Remove the oldest items of the groups that have waited longest, then of the longest ones, as `pop` does.
    *
    * @param {number} [groups]
    * @param {number} [size]
    * @returns {Promise<Map<string | Buffer, T[]>>}
    */
   async popLongest(groups = 2, size = 2000) {
-    const reply = await this.run('pop_longest', ['groups', 'since', 'guard', 'layout'], [groups, size, '']);
-    const taken = /** @type {[Buffer, Buffer[]][]} */ (reply);
-    return new Map(taken.map(([group, items]) => [nameOf(group), this.#decode(items)]));
+    /** @type {[Buffer, Buffer[]][]} */
+    const raw = await this.call('pop_longest', { count: groups, size });
+    return new Map(raw.map(([group, items]) => [nameOf(group), this.#decode(items, raw)]));
   }
 
   /**
-   * Take a batch that is due or of the longest group, and lease it; null if there is none within the timeout.
+   * Name the longest groups, longest first, with their lengths.
    *
-   * @param {number} [size] a batch that was given back comes whole, whatever this says
-   * @param {{ lease?: number, timeout?: number, id?: string }} [options]
-   * @returns {Promise<import('./queue.js').Batch<T> | null>}
+   * @param {number} [limit]
+   * @returns {Promise<Map<string | Buffer, number>>}
    */
-  reserve(size = 2000, { lease = this.#lease, timeout = 0, id = newId() } = {}) {
-    const keys = ['groups', 'since', 'leases', 'delayed', 'dead', 'grants', ['batch', id], ['ended', id]];
-    return this.waitFor(timeout, async () => {
-      const args = [id, size, lease, ...this.#reserving];
-      const [retry, , ...taken] = await this.run('reserve', [...keys, 'wake', 'guard', 'layout'], args);
-      if (taken.length === 0) return { retry, batch: null };
-      const [deadline, group, attempts, raw] = taken;
-      return { retry, batch: { id, group: nameOf(group), items: this.#decode(raw), raw, attempts, deadline } };
-    });
+  async groups(limit = 100) {
+    const found = new Map();
+    for (let cursor = 0, flat; ; ) {
+      const values = { state: 'waiting', limit: Math.min(limit - found.size, GROUPS), cursor };
+      [cursor, flat] = await this.call('groups', values);
+      for (const [group, length] of pairs(flat)) found.set(nameOf(group), Number(length));
+      if (cursor === 0 || found.size >= limit) return found;
+    }
   }
 
   /**
-   * Settle a batch, and give how many items are done. Those at the places `failed`, from 0, come back after `delay`.
+   * Give a page of dead letters, the earliest first: at most 100. Go on after the last one's id, until none come.
    *
-   * @param {{ id: string }} batch
-   * @param {{ failed?: number[], delay?: number }} [options]
+   * @param {{ limit?: number, after?: string }} [options]
+   * @returns {Promise<import('./queue.js').Batch<T>[]>}
+   */
+  async dead({ limit = 100, after = '' } = {}) {
+    /** @type {any[][]} */
+    const page = await this.call('batches', { state: 'dead', limit, after });
+    return page.map(([id, time, group, attempts, holder, reason, items]) =>
+      this.#batch(String(id), time, group, attempts, reason, items, String(holder)),
+    );
+  }
+
+  /**
+   * Let the items of dead letters wait again, at the front of their group; give how many of these ids were dead.
+   *
+   * @param {string[]} ids
+   * @param {{ token?: string }} [options]
    * @returns {Promise<number>}
    */
-  ack({ id }, { failed = [], delay = 0 } = {}) {
-    return this.run('ack', this.#settling(id), [id, delay, this.#window, '', ...failed]);
+  async redrive(ids, { token = newId() } = {}) {
+    let redriven = 0;
+    for (let part = 0; ; part += 1) {
+      const chosen = ids.slice(-REDRIVE); // from the last on, so that in the end the first id's items come first
+      const [done, left] = await this.call('redrive', { once: `${token}:${part}`, id: chosen });
+      redriven += done;
+      ids = ids.slice(0, ids.length - chosen.length + left);
+      if (ids.length === 0) return redriven;
+    }
   }
 
   /**
-   * Give a batch back, whole, and give how many items it has.
+   * Throw dead letters away, at most 1,000; give how many of these ids were dead.
    *
-   * @param {{ id: string }} batch
-   * @param {{ delay?: number, counted?: boolean }} [options] not counted: nobody began on it
+   * @param {string[]} ids
+   * @param {{ token?: string }} [options]
    * @returns {Promise<number>}
    */
-  release({ id }, { delay = 0, counted = true } = {}) {
-    return this.run('release', this.#settling(id), [id, delay, counted ? 'count' : 'forget', this.#window, '']);
+  discard(ids, { token = newId() } = {}) {
+    return this.call('discard', { once: token, id: ids });
+  }
+
+  /** Count: items that wait, batches that are out or dead, and what was done so far, in items. */
+  async stats() {
+    let [waiting, cursor, counted, rest] = [0, '0 0 0', 0, /** @type {any[]} */ ([])];
+    while (String(cursor) !== '') {
+      [cursor, counted, ...rest] = await this.call('stats', { cursor, limit: 2000 });
+      waiting += counted;
+    }
+    return { waiting, ...nameStats(STATS, rest) };
   }
 
   /**
-   * Keep a batch longer, and give its deadline.
-   *
-   * @param {{ id: string }} batch
-   * @param {number} [lease] from now
-   * @returns {Promise<number>}
+   * @protected
+   * @param {string} event
+   * @param {any[]} rest
+   * @param {string} id
+   * @param {string} holder
+   * @returns {Partial<import('./queue.js').Reserved<T>>}
    */
-  extend({ id }, lease = this.#lease) {
-    return this.run('extend', ['leases', 'layout'], [id, lease, '']);
+  readEvent(event, rest, id, holder) {
+    if (event === 'none') return { retry: rest[0] };
+    if (event === 'buried') {
+      const [name, group, attempts, reason] = rest;
+      return { buried: [{ name: String(name), group: nameOf(group), attempts, reason: String(reason) }] };
+    }
+    if (event !== 'batch') return {};
+    const [deadline, group, attempts, reason, items] = rest;
+    return { batch: this.#batch(id, deadline, group, attempts, reason, items, holder) };
   }
 
-  /** @param {string} id */
-  #settling(id) {
-    return ['leases', 'delayed', ['batch', id], ['ended', id], 'wake', 'layout'];
+  /**
+   * @param {string} id
+   * @param {number} deadline
+   * @param {Buffer} group
+   * @param {number} attempts
+   * @param {Buffer} reason
+   * @param {Buffer[]} raw
+   * @param {string} holder
+   */
+  #batch(id, deadline, group, attempts, reason, raw, holder) {
+    const told = { attempts, reason: String(reason), holder, deadline, raw };
+    const batch = { id, group: nameOf(group), items: raw, priorities: null, payloads: null, ...told };
+    return { ...batch, items: this.#decode(raw, batch) };
   }
 
-  /** @param {Buffer[]} items */
-  #decode(items) {
-    return items.map((item) => this.#codec.decode(item));
+  /** @param {Buffer[]} items @param {any} raw */
+  #decode(items, raw) {
+    return items.map((item) => decode(this.#codec, item, raw));
   }
-}
-
-/** @param {any[]} flat @returns {[any, any][]} */
-function pairs(flat) {
-  return Array.from({ length: flat.length / 2 }, (_, i) => [flat[2 * i], flat[2 * i + 1]]);
 }

@@ -1,4 +1,4 @@
-/** What a script refuses. Errors of the client (connection, OOM, read-only, ACL) pass through untouched. */
+/** What a script refuses, and what cannot be decoded. The client's own errors (connection, OOM, ACL) pass through. */
 
 export class RedisqError extends Error {
   /**
@@ -27,6 +27,19 @@ export class WrongOrder extends RedisqError {}
 
 /** A key of the queue holds another type; nothing was written. */
 export class WrongType extends RedisqError {}
+
+/** Stored bytes cannot be decoded. `raw` has all that the call took, as it is stored, so that nothing is lost. */
+export class CodecError extends RedisqError {
+  /**
+   * @param {Buffer} data
+   * @param {any} raw
+   * @param {Error} cause
+   */
+  constructor(data, raw, cause) {
+    super('CODEC', `cannot decode ${data.toString('latin1', 0, 100)}: ${cause.message}`, { cause });
+    this.raw = raw;
+  }
+}
 
 const CLASSES = new Map([
   ['BADARG', InvalidArgument],

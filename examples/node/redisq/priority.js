@@ -1,14 +1,19 @@
-import { text } from './codecs.js';
-import { Queue, WINDOW, newId } from './queue.js';
+import { json, text } from './codecs.js';
+import { InvalidArgument } from './errors.js';
+import { Queue, decode, nameStats, newId, pairs } from './queue.js';
 
-const PLACES = 2 ** 42; // fifo: score = priority * PLACES + place
+const PLACES = 10 ** 12; // fifo: score = (priority + 1024) * PLACES + place
+const STATS = ['waiting', 'delayed', 'leased', 'dead', 'batches', 'due', 'nextExpiry'];
 
-/** @typedef {'added' | 'raised' | 'kept'} Outcome @type {Record<string, Outcome>} */
-const OUTCOMES = { A: 'added', R: 'raised', K: 'kept' };
+/** @typedef {'added' | 'raised' | 'changed' | 'kept'} Outcome @type {Record<string, Outcome>} */
+const OUTCOMES = { A: 'added', R: 'raised', C: 'changed', K: 'kept' };
 
 /**
+ * A member with what is known of it. `attempts` counts the hand-overs, a pop included; `payload` is null where there is
+ * none; `reason` says why it came back, or died; `time`, in a listing alone, is that of its death, in ms.
+ *
  * @template T
- * @typedef {{ member: T, priority: number, attempts: number }} Item
+ * @typedef {{ member: T, priority: number, attempts: number, payload: any, reason: string, time?: number }} Item
  */
 
 /**
@@ -16,141 +21,220 @@ const OUTCOMES = { A: 'added', R: 'raised', K: 'kept' };
  * All times are in ms.
  *
  * @template [T=string]
+ * @extends {Queue<T>}
  */
 export class PriorityQueue extends Queue {
   #codec;
+  #payloads;
   #order;
-  #lease;
-  #maxAttempts;
-  #rates;
-  #window;
 
   /**
    * What all workers of a queue must agree on stands here, not in the calls.
    *
    * @param {import('./scripts.js').Scripts} scripts
    * @param {string} name
-   * @param {object} [options]
-   * @param {'fifo' | 'score'} [options.order] fifo: whole priorities from -1024 to 1023, equals in the order of their
-   *   coming; score: any finite number, equals in byte order
-   * @param {import('./codecs.js').Codec<T>} [options.codec] equal members must have equal bytes: mind the order of keys
-   * @param {number} [options.lease]
-   * @param {number} [options.maxAttempts] hand-overs after which a member is a dead letter; 0: never
-   * @param {[limit: number, per: number][]} [options.rates] at most `limit` batches in any span of `per`
-   * @param {number} [options.window] how long an id is remembered
-   * @param {string} [options.prefix]
-   * @param {import('./client.js').Client} [options.blocking] a client of its own, to wait with
+   * @param {import('./queue.js').Options & {
+   *   order?: 'fifo' | 'score', codec?: import('./codecs.js').Codec<T>,
+   *   payloadCodec?: import('./codecs.js').Codec<any>,
+   * }} [options] order fifo: whole priorities from -1024 to 1023, equals in the order of their coming; score: any
+   *   finite number, equals in byte order. codec: equal members must have equal bytes, so mind the order of keys
    */
   constructor(scripts, name, options = {}) {
-    const { order = 'fifo', codec = /** @type {any} */ (text), lease = 30_000, maxAttempts = 0 } = options;
-    const { rates = [], window = WINDOW } = options;
-    super('priority', scripts, name, options);
-    this.#order = order;
+    const { order = 'fifo', codec = /** @type {any} */ (text), payloadCodec = json } = options;
+    super('priority', scripts, name, options, 1, { order });
     this.#codec = codec;
-    this.#lease = lease;
-    this.#maxAttempts = maxAttempts;
-    this.#rates = rates.flat();
-    this.#window = window;
+    this.#payloads = payloadCodec;
+    this.#order = order;
   }
 
   /**
-   * Add members with their priorities, at most 1,000, and say of each: added, raised or kept.
+   * Add members with their priorities, at most 1,000, none twice, and say of each: added, raised, changed or kept.
    *
-   * @param {Iterable<[member: T, priority: number]>} members a Map, or pairs
-   * @param {{ delay?: number, token?: string }} [options] token: an id of your own, to call again with when you cannot
-   *   know whether the first call took effect
+   * @param {Iterable<[member: T, priority: number, payload?: any]>} members a Map, or pairs, or all of them with a
+   *   payload; null is none, and leaves the one that is kept with the member
+   * @param {{ delay?: number, replace?: boolean, token?: string }} [options] replace: priority and delay become exactly
+   *   these. token: an id of your own, to call again with when you cannot know whether the first call took effect
    * @returns {Promise<Outcome[]>}
    */
-  async push(members, { delay = 0, token = newId() } = {}) {
-    const keys = ['ready', 'later', 'rows', 'meta', ['once', token], 'wake', 'layout'];
-    const encoded = [...members].flatMap(([member, priority]) => [priority, this.#codec.encode(member)]);
-    const letters = await this.run('push', keys, [this.#order, delay, this.#window, '', ...encoded]);
+  async push(members, { delay = 0, replace = false, token = newId() } = {}) {
+    const rows = [...members].map(([member, priority, payload = null]) => {
+      const pair = [priority, this.#codec.encode(member)];
+      return payload === null ? pair : [...pair, this.#payloads.encode(payload)];
+    });
+    const fields = rows[0]?.length ?? 2;
+    if (rows.some((row) => row.length !== fields)) {
+      throw new InvalidArgument('BADARG', 'give all members of a call a payload, or none');
+    }
+    const values = { how: replace ? 'set' : 'min', delay, fields, once: token, item: rows.flat() };
+    const letters = await this.call('push', values);
     return Array.from(letters.toString(), (letter) => OUTCOMES[letter]);
   }
 
   /**
-   * Take and forget the most urgent members: whatever becomes of this process, they do not come again.
+   * Remove the most urgent members, at most 1,000, at once; nothing to ack. At most once: what is in a lost reply is
+   * gone.
    *
    * @param {number} [count]
    * @returns {Promise<Item<T>[]>}
    */
   async pop(count = 1) {
-    const args = [this.#order, count, this.#maxAttempts, ''];
-    const keys = ['ready', 'later', 'rows', 'meta', 'wake', 'layout', 'guard'];
-    const [, , found] = await this.run('pop', keys, args);
-    return this.#items(found);
+    const [, ...found] = await this.call('pop', { count });
+    return this.#decode(this.#items(found, 1));
   }
 
   /**
-   * Take the most urgent members as one batch, and lease them; null if there are none within the timeout.
+   * Give a page of dead members, the earliest first: at most 500. Go on after the last one, until none come.
    *
-   * @param {number} [size]
-   * @param {{ lease?: number, timeout?: number, id?: string }} [options]
-   * @returns {Promise<(import('./queue.js').Batch<T> & { priorities: number[] }) | null>}
+   * @param {{ limit?: number, after?: T }} [options]
+   * @returns {Promise<Item<T>[]>}
    */
-  reserve(size = 1, { lease = this.#lease, timeout = 0, id = newId() } = {}) {
-    const keys = ['ready', 'later', 'rows', 'meta', ['lease', id], 'grants', 'wake', 'layout'];
-    return this.waitFor(timeout, async () => {
-      const args = [this.#order, id, size, lease, this.#maxAttempts, this.#window, '', ...this.#rates];
-      const [retry, , deadline, found] = await this.run('reserve', keys, args);
-      if (found.length === 0) return { retry, batch: null };
-      const taken = this.#items(found);
-      const items = taken.map(({ member }) => member);
-      const priorities = taken.map(({ priority }) => priority);
-      const attempts = Math.max(...taken.map((item) => item.attempts));
-      const raw = taken.map((_, i) => found[3 * i]);
-      return { retry, batch: { id, group: null, items, priorities, raw, attempts, deadline } };
+  async dead({ limit = 100, after } = {}) {
+    const last = after === undefined ? [] : [this.#codec.encode(after)];
+    const found = await this.call('members', { state: 'dead', limit, start: 0, after: last });
+    return this.#decode(this.#items(found, 0, true));
+  }
+
+  /**
+   * Let dead members, at most 1,000, be ready again, at their old place; give how many of them were dead.
+   *
+   * @param {T[]} members
+   * @param {{ token?: string }} [options]
+   * @returns {Promise<number>}
+   */
+  redrive(members, options) {
+    return this.#byMember('redrive', members, options);
+  }
+
+  /**
+   * Throw dead members away, at most 1,000; give how many of them were dead.
+   *
+   * @param {T[]} members
+   * @param {{ token?: string }} [options]
+   * @returns {Promise<number>}
+   */
+  discard(members, options) {
+    return this.#byMember('discard', members, options);
+  }
+
+  /**
+   * Take members out, at most 1,000, whatever their state; give how many were there.
+   *
+   * @param {T[]} members
+   * @param {{ token?: string }} [options]
+   * @returns {Promise<number>}
+   */
+  remove(members, options) {
+    return this.#byMember('remove', members, options);
+  }
+
+  /** Count: members in each state, leases, and what was done so far. */
+  async stats() {
+    return nameStats(STATS, await this.call('stats'));
+  }
+
+  /**
+   * @param {string} verb
+   * @param {T[]} members
+   * @param {{ token?: string }} [options]
+   * @returns {Promise<number>}
+   */
+  async #byMember(verb, members, { token = newId() } = {}) {
+    return this.call(verb, { once: token, member: members.map((member) => this.#codec.encode(member)) });
+  }
+
+  /**
+   * @protected
+   * @param {number[]} places
+   * @param {string} reason
+   */
+  failures(places, reason) {
+    return { failed: places.flatMap((place) => [place, reason]) };
+  }
+
+  /**
+   * @protected
+   * @param {string} event
+   * @param {any[]} rest
+   * @param {string} id
+   * @param {string} holder
+   * @returns {Partial<import('./queue.js').Reserved<T>>}
+   */
+  readEvent(event, rest, id, holder) {
+    if (event === 'none') return { retry: rest[0], buried: this.#buried(rest[1]) };
+    if (event !== 'batch') return {};
+    const [deadline, flat, rows, payloads, buried] = rest;
+    const found = this.#items([flat, rows, payloads], 1);
+    return { batch: this.#batch(id, deadline, found, holder), buried: this.#buried(buried) };
+  }
+
+  /**
+   * What died is among the dead, whatever its bytes: a member that cannot be decoded is named by them.
+   *
+   * @param {Buffer[]} members
+   * @returns {import('./queue.js').Buried[]}
+   */
+  #buried(members) {
+    return members.map((member) => {
+      try {
+        return { name: this.#codec.decode(member) };
+      } catch {
+        return { name: member };
+      }
     });
   }
 
   /**
-   * Settle those members of a batch that are still held, and give how many; throws LeaseLost if none is.
-   *
-   * @param {{ id: string, raw: Buffer[] }} batch
-   * @returns {Promise<number>}
+   * @param {string} id
+   * @param {number} deadline
+   * @param {Item<Buffer>[]} found
+   * @param {string} holder
+   * @returns {import('./queue.js').Batch<T>}
    */
-  ack({ id, raw }) {
-    return this.run('ack', this.#settling(id), [id, this.#window, '', ...raw]);
+  #batch(id, deadline, found, holder) {
+    const raw = found.map(({ member }) => member);
+    const attempts = Math.max(...found.map((item) => item.attempts));
+    const reason = found.map((item) => item.reason).find((one) => one !== '') ?? '';
+    const priorities = found.map(({ priority }) => priority);
+    const batch = { id, group: null, priorities, attempts, reason, holder, deadline, raw };
+    const items = this.#decode(found, { ...batch, items: raw, payloads: found.map(({ payload }) => payload) });
+    return { ...batch, items: items.map(({ member }) => member), payloads: items.map(({ payload }) => payload) };
   }
 
   /**
-   * Give those members of a batch that are still held back, and give how many.
+   * Read members with their numbers, rows ("score attempts reason") and payloads; the last two lists are empty where
+   * nothing is known of any. A row's attempts are those before this hand-over. In a listing by time the number is a
+   * time, and the score is in the row.
    *
-   * @param {{ id: string, raw: Buffer[] }} batch
-   * @param {{ delay?: number, counted?: boolean }} [options] not counted: nobody began on it
-   * @returns {Promise<number>}
+   * @param {any[]} found
+   * @param {number} handedOut
+   * @param {boolean} [timed]
+   * @returns {Item<Buffer>[]}
    */
-  async release({ id, raw }, { delay = 0, counted = true } = {}) {
-    const args = [id, this.#maxAttempts, delay, counted ? 'count' : 'forget', this.#window, '', ...raw];
-    const [back] = await this.run('release', this.#settling(id), args);
-    return back;
-  }
-
-  /**
-   * Keep those members of a batch that are still held longer, and give the first's deadline.
-   *
-   * @param {{ id: string, raw: Buffer[] }} batch
-   * @param {number} [lease] from now
-   * @returns {Promise<number>}
-   */
-  async extend({ id, raw }, lease = this.#lease) {
-    const args = [id, lease, this.#window, '', ...raw];
-    const [, deadline] = await this.run('extend', ['later', 'rows', ['lease', id], 'layout'], args);
-    return deadline;
-  }
-
-  /** @param {string} id */
-  #settling(id) {
-    return ['ready', 'later', 'rows', ['lease', id], 'wake', 'layout', 'guard'];
-  }
-
-  /** @param {any[]} triples @returns {Item<T>[]} */
-  #items(triples) {
-    return Array.from({ length: triples.length / 3 }, (_, i) => {
-      const [member, score, attempts] = triples.slice(3 * i, 3 * i + 3);
-      const number = Number(score);
-      const priority = this.#order === 'fifo' ? Math.floor(number / PLACES) : number;
-      return { member: this.#codec.decode(member), priority, attempts };
+  #items([flat, rows, payloads], handedOut, timed = false) {
+    return pairs(flat).map(([member, number], i) => {
+      const [, score = '0', attempts = '0', reason = ''] = String(rows[i] ?? '').match(/^(\S+) (\d+) (.*)$/s) ?? [];
+      const item = {
+        member,
+        priority: this.#priority(Number(timed ? score : number)),
+        attempts: Number(attempts) + handedOut,
+        payload: payloads[i] ?? null,
+        reason,
+      };
+      return timed ? { ...item, time: Number(number) } : item;
     });
+  }
+
+  /** @param {Item<Buffer>[]} items @param {any} [raw] @returns {Item<T>[]} */
+  #decode(items, raw = items) {
+    return items.map((item) => ({
+      ...item,
+      member: decode(this.#codec, item.member, raw),
+      payload: item.payload && decode(this.#payloads, item.payload, raw),
+    }));
+  }
+
+  /** @param {number} score */
+  #priority(score) {
+    return this.#order === 'fifo' ? Math.floor(score / PLACES) - 1024 : score;
   }
 }

@@ -6,9 +6,57 @@ import { sender } from './client.js';
 import { refusal } from './errors.js';
 
 /** @typedef {string | number | Buffer} Arg */
+/** @typedef {Record<string, Arg | Arg[]>} Values by the names in a script's header; an array where several may stand */
+
+/** One script. Its header names its keys and arguments in the order in which they are sent, so no list is kept here. */
+class Script {
+  /** @param {string} name @param {Buffer} text */
+  constructor(name, text) {
+    this.name = name;
+    this.text = text;
+    this.sha = createHash('sha1').update(text).digest('hex');
+    const [header] = text.toString('latin1').match(/^(?:--.*\n)+/) ?? [''];
+    // `{queue}:items:<group>` becomes { noun: 'items:', value: 'group' }; `{queue}:meta` has no value.
+    this.keys = [...header.matchAll(/^-- KEYS\S+ +\w+ +\w+ +\{queue\}:(\w*:?)(?:<(\w+)>)?/gm)].map(
+      ([, noun, value]) => ({ noun, value: noun === 'once:' ? 'once' : value }),
+    );
+    // The numbers that share an argument have a line each, below it.
+    this.args = [...header.matchAll(/^-- ARGV\S+ +(\w+) +(\w+).*\n((?:-- {3,}.*\n)*)/gm)].map(
+      ([, name, type, below]) => ({
+        name,
+        fields: type === 'ints' ? [...below.matchAll(/^-- +(\w+) +\d+\.\./gm)].map(([, field]) => field) : [],
+      }),
+    );
+    /** Whether it may be sent again when its reply was lost: a second run of the others takes more. */
+    this.resend = !/^-- REPLAY +no\b/m.test(header);
+  }
+
+  /**
+   * Give the keys and arguments of a call on the queue whose keys begin with `queue`.
+   *
+   * @param {string} queue
+   * @param {Values} values `once`: the id of a call that has one of its own; `now`, left out, is the server's clock
+   * @returns {{ keys: Arg[], args: Arg[] }}
+   */
+  command(queue, values) {
+    /** @param {string} name */
+    const take = (name) => {
+      const value = name === 'now' ? (values.now ?? '') : values[name];
+      if (value === undefined || value === null) throw new TypeError(`${this.name} needs ${name}`);
+      return value;
+    };
+    const keys = this.keys.map(({ noun, value }) =>
+      value ? Buffer.concat([Buffer.from(queue + noun), Buffer.from(/** @type {any} */ (take(value)))]) : queue + noun,
+    );
+    const args = this.args.flatMap(({ name, fields }) =>
+      fields.length === 0 || name in values ? take(name) : fields.map(take).join(' '),
+    );
+    return { keys, args };
+  }
+}
 
 export class Scripts {
-  /** @type {Map<string, { sha: string, text: Buffer, resend: boolean }>} */
+  /** @type {Map<string, Script>} */
   #scripts = new Map();
   #send;
 
@@ -20,11 +68,8 @@ export class Scripts {
     this.#send = sender(client);
     for (const path of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
       if (!path.endsWith('.lua')) continue;
-      const text = readFileSync(new URL(path, folder));
-      const sha = createHash('sha1').update(text).digest('hex');
-      // The header says it: a second run of these takes more.
-      const resend = !/^-- REPLAY +no\b/m.test(text.toString());
-      this.#scripts.set(path.slice(0, -'.lua'.length), { sha, text, resend });
+      const name = path.slice(0, -'.lua'.length);
+      this.#scripts.set(name, new Script(name, readFileSync(new URL(path, folder))));
     }
   }
 
@@ -33,8 +78,15 @@ export class Scripts {
     return [...this.#scripts.keys()].sort();
   }
 
+  /** Give one script, such as `buffer/push`. @param {string} name */
+  get(name) {
+    const script = this.#scripts.get(name);
+    if (!script) throw new Error(`no script is named ${name}`);
+    return script;
+  }
+
   /**
-   * Run one script, such as `buffer/push`, on the keys and arguments that its header names.
+   * Run one script on the keys and arguments that its header names.
    *
    * @param {string} name
    * @param {Arg[]} keys
@@ -42,8 +94,7 @@ export class Scripts {
    * @returns {Promise<any>}
    */
   async run(name, keys, args) {
-    const script = this.#scripts.get(name);
-    if (!script) throw new Error(`no script is named ${name}`);
+    const script = this.get(name);
     const words = [keys.length, ...keys, ...args].map((word) => (Buffer.isBuffer(word) ? word : String(word)));
     try {
       return await this.#send(['EVALSHA', script.sha, ...words], script.resend).catch((error) => {

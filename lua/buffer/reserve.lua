@@ -152,6 +152,15 @@ for _, group in ipairs(pauses and call('ZRANGEBYSCORE', paused_groups, '-inf', n
   end
   -- end
 end
+if pauses then -- they may have been all that kept the queue
+  -- idiom: buffer drained
+  local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
+  if call('EXISTS', unpack(kept)) == 0 then
+    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
+    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+  end
+  -- end
+end
 
 -- What is due goes first, the earliest of all: expired leases, delayed batches, groups that have waited max_wait.
 -- Usually nothing is due, and counts say so more cheaply than names and times.

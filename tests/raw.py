@@ -74,6 +74,11 @@ class Raw:
             raise TypeError(f"{name} has no argument named {', '.join(sorted(unused))}")
         return keys, args
 
+    def keys(self, name: str, values: dict[str, Any]) -> list[bytes]:
+        """Return the keys of a call."""
+        given = _Given(name, values)
+        return [self._key(slot, given) for slot in load(name).keys]
+
     def _key(self, slot: Slot, given: _Given) -> bytes:
         suffix = slot.note.split()[0].removeprefix("{queue}:").encode()  # such as items:<group>
         if not (place := re.search(rb"<(\w+)>", suffix)):

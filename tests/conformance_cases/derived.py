@@ -65,18 +65,18 @@ def refusals(case: Cases, setup: Setup, **args: Any) -> None:
     fixed = [slot for slot in header.args if not slot.rest]
     for place, slot in enumerate(fixed):
         for bad in _bad(slot, argv[place : place + 1]):
-            scenario.refuse_raw("BADARG", [*argv[:place], bad, *argv[place + 1 :]])
+            scenario.refuse_raw("BADARG", [*argv[:place], bad, *argv[place + 1 :]], keys)
 
     scenario = case("too few or too many keys or arguments")
     setup(scenario)
     scenario._start()
     least = len(fixed) - any(slot.note.startswith("0..1 ") for slot in fixed)
-    scenario.refuse_raw("BADARG", argv[: least - 1])
+    scenario.refuse_raw("BADARG", argv[: least - 1], keys)
     if (rest := header.args[-1]).rest:
-        for bad in _too_many(rest):
-            scenario.refuse_raw("BADARG", [*argv[: len(fixed)], *bad])
+        for bad in _bad_rest(rest):
+            scenario.refuse_raw("BADARG", [*argv[: len(fixed)], *bad], keys)
     else:
-        scenario.refuse_raw("BADARG", [*argv, *["x"] * (len(fixed) + 1 - len(argv))])
+        scenario.refuse_raw("BADARG", [*argv, *["x"] * (len(fixed) + 1 - len(argv))], keys)
     scenario.refuse_raw("BADARG", argv, keys[:-1])
     scenario.refuse_raw("BADARG", argv, [*keys, "redisq:{q}:x"])
 
@@ -106,8 +106,6 @@ def _bad(slot: Slot, good: list[Any]) -> Iterator[str]:
         yield from ("-1", "1.5", "x", "10000000000000")
     elif slot.type == "enum":
         yield from ("", "x")
-    elif slot.type == "rates":
-        yield from ("x", "1 1", "0 1;", "1 0;", "1;", "1 1;x", "-1 1;", "100000000000 1;", "1 100000000000;")
     elif slot.note.startswith("not empty"):
         yield ""
 
@@ -120,17 +118,18 @@ def _bad_integers(slot: Slot) -> Iterator[str]:
         yield "1e3"
 
 
-def _too_many(slot: Slot) -> Iterator[list[Any]]:
-    """Give more values than a slot takes that takes all that follow, and an incomplete pair."""
-    assert slot.high is not None or slot.type == "int"
+def _bad_rest(slot: Slot) -> Iterator[list[Any]]:
+    """Give what a slot cannot hold that takes all that follow: too many values, incomplete pairs, other numbers."""
+    most = [] if slot.high is None or slot.type == "int" else [slot.high + 1]
+    if slot.name == "rates":
+        yield from (["1"], ["1", "1", "1"], ["0", "1"], ["1", "0"], ["x", "1"], ["1", "x"], ["1.5", "1"], ["1", "1.5"])
+        yield from (["100000000000", "1"], ["1", "100000000000"], ["1", "1", "-1", "1"], ["", "1"])
     if slot.type == "pairs":
         yield ["1"]
-        if slot.high is not None and slot.name == "item":
-            yield [{"repeat": ["1", "m#"], "times": slot.high + 1}]
-        elif slot.high is not None:
-            yield [{"repeat": ["#", "x"], "times": slot.high + 1}]
-    elif slot.high is not None:
-        yield [{"repeat": ["x#"], "times": slot.high + 1}]
+        member = {"item": ["1", "m#"], "failed": ["#", "x"], "rates": ["1", "1"]}[slot.name]
+        yield from ([{"repeat": member, "times": times}] for times in most)
+    else:
+        yield from ([{"repeat": ["x#"], "times": times}] for times in most)
 
 
 def by_type(case: Cases, setup: Setup, reads: Iterable[str], unread: Iterable[str], **args: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,6 +57,7 @@ class Case:
         self.script = script
         self.name = name
         self.defaults = defaults
+        self.keys_of_file = file_keys(script)
         self.steps: list[Step] = []
         self.given: list[Any] = []
         self.then: list[Any] | None = None
@@ -69,16 +71,17 @@ class Case:
     def step(self, values: Mapping[str, Any], **expected: Any) -> None:
         """Add a step."""
         keys, argv = pack(self.script, self.values(values))
-        own = {} if keys == file_keys(self.script, self.defaults) else {"keys": keys}
+        own = {} if keys == self.keys_of_file else {"keys": keys}
         self.steps.append({**own, "argv": argv, **expected})
 
     def refuse(self, error: str, **values: Any) -> None:
         """Add a call that the script must refuse, whatever the model knows of it."""
         self.step(values, error=error)
 
-    def refuse_raw(self, error: str, argv: list[Any], keys: list[Any] | None = None) -> None:
-        """Add a call with these arguments, which no names can give, that the script must refuse."""
-        self.steps.append({**({} if keys is None else {"keys": keys}), "argv": argv, "error": error})
+    def refuse_raw(self, error: str, argv: list[Any], keys: list[Any]) -> None:
+        """Add a call with these keys and arguments, which no names can give, that the script must refuse."""
+        own = {} if keys == self.keys_of_file else {"keys": keys}
+        self.steps.append({**own, "argv": argv, "error": error})
 
     def written(self) -> dict[str, Any]:
         """Return the case for the file."""
@@ -114,6 +117,7 @@ class Scenario(Case):
     def send(self, **values: Any) -> Any:
         """Send a call, and expect what the model says."""
         self._start()
+        values = {**KEYS[self.script], **values}
         try:
             answer = self._ask(self.script, values)
         except Refused as refusal:
@@ -231,15 +235,21 @@ class Cases:
 
     def file(self) -> str:
         """Write the script's file."""
-        return form.dump(self.script, file_keys(self.script, self.defaults), [
+        return form.dump(self.script, file_keys(self.script), [
             case.written() for case in self.all + self.derived
         ])
 
 
-def file_keys(script: str, defaults: Mapping[str, Any]) -> list[Any]:
+KEYS: dict[str, dict[str, str]] = {}
+"""what completes the keys of a script's file, where it is not what DEFAULTS has"""
+
+
+@cache
+def file_keys(script: str) -> list[Any]:
     """Return the keys that a step without its own has."""
-    names = ("id", "once", "group", "state")
-    return pack(script, {**defaults, "fields": 2, **{name: DEFAULTS[name] for name in names}})[0]
+    names = {place for slot in load(script).keys for place in re.findall(r"<(\w+)>", slot.note.split()[0])} | {"once"}
+    known = {name: KEYS.get(script, {}).get(name, DEFAULTS[name]) for name in names}
+    return [form.string(key) for key in Raw(None, form.PREFIX.encode()).keys(script, _as_bytes(known))]  # type: ignore[arg-type]
 
 
 def stored(model: Any) -> Keys:
@@ -268,11 +278,11 @@ def _note(note: Any) -> bytes:
 SCRIPTS: dict[str, Callable[[Cases], None]] = {}
 
 
-def script(name: str) -> Callable[[Callable[[Cases], None]], Callable[[Cases], None]]:
-    """Register the function that gives the cases of a script."""
+def script(name: str, **keys: str) -> Callable[[Callable[[Cases], None]], Callable[[Cases], None]]:
+    """Register the function that gives the cases of a script; `keys` complete the keys that its file names."""
 
     def register(function: Callable[[Cases], None]) -> Callable[[Cases], None]:
-        SCRIPTS[name] = function
+        SCRIPTS[name], KEYS[name] = function, keys
         return function
 
     return register

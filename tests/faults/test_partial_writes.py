@@ -27,6 +27,12 @@ pytestmark = pytest.mark.server
 Everything = dict[bytes, tuple[bytes, bool]]
 """Each key's DUMP, and whether it has a TTL."""
 Check = Callable[[redis.Redis, Scene], list[str]]
+UNIMPORTANT = {"hincrby": Q + b"meta", "rpop": Q + b"wake"}
+"""What a script writes by pcall: counters, and the end of a wake-up that nobody needs any more."""
+_NOUNS = "meta groups since ready leases held delayed dead again rows payloads busy paused paused_groups grants wake"
+NAMES = {Q + noun.encode() for noun in _NOUNS.split()}
+"""Keys that a script may look at though they are not there."""
+HASHES = {b"meta", b"busy", b"again", b"rows", b"payloads"}
 by_script = pytest.mark.parametrize("script", names())
 
 
@@ -58,17 +64,17 @@ def of_another_type(client: redis.Redis, scene: Scene) -> list[str]:
     for key in {*scene.op.keys, *before, *after} - {Q + b"guard"}:
         scene.build(client)
         client.delete(key)
-        if key in (Q + b"rows", Q + b"meta"):
+        if key.removeprefix(Q) in HASHES:
             client.rpush(key, "x")
         else:
             client.hset(key, "f", "v")
         broken = everything(client)
         reply, now = send(client, scene.op), everything(client)
-        stopped = isinstance(reply, Exception)
+        stopped = isinstance(reply, Exception) or reply == [b"ended"]  # a lease's id that is in use, for whatever
         looked = scene.script.endswith("/audit") and now == broken  # it names the key, and looks no further
         if not looked and (now != broken if stopped else without(key, now) != without(key, after)):
             wrong.append(f"{scene}, {key!r} is of another type: {reply}")
-        if now[key] != broken[key]:
+        if now.get(key) != broken[key]:
             wrong.append(f"{scene}, {key!r} of another type was overwritten: {reply}")
     return wrong
 
@@ -83,10 +89,11 @@ def denied(client: redis.Redis, scene: Scene) -> list[str]:
     with client_of(client, "denied") as user:
         for key in {*scene.op.keys, *changed} - {Q + b"guard"}:
             scene.build(client)
-            allowed = [f"~{name.decode()}" for name in every - {key}]
+            allowed = [f"~{name.decode()}" for name in (every | NAMES) - {key}]
             plain(client, "ACL", "SETUSER", "denied", "resetkeys", *allowed)
             reply, now = send(user, scene.op), everything(client)
-            if now != (before if isinstance(reply, Exception) else after):
+            spared = key if key == Q + b"wake" else b""  # a wake-up that nobody needs any more may stay
+            if now != before if isinstance(reply, Exception) else without(spared, now) != without(spared, after):
                 wrong.append(f"{scene}, {key!r} is denied: {reply}")
             if key in scene.op.keys and not isinstance(reply, Exception):
                 wrong.append(f"{scene}, {key!r} is denied, but it was not stopped: {reply}")
@@ -180,12 +187,13 @@ def test_a_command_that_is_denied_can_stop_a_script_half_way(client: redis.Redis
                 scene.build(client)
                 plain(client, "ACL", "SETUSER", "denied", "+@all", f"-{command}")
                 reply, now = send(user, scene.op), everything(client)
-                if str(reply) == str(expected):
-                    assert now == after, (scene, command)  # it was not needed here
+                if str(reply) == str(expected):  # it was not needed here
+                    spared = UNIMPORTANT.get(command, b"")
+                    assert without(spared, now) == without(spared, after), (scene, command)
                 else:
                     assert isinstance(reply, redis.ResponseError), (scene, command)
                     assert re.search("run this command|permissions to run|NOPERM", str(reply)), (scene, command)
                     half |= {command} if now != before else set()
-    looks = script.split("/")[1] in ("dead", "longest", "peek", "state", "stats")
+    looks = script.split("/")[1] in ("batches", "groups", "members", "state", "stats")
     assert not (looks and half)
-    assert looks or half or script == "priority/purge"  # the fault is real: one UNLINK is all that this one does
+    assert looks or half or script.endswith("/extend")  # the fault is real: one ZADD is all that this one does

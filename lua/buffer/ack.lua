@@ -108,7 +108,9 @@ elseif header and call('HGET', busy, group) == id then
   -- end
 end
 local text = string.format('%d', done)
-redis.pcall('HINCRBY', meta, 'done', text)
+if done > 0 then
+  redis.pcall('HINCRBY', meta, 'done', text)
+end
 if failed == 0 and call('EXISTS', leases) == 0 then
   -- idiom: buffer drained
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }

@@ -148,7 +148,9 @@ if special then
   end
 end
 local text = string.format('%d', done)
-redis.pcall('HINCRBY', meta, 'done', text)
+if done > 0 then
+  redis.pcall('HINCRBY', meta, 'done', text)
+end
 -- idiom: priority drained
 if call('EXISTS', queue .. 'ready', queue .. 'leases', queue .. 'delayed', queue .. 'dead') == 0 then
   redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone

@@ -1,16 +1,16 @@
 --!df flags=allow-undeclared-keys
 -- buffer/batches: show the batches that are leased, delayed or dead, the earliest first, a page at a time
 --
--- KEYS[1]  meta   hash    {queue}:meta    the queue's mark and counters
+-- KEYS[1]  meta   hash    {queue}:meta     the queue's mark and counters
 -- KEYS[2]  index  zset    {queue}:<state>  batch id -> ms: leases, delayed or dead
--- KEYS[3]  guard  none    {queue}:guard   never exists, so a slot on the move answers TRYAGAIN
--- ARGV[1]  limit  int     1..100          batches; fewer come when they have more than 4000 items together
--- ARGV[2]  after  string                  the id of the last one that was seen, or empty; from the start if it is not there
+-- KEYS[3]  guard  none    {queue}:guard    never exists, so a slot on the move answers TRYAGAIN
+-- ARGV[1]  limit  int     1..100           batches; fewer come when they have more than 4000 items together
+-- ARGV[2]  after  string                   the id of the last one that was seen, or empty; from the start if it is not there
 -- COMPUTES {queue}:batch:<id>
 -- REPLY    [[id, time, group, attempts, holder, reason, [item, ...]], ...]  time: ms of the deadline, due time or death
--- ERROR    BADARG                         an argument is out of range
--- ERROR    LAYOUT                         the queue's mark is not 2 buffer
--- REPLAY   yes                            it only reads
+-- ERROR    BADARG                          an argument is out of range
+-- ERROR    LAYOUT                          the queue's mark is not 2 buffer
+-- REPLAY   yes                             it only reads
 
 local call = redis.call
 local meta, index = unpack(KEYS)

@@ -329,6 +329,8 @@ BUFFER_SETTINGS: dict[str, dict[str, Any]] = {
         "rates": [(3, 60_000)],
     },
     "forgetful": {"window": 0, "max_attempts": 2},
+    "many": {"max_attempts": 1, "max_dead": 1, "max_wait": 30_000},
+    "large": {"max_attempts": 2, "isolate": True},
     "mixed": {},
 }
 
@@ -381,11 +383,17 @@ class BufferWalk(Walk):
         """half of the ordered walks push to the front and redrive, and the other half see that order holds"""
         self.pushes = (1, 1, 0.3, 0.15)[seed % 4]  # some queues are empty most of the time
         self.items = 0
+        self.groups, self.counts, self.sizes = GROUPS, (0, 1, 1, 2, 3, 5), (1, 2, 4, 10)
+        if settings == "many":  # more groups and dead batches than one call deals with
+            self.groups = tuple(b"g%d" % i for i in range(40))
+            self.VERBS = {**self.VERBS, "pause_group": 15, "bury": 10}
+        if settings == "large":  # lists that are read and written in pieces
+            self.groups, self.counts, self.sizes = GROUPS[:2], (1, 3, 1001, 2500, 6000), (1, 7, 1001, 4000, 10_000)
 
     def change_settings(self) -> None:
         choose = self.random.choice
         self.model.ordered, self.model.isolate = choose((True, False)), choose((True, False))
-        self.model.max_attempts, self.model.max_dead = choose((0, 1, 2, 3)), choose((0, 1, 2))
+        self.model.max_attempts, self.model.max_dead = choose((0, 1, 2, 3)), choose((0, 0, 1, 2))
         self.model.max_wait, self.model.min_size = choose((0, 30_000)), choose((1, 1, 2))
         self.model.limit.rates = choose(([], [], [(3, 60_000)]))
         self.model.lease, self.model.window = choose((30_000, 5_000)), choose((1, 1, 0))
@@ -397,7 +405,7 @@ class BufferWalk(Walk):
         return [batch_id for batch_id, batch in self.model.batches.items() if batch.place == "dead"]
 
     def group(self) -> bytes:
-        return self.random.choice(GROUPS)
+        return self.random.choice(self.groups)
 
     def some_lease(self) -> bytes:
         """Choose a lease to settle: mostly one that is held."""
@@ -409,14 +417,14 @@ class BufferWalk(Walk):
         if self.random.random() > self.pushes:
             return
         items = []
-        for _ in range(self.random.choice((0, 1, 1, 2, 3, 5))):
+        for _ in range(self.random.choice(self.counts)):
             self.items += 1
             items.append(b"%d%s" % (self.items, b"x" * self.random.choice((0, 0, 5, 30))))
         front = self.front and self.random.random() < 0.2
         self.both("push", self.now, self.group(), items, self.id(), front)
 
     def do_pop(self) -> None:
-        self.both("pop", self.now, self.group(), self.random.choice((1, 2, 10)), again=False)
+        self.both("pop", self.now, self.group(), self.random.choice(self.sizes), again=False)
 
     def do_pop_longest(self) -> None:
         self.both("pop_longest", self.now, self.random.choice((1, 2, 3)), self.random.choice((1, 3, 10)), again=False)
@@ -425,7 +433,7 @@ class BufferWalk(Walk):
         self.reserve(self.random.choice((b"", b"h:1")))
 
     def reserve(self, holder: bytes) -> Any:
-        size, max_bytes = self.random.choice((1, 2, 4, 10)), self.random.choice((0, 0, 1, 12, 40))
+        size, max_bytes = self.random.choice(self.sizes), self.random.choice((0, 0, 1, 12, 40, 3000))
         batch_id = self.id()
         answer = self.both("reserve", self.now, size, batch_id, holder, max_bytes)
         if answer[0] == b"batch":
@@ -534,7 +542,7 @@ class BufferWalk(Walk):
                 self.both("redrive", self.now, dead[:5], self.id())
             self.now += 1000
             lease = self.id()
-            kind, *rest = self.both("reserve", self.now, 10, lease)
+            kind, *rest = self.both("reserve", self.now, 10_000, lease)
             if kind == b"batch":
                 self.both("ack", self.now, lease)
             elif kind == b"none":

@@ -12,8 +12,8 @@
 --            window    0..999999999              ms that the answer is remembered, 0: not at all
 -- ARGV[3]  reason    string                      why; its first 1000 bytes are kept, empty: the one that is there stays
 -- ARGV[4]  now       ms                          empty: the server's clock
--- COMPUTES {queue}:groups, {queue}:since, {queue}:items:<group>, {queue}:busy, {queue}:paused_groups, {queue}:wake
--- COMPUTES {queue}:batch:<id>, {queue}:ended:<id>
+-- COMPUTES {queue}:groups, {queue}:since, {queue}:items:<group>, {queue}:delayed, {queue}:batch:<id>, {queue}:busy
+-- COMPUTES {queue}:paused_groups, {queue}:ended:<id>, {queue}:wake
 -- REPLY    buried                                how many items are dead
 -- ERROR    BADARG                                an argument is out of range
 -- ERROR    LAYOUT                                the queue's mark is not 2 buffer

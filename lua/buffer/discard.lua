@@ -6,7 +6,7 @@
 -- KEYS[3]   once    string  {queue}:once:<id>  the answer that this call gave
 -- ARGV[1]   window  int     0..999999999       ms that the answer is remembered, 0: not at all
 -- ARGV[2+]  id      string  0..1000            dead batches; others are passed over
--- COMPUTES  {queue}:groups, {queue}:leases, {queue}:delayed, {queue}:paused_groups, {queue}:batch:<id>, {queue}:wake
+-- COMPUTES  {queue}:groups, {queue}:leases, {queue}:delayed, {queue}:batch:<id>, {queue}:paused_groups, {queue}:wake
 -- REPLY     discarded                          how many batches were dead
 -- ERROR     BADARG                             an argument is out of range
 -- ERROR     LAYOUT                             the queue's mark is not 2 buffer

@@ -7,8 +7,8 @@
 -- ARGV[1]   window  int     0..999999999       ms that the answer is remembered, 0: not at all
 -- ARGV[2]   now     ms                         empty: the server's clock
 -- ARGV[3+]  id      string  0..250             dead batches, the one to be taken first first; others are passed over
--- COMPUTES  {queue}:groups, {queue}:since, {queue}:leases, {queue}:delayed, {queue}:busy, {queue}:paused_groups
--- COMPUTES  {queue}:items:<group>, {queue}:batch:<id>, {queue}:wake
+-- COMPUTES  {queue}:groups, {queue}:since, {queue}:items:<group>, {queue}:leases, {queue}:delayed, {queue}:batch:<id>
+-- COMPUTES  {queue}:busy, {queue}:paused_groups, {queue}:wake
 -- REPLY     [redriven, left]                   batches; the first left ids are to be given again: it goes from the last
 --                                              to the first, and stops before it has moved more than 10000 items
 -- ERROR     BADARG                             an argument is out of range

@@ -33,7 +33,7 @@ local found, size = {}, 0
 local ids = call('ZRANGE', index, string.format('%d', first), string.format('%d', first + limit - 1), 'WITHSCORES')
 for i = 1, #ids, 2 do
   local batch = string.sub(meta, 1, -5) .. 'batch:' .. ids[i]
-  size = size + call('LLEN', batch)
+  size = size + call('LLEN', batch) - 4
   if size > 4000 and #found > 0 then
     break
   end

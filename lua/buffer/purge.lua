@@ -58,7 +58,11 @@ doom(groups, 'ZREM', call('ZRANGE', groups, '0', last), 'items:', 0)
 -- The items of groups that are busy or paused; the pauses stay, so a cursor leads over them.
 doom(busy, 'HDEL', call('HRANDFIELD', busy, limit) or {}, 'items:', 0)
 local paused = call('ZRANGE', paused_groups, cursor, string.format('%d', cursor + limit - 1))
-doom(nil, nil, paused, 'items:', 0)
+local idle = {}
+for _, group in ipairs(paused) do
+  idle[#idle + 1] = call('HEXISTS', busy, group) == 0 and group or nil -- else it goes with the busy ones
+end
+doom(nil, nil, idle, 'items:', 0)
 
 -- UNLINK frees a long list in the background: the server is not held while ten million items go.
 for _, some in ipairs(doomed) do

@@ -18,7 +18,8 @@ KEEPING = {
 def lease(s: Scenario, items: str, group: str = "g", id: str = "l", **values: object) -> None:  # noqa: A002
     """Push one item a letter to an empty group and lease them."""
     s.do("push", group=group, item=list(items), now=1000)
-    s.do("reserve", id=id, size=len(items), **values)
+    batch = s.do("reserve", id=id, size=len(items), **values)
+    assert [one.decode() for one in batch[-1]] == list(items), "another group is longer, or something else is due"
 
 
 def waiting(s: Scenario, **groups: str) -> None:

@@ -491,7 +491,7 @@ def _wake_ups(case: Cases) -> None:
     s.send()
     s = case("no wake-up for the next client: another lease will run out")
     lease(s, "a", now=2000)
-    lease(s, "b", group="h", id="k", now=NOW)
+    lease(s, "b", group="h", id="k", now=2000, lease=900_000)
     s.send()
     s = case("no wake-up for the next client: only dead batches are left")
     lease(s, "a", now=2000)

@@ -57,7 +57,11 @@ def reply(value: object) -> Json:
 
 def words(values: Iterable[object]) -> list[Json]:
     """Write arguments."""
-    return repeated([number(v) if isinstance(v, int | float) else string(v) for v in values])  # type: ignore[arg-type]
+    return repeated([_word(value) for value in values])
+
+
+def _word(value: Any) -> Json:
+    return str(value) if isinstance(value, int) else number(value) if isinstance(value, float) else string(value)
 
 
 # -- key spaces

@@ -37,7 +37,7 @@ Step = dict[str, Any]
 def pack(script: str, values: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     """Return the keys and arguments of a call in their JSON form."""
     header = load(script)
-    known = {slot.name for slot in header.args} | {field.name for slot in header.args for field in slot.fields}
+    known = {slot.name for slot in header.args if not slot.fields} | {field.name for slot in header.args for field in slot.fields}
     known |= {place for slot in header.keys for place in re.findall(r"<(\w+)>", slot.note.split()[0])} | {"once"}
     used = {name: value for name, value in values.items() if name in known}
     if used.get("now") == CLOCK:
@@ -108,7 +108,9 @@ class Scenario(Case):
     def do(self, verb: str, **values: Any) -> Any:
         """Bring the state about: a call that is no part of the case. It remembers no answer unless it names a window."""
         assert not self.steps, "the state is given before the first call is sent"
-        return self._ask(f"{self.structure}/{verb}", {"window": 0, **values})
+        answer = self._ask(f"{self.structure}/{verb}", {"window": 0, **values})
+        assert verb != "reserve" or answer[0] != b"ended", "an id for each reserve"
+        return answer
 
     def awake(self) -> None:
         """Let a wake-up lie there already."""

@@ -5,24 +5,54 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import redisq
 import redisq.asyncio
+from redisq import BYTES, InvalidArgument, Rate
+from redisq.ops import BufferOps, LimitOps, PriorityOps
+from redisq.ops.check import MAX_SECONDS
 from redisq.scripts import Script, Slot, directory, load, names
+from tools import async_to_sync, idioms, own_lines
 
 from .calls import calls
 
 SCRIPTS = [pytest.param(load(name), id=name) for name in names()]
-SLOT_TYPES = {"zset", "list", "hash", "string", "none", "int", "enum", "ms", "bytes", "pairs"}
+KEY_TYPES = {"hash", "zset", "list", "set", "string", "none"}
+ARGUMENT_TYPES = {"string", "bytes", "int", "enum", "ms", "ints", "rates", "pairs"}
+ORDER = (
+    *("meta", "groups", "since", "items", "ready", "leases", "held", "delayed", "dead", "batch", "lease", "again"),
+    *("rows", "payloads", "busy", "paused", "paused_groups", "grants", "once", "ended", "wake", "guard"),
+)
+PLACES = {**{name: place for place, name in enumerate(ORDER)}, "index": ORDER.index("leases")}
 FORBIDDEN = r"\b(cjson|cmsgpack|struct|bit|loadstring|dofile|require|x?pcall|error|assert|tostring|setmetatable|_G)\b"
 
 
 def body(script: Script) -> str:
     return script.text.decode("ascii").split("\n\n", 1)[1]
+
+
+def code(script: Script) -> str:
+    """Return the body without comments."""
+    return re.sub(r"--.*", "", body(script))
+
+
+def noun(pattern: str) -> str:
+    """Return what a key's pattern has behind the queue's prefix, up to its colon: `items` of `items:<group>`."""
+    return pattern.removeprefix("{queue}:").split(":")[0].split()[0]
+
+
+def patterns(script: Script) -> list[str]:
+    """Return the patterns of the computed keys, in order."""
+    return [pattern for line in script.computes for pattern in line.split(", ")]
+
+
+# -- the header ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -32,41 +62,200 @@ def test_header_names_the_path_and_parses(script: Script) -> None:
     assert script.summary
     assert script.header[1] == "--"
     line_of = re.compile(r"^-- (KEYS|ARGV|COMPUTES|REPLY|ERROR|REPLAY)\b|^-- {10,}\S")
-    kinds = [line_of.match(line) for line in script.header[2:]]
-    assert all(kinds), script.header
+    for line in script.header[2:]:
+        assert line_of.match(line), line
+    labels = [line[3:].split("[")[0].split()[0] for line in script.header[2:] if line[3:4] != " "]
+    grouped = [label for i, label in enumerate(labels) if labels[i - 1 : i] != [label]]
+    assert grouped == [label for label in ("KEYS", "ARGV", "COMPUTES", "REPLY", "ERROR", "REPLAY") if label in labels]
     assert len(script.clauses("REPLY")) == 1
     assert script.replay in {"once", "lease", "yes", "no"}
-    for slot in [*script.keys, *script.args]:
-        assert slot.type in SLOT_TYPES, slot
     for slot in script.keys:
-        assert slot.note.startswith("{queue}:"), slot
+        assert slot.type in KEY_TYPES, slot
+        assert re.match(r"\{queue\}:[a-z_<>:]+(  |$)", slot.note), slot
+        assert (slot.type == "none") == (slot.name == "guard"), slot
+    for slot in script.args:
+        assert slot.type in ARGUMENT_TYPES, slot
+        assert bool(slot.fields) == (slot.type == "ints"), slot
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_slots_are_numbered(script: Script) -> None:
+    """KEYS and ARGV count from 1, and only the last argument may take all that follow."""
+    for kind, slots in (("KEYS", script.keys), ("ARGV", script.args)):
+        found = [re.match(rf"-- {kind}\[(\d+)(\+?)\]", line) for line in script.header]
+        marks = [(int(match[1]), match[2] == "+") for match in found if match]
+        assert marks == [(i + 1, slot.rest) for i, slot in enumerate(slots)]
+        assert not any(rest for _, rest in marks[:-1])
+
+
+def starts(line: str) -> list[int]:
+    """Return where the columns of a header line begin, behind its label; two or more blanks set them apart."""
+    behind = re.sub(r"^-- ([A-Z]+(\[\d+\+?\])?)?", lambda label: " " * len(label[0]), line)
+    return [match.start() for match in re.finditer(r"\S+(?: \S+)*", behind)]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_columns_are_aligned(script: Script) -> None:
+    """Name, type, pattern or range, and meaning begin in one place each; what shares an argument stands two behind."""
+    lines = iter(script.header[2:])
+    name, kind, pattern, meaning = starts(script.header[2])
+    for slot in [*script.keys, *script.args]:
+        found = starts(next(lines))
+        assert found[:2] == [name, kind], slot
+        assert found[2:] in ([pattern, meaning], [pattern], [meaning], []), slot
+        for field in slot.fields:
+            found = starts(next(lines))
+            assert found in ([name + 2, kind + 2, meaning], [name + 2, kind + 2]), field
+    label = ""
+    for line in lines:
+        label = line[3:].split(" ")[0] or label
+        if label == "REPLY":  # its shapes are as long as they are
+            assert starts(line)[0] in ((name,) if line.startswith("-- R") else (name, name + 2, meaning)), line
+        elif label in ("ERROR", "REPLAY"):
+            assert starts(line) in ([name, meaning], [meaning]), line
+        elif label == "COMPUTES":
+            assert starts(line) == [name], line
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_keys_stand_in_one_order(script: Script) -> None:
+    """A reader of one script finds the keys of every other in the same order, the declared and the computed ones."""
+    for found in ([slot.name for slot in script.keys], [noun(pattern) for pattern in patterns(script)]):
+        places = [PLACES[name] for name in found]
+        assert places == sorted(set(places)), found
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_same_key_is_described_in_the_same_words(script: Script) -> None:
+    """Its type is one in all scripts, and so is its pattern."""
+    for slot in script.keys:
+        others = [other for name in names() for other in load(name).keys if other.name == slot.name]
+        same = [other for other in others if noun(other.note) == noun(slot.note)]
+        assert {other.type for other in same} == {slot.type}, slot
+        assert slot.name in (noun(slot.note), "index"), slot
+
+
+# -- header and body -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("kind", ["KEYS", "ARGV"])
 def test_slots_are_bound_to_locals_of_their_names(script: Script, kind: str) -> None:
-    """The statement that binds a kind of slot binds exactly the declared ones, by name, in order."""
+    """One statement binds the declared slots, by name and in order; nothing is used by its number."""
     slots = script.keys if kind == "KEYS" else script.args
-    named = [slot for slot in slots if not slot.rest]
-    assert [slot.rest for slot in slots] == [False] * len(named) + [True] * (len(slots) - len(named))
-    binding = re.compile(rf"^local ([\w, ]+) = ({kind}\[\d+\](?:, {kind}\[\d+\])*)$", re.MULTILINE)
-    bound = binding.findall(body(script))
-    assert [name for names, _ in bound for name in names.split(", ")] == [slot.name for slot in named]
-    taken = [slot for _, slots in bound for slot in slots.split(", ")]
-    assert taken == [f"{kind}[{i}]" for i in range(1, len(named) + 1)]
-    rest = binding.sub("", body(script))
+    named = [slot.name for slot in slots if not slot.rest]
+    text = code(script)
+    binding = re.search(rf"^local ([\w, ]+) = (?:unpack\({kind}(?:, 1, (\d+))?\)|{kind}\[1\])$", text, re.MULTILINE)
+    assert binding, f"{kind} is not bound"
+    bound = binding[1].split(", ")
+    assert bound == [name for name in named if name != "guard"]
+    assert not binding[2] or int(binding[2]) == len(named)
+    rest = text.replace(binding[0], "", 1)
     assert not re.search(rf"{kind}\[\d+\]", rest), "a slot is used by number instead of by its name"
-    if len(slots) > len(named):
+    if slots[-1:] and slots[-1].rest:
         assert re.search(rf"{kind}\[|unpack\({kind}", rest), "the slot that takes the rest is not used"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_slot_and_error_is_used_and_declared(script: Script) -> None:
-    """No slot is left over, and the codes that the body refuses with are those of the header."""
+def test_the_number_of_keys_and_arguments_is_checked_first(script: Script) -> None:
+    """The first `if` compares both with what the header declares."""
+    head = code(script).split("if ", 1)[1].split(" then", 1)[0]
+    assert f"#KEYS ~= {len(script.keys)}" in head
+    assert "#ARGV" in head or re.search(r"local \w+ = #ARGV - \d+\n", code(script))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_numbers_that_share_an_argument_are_read_in_the_order_of_the_header(script: Script) -> None:
+    """One pattern takes them apart: as many captures as fields, and locals of their names."""
+    for slot in script.args:
+        if not slot.fields:
+            continue
+        found = re.search(rf"local ([\w, ]+) =\s+string\.match\({slot.name}, '(.*)'\)", code(script))
+        assert found, f"{slot.name} is not taken apart"
+        assert found[2].startswith("^")
+        assert found[2].endswith("$")
+        assert found[2].count("(") == len(slot.fields)
+        taken = {key.name for key in script.keys}
+        for local, field in zip(found[1].split(", "), slot.fields, strict=True):
+            assert local == field.name or field.name in taken or local.startswith(f"{field.name}_"), (local, field)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_number_has_a_range(script: Script) -> None:
+    """Whole numbers say what they may be, and what takes all that follow how many there may be; who calls reads it."""
+    for slot in script.args:
+        for one in (slot, *slot.fields):
+            if one.type == "int" and not one.rest:
+                assert re.match(r"\d+\.\.\d+(  |$)", one.note), one
+            if (one.type == "int") != one.rest:
+                assert one.low is not None, one
+                assert script.limit(one.name) == (one.low, one.high)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_slot_is_used(script: Script) -> None:
+    """No slot is left over: each is used beside the statement that binds it."""
     for slot in [*script.keys, *script.args]:
-        uses = len(re.findall(rf"\b{slot.name}\b", body(script)))
-        assert uses >= 2 or slot.rest or slot.name == "guard" or "KEYS[i]" in body(script), slot
-    assert set(re.findall(r"error_reply\('([A-Z]+) ", body(script))) == set(script.errors)
+        uses = len(re.findall(rf"\b{slot.name}\b", re.sub(r"'[^']*'", "''", code(script))))
+        assert uses >= 2 or slot.rest or slot.name == "guard", slot
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_codes_of_refusals_are_declared(script: Script) -> None:
+    """The codes that the body refuses with are those of the header."""
+    refused = set(re.findall(r"error_reply\('([A-Z]+) ", code(script))) | set(
+        re.findall(r"'([A-Z]{6,})'", code(script))
+    )
+    assert refused & {"BADARG", "LAYOUT", "WRONGORDER", "LEASELOST"} == set(script.errors)
+
+
+COMPUTED = re.compile(r"(?:queue|string\.sub\(meta, 1, -5\)) \.\. '(\w+)(:?)'")
+
+
+def computed(script: Script) -> set[str]:
+    """Return the nouns of the keys that the body makes by itself."""
+    text = code(script)
+    found = {match[1] for match in COMPUTED.finditer(text)}
+    for loop in re.finditer(r"for (?:_, )?key(?:, \w+)? in i?pairs\(\{(.*?)\}\) do\n(.*)\n", text):
+        if "queue .. key" in loop[2]:
+            names_of = re.findall(r"(\w+) = '", loop[1]) if " = " in loop[1] else re.findall(r"'(\w+)'", loop[1])
+            found.update(names_of)
+    for kind in re.findall(r"(?:doom\(.*'|list_length\(queue \.\. ')(\w+):'", text):
+        found.add(kind)
+    return found
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_computed_keys_are_declared(script: Script) -> None:
+    """COMPUTES names every key that the body makes and that is not a slot, and no other."""
+    slots = {noun(slot.note) for slot in script.keys if "<" not in slot.note}
+    named = {slot.note.split()[0] for slot in script.keys}
+    made = computed(script)
+    declared = {noun(pattern) for pattern in patterns(script)}
+    whole = {noun(slot.note) for slot in script.keys}
+    assert made - whole <= declared, "not declared"
+    assert declared <= made, "declared, and not made"
+    assert not declared & slots, "a slot, and computed"
+    assert named.isdisjoint(set(patterns(script)) - {p for p in patterns(script) if "<" in p})
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_computed_keys_stand_under_the_guard(script: Script) -> None:
+    """What computes keys has one that never exists, or one by which it returns at once, and tells Dragonfly first."""
+    declared = {slot.name for slot in script.keys}
+    assert ("guard" in declared) == (bool(script.computes) and not declared & {"once", "ended"})
+    assert bool(script.computes) == script.text.startswith(b"--!df flags=allow-undeclared-keys\n")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_is_sent_twice_has_an_id(script: Script) -> None:
+    """REPLAY once or lease is declared by exactly the scripts that have a key to remember by."""
+    remembers = {slot.name for slot in script.keys} & {"once", "ended"}
+    expected = {"once": {"once"}, "lease": {"ended"}, "yes": set(), "no": set()}
+    assert remembers == expected[script.replay]
+
+
+# -- house rules -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -75,43 +264,88 @@ def test_house_rules(script: Script) -> None:
     text = script.text.decode("ascii")
     assert not text.startswith("#!")
     assert text.endswith("\n")
-    code = re.sub(r"--.*|'(?:\\.|[^'\\])*'", "", body(script))
-    assert not re.search(FORBIDDEN, code)
-    assert not re.search(r"^\s*function \w+\s*\(", code, re.MULTILINE), "a global function"
-    assert not re.search(r"\b(?:redis\.pcall|redis\.log|redis\.sha1hex|math\.random)\b", code)
+    bare = re.sub(r"'(?:\\.|[^'\\])*'", "''", code(script))
+    assert not re.search(FORBIDDEN, re.sub(r"\bredis\.pcall\(''", "count(''", bare))
+    assert not re.search(r"^\s*function \w+\s*\(", bare, re.MULTILINE), "a global function"
+    assert not re.search(r"\b(?:redis\.log|redis\.sha1hex|math\.random)\b", bare)
+    assert set(re.findall(r"redis\.pcall\('(\w+)', \w+, '(\w+)'", code(script))) <= {
+        ("HINCRBY", counter) for counter in ("done", "failed", "buried", "trimmed")
+    }, "only counters may fail"
+    assert "layout" not in {slot.name for slot in script.keys}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_computed_keys_stand_under_the_guard(script: Script) -> None:
-    """A script that computes a key declares the guard, and tells Dragonfly on its first line."""
-    guarded = any(slot.note.startswith("{queue}:guard") for slot in script.keys)
-    assert guarded or not script.computes
-    assert bool(script.computes) == script.text.startswith(b"--!df flags=allow-undeclared-keys\n")
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_what_is_sent_twice_has_an_id(script: Script) -> None:
-    """REPLAY once or lease is declared by exactly the scripts that have a key to remember by."""
-    remembers = {slot.note.split()[0] for slot in script.keys} & {
-        "{queue}:once:<id>",
-        "{queue}:ended:<id>",
-        "{queue}:lease:<id>",
-    }
-    assert bool(remembers) == (script.replay in {"once", "lease"}) or script.name == "priority/extend"
+def test_numbers_are_passed_as_text(script: Script) -> None:
+    """A number that Redis has to format costs more than most commands: '0', not 0."""
+    for call in re.findall(r"\b(?:redis\.p?)?call\(([^()]*(?:\([^()]*\)[^()]*)*)\)", code(script)):
+        bare = re.sub(r"\([^()]*\)", "", re.sub(r"'[^']*'", "''", call))
+        assert not re.search(r"(?:^|, )-?\d+(?=,|$)", bare), call
 
 
 def test_idioms_are_copied_to_the_letter() -> None:
-    """An idiom is the same bytes wherever it stands."""
-    copies: dict[str, set[str]] = defaultdict(set)
-    for name in names():
-        for idiom, block in re.findall(r"-- idiom: (\w+)\n(.*?)-- end\n", load(name).text.decode(), re.DOTALL):
-            copies[idiom].add(block)
-    assert copies
-    assert {idiom: len(blocks) for idiom, blocks in copies.items()} == dict.fromkeys(copies, 1)
+    """Every marked block holds the text of `lua/idioms`, and every idiom there is used."""
+    used: Counter[str] = Counter()
+    for path in idioms.scripts():
+        text = path.read_text(encoding="ascii")
+        assert idioms.paste(text) == text, f"{path.name}: python -m tools.idioms"
+        used.update(set(re.findall(r"^ *-- idiom: ([a-z ]+)$", text, re.MULTILINE)))
+        assert text.count("-- idiom: ") == len(re.findall(r"^ *-- end$", text, re.MULTILINE))
+    assert {name.replace(" ", "_") for name in used} == {path.stem for path in (idioms.LUA / "idioms").glob("*.inc")}
+
+
+def test_idioms_are_short() -> None:
+    """At most 25 lines, and one of more than ten lines is in four scripts at the most."""
+    scripts = [path.read_text(encoding="ascii") for path in idioms.scripts()]
+    for path in sorted((idioms.LUA / "idioms").glob("*.inc")):
+        lines = path.read_text(encoding="ascii").count("\n")
+        users = sum(f"-- idiom: {path.stem.replace('_', ' ')}\n" in text for text in scripts)
+        assert lines <= 25, path.stem
+        assert users <= 4 or lines <= 10, path.stem
+        assert users > 1, f"{path.stem} is in one script alone"
+
+
+LONGER = {
+    "buffer/audit": 140,
+    "buffer/pop": 55,
+    "buffer/reserve": 130,
+    "priority/audit": 140,
+    "priority/pop": 55,
+    "priority/push": 160,
+}
+
+
+@pytest.mark.parametrize("lines", own_lines.counted(), ids=lambda lines: lines.script)
+def test_scripts_are_short(lines: own_lines.Lines) -> None:
+    """A script's own code can be read at a sitting."""
+    assert lines.own <= LONGER.get(lines.script, 100)
+
+
+def test_all_scripts_together_are_short() -> None:
+    """Own code of all scripts."""
+    assert sum(lines.own for lines in own_lines.counted()) <= 1700
+
+
+def test_own_lines_leave_out_what_is_not_the_scripts_own() -> None:
+    """The header, idioms, comments and blank lines."""
+    text = "-- a/b: c\n--\n\nlocal a = 1\n-- why\n\nif a then\n  -- idiom: x y\n  f()\n  g()\n  -- end\nend -- last\n"
+    assert own_lines.count("a/b", text) == own_lines.Lines("a/b", 3, 2, 2, 12)
+
+
+def test_the_table_of_lines_is_up_to_date() -> None:
+    """`lua/README.md` has the table that `python -m tools.own_lines --write` puts there."""
+    text = own_lines.README.read_text(encoding="utf-8")
+    assert own_lines.marked(text) == text
+
+
+# -- header and Python -----------------------------------------------------------------------------------------------
 
 
 def slots_filled(slots: list[Slot], given: int) -> bool:
-    return given >= len(slots) - 1 if slots and slots[-1].rest else given == len(slots)
+    """Say whether so many arguments fill the slots: the last may take any number, or be left out."""
+    last = slots[-1] if slots else None
+    if last and last.rest:
+        return given >= len(slots) - 1
+    return given == len(slots) or (given == len(slots) - 1 and bool(last) and (last.low, last.high) == (0, 1))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -123,11 +357,104 @@ def test_python_passes_what_the_header_declares(script: Script) -> None:
     for key, slot in zip(op.keys, script.keys, strict=True):
         pattern = re.escape(slot.note.split()[0]).replace(r"\{queue\}", r"redisq:\{q\}")
         assert re.fullmatch(re.sub(r"<\w+>", ".+", pattern), key.decode()), (key, slot)
+    for value, slot in zip(op.args, script.args, strict=False):
+        if slot.fields:
+            assert not isinstance(value, int)
+            assert len(value.split()) == len(slot.fields)
+
+
+BUFFER = BufferOps("q", codec=BYTES)
+QUEUE = PriorityOps("q", codec=BYTES)
+LIMITER = LimitOps("q", (Rate(1, 1),))
+NAMES = [str(i) for i in range(1001)]
+
+# What the Python takes where the header states a range: the first number is the lowest that is not None.
+RANGES: list[tuple[str, str, Callable[[int], Any]]] = [
+    ("buffer/push", "item", lambda n: BUFFER.push([b""] * n)),
+    ("buffer/pop", "size", lambda n: BUFFER.pop("g", n)),
+    ("buffer/pop_longest", "count", lambda n: BUFFER.pop_longest(n, 1)),
+    ("buffer/pop_longest", "size", lambda n: BUFFER.pop_longest(1, n)),
+    ("buffer/reserve", "size", lambda n: BUFFER.reserve_once(n)),
+    ("buffer/reserve", "max_bytes", lambda n: BUFFER.reserve_once(max_bytes=n or None)),
+    ("buffer/reserve", "min_size", lambda n: BufferOps("q", min_size=n)),
+    ("buffer/reserve", "max_attempts", lambda n: BufferOps("q", max_attempts=n or None)),
+    ("buffer/reserve", "max_dead", lambda n: BufferOps("q", max_dead=n or None)),
+    ("buffer/discard", "id", lambda n: BUFFER.discard(NAMES[:n])),
+    ("buffer/reserve", "rates", lambda n: BufferOps("q", rates=[Rate(1, 1)] * n)),
+    ("priority/pop", "count", lambda n: QUEUE.pop_many(n)),
+    ("priority/reserve", "size", lambda n: QUEUE.reserve_once(n)),
+    ("priority/reserve", "max_bytes", lambda n: QUEUE.reserve_once(max_bytes=n or None)),
+    ("priority/reserve", "max_attempts", lambda n: PriorityOps("q", max_attempts=n or None)),
+    ("priority/reserve", "max_dead", lambda n: PriorityOps("q", max_dead=n or None)),
+    ("priority/redrive", "member", lambda n: QUEUE.redrive([b""] * n)),
+    ("priority/discard", "member", lambda n: QUEUE.discard([b""] * n)),
+    ("priority/remove", "member", lambda n: QUEUE.remove([b""] * n)),
+    ("priority/reserve", "rates", lambda n: PriorityOps("q", rates=[Rate(1, 1)] * n)),
+    ("limit/acquire", "cost", lambda n: LIMITER.acquire(n)),
+    ("limit/acquire", "rates", lambda n: LimitOps("q", (Rate(1, 1),) * n)),
+]
+
+
+@pytest.mark.parametrize(("name", "argument", "call"), RANGES, ids=[f"{name} {what}" for name, what, _ in RANGES])
+def test_python_takes_the_range_of_the_header(name: str, argument: str, call: Callable[[int], Any]) -> None:
+    """Both bounds are taken, and nothing beyond them is."""
+    low, high = load(name).limit(argument)
+    call(low)
+    call(high)
+    with pytest.raises(InvalidArgument):
+        call(high + 1)
+    if low > 0:
+        with pytest.raises(InvalidArgument):
+            call(low - 1)
+
+
+@pytest.mark.parametrize("name", names())
+def test_python_asks_for_whole_pages(name: str) -> None:
+    """What is shown, counted or thrown away a page at a time takes the largest page that the header allows."""
+    script = load(name)
+    places = [i for i, slot in enumerate(script.args) if slot.name == "limit"]
+    for place in places:
+        long: Any = {
+            "buffer/groups": lambda: next(BUFFER.groups(10_000)),
+            "buffer/batches": lambda: next(BUFFER.dead(10_000)),
+            "priority/batches": lambda: next(QUEUE.leased(10_000)),
+            "priority/members": lambda: next(QUEUE.peek(10_000)),
+        }
+        op = long[name]() if name in long else calls()[name]
+        assert op.args[place] == script.limit("limit")[1]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_python_asks_for_no_time_that_a_script_refuses(script: Script) -> None:
+    """The longest spans that the Python takes are within the header's ranges."""
+    for slot in script.args:
+        for one in (slot, *slot.fields):
+            if one.name in ("lease", "delay", "max_wait"):
+                assert script.limit(one.name)[1] // 1000 == MAX_SECONDS
+            elif one.name == "window":
+                assert script.limit("window")[1] >= 604_800_000
+
+
+def test_a_long_push_is_cut_into_the_pieces_of_the_header() -> None:
+    """Members and items beyond the range of one call go into the next one."""
+
+    def first(talk: Any) -> int:
+        return len(next(talk).args)
+
+    most = load("priority/push").limit("item")[1]
+    assert first(QUEUE.push_many((b"%d" % i, 0) for i in range(most + 1))) == 4 + 2 * most
+    assert first(BUFFER.push_many([b""] * 20_000)) == 4 + load("buffer/push").limit("item")[1]
+    assert first(BUFFER.redrive(NAMES[:1000])) == 2 + load("buffer/redrive").limit("id")[1]
 
 
 def test_the_package_finds_the_scripts_of_the_checkout() -> None:
     """An editable install reads `lua/` beside the package."""
     assert directory() == Path(redisq.__file__).parent.parent / "lua"
+
+
+def test_the_blocking_classes_are_written_from_the_asyncio_ones() -> None:
+    """`python -m tools.async_to_sync` has nothing to write."""
+    assert async_to_sync.main(["--check"]) == 0
 
 
 # What each part may import from the package; everything else points the wrong way.
@@ -169,7 +496,7 @@ def test_asyncio_has_the_same_face(name: str) -> None:
     if name == "Worker":  # threads and tasks end differently, and say so; the settings are the same
         assert inspect.signature(blocking).parameters.keys() == inspect.signature(awaited).parameters.keys()
         return
-    assert blocking.__doc__.replace("asyncio kind", "blocking kind").split() == awaited.__doc__.split()
+    assert blocking.__doc__.split() == awaited.__doc__.split()
 
     def public(cls: type) -> dict[str, object]:
         return {key: member for key, member in vars(cls).items() if not key.startswith("_")}

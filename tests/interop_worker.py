@@ -2,7 +2,7 @@
 
     python -m tests.interop_worker SOCKET QUEUE buffer|priority push|work COUNT SEED
 
-A worker writes `BEGIN <items>` before it acks and `DONE <how many>` after it, and goes on until its input ends.
+A worker writes `BEGIN <items>` before it acks these and `DONE <how many>` after it, and goes on until its input ends.
 """
 
 from __future__ import annotations
@@ -39,22 +39,30 @@ def push(queue: Queue, count: int, chance: random.Random) -> None:
         if isinstance(queue, Buffer):
             queue.push(*({"from": "python", "n": n} for n in numbers), group=f"g{chance.randrange(10)}")
         else:
-            queue.push_many((f"python-{n}", n % 7) for n in numbers)
+            queue.push_many((f"python-{n}", n % 7, {"n": n}) for n in numbers)
         first = numbers.stop
 
 
 def work(queue: Queue, chance: random.Random, ended: Callable[[], bool]) -> None:
-    """Reserve and ack, give some back and leave some to their lease, as if this worker had died."""
+    """Reserve and ack, let some fail, give some back and leave some to their lease, as if this worker had died."""
     while not ended():
         batch = queue.reserve(chance.randint(1, 50), timeout=0.5)
         if not batch:
             continue
+        if isinstance(queue, PriorityQueue):
+            assert [f"-{payload['n']}" for payload in batch.payloads or ()] == [
+                item[item.index("-") :] for item in batch.items
+            ]
         share = chance.random()
         try:
             if share < 0.1:
-                batch.release()
+                batch.release(count=share < 0.05, reason="python")
             elif share >= 0.15:
-                print("BEGIN", json.dumps(batch.items), flush=True)
+                done = batch.items
+                if share < 0.25 and len(done) > 1:
+                    batch.fail_at(0, reason="python")
+                    done = done[1:]
+                print("BEGIN", json.dumps(done), flush=True)
                 print("DONE", batch.ack(), flush=True)
         except LeaseLost:  # somebody was stopped for longer than the lease
             if share >= 0.15:

@@ -1,9 +1,10 @@
 """Ruby, Node and Python on one live queue: pushing, working, killed with -9. Every item is acked once, none is left.
 
-Workers reserve 1 to 50 items a batch with leases of 2 seconds, give back every tenth batch, leave every twentieth to
-its lease and ack the others. A worker writes `BEGIN <items>` before an ack and `DONE <how many>` after it. Each is
-killed when it is seen to begin some batch, wherever it is by then, and the next ones start; so each language dies as
-often as the others, whatever its speed. A pipe holds few lines: no worker runs far ahead of what is read here.
+Workers reserve 1 to 50 items a batch with leases of 2 seconds, release every tenth batch, leave every twentieth to its
+lease, mark the first item of every tenth as failed, and ack the others. Members carry a payload, which each worker
+checks. A worker writes `BEGIN <items>` before an ack of these and `DONE <how many>` after it. Each is killed when it is
+seen to begin some batch, wherever it is by then, and the next ones start; so each language dies as often as the others,
+whatever its speed. A pipe holds few lines: no worker runs far ahead of what is read here.
 
 What a killed worker began and did not finish is acked or not, and nobody can tell, but for the account:
 
@@ -82,12 +83,11 @@ class Account:
     seen: set[Item] = field(default_factory=set)
 
     def settle(self, items: Batch, count: int) -> None:
-        """Note a batch that was acked: all of it, or what was still held of it."""
-        if count == len(items):
+        """Note what became of a batch: all of it was acked, or its lease was lost."""
+        assert count in (0, len(items))
+        if count:
             assert not items & self.done, f"acked twice: {items & self.done}"
             self.done |= items
-        elif count:
-            self.begun += [frozenset([item]) for item in items]  # of a late ack, any may be the ones
         self.seen |= items
 
     def leave(self, items: Batch) -> None:
@@ -218,11 +218,11 @@ class Crew:
                 process.kill()
 
 
-def read_ledger(structure: str, client: redis.Redis) -> int:
+def read_ledger(client: redis.Redis) -> int:
     """Count what was acked, by what the queue remembers of each lease."""
     total = 0
-    for key in client.scan_iter("redisq:{q}:ended:*" if structure == "buffer" else "redisq:{q}:lease:*", count=1000):
-        remembered: Any = client.get(key) if structure == "buffer" else client.lindex(key, 0)
+    for key in client.scan_iter("redisq:{q}:ended:*", count=1000):
+        remembered: Any = client.get(key)
         if acked := re.match(rb"ack (\d+)$", remembered):
             total += int(acked[1])
     return total
@@ -257,9 +257,9 @@ def test_ruby_node_and_python_share_a_live_queue(structure: str, server: Server)
             shared = open_queue(structure, client, "q")
             crew.work_until(lambda: left(shared) == 0)
             assert shared.audit().ok
-            keys = ("groups", "leases", "delayed", "dead", "ready", "later", "rows")
+            keys = ("groups", "ready", "leases", "held", "delayed", "dead", "again", "rows", "payloads")
             assert client.exists(*(f"redisq:{{q}}:{key}" for key in keys)) == 0
-            assert read_ledger(structure, client) == sum(PUSHES.values())
+            assert read_ledger(client) == shared.stats().done == sum(PUSHES.values())
     finally:
         crew.kill_all()
     account = crew.account

@@ -16,7 +16,7 @@ from redisq import BYTES, Buffer, PriorityQueue
 from redisq.embedded import Server
 from redisq.scripts import directory
 
-from . import conformance
+from . import conformance, runner_probe
 
 FOLDER = Path(__file__).parent.parent / "examples" / "node"
 CLIENTS = ["ioredis", "node-redis"]
@@ -65,6 +65,35 @@ def test_every_conformance_case_holds(server: Server, client: str) -> None:
     )
 
 
+@pytest.mark.parametrize("client", CLIENTS)
+def test_conformance_sees_each_kind_of_difference(server: Server, client: str, tmp_path: Path) -> None:
+    """A case that uses the whole format holds, and with any one thing changed it does not."""
+    file = runner_probe.write(tmp_path / "lua")
+    command = ["node", "conformance.js", "--client", client, server.socket, str(tmp_path / "lua")]
+    assert run(*command[1:]) == f"{client}: 1 cases, 0 failed\n"
+    runner_probe.write_wrong(file)
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=110)
+    missed = [name for name in runner_probe.WRONG if f"buffer/push: {name}\n" not in done.stderr]
+    assert (missed, done.returncode) == ([], 1)
+    file.unlink()
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=110)
+    assert (done.stdout, done.returncode) == (f"{client}: 0 cases, 0 failed\n", 1)
+
+
+def test_headers_are_read_as_in_python() -> None:
+    """Keys, arguments and the numbers that share one, of every script."""
+    text = """
+        import { Scripts } from './redisq/index.js';
+        const scripts = new Scripts({ callBuffer() {} });
+        console.log(JSON.stringify(Object.fromEntries(scripts.names.map((name) => {
+          const { keys, args } = scripts.get(name);
+          const told = keys.map(({ noun, value }) => [noun, value === 'once' ? 'id' : value ?? null]);
+          return [name, [told, args.map(({ name, fields }) => [name, fields])]];
+        }))));
+    """
+    assert json.loads(run("--input-type=module", "--eval", text)) == runner_probe.headers()
+
+
 def test_the_classes(server: Server) -> None:
     run("--test", "redisq.test.js", REDISQ_SOCKET=server.socket)
 
@@ -78,9 +107,10 @@ def test_the_readmes_example_runs_where_it_is_vendored(server: Server, tmp_path:
     # A function that stands below is there from the start.
     lines = (example, "async function send(group, items) { console.log(group, items); }", "process.exit();")
     (tmp_path / "example.mjs").write_text("\n".join(lines))
-    assert run(str(tmp_path / "example.mjs")) == (
-        "eu [ { user: 1, did: 'like' } ]\n[ { member: 'b.py', priority: 0, attempts: 1 } ]\n"
-    )
+    sent, popped = run(str(tmp_path / "example.mjs")).split("\n", 1)
+    assert sent == "eu [ { user: 1, did: 'like' } ]"
+    shown = next(line.partition(" // ")[2] for line in example.splitlines() if "index.pop()" in line)
+    assert "".join(popped.split()) == "".join(shown.split())
 
 
 JSONS: list[Any] = [
@@ -124,4 +154,4 @@ def test_payloads_cross_unchanged_both_ways(server: Server, client: str) -> None
         assert [item.member for item in PriorityQueue(redis, "from node: texts").pop_many(1000)] == TEXTS
         got = Buffer(redis, "from node: bytes", codec=BYTES)
         assert [got.pop(name) for name in names] == [BYTE_STRINGS] * len(names)
-        assert got.longest_groups() == {}
+        assert got.groups() == {}

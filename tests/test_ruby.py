@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,9 @@ from hypothesis import strategies as st
 
 from redisq import BYTES, JSON, Buffer, PriorityQueue
 from redisq.embedded import Server
-from redisq.scripts import directory
+from redisq.scripts import directory, names
+
+from . import runner_probe
 
 RUBY = Path(__file__).parent.parent / "examples" / "ruby"
 
@@ -67,107 +67,32 @@ def test_conformance(ruby: str, server: Server) -> None:
 def test_conformance_sees_a_script_that_is_not_the_same(ruby: str, server: Server, tmp_path: Path) -> None:
     shutil.copytree(directory(), tmp_path / "lua")
     push = tmp_path / "lua/buffer/push.lua"
-    push.write_text(push.read_text().replace("'ZADD', groups, length", "'ZADD', groups, length + 1"))
+    text = push.read_text()
+    push.write_text(text.replace("call('PERSIST', meta)", ""))
+    assert push.read_text() != text
     done = run(ruby, RUBY / "conformance.rb", server.url, tmp_path / "lua")
     assert done.returncode == 1
-    assert "buffer/push: the first push of a queue makes everything\n" in done.stdout
-
-
-def _key(name: str, kind: str, value: Any, **more: Any) -> dict[str, Any]:
-    return {"key": f"redisq:{{q}}:{name}", "type": kind, "value": value, **more}
-
-
-# One push of each structure, and a refusal, told with everything that the format has.
-PUSH: dict[str, Any] = {
-    "script": "buffer/push",
-    "keys": [f"redisq:{{q}}:{name}" for name in ("groups", "since", "items:g", "once:t", "wake", "layout")],
-    "cases": [
-        {
-            "name": "push",
-            "given": [
-                {"repeat": [["LPUSH", "redisq:{q}:items:g", "#", {"base64": "/w=="}]], "times": 2},
-                ["SET", "redisq:{q}:other", "#"],
-            ],
-            "steps": [
-                {"argv": ["g", "back", "60000", "", {"repeat": ["é#"], "times": 3}], "reply": 7},
-                {"argv": ["g", "back", "60000", ""], "reply": {"match": "^[67]$"}},
-                {"argv": ["g", "side", "60000", ""], "error": "BADARG"},
-                {
-                    "script": "priority/push",
-                    "keys": [
-                        f"redisq:{{p}}:{name}" for name in ("ready", "later", "rows", "meta", "once", "wake", "layout")
-                    ],
-                    "argv": ["fifo", "5", "0", "", "1", "m"],
-                    "reply": "A",
-                },
-            ],
-            "then": [
-                _key("groups", "zset", ["g", "7.0"]),
-                _key("since", "zset", ["g", {"clock": 0}]),
-                _key("items:g", "list", ["é3", "é2", "é1", {"base64": "/w=="}, "2", {"base64": "/w=="}, "1"]),
-                _key("once:t", "string", "7", ttl=60000),
-                _key("wake", "list", ["1"]),
-                _key("layout", "string", "1"),
-                _key("other", "string", "#"),
-                {"key": "redisq:{p}:later", "type": "zset", "value": ["m", {"clock": 5}]},
-                {"key": "redisq:{p}:rows", "type": "hash", "value": ["m", "4398046511105 0 - - "]},
-                {"key": "redisq:{p}:meta", "type": "hash", "value": ["sequence", "1", "order", "fifo"]},
-                {"key": "redisq:{p}:wake", "type": "list", "value": ["1"]},
-                {"key": "redisq:{p}:layout", "type": "string", "value": "1"},
-            ],
-        }
-    ],
-}
-Edit = Callable[[dict[str, Any]], object]
-WRONG: dict[str, Edit] = {
-    "another number": lambda case: case["steps"][0].update(reply=8),
-    "text for a number": lambda case: case["steps"][0].update(reply="7"),
-    "a list for a number": lambda case: case["steps"][0].update(reply=[7]),
-    "no match": lambda case: case["steps"][1].update(reply={"match": "^[89]$"}),
-    "an error for a reply": lambda case: case["steps"][2].update(reply=7) or case["steps"][2].pop("error"),
-    "a reply for an error": lambda case: case["steps"][1].update(error="BADARG"),
-    "another error": lambda case: case["steps"][2].update(error="LAYOUT"),
-    "no error of a script's": lambda case: case["steps"][2].update(error="WRONGTYPE"),
-    "other text": lambda case: case["steps"][3].update(reply="AA"),
-    "another score": lambda case: case["then"][0].update(value=["g", "8"]),
-    "another member": lambda case: case["then"][0].update(value=["h", "7"]),
-    "another time": lambda case: case["then"][1].update(value=["g", {"clock": 20000}]),
-    "an infinite time": lambda case: case["then"][1].update(value=["g", "inf"]),
-    "another order": lambda case: case["then"][2]["value"].reverse(),
-    "other bytes": lambda case: case["then"][2]["value"].__setitem__(3, {"base64": "/g=="}),
-    "fewer times": lambda case: case["steps"][0]["argv"][4].update(times=2),
-    "an element less": lambda case: case["then"][2]["value"].pop(),
-    "no ttl": lambda case: case["then"][3].pop("ttl"),
-    "a shorter ttl": lambda case: case["then"][3].update(ttl=40000),
-    "a longer ttl": lambda case: case["then"][3].update(ttl=80000),
-    "a ttl where none is": lambda case: case["then"][4].update(ttl=60000),
-    "another type": lambda case: case["then"][5].update(type="list", value=["1"]),
-    "another type alone": lambda case: case["then"][8].update(type="list", value=[case["then"][8]["value"]]),
-    "other string": lambda case: case["then"][6].update(value="1"),
-    "another field": lambda case: case["then"][9]["value"].__setitem__(0, "sequel"),
-    "another value": lambda case: case["then"][9]["value"].__setitem__(1, "2"),
-    "a key too many": lambda case: case["then"].pop(),
-    "a key too few": lambda case: case["then"].append(_key("more", "string", "1")),
-    "nothing changes": lambda case: case.pop("then"),
-}
+    assert "buffer/push: " in done.stdout
 
 
 def test_conformance_sees_each_kind_of_difference(ruby: str, server: Server, tmp_path: Path) -> None:
     """A case that uses the whole format holds, and with any one thing changed it does not."""
-    shutil.copytree(directory(), tmp_path / "lua", ignore=shutil.ignore_patterns("*.json"))
-    file = tmp_path / "lua/conformance/buffer/push.json"
-    file.write_text(json.dumps(PUSH))
+    file = runner_probe.write(tmp_path / "lua")
     done = run(ruby, RUBY / "conformance.rb", server.url, tmp_path / "lua")
     assert (done.returncode, done.stdout) == (0, "1 cases, 0 differ\n"), done.stdout + done.stderr
-    wrong = []
-    for name, edit in WRONG.items():
-        case = {**copy.deepcopy(PUSH["cases"][0]), "name": name}
-        edit(case)
-        wrong.append(case)
-    file.write_text(json.dumps({**PUSH, "cases": wrong}))
+    runner_probe.write_wrong(file)
     done = run(ruby, RUBY / "conformance.rb", server.url, tmp_path / "lua")
-    missed = [name for name in WRONG if f"buffer/push: {name}\n" not in done.stdout]
+    missed = [name for name in runner_probe.WRONG if f"buffer/push: {name}\n" not in done.stdout]
     assert (missed, done.returncode, done.stderr) == ([], 1, "")
+
+
+def test_headers_are_read_as_in_python(ruby: str) -> None:
+    """Keys, arguments and the numbers that share one, of every script."""
+    text = """
+        scripts = Redisq::Scripts.new(nil)
+        puts JSON.generate(ARGV.to_h { |name| [name, [scripts[name].keys, scripts[name].arguments]] })
+    """
+    assert json.loads(script(ruby, text, *names())) == runner_probe.headers()
 
 
 def test_conformance_leaves_a_server_with_keys_alone(ruby: str, server: Server) -> None:
@@ -222,7 +147,7 @@ def test_a_vendored_copy_runs_what_the_readme_shows(ruby: str, server: Server, t
     """)
     done = run(ruby, tmp_path / "app.rb", REDIS_URL=server.url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert checks == 4
+    assert checks == 5
 
 
 # Queues shared with Python
@@ -272,18 +197,18 @@ def test_bytes_cross_both_ways(ruby: str, server: Server) -> None:
 
 def test_groups_of_any_name_cross_both_ways(ruby: str, server: Server) -> None:
     """Python reads a name that is no UTF-8 with surrogates; it is the same group from Ruby."""
-    names = ["é:日", "groups", "{}", b"\xff\x00".decode("utf-8", "surrogateescape")]
+    groups = ["é:日", "groups", "{}", b"\xff\x00".decode("utf-8", "surrogateescape")]
     with server.client() as client:
         buffer = Buffer(client, "ö")
-        for name in names:
+        for name in groups:
             buffer.push("python", group=name)
         text = """
             buffer = RedisBuffer.new(Redis.new(path: ARGV[0]), 'ö')
             buffer.longest_groups(10).each { |group| buffer.push('ruby', group: group) }
         """
         script(ruby, text, server.socket)
-        assert buffer.longest_groups(10) == dict.fromkeys(names, 2)
-        assert [buffer.pop(name) for name in names] == [["python", "ruby"]] * len(names)
+        assert buffer.groups(10) == dict.fromkeys(groups, 2)
+        assert [buffer.pop(name) for name in groups] == [["python", "ruby"]] * len(groups)
 
 
 def test_members_and_scores_cross_both_ways(ruby: str, server: Server) -> None:

@@ -1,7 +1,14 @@
-/** Run the cases of `lua/conformance` (the format: its README) through a client: what the scripts do, it must see. */
+/**
+ * Run the cases of `lua/conformance` (its README has the format) through a client, on an empty server.
+ *
+ *     node conformance.js [--client ioredis|node-redis] SOCKET [LUA]
+ *
+ * LUA is the folder of the scripts, and of their cases.
+ */
 
 import { readFileSync, readdirSync } from 'node:fs';
 import { isUtf8 } from 'node:buffer';
+import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { sender } from './redisq/client.js';
 import { connect } from './connect.js';
@@ -110,10 +117,10 @@ function byField(flat) {
 }
 
 class Conformance {
-  /** @param {import('./redisq/client.js').Client} client */
-  constructor(client) {
+  /** @param {import('./redisq/client.js').Client} client @param {URL} folder */
+  constructor(client, folder) {
     this.send = sender(client);
-    this.scripts = new Scripts(client);
+    this.scripts = new Scripts(client, folder);
   }
 
   /** @returns {Promise<State>} */
@@ -185,9 +192,11 @@ function show(value) {
 }
 
 const { values, positionals } = parseArgs({ options: { client: { type: 'string' } }, allowPositionals: true });
-const client = await connect(values.client ?? 'ioredis', positionals[0]);
-const conformance = new Conformance(client);
-const cases = new URL('../../lua/conformance/', import.meta.url);
+const [socket, lua] = positionals;
+const client = await connect(values.client ?? 'ioredis', socket);
+const folder = lua ? pathToFileURL(`${lua}/`) : new URL('../../lua/', import.meta.url);
+const cases = new URL('conformance/', folder);
+const conformance = new Conformance(client, folder);
 let count = 0;
 let failed = 0;
 for (const path of readdirSync(cases, { recursive: true, encoding: 'utf8' }).sort()) {

@@ -4,9 +4,10 @@
  *
  *     node interop.js [--client ioredis|node-redis] SOCKET QUEUE buffer|priority push|work COUNT SEED
  *
- * A worker writes `BEGIN <items>` before it acks and `DONE <how many>` after it, and goes on until its input ends.
+ * A worker writes `BEGIN <items>` before it acks these and `DONE <how many>` after it, and goes on until its input ends.
  */
 
+import assert from 'node:assert/strict';
 import { writeSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { connect } from './connect.js';
@@ -39,7 +40,7 @@ async function push(queue, count, next) {
       const items = numbers.map((n) => ({ from: 'node', n }));
       await queue.push(items, { group: `g${Math.floor(next() * 10)}` });
     } else {
-      await queue.push(numbers.map((n) => [`node-${n}`, n % 7]));
+      await queue.push(numbers.map((n) => [`node-${n}`, n % 7, { n }]));
     }
     first += size;
   }
@@ -50,12 +51,16 @@ async function work(queue, next, ended) {
   while (!ended()) {
     const batch = await queue.reserve(1 + Math.floor(next() * 50), { timeout: 500 });
     if (!batch) continue;
+    if (batch.payloads) {
+      assert.deepEqual(batch.payloads, batch.items.map((member) => ({ n: Number(member.split('-')[1]) })));
+    }
     const chance = next();
     if (chance < 0.1) {
-      await settled(queue.release(batch));
+      await settled(queue.release(batch, { count: chance < 0.05, reason: 'node' }));
     } else if (chance >= 0.15) {
-      write(`BEGIN ${JSON.stringify(batch.items)}`);
-      write(`DONE ${await settled(queue.ack(batch))}`);
+      const failed = chance < 0.25 && batch.items.length > 1 ? [0] : [];
+      write(`BEGIN ${JSON.stringify(batch.items.slice(failed.length))}`);
+      write(`DONE ${await settled(queue.ack(batch, { failed, reason: 'node' }))}`);
     } // else it is left to its lease, as if this worker had died
   }
 }

@@ -5,7 +5,7 @@
 #
 #   ruby interop.rb SOCKET QUEUE buffer|priority push|work COUNT SEED
 #
-# A worker prints `BEGIN <items>` before it acks and `DONE <how many>` after it, and goes on until its input ends.
+# A worker prints `BEGIN <items>` before it acks these and `DONE <how many>` after it, and goes on until its input ends.
 
 require_relative 'redis_buffer'
 require_relative 'redis_priority_queue'
@@ -28,7 +28,7 @@ class Party
       if @buffer
         @buffer.push(*some.map { |n| { from: 'ruby', n: n } }, group: "g#{@random.rand(10)}")
       else
-        @queue.add_all(some.map { |n| ["ruby-#{n}", n % 7] })
+        @queue.add_all(some.map { |n| ["ruby-#{n}", n % 7, { n: n }] })
       end
     end
   end
@@ -45,13 +45,21 @@ class Party
   private
 
   def settle(batch)
+    check(batch) unless @buffer
     chance = @random.rand
     if chance < 0.1
-      held { @queue.release(batch) }
+      held { @queue.release(batch, count: chance < 0.05, reason: 'ruby') }
     elsif chance >= 0.15
-      say("BEGIN #{::JSON.generate(batch.items)}")
+      fails = chance < 0.25 && batch.items.size > 1
+      batch.fail(batch.items.first, reason: 'ruby') if fails
+      say("BEGIN #{::JSON.generate(fails ? batch.items.drop(1) : batch.items)}")
       say("DONE #{held { @queue.ack(batch) }}")
     end # else it is left to its lease, as if this process had died
+  end
+
+  def check(batch)
+    numbers = batch.items.map { |member| { 'n' => Integer(member[/\d+/]) } }
+    raise "#{batch.items} have #{batch.payloads}" unless batch.payloads == numbers
   end
 
   # How many were settled: none, if this process was stopped for longer than the lease.

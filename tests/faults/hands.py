@@ -122,6 +122,8 @@ def contents(client: Any) -> Counter[str]:
     for key in client.scan_iter("redisq:{b}:*", count=1000):
         noun = key.split(b":")[2]
         if noun in (b"items", b"batch"):
-            found += [item.strip(b'"') for item in client.lrange(key, 2 if noun == b"batch" else 0, -1)]
-    found += client.zrange("redisq:{p}:ready", 0, -1) + client.zrange("redisq:{p}:later", 0, -1)
+            found += [item.strip(b'"') for item in client.lrange(key, 4 if noun == b"batch" else 0, -1)]
+    found += client.smembers("redisq:{p}:held")
+    for noun in ("ready", "delayed", "dead"):
+        found += client.zrange(f"redisq:{{p}}:{noun}", 0, -1)
     return Counter(item.decode() for item in found)

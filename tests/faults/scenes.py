@@ -307,9 +307,7 @@ def _settling_scenes() -> Iterable[Scene]:
     yield Scene("with a reason", HELD, _settle(BUFFER.release([batch], reason="busy"), 10))
     yield Scene("no attempt", HELD, _settle(BUFFER.release([batch], 7, count=False), 10))
     yield Scene("while somebody waits", (*HELD, ASLEEP), _settle(BUFFER.release([batch]), 10))
-    yield Scene(
-        "with a reason", GIVEN_BACK + (_reserve("m", 9, 20),), _settle(BUFFER.bury([_batch("m", AB)], "no"), 30)
-    )
+    yield Scene("with a reason", (*GIVEN_BACK, _reserve("m", 9, 20)), _settle(BUFFER.bury([_batch("m", AB)], "no"), 30))
     yield Scene("others are dropped", DEAD, _settle(FEW_DEAD_BUFFER.bury([_batch("l", A)]), 6000))
     yield Scene("longer", HELD, _settle(BUFFER.extend([batch], 60), 10))
     yield Scene("no longer", HELD, _settle(BUFFER.extend([batch], 0.001), 10))

@@ -91,7 +91,7 @@ def _next(steps: Steps, answer: Any) -> Call | None:
 
 
 def buffer_steps(seed: int, go_on: Callable[[], bool]) -> Steps:
-    """Push, put back, reserve, extend, ack, release and fail, with one hand, so that every answer is known."""
+    """Push, put back, reserve, extend, ack, release, fail, bury and redrive, with one hand: every answer is known."""
     rng = random.Random(seed)
     waiting: deque[int] = deque()
     done: Counter[int] = Counter()
@@ -119,23 +119,28 @@ def buffer_steps(seed: int, go_on: Callable[[], bool]) -> Steps:
             deadline = batch.deadline
             yield "extend", (batch,), {"lease": 1000.0}
             assert batch.deadline > deadline
-            fate = rng.random()
+            fate, reason = rng.random(), f"reason {rng.random()}"
             if fate < 0.3:
-                assert (yield "release", (batch,), {}) == len(expected)
+                assert (yield "release", (batch,), {"reason": reason}) == len(expected)
             elif fate < 0.5 and len(expected) > 1:
                 # A part has failed: that part alone comes back.
                 failed = rng.sample(expected, rng.randint(1, len(expected) - 1))
-                batch.fail(*failed)
+                batch.fail(*failed, reason=reason)
                 assert (yield "ack", (batch,), {}) == len(expected) - len(failed)
                 done.update(set(expected) - set(failed))
                 expected = [item for item in expected if item in failed]
+            elif fate < 0.65:
+                assert (yield "bury", (batch,), {"reason": "it is bad"}) == len(expected)
+                assert (yield "redrive", (batch.id,), {"token": f"redrive {rng.random()}"}) == 1
+                waiting = deque([*expected, *waiting])
+                break
             else:
                 assert (yield "ack", (batch,), {}) == len(expected)
                 done.update(expected)
                 break
             attempts += 1
             batch = yield "reserve", (10,), {"lease_id": lease_id()}
-            assert (batch.items, batch.attempts) == (expected, attempts)
+            assert (batch.items, batch.attempts, batch.reason) == (expected, attempts, reason)
     assert (yield "reserve", (10,), {"lease_id": lease_id()}) is None
     assert done == Counter(range(made))
     stats = yield "stats", (), {}
@@ -144,7 +149,7 @@ def buffer_steps(seed: int, go_on: Callable[[], bool]) -> Steps:
 
 
 def priority_steps(seed: int, go_on: Callable[[], bool]) -> Steps:
-    """Push, raise, push while leased, reserve, extend, ack, release and fail, with one hand."""
+    """Push, raise, replace, push while leased, reserve, extend, ack, release, fail, bury and redrive, with one hand."""
     rng = random.Random(seed)
     ready: dict[str, tuple[int, int]] = {}  # member -> priority and place
     done: Counter[str] = Counter()
@@ -166,22 +171,31 @@ def priority_steps(seed: int, go_on: Callable[[], bool]) -> Steps:
                 member, priority = f"member {made}", rng.randint(-3, 3)
                 ready[member] = priority, place()
                 pushed[member] += 1
-                assert (yield "push", (member, priority), {"token": f"push {made}"}) is Pushed.ADDED
+                options = {"token": f"push {made}", "payload": made}
+                assert (yield "push", (member, priority), options) is Pushed.ADDED
             if rng.random() < 0.5:
                 # A second run of a push that raised would answer KEPT.
                 ready[member] = priority - 1, place()
                 assert (yield "push", (member, priority - 1), {"token": f"raise {made}"}) is Pushed.RAISED
+                ready[member] = priority, place()  # less urgent again, and the last of its priority
+                options = {"token": f"replace {made}", "replace": True}
+                assert (yield "push", (member, priority), options) is Pushed.CHANGED
         size = rng.randint(1, 4)
         expected = sorted(ready, key=ready.__getitem__)[:size]
         held = {member: ready.pop(member) for member in expected}
         batch = yield "reserve", (size,), {"lease_id": lease_id()}
-        assert batch.items == expected
+        assert (batch.items, batch.payloads) == (expected, [int(member.split()[1]) for member in expected])
         deadline = batch.deadline
         yield "extend", (batch,), {"lease": 1000.0}
         assert batch.deadline > deadline
         fate = rng.random()
         if fate < 0.3:
             assert (yield "release", (batch,), {}) == len(expected)
+            ready |= held
+            continue
+        if fate > 0.85:
+            assert (yield "bury", (batch,), {"reason": "it is bad"}) == len(expected)
+            assert (yield "redrive", tuple(expected), {"token": f"redrive {rng.random()}"}) == len(expected)
             ready |= held
             continue
         if fate < 0.5:

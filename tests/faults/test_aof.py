@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,11 @@ from redis.retry import Retry
 
 from redisq import BYTES, Buffer, PriorityQueue
 from redisq.embedded import Server
+from redisq.sync.runner import Runner
 
+from .. import keyspace
+from ..backends import at
+from ..model import Keys
 from . import scale
 from .hands import HANDS, Account, Hand, contents, queues
 from .node import Node, until
@@ -153,14 +158,17 @@ def answers(client: redis.Redis) -> bool:
         return False
 
 
+Content = tuple[Keys, set[bytes]]
+OPTIONS: dict[str, Any] = {"codec": BYTES, "lease": 3600, "dedup_window": 86400, "max_attempts": 1}
+
+
 class Scene:
     """Hold both structures in one server with something in every state."""
 
     def __init__(self, client: redis.Redis) -> None:
-        options: dict[str, Any] = {"codec": BYTES, "lease": 3600, "dedup_window": 86400, "max_attempts": 1}
         self.client = client
-        self.buffer: Buffer[bytes] = Buffer(client, "b", **options)
-        self.queue: PriorityQueue[bytes] = PriorityQueue(client, "p", **options)
+        self.buffer: Buffer[bytes] = Buffer(client, "b", **OPTIONS)
+        self.queue: PriorityQueue[bytes] = PriorityQueue(client, "p", **OPTIONS)
 
     def prepare(self) -> None:
         """Put something in every state."""
@@ -169,8 +177,7 @@ class Scene:
         for queue in (self.buffer, self.queue):
             batch = queue.reserve(1)
             assert batch
-            batch.release()
-            assert queue.reserve(1) is None
+            batch.bury("it is bad")
         self.buffer.push(b"a", b"b", b"c", b"d", group="g")
         self.buffer.push(b"e", b"f", group="h")
         self.queue.push_many([(b"a", 1), (b"b", 2), (b"c", 3), (b"d", 4)])
@@ -184,6 +191,11 @@ def ack_one(batch: Any) -> None:
     batch.ack()
 
 
+def expired(scene: Scene, queue: Buffer[bytes] | PriorityQueue[bytes]) -> None:
+    """Reserve when all leases have run out."""
+    Runner(scene.client).run(at(queue.ops.reserve_once(lease=1), int(time.time() + 3700) * 1000))
+
+
 LAST: dict[str, Callable[[Scene], Any]] = {
     "buffer/push": lambda scene: scene.buffer.push(b"new", b"er", group="new"),
     "buffer/push at the front": lambda scene: scene.buffer.push_front(b"new", b"er", group="g"),
@@ -192,34 +204,42 @@ LAST: dict[str, Callable[[Scene], Any]] = {
     "buffer/reserve": lambda scene: scene.buffer.reserve(10),
     "buffer/ack": lambda scene: ack_one(scene.held),
     "buffer/release": lambda scene: scene.held.release(),
+    "buffer/bury": lambda scene: scene.held.bury("it is bad"),
     "buffer/extend": lambda scene: scene.held.extend(7200),
     "buffer/redrive": lambda scene: scene.buffer.redrive(scene.buffer.dead()[0].id),
     "buffer/discard": lambda scene: scene.buffer.discard(scene.buffer.dead()[0].id),
-    "priority/push": lambda scene: scene.queue.push(b"new", 0),
+    "priority/push": lambda scene: scene.queue.push(b"new", 0, payload="p"),
+    "priority/push of a leased member": lambda scene: scene.queue.push_many([(b"a", 0), (b"c", 0)], delay=5),
     "priority/pop": lambda scene: scene.queue.pop_many(2),
     "priority/reserve": lambda scene: scene.queue.reserve(2),
     "priority/ack": lambda scene: scene.leased.ack(),
-    "priority/release": lambda scene: scene.leased.release(),
+    "priority/ack of a part": lambda scene: ack_one(scene.leased),
+    "priority/release": lambda scene: scene.leased.release(reason="it is busy"),
+    "priority/bury": lambda scene: scene.leased.bury("it is bad"),
     "priority/extend": lambda scene: scene.leased.extend(7200),
     "priority/remove": lambda scene: scene.queue.remove(b"a", b"c", b"dead"),
     "priority/redrive": lambda scene: scene.queue.redrive(b"dead"),
     "priority/discard": lambda scene: scene.queue.discard(b"dead"),
     "purge": lambda scene: scene.queue.purge(),
+    "buffer/reserve in order": lambda scene: Buffer(scene.client, "b", **OPTIONS, ordered=True).reserve(1),
+    "buffer/reserve, buried": lambda scene: expired(scene, scene.buffer),
+    "buffer/reserve, split": lambda scene: expired(scene, Buffer(scene.client, "b", **OPTIONS, isolate=True)),
+    "priority/reserve, buried": lambda scene: expired(scene, scene.queue),
 }
 EVERY_BYTE = scale.pick({"buffer/pop"}, set(LAST))
 
 
-def dump(client: redis.Redis) -> dict[bytes, bytes]:
-    """Dump every key."""
-    return {key: client.dump(key) or b"" for key in sorted(client.scan_iter(count=1000))}
+def both(client: redis.Redis) -> list[Content]:
+    """Read every key of both queues; a DUMP would do, but for sets, whose order in it is each server's own."""
+    return [keyspace.read(client, b"redisq:{%b}:" % name, 0) for name in (b"b", b"p")]
 
 
-def audited(client: redis.Redis) -> dict[bytes, bytes]:
-    """Dump every key of a scene that is in order."""
+def audited(client: redis.Redis) -> list[Content]:
+    """Read every key of a scene that is in order."""
     scene = Scene(client)
     assert scene.buffer.audit().ok
     assert scene.queue.audit().ok
-    return dump(client)
+    return both(client)
 
 
 class Written:
@@ -233,9 +253,9 @@ class Written:
             # Redis 7 has a folder with a base and what came after it, 6.2 one file.
             (path,) = [path for path in files.rglob("*.aof") if "base" not in path.name]
             self.name = path.relative_to(files)
-            self.before, self.begin = dump(client), path.stat().st_size
+            self.before, self.begin = both(client), path.stat().st_size
             last(scene)
-            self.after, self.end = dump(client), path.stat().st_size
+            self.after, self.end = both(client), path.stat().st_size
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ async def test_nothing_is_lost_by_a_cancelled_call(way: str, structure: str, soc
             await hand.drain()
             assert (await hand.queue.audit()).ok
         with redis.Redis(unix_socket_path=socket) as other:
-            ledger = read_ledger(structure, other)
+            ledger = read_ledger(other)
         assert Counter(item for name in ledger.acked for item in hand.known[name]) == Counter(hand.pushed)
         assert all(count == len(hand.known[name]) for name, count in ledger.acked.items())
         print(

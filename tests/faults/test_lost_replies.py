@@ -127,7 +127,8 @@ def strikes(way: str, seed: int, proxy: Proxy) -> Striker:
 def go_on(striker: Striker, structure: str, ways: dict[str, Make], proxy: Proxy) -> Callable[[], bool]:
     """Say to work on until this client had its share of the faults, and every call lost a request and a reply."""
     enough = proxy.injected.total() + FAULTS / len(ways) / len(STEPS)
-    calls = ["push", "reserve", "ack", "release", "extend", *(["push_front"] if structure == "buffer" else [])]
+    calls = ["push", "reserve", "ack", "release", "extend", "bury", "redrive"]
+    calls += ["push_front"] if structure == "buffer" else []
     return lambda: proxy.injected.total() < enough or not all(striker.requests[c] and striker.replies[c] for c in calls)
 
 

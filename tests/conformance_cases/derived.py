@@ -64,6 +64,11 @@ def refusals(case: Cases, setup: Setup, **args: Any) -> None:
     header = load(case.script)
     fixed = [slot for slot in header.args if not slot.rest]
     for place, slot in enumerate(fixed):
+        if slot.name == "order":  # a queue that is there may say first that it is in another one
+            orders = case("orders that there are not")
+            for bad in _bad(slot, []):
+                orders.refuse_raw("BADARG", [*argv[:place], bad, *argv[place + 1 :]], keys)
+            continue
         for bad in _bad(slot, argv[place : place + 1]):
             scenario.refuse_raw("BADARG", [*argv[:place], bad, *argv[place + 1 :]], keys)
 

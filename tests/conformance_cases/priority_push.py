@@ -1,1 +1,426 @@
-"""."""
+"""Members that go into a priority queue and out of it without a lease: push, pop, remove; and where they are: state."""
+
+from __future__ import annotations
+
+from ..model import Member
+from .derived import derive
+from .scenario import NOW, Cases, Scenario, script
+
+DUE = 5000
+"""a delay: until NOW + DUE"""
+
+
+def ready(s: Scenario, **members: float) -> None:
+    """Push members with their priorities."""
+    s.do("push", item=[(priority, member) for member, priority in members.items()], now=1000)
+
+
+def lease(s: Scenario, id: str = "l", **members: float) -> None:  # noqa: A002
+    """Push members with their priorities and lease them."""
+    ready(s, **members)
+    taken = s.do("reserve", id=id, size=len(members), now=1000, lease=200_000)
+    assert len(taken[2]) == 2 * len(members)
+    assert set(taken[2][::2]) == {member.encode() for member in members}, "something else was ready"
+
+
+def delayed(s: Scenario, delay: int = DUE, attempts: bool = False, **members: float) -> None:
+    """Push members that are due later, or after an attempt that failed."""
+    if attempts:
+        lease(s, id="k", **members)
+        s.do("release", id="k", delay=delay, reason="boom")
+    else:
+        s.do("push", item=[(priority, member) for member, priority in members.items()], delay=delay)
+
+
+def dead(s: Scenario, now: int = 2000, **members: float) -> None:
+    """Push members and bury them."""
+    lease(s, id="k", **members)
+    s.do("bury", id="k", now=now, reason="bad")
+
+
+def tried(s: Scenario, **members: float) -> None:
+    """Let members be ready after an attempt that failed."""
+    delayed(s, delay=0, attempts=True, **members)
+    s.model._promote(NOW)
+
+
+KEEPING = {
+    "another member": lambda s: ready(s, x=99),
+    "a leased member": lambda s: lease(s, id="x", x=99),
+    "a delayed member": lambda s: delayed(s, x=99),
+    "a dead member": lambda s: dead(s, x=99),
+}
+"""what keeps a queue whose last member is taken, and how it comes about"""
+
+
+def everywhere(s: Scenario) -> None:
+    """Bring about members in every state: a to h."""
+    dead(s, d=4)
+    lease(s, e=5, f=6, g=7)
+    s.do("push", item=[(1, "f")], delay=DUE)
+    s.do("remove", member=["g"])
+    delayed(s, attempts=True, c=3)
+    ready(s, a=1)
+    s.do("push", item=[(2, "b", "payload of b")])
+
+
+@script("priority/push")
+def push(case: Cases) -> None:
+    derive(
+        case,
+        everywhere,
+        item=[(9, x, f"p{x}") for x in "abcdefgh"],
+        highest={"fields": 3},
+        lowest={"item": [(9, x) for x in "abcdefgh"]},
+    )
+    _plain(case)
+    _fifo(case)
+    _refused(case)
+    _states(case)
+    _payloads(case)
+
+
+def _plain(case: Cases) -> None:
+    for order in ("score", "fifo"):
+        s = case(f"the first member of a queue: {order}", order=order)
+        s.send(item=[(5, "a")])
+        s = case(f"several members, behind and before those that are there: {order}", order=order)
+        ready(s, m=5)
+        s.send(item=[(7, "a"), (-3, "b"), (5, "c")])
+        s = case(f"members that are ready: raised or kept: {order}", order=order)
+        ready(s, a=5, b=5, c=5, d=5)
+        s.send(item=[(4, "a"), (5, "b"), (6, "c"), (1, "x")])
+        s = case(f"set: raised, kept or changed: {order}", order=order)
+        ready(s, a=5, b=5, c=5, d=5)
+        s.send(item=[(4, "a"), (5, "b"), (6, "c"), (1, "x")], how="set")
+        s = case(f"no members: {order}", order=order)
+        ready(s, a=5)
+        s.send(item=[])
+    s = case("no members for an empty queue")
+    s.send(item=[])
+    s = case("a wake-up that lies there is enough")
+    s.awake()
+    s.send(item=[(5, "a")])
+    s = case("a wake-up that lies there is enough, for a member with a payload too")
+    s.awake()
+    s.send(item=[(5, "a", "p")])
+    s = case("sent again later, the answer is the first one")
+    s.send(item=[(5, "a")])
+    s.send_other("pop")
+    s.send(item=[(4, "a")], now=NOW + 1)
+    s.send(item=[(4, "a")], once="p", now=NOW + 2)
+    s = case("an empty queue keeps its mark and counters for good again")
+    lease(s, a=1)
+    s.do("ack")
+    s.send(item=[(5, "a")])
+    s = case("a plain sorted set is taken as it is, in score order")
+    s.model.members = {b"a": Member("ready", 5.0), b"b": Member("ready", 7.0)}
+    s.send(item=[(4, "a"), (8, "b"), (6, "c")])
+    s = case("any bytes, the empty member too")
+    s.send(item=[(1, b"\xff\x00"), (1.5, ""), (-2.25, "a b"), (3, "- -")])
+    s.send(item=[(1, b"\xff\x00", b"\xfe\x00"), (1.5, "", ""), (-2.25, "a b", " ")], once="p")
+    s = case("scores: numbers of any size")
+    s.send(item=[(1e300, "a"), (-1e-300, "b"), (0, "c"), (2.0**60, "d"), (-0.5, "e")])
+    s = case("a paused queue takes members")
+    s.do("pause", time=50_000)
+    s.send(item=[(5, "a")])
+    s = case("1000 members at once")
+    ready(s, m500=3)
+    s.send(item=[(1000, f"m{i}") for i in range(1, 1001)])
+    s = case("1000 members at once, with payloads")
+    s.send(item=[(1, f"m{i}", f"p{i}") for i in range(1, 1001)])
+    s = case("1000 members at once, due later")
+    s.send(item=[(1, f"m{i}") for i in range(1, 1001)], delay=DUE)
+
+
+def _fifo(case: Cases) -> None:
+    s = case("fifo: of equal priorities who came first leaves first", order="fifo")
+    s.send(item=[(5, "a"), (5, "b")])
+    s.send(item=[(5, "c"), (4, "d")], once="p")
+    s = case("fifo: the ends of the range", order="fifo")
+    s.send(item=[(-1024, "a"), (1023, "b"), (0, "c"), (-1, "d")])
+    s = case("fifo: who is pushed again keeps the better place", order="fifo")
+    s.send(item=[(5, "a"), (5, "b")])
+    s.send(item=[(5, "a"), (4, "b")], once="p")
+    s = case("fifo: set gives a new place", order="fifo")
+    s.send(item=[(5, "a"), (5, "b")])
+    s.send(item=[(5, "a")], once="p", how="set")
+    for sequence in (10**12 - 2, 10**12 - 1, 10**12, 2 * 10**12 - 1):
+        s = case(f"fifo: places have twelve digits: {sequence} were given", order="fifo")
+        s.do("push", item=[(0, "x")])
+        s.model.sequence = sequence
+        s.send(item=[(1, "a"), (1, "b")])
+        s.send(item=[(1, "c"), (1, "x")], delay=DUE, once="p")
+    s = case("fifo: in a queue that was drained places start anew", order="fifo")
+    ready(s, a=1, b=1)
+    s.do("pop")
+    s.send(item=[(1, "a")])
+    s = case("fifo: members in every state", order="fifo")
+    everywhere(s)
+    s.send(item=[(9, x) for x in "abcdefgh"])
+    s = case("fifo: members in every state, lower", order="fifo")
+    everywhere(s)
+    s.send(item=[(0, x) for x in "abcdefgh"], delay=1)
+
+
+def _refused(case: Cases) -> None:
+    bad = case("priorities that are no finite numbers")
+    for priority in ("x", "", "nan", "inf", "-inf", "1e400", "0x10", "1 ", " 1", "1..2", "--1", "infinity", "-nan", "1e", "+"):
+        bad.refuse("BADARG", item=[(1, "a"), (priority, "b")])
+    bad.refuse("BADARG", item=[("x", "b", "p")])
+    bad = case("priorities that fifo order does not have", order="fifo")
+    for priority in ("-1025", "1024", "1.5", "-0.5", "1e9", "x"):
+        bad.refuse("BADARG", item=[(1, "a"), (priority, "b")])
+    fine = case("priorities that are written in other ways", order="fifo")
+    fine.send(item=[("1e2", "a"), ("+5", "b"), ("-7.0", "c"), ("010", "d")])
+    twice = case("a member that is given twice")
+    ready(twice, a=5)
+    twice.send(item=[(1, "a"), (2, "b"), (3, "a")])
+    twice.send(item=[(1, "", "p"), (2, "", "q")])
+    bad = case("payloads that are missing or left over")
+    bad.refuse("BADARG", item=[("1", "a"), ("2",)])
+    bad.refuse("BADARG", item=[("1", "a"), ("2", "b")], fields=3)
+    bad.refuse("BADARG", item=[("1", "a", "p", "2")], fields=3)
+    bad.refuse("BADARG", item=[(str(i), f"m{i}") for i in range(1, 1002)])
+    bad.refuse("BADARG", item=[(str(i), f"m{i}", "p") for i in range(1, 1002)], fields=3)
+
+
+def _states(case: Cases) -> None:
+    """Push members in every state: lower, equal or higher, sooner, at the same time or later."""
+
+    def every(s: Scenario) -> None:
+        lease(s, id="k", **{"leased, tried": 5})
+        s.do("release", id="k", now=1000, reason="boom")
+        held = ["leased, pushed", "leased, pushed at once", "leased, set", "leased, removed", "removed, pushed"]
+        scores = dict(zip(held, (7, 7, 3, 5, 5), strict=True))
+        s.do("push", item=[(score, member) for member, score in {**scores, "leased": 5}.items()], now=1000)
+        taken = s.do("reserve", now=1000, lease=200_000)
+        assert len(taken[2]) == 14
+        s.do("remove", member=held[3:])
+        for member, how, delay in zip(held, ("min", "min", "set", "", "min"), (DUE, 0, DUE, 0, DUE), strict=True):
+            if how:
+                s.do("push", item=[(5, member)], how=how, delay=delay)
+        dead(s, dead=5)
+        for due, member in ((DUE, "delayed, tried"), (0, "ready, tried"), (0, "due")):
+            lease(s, id="k", **{member: 5})
+            s.do("release", id="k", delay=due, reason="boom")
+            if member == "ready, tried":
+                s.model._promote(NOW)
+        ready(s, ready=5)
+        delayed(s, delayed=5)
+
+    every(probe := Scenario("priority/push", "", case.defaults))
+    members = [*probe.model.members, "absent"]
+    for how in ("min", "set"):
+        for priority in (4, 5, 6):
+            for delay in (0, DUE - 1, DUE, DUE + 1):
+                when = f"in {delay} ms" if delay else "at once"
+                s = case(f"members in every state: {how} {priority}, {when}")
+                every(s)
+                s.send(item=[(priority, member) for member in members], how=how, delay=delay)
+
+
+def _payloads(case: Cases) -> None:
+    s = case("a payload, and members without one")
+    s.send(item=[(1, "a", "p"), (2, "b", ""), (3, "c", "q")])
+    s.send(item=[(1, "b"), (2, "c")], once="p")
+    s = case("the newest payload wins, though the member is kept")
+    s.do("push", item=[(1, "a", "old"), (1, "b", "old")])
+    s.send(item=[(2, "a", "new"), (2, "b", "")])
+    s = case("a payload of a member in every state")
+    everywhere(s)
+    s.send(item=[(9, x, f"p{x}") for x in "abcdefg"])
+    s = case("a payload stays when a member is pushed without")
+    for member in "abc":
+        s.do("push", item=[(1, member, "p")])
+    s.do("reserve", size=2)
+    s.do("bury")
+    s.send(item=[(1, member) for member in "abc"])
+
+
+@script("priority/pop")
+def pop(case: Cases) -> None:
+    def some(s: Scenario) -> None:
+        delayed(s, delay=0, attempts=True, a=5)
+        s.do("push", item=[(7, "b", "p"), (9, "c", "q")])
+
+    derive(case, some, reads=["delayed", "paused"], count=2)
+    for order in ("score", "fifo"):
+        s = case(f"the most urgent first: {order}", order=order)
+        ready(s, a=7, b=-3, c=5, d=5)
+        s.send(count=3)
+        s.send(count=3)
+        s.send(count=3)
+    s = case("equal scores: the lesser name first")
+    ready(s, b=1, a=1, c=1)
+    s.send(count=2)
+    s = case("scores of any size")
+    s.do("push", item=[(1e300, "a"), (-2.0**-30, "b"), (2.0**60, "d"), (1.5, "e")])
+    s.send()
+    s = case("an empty queue: ask again after a wake-up")
+    s.send()
+    s = case("the last one: counters stay for seven days, places start anew, a wake-up goes", order="fifo")
+    lease(s, a=1)
+    s.do("push", item=[(2, "b")])
+    s.do("ack")
+    s.awake()
+    s.send()
+    for what, setup in KEEPING.items():
+        s = case(f"the last one, but {what} is there", order="fifo")
+        setup(s)
+        ready(s, a=1)
+        s.awake()
+        s.send(count=1)
+    s = case("a plain sorted set is taken as it is, in score order")
+    s.model.members = {b"a": Member("ready", 5.0), b"b": Member("ready", 7.0)}
+    s.send(count=1)
+    s.send()
+
+    s = case("due members are promoted, others are not")
+    delayed(s, delay=0, attempts=True, a=5)
+    delayed(s, delay=1, b=1)
+    ready(s, c=4)
+    s.send()
+    s.send(now=NOW + 1)
+    s = case("nothing is due yet: ask again when it is")
+    delayed(s, a=5)
+    delayed(s, delay=DUE + 1, b=5)
+    s.send()
+    s = case("something was taken: no time is named")
+    delayed(s, a=5)
+    ready(s, b=1)
+    s.send()
+    s = case("attempts and reason of those that are taken, and of none that are not")
+    tried(s, a=5, b=6)
+    ready(s, c=5)
+    s.send(count=2)
+    s.send(count=2)
+    s = case("what was pushed again starts afresh")
+    tried(s, a=5)
+    s.do("push", item=[(9, "a")])
+    s.send()
+    s = case("payloads of those that are taken, and of none that are not")
+    s.do("push", item=[(1, "a", "p"), (2, "b", ""), (3, "d", "q")])
+    ready(s, c=1)
+    s.send(count=3)
+    s.send(count=3)
+    s = case("rows and payloads of members in other states stay")
+    everywhere(s)
+    s.send(count=10)
+    s = case("leases that ran out are no matter of pop")
+    lease(s, a=5)
+    s.send(now=900_000)
+    s = case("attempts are no matter of pop")
+    delayed(s, delay=0, attempts=True, a=5)
+    s.send()
+    s = case("a hundred due members are promoted a call, the earliest first")
+    for i in range(1, 103):
+        s.do("push", item=[(200 - i, f"m{i}")], delay=i, now=1000)
+    s.send(count=2)
+    s.send(count=100)
+    s.send(count=100)
+    s = case("1000 members a call")
+    s.do("push", item=[(i, f"m{i}") for i in range(1, 1001)])
+    s.do("push", item=[(2000, "x")])
+    s.send(count=1000)
+    for name, time, after in (
+        ("until it is resumed", 0, 0), ("for a time", 60_000, 59_999), ("no longer", 60_000, 60_000),
+    ):  # fmt: skip
+        s = case(f"the queue is paused {name}")
+        ready(s, a=1)
+        delayed(s, delay=10, b=1)
+        s.do("pause", time=time, reason="why not")
+        s.send(now=NOW + after)
+    s = case("a wake-up for the next client: a member is left")
+    ready(s, a=1, b=2)
+    s.send(count=1)
+    s = case("no wake-up for the next client: only delayed ones are left")
+    ready(s, a=1)
+    delayed(s, b=2)
+    s.send(count=1)
+
+    meta = {"queue": "2 score"}
+    lost = case.by_hand(
+        "the server evicted the rows: score 0",
+        {"meta": meta, "delayed": {"a": 1000}, "payloads": {"b": "p"}},
+        {"meta": meta, "payloads": {"b": "p"}},
+        ttl={"meta": 604_800_000},
+    )
+    lost.send([0, ["a", "0"], [], [None]])
+
+
+@script("priority/remove")
+def remove(case: Cases) -> None:
+    derive(case, everywhere, reads=["payloads"], member=list("abcdefgh"))
+    for member, where in (
+        ("a", "ready"), ("b", "ready, with a payload"), ("c", "delayed"), ("d", "dead"), ("e", "leased"),
+        ("f", "leased and pushed"), ("g", "removed"), ("h", "not there"),
+    ):  # fmt: skip
+        s = case(f"a member that is {where}")
+        everywhere(s)
+        s.send(member=[member])
+        s.send(member=[member], once="p")
+    s = case("the last one: counters stay for seven days, places start anew, a wake-up goes", order="fifo")
+    lease(s, a=1)
+    s.do("ack")
+    ready(s, a=1)
+    s.awake()
+    s.send(member=["a"])
+    for what, setup in KEEPING.items():
+        s = case(f"the last one, but {what} is there", order="fifo")
+        setup(s)
+        ready(s, a=1)
+        s.awake()
+        s.send(member=["a"])
+    s = case("the only leased one: its lease stays")
+    lease(s, a=1)
+    s.send(member=["a"])
+    s = case("one that is given twice is counted once, wherever it is")
+    everywhere(s)
+    s.send(member=list("abcdefgh") * 2)
+    s = case("none of them is there: the answer is remembered")
+    s.send(member=["a"])
+    s.send_other("push", item=[(1, "a")], once="p")
+    s.send(member=["a"])
+    s = case("no members: nothing is remembered")
+    ready(s, a=1)
+    s.send(member=[])
+    s.send(member=["a"])
+    s = case("sent again with other members, the answer is the first one")
+    ready(s, a=1, b=2)
+    s.send(member=["a"])
+    s.send(member=["a", "b"])
+    s = case("any bytes, the empty member too")
+    s.do("push", item=[(1, b"\xff", b"\xfe"), (2, "", "p")])
+    s.do("push", item=[(3, "x")])
+    s.send(member=[b"\xff", ""])
+    s = case("1000 members a call")
+    s.do("push", item=[(i, f"m{i}") for i in range(1, 1001)])
+    s.send(member=[f"m{i}" for i in range(1, 1001)])
+
+
+@script("priority/state")
+def state(case: Cases) -> None:
+    case.defaults["member"] = "a"
+    derive(case, everywhere, reads=["held"], member="d")
+    for member, where in (
+        ("a", "ready"), ("b", "ready, with a payload"), ("c", "delayed"), ("d", "dead"), ("e", "leased"),
+        ("f", "leased and pushed"), ("g", "removed while it is leased"), ("h", "not there"),
+    ):  # fmt: skip
+        s = case(f"a member that is {where}")
+        everywhere(s)
+        s.send(member=member)
+    s = case("delayed, though it is due")
+    delayed(s, delay=0, attempts=True, a=1)
+    s.send()
+    s = case("removed and pushed again")
+    lease(s, a=1)
+    s.do("remove", member=["a"])
+    s.do("push", item=[(1, "a")])
+    s.send()
+    s = case("the empty member")
+    ready(s, **{"": 1})
+    s.send(member="")
+    s.send(member=b"\xff")
+    s = case("an empty queue")
+    s.send()

@@ -87,7 +87,7 @@ if failed > 0 then -- a group that is busy stays so: its batch is not over
   for i = 1, #back, 1000 do
     call('RPUSH', batch, unpack(back, i, math.min(i + 999, #back)))
   end
-  call('ZADD', queue .. 'delayed', string.format('%.0f', now + delay), id)
+  call('ZADD', queue .. 'delayed', string.format('%d', now + delay), id)
   if tokens == 0 then -- a client that waits is to hear the new time
     call('LPUSH', queue .. 'wake', '1')
   end

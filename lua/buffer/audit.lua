@@ -126,7 +126,7 @@ local function check_batch(id)
     local time = call('ZSCORE', indexes[index], id)
     places[#places + 1] = time and index or nil
     local ahead = index == 'leases' and lease_ahead or index == 'delayed' and delay_ahead or '0'
-    local last = string.format('%.0f', now + ahead)
+    local last = string.format('%d', now + ahead)
     if time and ahead ~= '0' and tonumber(time) > tonumber(last) and found('far', id, time, last) then
       call('ZADD', indexes[index], last, id)
     end

@@ -32,7 +32,7 @@ if state ~= 'waiting' and state ~= 'busy' and state ~= 'paused' or #limit > 4 or
   return redis.error_reply('BADARG state, limit, cursor are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
     .. ': give waiting, busy or paused, 1..1000, 0 or the last cursor')
 end
-local last = string.format('%.0f', cursor + limit - 1)
+local last = string.format('%d', cursor + limit - 1)
 if state == 'waiting' then
   local more = call('ZCARD', groups) > cursor + limit
   return { more and cursor + limit or 0, call('ZREVRANGE', groups, cursor, last, 'WITHSCORES') }

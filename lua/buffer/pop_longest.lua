@@ -51,7 +51,7 @@ end
 
 local queue, chosen = string.sub(meta, 1, -5), {}
 if max_wait ~= '0' then
-  chosen = call('ZRANGEBYSCORE', since, '-inf', string.format('%.0f', now - max_wait), 'LIMIT', '0', count)
+  chosen = call('ZRANGEBYSCORE', since, '-inf', string.format('%d', now - max_wait), 'LIMIT', '0', count)
 else
   call('ZCARD', since)
 end

@@ -59,7 +59,7 @@ if call('ZREM', leases, id) == 0 then -- what frees comes first, so a full serve
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 -- end
-call('ZADD', delayed, string.format('%.0f', now + delay), id)
+call('ZADD', delayed, string.format('%d', now + delay), id)
 if attempt == 'forget' then
   call('LSET', batch, '1', string.format('%d', math.max(0, attempts - 1)))
 else

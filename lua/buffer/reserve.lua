@@ -22,10 +22,10 @@
 --            isolate       0..1                      1: a batch that has used its attempts is split, not buried
 --            window        0..999999999              ms that the end of a lease is remembered, 0: not at all
 -- ARGV[3]  holder        string                      who holds the lease, for people
--- ARGV[4]  rates         rates                       "limit per;" for each rate: at most limit batches in any span of per ms
--- ARGV[5]  now           ms                          empty: the server's clock
--- COMPUTES {queue}:delayed, {queue}:dead, {queue}:busy, {queue}:paused_groups, {queue}:grants
--- COMPUTES {queue}:items:<group>, {queue}:batch:<id>, {queue}:ended:<id>
+-- ARGV[4]  now           ms                          empty: the server's clock
+-- ARGV[5+] rates         pairs   0..100              limit and per, 1..99999999999: at most limit batches in any per ms
+-- COMPUTES {queue}:items:<group>, {queue}:delayed, {queue}:dead, {queue}:batch:<id>, {queue}:busy, {queue}:paused_groups
+-- COMPUTES {queue}:grants, {queue}:ended:<id>
 -- REPLY    [batch, deadline, group, attempts, reason, [item, ...]]  attempts: this one included; reason: why it came back
 --          [buried, id, group, attempts, reason]     it has used its attempts: ask again at once
 --          [none, retry]                             ask again after a wake-up, or in retry ms at the latest
@@ -36,9 +36,10 @@
 
 local call, format = redis.call, string.format
 local meta, groups, since, leases, batch, paused, ended, wake = unpack(KEYS)
-local id, options, holder, rates, now = unpack(ARGV)
-if #KEYS ~= 8 or #ARGV ~= 5 then
-  return redis.error_reply('BADARG reserve takes 8 keys and 5 arguments')
+local id, options, holder, now = unpack(ARGV, 1, 4)
+local first_rate = 5
+if #KEYS ~= 8 or #ARGV < 4 or #ARGV > 204 then
+  return redis.error_reply('BADARG reserve takes 8 keys, 4 arguments and at most 100 pairs of limit and per')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -50,10 +51,9 @@ local size, lease, min_size, max_wait, max_attempts, max_dead, max_bytes, ordere
   string.match(options, '^([1-9]%d*) ([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) (%d+)$')
 if id == '' or not size or tonumber(size) > 10000 or #lease > 11 or tonumber(min_size) > 10000 or #max_wait > 11
   or #max_attempts > 9 or #max_dead > 9 or #max_bytes > 11 or #window > 9
-  or rates ~= '' and (string.gsub(rates, '[1-9]%d* [1-9]%d*;', '') ~= '' or string.find(rates, string.rep('%d', 12)))
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG id, options, holder, rates, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 160)
-    .. ': give a new id, the ten numbers of the header, a text, "limit per;" each, ms since 1970 or nothing')
+  return redis.error_reply('BADARG id, options, holder, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 4), 1, 160)
+    .. ': give a new id, the ten numbers of the header, a text, ms since 1970 or nothing')
 end
 -- idiom: clock
 if now == '' then
@@ -84,9 +84,15 @@ if call('EXISTS', batch, ended, paused, paused_groups) > 0 then
 end
 local cost = 1
 -- idiom: grants
+for i = first_rate, #ARGV do
+  local number = tonumber(ARGV[i])
+  if not number or number % 1 ~= 0 or number < 1 or number > 99999999999 or #ARGV % 2 == first_rate % 2 then
+    return redis.error_reply('BADARG rates has ' .. string.sub(ARGV[i], 1, 32) .. ': give pairs of 1..99999999999')
+  end
+end
 -- Each grant says what had been granted before it: what a span has seen is the total less what its first grant says.
 local grants, total, longest = queue .. 'grants', 0, 0
-local newest = rates ~= '' and call('ZRANGE', grants, '-1', '-1', 'WITHSCORES') or {}
+local newest = #ARGV >= first_rate and call('ZRANGE', grants, '-1', '-1', 'WITHSCORES') or {}
 if newest[1] then
   local before, last = string.match(newest[1], '^(%d+) (%d+)$')
   total = before + last
@@ -94,15 +100,16 @@ if newest[1] then
     local later = call('ZRANGEBYSCORE', grants, '(' .. now, '+inf', 'LIMIT', '0', '1')
     before = string.match(later[1], '^%d+')
     call('ZREM', grants, '') -- it frees nothing, but after a write that could a full server takes the next ones
-    call('ZADD', grants, now, before .. string.format(' %.0f', total - before))
+    call('ZADD', grants, now, before .. string.format(' %d', total - before))
     call('ZREMRANGEBYSCORE', grants, '(' .. now, '+inf') -- last, so that the key keeps its TTL
   end
 end
 -- end
 -- idiom: rates
 local granted, retry = cost, 0
-for limit, per in string.gmatch(rates, '(%d+) (%d+);') do
-  local start = string.format('%.0f', now - per)
+for i = first_rate, #ARGV, 2 do
+  local limit, per = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+  local start = string.format('%d', now - per)
   local first = call('ZRANGEBYSCORE', grants, start, '+inf', 'WITHSCORES', 'LIMIT', '0', '1')
   local free, at = limit - total + (first[1] and string.match(first[1], '^%d+') or total), first[2] or now
   if free < 0 then -- the clock or the limit was set back: find the last grant that has to leave the span
@@ -164,7 +171,7 @@ end
 
 -- What is due goes first, the earliest of all: expired leases, delayed batches, groups that have waited max_wait.
 -- Usually nothing is due, and counts say so more cheaply than names and times.
-local aged = max_wait ~= '0' and format('%.0f', now - max_wait)
+local aged = max_wait ~= '0' and format('%d', now - max_wait)
 local due = call('ZCOUNT', leases, '-inf', now) + call('ZCOUNT', delayed, '-inf', now)
 due = due + (aged and call('ZCOUNT', since, '-inf', aged) or 0)
 local from, name, at = groups, nil, now + lease -- never later: whoever takes a batch meanwhile may crash
@@ -332,15 +339,15 @@ else
   end
 end
 local deadline = now + lease
-call('ZADD', leases, format('%.0f', deadline), id)
+call('ZADD', leases, format('%d', deadline), id)
 -- idiom: charge
 if longest > 0 then
-  call('ZADD', grants, now, string.format('%016.0f %.0f', total, granted))
-  local stale = call('ZCOUNT', grants, '-inf', string.format('(%.0f', now - longest))
+  call('ZADD', grants, now, string.format('%016d %d', total, granted))
+  local stale = call('ZCOUNT', grants, '-inf', string.format('(%d', now - longest))
   if stale > 0 then
     call('ZREMRANGEBYRANK', grants, '0', string.format('%d', math.min(stale, 100) - 1))
   end
-  call('PEXPIRE', grants, string.format('%.0f', longest + 1000))
+  call('PEXPIRE', grants, string.format('%d', longest + 1000))
 end
 -- end
 -- A wake-up wakes one client, but may stand for several events: pass it on if there is more to take, now or later.

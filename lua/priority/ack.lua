@@ -92,7 +92,7 @@ if special then
   end
   -- end
   local noted, known = call('HMGET', again, unpack(members)), call('HMGET', rows, unpack(members))
-  local due = string.format('%.0f', now + delay)
+  local due = string.format('%d', now + delay)
   gone = {}
   for i, member in ipairs(members) do
     local score, at, attempts

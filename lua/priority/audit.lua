@@ -105,7 +105,7 @@ function check.keys(key)
 end
 
 local function check_time(index, name, time, ahead)
-  local last = string.format('%.0f', now + ahead)
+  local last = string.format('%d', now + ahead)
   if ahead ~= '0' and tonumber(time) > tonumber(last) and found('far', name, time, last) then
     call('ZADD', index, last, name)
   end
@@ -132,7 +132,7 @@ function check.ready(member, score)
   check_twice(member, ready, { held = held })
   local place = mark == '2 fifo' and score % 1000000000000 or 0
   if place > tonumber(call('HGET', meta, 'sequence') or 0) and found('sequence', 'meta', place, 'the last place') then
-    call('HSET', meta, 'sequence', string.format('%.0f', place))
+    call('HSET', meta, 'sequence', string.format('%d', place))
   end
 end
 

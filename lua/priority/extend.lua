@@ -38,6 +38,6 @@ if not deadline then
 end
 deadline = math.max(deadline, now + lease)
 call('ZREM', leases, '') -- it frees nothing, but after a write that could a full server takes the next one
-call('ZADD', leases, string.format('%.0f', deadline), id)
+call('ZADD', leases, string.format('%d', deadline), id)
 return deadline
 -- end

@@ -38,7 +38,7 @@ if order ~= 'fifo' and order ~= 'score' or #count > 4 or not string.find(count, 
 end
 local queue, tokens = string.sub(meta, 1, -5), call('LLEN', wake)
 local delayed, rows, payloads, paused = queue .. 'delayed', queue .. 'rows', queue .. 'payloads', queue .. 'paused'
-local special = call('EXISTS', delayed, rows, payloads, paused) > 0
+local special = call('EXISTS', rows, payloads, paused) > 0 -- what is delayed has a row
 if special then
   -- idiom: clock
   if now == '' then

@@ -41,112 +41,141 @@ if order ~= 'fifo' and order ~= 'score' or how ~= 'min' and how ~= 'set' or not 
   return redis.error_reply('BADARG order, how, options, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 4), 1, 80)
     .. ': give fifo or score, min or set, "delay window fields", ms since 1970 or nothing, then at most 1000 members')
 end
--- idiom: once
-local answer = call('GET', once)
+-- Usually this push is new, nobody holds the members, and nothing is known of them: what is delayed or dead has a row.
+local queue, tokens = string.sub(meta, 1, -5), call('LLEN', wake)
+local held, rows = queue .. 'held', queue .. 'rows'
+local special = call('EXISTS', once, held, rows) > 0
+local answer = special and call('GET', once)
 if answer then
-  return tonumber(answer) or answer
+  return answer
 end
--- end
-local fifo, members, numbers, seen = order == 'fifo', {}, {}, {}
-for i = 5, #ARGV, fields do
-  local number, member = tonumber(ARGV[i]), ARGV[i + 1]
-  if not number or number - number ~= 0 or seen[member] or string.find(ARGV[i], '[^%d.eE+-]')
-    or fifo and (number % 1 ~= 0 or number < -1024 or number > 1023) then
-    return redis.error_reply('BADARG priority is ' .. string.sub(ARGV[i], 1, 32)
+local fifo, width, count = order == 'fifo', tonumber(fields), (#ARGV - 4) / fields
+local plain = how == 'min' and delay == '0' and fields == '2' and not (special and call('EXISTS', rows) == 1)
+local single = plain and not special and count == 1 -- as most pushes are: it needs no tables, which cost most
+local members, numbers, seen = single or {}, single or {}, single or {}
+local number, last
+for i = 5, #ARGV, width do
+  local text, member = ARGV[i], ARGV[i + 1]
+  number = text == last and number or tonumber(text)
+  if not number or fifo and (number % 1 ~= 0 or number < -1024 or number > 1023)
+    or not fifo and (number - number ~= 0 or string.find(text, '[^%d.eE+-]')) or not single and seen[member] then
+    return redis.error_reply('BADARG priority is ' .. string.sub(text, 1, 32)
       .. ': give a finite number, in fifo order a whole one from -1024 to 1023, and no member twice')
   end
-  members[#members + 1], numbers[#numbers + 1], seen[member] = member, number, true
+  if not single then
+    members[#members + 1], numbers[#numbers + 1], seen[member], last = member, number, true, text
+  end
 end
-if #members == 0 then
+if count == 0 then
   return ''
 end
-
--- Usually nobody holds the members and nothing is known of them but their score.
-local queue, at = string.sub(meta, 1, -5), '0' -- due at 0: at once
-local held, delayed, dead, rows = queue .. 'held', queue .. 'delayed', queue .. 'dead', queue .. 'rows'
-local plain = how == 'min' and delay == '0' and fields == '2' and call('EXISTS', delayed, dead, rows) == 0
-local leased = call('SMISMEMBER', held, unpack(members))
-for i = 1, #leased do
+local leased = special and call('SMISMEMBER', held, unpack(members))
+for i = 1, special and count or 0 do
   plain = plain and leased[i] == 0
 end
-local scores, tokens, first = call('ZMSCORE', ready, unpack(members)), call('LLEN', wake), 0
-local noted, dues, deaths, known
+local noted, dues, deaths, rest
+local at = '0' -- due at 0: at once
+local delayed, dead = not plain and queue .. 'delayed', not plain and queue .. 'dead'
 if not plain then
-  noted, known = call('HMGET', queue .. 'again', unpack(members)), call('HMGET', rows, unpack(members))
+  noted, rest = call('HMGET', queue .. 'again', unpack(members)), call('HMGET', rows, unpack(members))
   dues, deaths = call('ZMSCORE', delayed, unpack(members)), call('ZMSCORE', dead, unpack(members))
   call('HLEN', queue .. 'payloads')
-  -- idiom: clock
-  if now == '' then
-    local time = call('TIME')
-    now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
+  if delay ~= '0' then
+    -- idiom: clock
+    if now == '' then
+      local time = call('TIME')
+      now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
+    end
+    -- end
+    at = string.format('%d', now + delay)
   end
-  -- end
-  at = delay == '0' and '0' or string.format('%.0f', now + delay)
 end
+local waits = (single or plain and fifo) and call('ZCARD', ready) or call('ZMSCORE', ready, unpack(members))
 
 -- The first write needs memory, so a full server refuses the whole push.
-if fifo then
-  first = call('HINCRBY', meta, 'sequence', #members == 1 and '1' or string.format('%d', #members)) - #members
-end
+local place = fifo and call('HINCRBY', meta, 'sequence', count == 1 and '1' or string.format('%d', count)) - count
 if not mark then
   call('HSET', meta, 'queue', '2 ' .. order)
 end
-call('PERSIST', meta) -- if the queue was drained, its counters had been about to expire
-local outcomes, ripe = {}, {}
-local function score_of(i)
-  if not fifo then
-    return ARGV[5 + fields * (i - 1)], numbers[i]
-  end
-  local place = (first + i) % 1000000000000
-  return string.format('%d%012d', numbers[i] + 1024, place), (numbers[i] + 1024) * 1000000000000 + place
+if not fifo or place == 0 then
+  call('PERSIST', meta) -- the queue may have been empty, and its counters be about to expire
 end
-if plain then
-  for i, member in ipairs(members) do
-    local score, number = score_of(i)
-    outcomes[i] = not scores[i] and 'A' or number < tonumber(scores[i]) and 'R' or 'K'
-    ripe[2 * i - 1], ripe[2 * i] = score, member
+local wanted, outcomes = single or {}, single or {} -- wanted: score, member, ...
+if not single then
+  -- Numbers become text a hundred at a time, all but their last two digits: that is what costs most.
+  local sub, high, head, digits = string.sub, nil, nil, '0001020304050607080910111213141516171819202122232425262728293031'
+    .. '3233343536373839404142434445464748495051525354555657585960616263646566676869707172737475767778798081828384858687'
+    .. '888990919293949596979899'
+  for i = 1, count do
+    local score = ARGV[5 + width * (i - 1)]
+    if fifo then
+      local low = (place + i) % 100
+      if place + i - low ~= high or numbers[i] ~= numbers[i - 1] then
+        high = place + i - low
+        head = string.format('%d%010d', numbers[i] + 1024, high / 100 % 10000000000)
+      end
+      score = head .. sub(digits, 2 * low + 1, 2 * low + 2)
+    end
+    wanted[2 * i - 1], wanted[2 * i] = score, members[i]
   end
-  call('ZADD', ready, 'LT', unpack(ripe))
+end
+if single then
+  local score = fifo and string.format('%d%012d', number + 1024, (place + 1) % 1000000000000) or ARGV[5]
+  answer = call('ZADD', ready, 'NX', score, ARGV[6]) == 1 and 'A' -- it is looked for twice only if it is there
+    or call('ZADD', ready, 'LT', 'CH', score, ARGV[6]) == 1 and 'R' or 'K'
+elseif plain then
+  local added = call('ZADD', ready, 'NX', unpack(wanted))
+  answer = string.rep('A', added)
+  if added < count then -- some were there: in fifo order those whose score is not the one that they were just given
+    local there = call('ZMSCORE', ready, unpack(members))
+    for i = 1, count do
+      local score, was = tonumber(wanted[2 * i - 1]), tonumber(there[i])
+      local new = fifo and score == was or not fifo and not waits[i]
+      outcomes[i] = new and 'A' or score < was and 'R' or 'K'
+    end
+    answer = table.concat(outcomes)
+    call('ZADD', ready, 'LT', unpack(wanted))
+  end
 else
-  local notes, parked, new, payloads, unready, undelayed, undead, unknown = {}, {}, {}, {}, {}, {}, {}, {}
+  local notes, parked, ripe, new, payloads, unready, undelayed, undead, unknown = {}, {}, {}, {}, {}, {}, {}, {}, {}
   local function add(list, ...)
     for _, value in ipairs({ ... }) do
       list[#list + 1] = value
     end
   end
   for i, member in ipairs(members) do
-    local score, number = score_of(i)
-    local was, was_due, kind, due = scores[i], '0', how, at
-    if leased[i] == 1 then
+    local score, due, was, was_due, kind = wanted[2 * i - 1], at, waits[i], '0', how
+    local hand = leased and leased[i] == 1
+    if hand then
       -- A worker holds it: the push is noted, and done when the lease ends. What was removed meanwhile asks for nothing.
       was, was_due, kind = string.match(noted[i] or '', '^(%S+) (%S+) (%a+)$')
       kind = (how == 'set' or noted[i] == 'removed') and 'set' or kind or 'min'
     elseif dues[i] then
-      was, was_due = string.match(known[i] or score, '^%S+'), dues[i]
+      was, was_due = string.match(rest[i] or score, '^%S+'), dues[i]
     end
     outcomes[i] = 'A'
     if was then
-      local before, sooner, later = tonumber(was), tonumber(due) < tonumber(was_due), tonumber(due) > tonumber(was_due)
-      local raised = number < before or sooner
-      outcomes[i] = raised and 'R' or 'K'
+      local lower, higher = tonumber(score) < tonumber(was), tonumber(score) > tonumber(was)
+      local sooner, later = tonumber(due) < tonumber(was_due), tonumber(due) > tonumber(was_due)
+      outcomes[i] = (lower or sooner) and 'R' or 'K'
       if how == 'set' then
-        outcomes[i] = (number > before or later) and 'C' or outcomes[i]
+        outcomes[i] = (higher or later) and 'C' or outcomes[i]
       else
-        score, due = number < before and score or was, sooner and due or was_due
+        score, due = lower and score or was, sooner and due or was_due
       end
     end
-    if leased[i] == 1 then
+    if hand then
       add(notes, member, score .. ' ' .. due .. ' ' .. kind)
     elseif due == '0' then
       add(ripe, score, member)
       add(undelayed, dues[i] and member or nil)
-      add(unknown, known[i] and member or nil) -- a push asks anew: attempts and reason start afresh
+      add(unknown, rest[i] and member or nil) -- a push asks anew: attempts and reason start afresh
     else
       add(parked, due, member)
       add(new, member, score .. ' 0 ')
-      add(unready, scores[i] and member or nil)
+      add(unready, waits[i] and member or nil)
     end
-    add(undead, leased[i] == 0 and deaths[i] and member or nil)
+    add(undead, not hand and deaths[i] and member or nil)
     if fields == '3' then
       add(payloads, member, ARGV[4 + 3 * i])
     end
@@ -160,12 +189,12 @@ else
       call(write[1], write[2], unpack(write[3]))
     end
   end
+  answer = table.concat(outcomes)
 end
 if tokens == 0 then
   call('LPUSH', wake, '1')
 end
 -- Last, because scripts do not roll back: an id written first, and a failure after it, would lose the members.
-answer = table.concat(outcomes)
 -- idiom: remember
 if tonumber(window) > 0 then
   call('SET', once, answer, 'PX', window)

@@ -80,7 +80,7 @@ local function merge(score, due, attempts, note)
 end
 -- end
 local again, rows, wake = queue .. 'again', queue .. 'rows', queue .. 'wake'
-local due, parked, new = string.format('%.0f', now + delay), {}, {}
+local due, parked, new = string.format('%d', now + delay), {}, {}
 local noted = call('EXISTS', again) == 1 and call('HMGET', again, unpack(members)) or {}
 local known = call('EXISTS', rows) == 1 and call('HMGET', rows, unpack(members)) or {}
 reason = string.sub(reason, 1, 1000)

@@ -18,10 +18,10 @@
 --            max_bytes     0..99999999999            bytes of members and payloads, but at least one member, 0: any number
 --            window        0..999999999              ms that the end of a lease is remembered, 0: not at all
 -- ARGV[4]  holder        string                      who holds the lease, for people
--- ARGV[5]  rates         rates                       "limit per;" for each rate: at most limit batches in any span of per ms
--- ARGV[6]  now           ms                          empty: the server's clock
--- COMPUTES {queue}:delayed, {queue}:dead, {queue}:again, {queue}:rows, {queue}:payloads, {queue}:paused, {queue}:grants
--- COMPUTES {queue}:lease:<id>, {queue}:ended:<id>
+-- ARGV[5]  now           ms                          empty: the server's clock
+-- ARGV[6+] rates         pairs   0..100              limit and per, 1..99999999999: at most limit batches in any per ms
+-- COMPUTES {queue}:delayed, {queue}:dead, {queue}:lease:<id>, {queue}:again, {queue}:rows, {queue}:payloads, {queue}:paused
+-- COMPUTES {queue}:grants, {queue}:ended:<id>
 -- REPLY    [batch, deadline, [member, score, ...], [row, ...], [payload, ...], [dead member, ...]]  lowest score first;
 --            row: "score attempts reason", attempts: hand-overs before this one; row and payload: nil where there is none,
 --            or the list is empty; dead: members that had used their attempts and were buried on the way
@@ -34,9 +34,10 @@
 
 local call = redis.call
 local meta, ready, leases, held, lease, ended, wake = unpack(KEYS)
-local order, id, options, holder, rates, now = unpack(ARGV)
-if #KEYS ~= 7 or #ARGV ~= 6 then
-  return redis.error_reply('BADARG reserve takes 7 keys and 6 arguments')
+local order, id, options, holder, now = unpack(ARGV, 1, 5)
+local first_rate = 6
+if #KEYS ~= 7 or #ARGV < 5 or #ARGV > 205 then
+  return redis.error_reply('BADARG reserve takes 7 keys, 5 arguments and at most 100 pairs of limit and per')
 end
 -- idiom: order
 local mark = call('HGET', meta, 'queue')
@@ -50,11 +51,9 @@ local size, term, max_attempts, max_dead, max_bytes, window =
   string.match(options, '^([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+)$')
 if order ~= 'fifo' and order ~= 'score' or id == '' or not size or tonumber(size) > 500 or #term > 11
   or #max_attempts > 9 or #max_dead > 9 or #max_bytes > 11 or #window > 9
-  or rates ~= '' and (string.gsub(rates, '[1-9]%d* [1-9]%d*;', '') ~= '' or string.find(rates, string.rep('%d', 12)))
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG order, id, options, holder, rates, now are '
-    .. string.sub(table.concat(ARGV, ', '), 1, 160)
-    .. ': give fifo or score, a new id, the six numbers of the header, a text, "limit per;" each, ms since 1970 or nothing')
+  return redis.error_reply('BADARG order, id, options, holder, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 5), 1, 160)
+    .. ': give fifo or score, a new id, the six numbers of the header, a text, ms since 1970 or nothing')
 end
 -- idiom: clock
 if now == '' then
@@ -96,9 +95,15 @@ elseif special then
 end
 local cost = 1
 -- idiom: grants
+for i = first_rate, #ARGV do
+  local number = tonumber(ARGV[i])
+  if not number or number % 1 ~= 0 or number < 1 or number > 99999999999 or #ARGV % 2 == first_rate % 2 then
+    return redis.error_reply('BADARG rates has ' .. string.sub(ARGV[i], 1, 32) .. ': give pairs of 1..99999999999')
+  end
+end
 -- Each grant says what had been granted before it: what a span has seen is the total less what its first grant says.
 local grants, total, longest = queue .. 'grants', 0, 0
-local newest = rates ~= '' and call('ZRANGE', grants, '-1', '-1', 'WITHSCORES') or {}
+local newest = #ARGV >= first_rate and call('ZRANGE', grants, '-1', '-1', 'WITHSCORES') or {}
 if newest[1] then
   local before, last = string.match(newest[1], '^(%d+) (%d+)$')
   total = before + last
@@ -106,15 +111,16 @@ if newest[1] then
     local later = call('ZRANGEBYSCORE', grants, '(' .. now, '+inf', 'LIMIT', '0', '1')
     before = string.match(later[1], '^%d+')
     call('ZREM', grants, '') -- it frees nothing, but after a write that could a full server takes the next ones
-    call('ZADD', grants, now, before .. string.format(' %.0f', total - before))
+    call('ZADD', grants, now, before .. string.format(' %d', total - before))
     call('ZREMRANGEBYSCORE', grants, '(' .. now, '+inf') -- last, so that the key keeps its TTL
   end
 end
 -- end
 -- idiom: rates
 local granted, retry = cost, 0
-for limit, per in string.gmatch(rates, '(%d+) (%d+);') do
-  local start = string.format('%.0f', now - per)
+for i = first_rate, #ARGV, 2 do
+  local limit, per = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+  local start = string.format('%d', now - per)
   local first = call('ZRANGEBYSCORE', grants, start, '+inf', 'WITHSCORES', 'LIMIT', '0', '1')
   local free, at = limit - total + (first[1] and string.match(first[1], '^%d+') or total), first[2] or now
   if free < 0 then -- the clock or the limit was set back: find the last grant that has to leave the span
@@ -288,15 +294,15 @@ if not mark then
 end
 call('SADD', held, unpack(members))
 call('RPUSH', lease, holder, unpack(taken))
-call('ZADD', leases, string.format('%.0f', deadline), id)
+call('ZADD', leases, string.format('%d', deadline), id)
 -- idiom: charge
 if longest > 0 then
-  call('ZADD', grants, now, string.format('%016.0f %.0f', total, granted))
-  local stale = call('ZCOUNT', grants, '-inf', string.format('(%.0f', now - longest))
+  call('ZADD', grants, now, string.format('%016d %d', total, granted))
+  local stale = call('ZCOUNT', grants, '-inf', string.format('(%d', now - longest))
   if stale > 0 then
     call('ZREMRANGEBYRANK', grants, '0', string.format('%d', math.min(stale, 100) - 1))
   end
-  call('PEXPIRE', grants, string.format('%.0f', longest + 1000))
+  call('PEXPIRE', grants, string.format('%d', longest + 1000))
 end
 -- end
 -- A wake-up wakes one client, but may stand for several events: pass it on if there is more to take, now or later.

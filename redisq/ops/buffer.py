@@ -216,7 +216,7 @@ class BufferOps(QueueOps, Generic[T]):
         )
         by = holder_bytes(who)
         decode = partial(self._decode_reserved, as_text(name), as_text(by))
-        args = (name, options, by, self._rates, b"")
+        args = (name, options, by, b"", *self._rates)
         return self._op("reserve", args, decode, lease_id=lease_id, id=name)
 
     def _decode_reserved(self, name: str, by: str, reply: list[Any]) -> Reserved[T]:

@@ -35,11 +35,11 @@ class Grant(NamedTuple):
     retry_after: float
 
 
-def flatten(rates: Sequence[Rate]) -> bytes:
-    """Return the rates as the scripts take them: "limit per;" for each, in ms."""
+def flatten(rates: Sequence[Rate]) -> tuple[int, ...]:
+    """Return the rates as the scripts take them: limit, ms, limit, ms."""
     if not isinstance(rates, (tuple, list)) or not all(isinstance(rate, Rate) for rate in rates):
         raise InvalidArgument(f"rates is {rates!r}: give a sequence of Rate(limit, per)")
-    return b"".join(b"%d %d;" % (rate.limit, check.milliseconds("per", rate.per, 0.001)) for rate in rates)
+    return tuple(x for rate in rates for x in (rate.limit, check.milliseconds("per", rate.per, 0.001)))
 
 
 class LimitOps(QueueOps):
@@ -56,7 +56,7 @@ class LimitOps(QueueOps):
     def acquire(self, cost: int = 1, token: str | None = None) -> Op[Grant]:
         """Take what every rate allows now, `cost` at most."""
         once = check.once_id(token)
-        args = (check.whole("cost", cost, 1, MAX_COST), self._window, self._rates, b"")
+        args = (check.whole("cost", cost, 1, MAX_COST), self._window, b"", *self._rates)
         return self._op("acquire", args, _decode_grant, token=as_text(once), id=once)
 
     def wait(self, cost: int = 1, timeout: float | None = None) -> Talk[Grant]:

@@ -867,7 +867,7 @@ class LimitWalk(Walk):
         """See that the time which a refusal names is true."""
         for _ in range(20):
             granted, retry = self.both("acquire", self.now, 1, self.id())
-            if not granted and self.settings != "mixed":  # after a limit was lowered, more than one grant must go
+            if not granted:
                 self.now += retry - 1
                 early, _ = self.both("acquire", self.now, 1, self.id())
                 self.now += 1

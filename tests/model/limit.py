@@ -40,8 +40,8 @@ class Limit:
             return self.once[once]
         self._redate(now)
         granted = max(0, min(cost, *(limit - self._used(now, per) for limit, per in self.rates)))
-        used_up = [per for limit, per in self.rates if limit - self._used(now, per) <= granted]
-        retry = max(self._opens(now, per) for per in used_up) if granted < cost else 0
+        used_up = [(limit, per) for limit, per in self.rates if limit - self._used(now, per) <= granted]
+        retry = max(self._opens(now, *rate) for rate in used_up) if granted < cost else 0
         if granted:
             self.charge(now, granted)
             if self.window:
@@ -52,7 +52,8 @@ class Limit:
         """Return in how many ms one more may be granted, 0: now."""
         if self.rates:
             self._redate(now)
-        return max((self._opens(now, per) for limit, per in self.rates if self._used(now, per) >= limit), default=0)
+        used_up = [(limit, per) for limit, per in self.rates if self._used(now, per) >= limit]
+        return max((self._opens(now, *rate) for rate in used_up), default=0)
 
     def would_be_closed(self, now: int) -> bool:
         """Say whether a rate is used up, without re-dating a grant."""
@@ -80,13 +81,12 @@ class Limit:
     def _used(self, now: int, per: int) -> int:
         return sum(grant.amount for grant in self.grants if grant.at >= now - per)
 
-    def _opens(self, now: int, per: int) -> int:
+    def _opens(self, now: int, limit: int, per: int) -> int:
         """Return in how many ms something is free again, when enough grants have left the span: a ms late, never early.
 
         Usually it is the first one that has to leave. Where the clock or the limit was set back, there may be more in
         the span than the limit allows.
         """
-        limit = min(limit for limit, other in self.rates if other == per)
         inside = [grant for grant in self.grants if grant.at >= now - per]
         used = sum(grant.amount for grant in inside)
         at = now
@@ -100,7 +100,9 @@ class Limit:
         """Return what the server must hold."""
         found: Keys = {b"once:" + once: b"%d %d" % answer for once, answer in self.once.items()}
         if self.grants:
-            found[b"grants"] = {b"%016d %d" % (grant.before, grant.amount): float(grant.at) for grant in self.grants}
+            found[b"grants"] = {
+                b"%016d %d %d" % (grant.before, grant.amount, grant.at): float(grant.at) for grant in self.grants
+            }
         return found
 
     def expiring(self) -> set[bytes]:

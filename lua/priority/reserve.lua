@@ -306,7 +306,7 @@ if longest > 0 then
 end
 -- end
 -- A wake-up wakes one client, but may stand for several events: pass it on if there is more to take, now or later.
-if tokens == 0 and call('EXISTS', ready, delayed) > 0 then
+if tokens == 0 and (call('EXISTS', ready, delayed) > 0 or expired and call('ZCOUNT', leases, '-inf', now) > 0) then
   call('LPUSH', wake, '1')
 end
 if special then

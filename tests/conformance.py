@@ -161,10 +161,14 @@ def _same_key(expected: tuple[bytes, Any, int], got: tuple[bytes, Any, int], clo
     kind, value, ttl = got
     if kind != expected[0] or not (ttl == expected[2] or max(0, expected[2] - SLACK) < ttl <= expected[2]):
         return False
+    if kind == b"hash":
+        fields = expected[1].keys() == value.keys()
+        return fields and all(agree(expected[1][field], value[field], clock) for field in value)
     if kind != b"zset":
-        return bool(value == expected[1])
+        return agree(expected[1], value, clock)
     return len(value) == len(expected[1]) and all(
-        member == wanted and (agree(score, got_score, clock) if isinstance(score, dict) else float(score) == got_score)
+        agree(wanted, member, clock)
+        and (agree(score, got_score, clock) if isinstance(score, dict) else float(score) == got_score)
         for (wanted, score), (member, got_score) in zip(expected[1], value, strict=True)
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .buffer_items import lease, waiting
 from .derived import derive
+from .rates import rated
 from .scenario import NOW, WEEK, Cases, Scenario, script
 
 
@@ -411,45 +412,7 @@ def _pauses(case: Cases) -> None:
 
 
 def _rates(case: Cases) -> None:
-    s = case("a rate: so many batches in any span, then ask again when the first of them has left it")
-    waiting(s, g="abcdef")
-    for i, now in enumerate((0, 100, 200, 1000, 1001, 1002, 1101)):
-        s.send(id=f"m{i}", size=1, rates=[(2, 1000)], now=NOW + now)
-    s = case("two rates: the one that opens last")
-    waiting(s, g="abcdef")
-    for i, now in enumerate((0, 5000, 5001, 10_000, 10_001, 30_001)):
-        s.send(id=f"m{i}", size=1, rates=[(1, 4000), (2, 30_000)], now=NOW + now)
-    s = case("two rates, the other one first")
-    waiting(s, g="abcdef")
-    for i, now in enumerate((0, 1, 4001)):
-        s.send(id=f"m{i}", size=1, rates=[(1, 4000), (1, 3000)], now=NOW + now)
-    s = case("the clock was set back: what is dated later counts as granted now")
-    waiting(s, g="abcdef")
-    for i, now in enumerate((0, 50_000, 70_000, 10_000, 11_000, 70_001)):
-        s.send(id=f"m{i}", size=1, rates=[(4, 60_000)], now=NOW + now)
-    s = case("the clock was set back, and the rate is used up")
-    waiting(s, g="abcdef")
-    for i, now in enumerate((50_000, 60_000, 0, 1000)):
-        s.send(id=f"m{i}", size=1, rates=[(2, 60_000)], now=NOW + now)
-    s = case("the limit was lowered: the time until enough have left the span")
-    waiting(s, g="abcdefghij")
-    for i in range(7):
-        s.send(id=f"m{i}", size=1, rates=[(7, 60_000)], now=NOW + 100 * i)
-    for limit in (1, 2, 3, 4, 6, 7):
-        s.send(id="n", rates=[(limit, 60_000)], now=NOW + 1000)
-    s = case("grants that have left every span are forgotten, a hundred a call")
-    for i in range(1, 106):
-        s.do("push", item=["x"])
-        s.do("reserve", id="k", size=1, rates=[(1000, 500)], now=i)
-        s.do("ack", id="k")
-    waiting(s, g="ab")
-    s.send(size=1, rates=[(1000, 500)], now=NOW)
-    s.send(size=1, rates=[(1000, 500)], now=NOW)
-    s = case("a grant at the start of a span is in it")
-    waiting(s, g="abcdef")
-    s.send(size=1, rates=[(9, 1000)])
-    s.send(id="n", size=1, rates=[(9, 1000)], now=NOW + 1000)
-    s.send(id="o", size=1, rates=[(9, 1000)], now=NOW + 1001)
+    rated(case, lambda s: waiting(s, g="abcdefghij"))
     s = case("a rate that is closed hands out nothing that is due")
     waiting(s, g="abcdef")
     s.send(size=1, rates=[(1, 100_000)])

@@ -9,7 +9,7 @@ from redisq.scripts import Slot, load
 
 from ..model import Keys
 from .form import CLOCK
-from .scenario import Cases, Setup, pack
+from .scenario import NOW, Cases, Setup, pack
 
 MARKS = {"buffer": ("2 fifo", "3 buffer"), "priority": ("2 buffer", "3 score"), "limit": ("3 buffer", "1")}
 """marks that a structure's scripts must refuse"""
@@ -39,7 +39,7 @@ def derive(
     if any(slot.name == "now" for slot in header.args):
         scenario = case("the time is the server's")
         setup(scenario)
-        scenario.send(**args, now=CLOCK)
+        scenario.send(**{**args, "now": CLOCK})
     ends = [slot for one in header.args for slot in (one, *one.fields) if not slot.rest and slot.high is not None]
     for name, which, given in (("highest", "high", highest), ("lowest", "low", lowest)):
         if ends:
@@ -179,7 +179,7 @@ def again(case: Cases, setup: Setup, **args: Any) -> None:
     scenario.send(**args)
     scenario.send(**args)
     if any(slot.name == "now" for slot in header.args):
-        scenario.send(**{"now": 100_500, **args})
+        scenario.send(**{**args, "now": args.get("now", NOW) + 500})
     if header.replay in ("once", "lease"):
         scenario = case("sent again, when nothing is remembered")
         setup(scenario)

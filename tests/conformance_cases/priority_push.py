@@ -126,11 +126,9 @@ def _plain(case: Cases) -> None:
     s.send(item=[(5, "a")])
     s = case("1000 members at once")
     ready(s, m500=3)
-    s.send(item=[(1000, f"m{i}") for i in range(1, 1001)])
+    s.send(item=[(i, f"m{i}") for i in range(1, 1001)])
     s = case("1000 members at once, with payloads")
-    s.send(item=[(1, f"m{i}", f"p{i}") for i in range(1, 1001)])
-    s = case("1000 members at once, due later")
-    s.send(item=[(1, f"m{i}") for i in range(1, 1001)], delay=DUE)
+    s.send(item=[(i, f"m{i}", f"p{i}") for i in range(1, 1001)])
 
 
 def _fifo(case: Cases) -> None:

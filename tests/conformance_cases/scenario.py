@@ -105,6 +105,12 @@ class Scenario(Case):
         self._started: tuple[Keys, dict[bytes, int]] | None = None
         self._awake = False
 
+    @property
+    def model_limit(self) -> Limit:
+        """The rates and what was granted."""
+        limit: Limit = self.model if self.structure == "limit" else self.model.limit
+        return limit
+
     def do(self, verb: str, **values: Any) -> Any:
         """Bring the state about: a call that is no part of the case. It remembers no answer unless it names a window."""
         assert not self.steps, "the state is given before the first call is sent"
@@ -149,7 +155,7 @@ class Scenario(Case):
     def _ask(self, script: str, values: Mapping[str, Any]) -> Any:
         args = SimpleNamespace(**_as_bytes(self.values(values)))
         self.model.window = args.window
-        limit = self.model if self.structure == "limit" else self.model.limit
+        limit = self.model_limit
         before, granted = self.keys(), limit._total()
         answer = ANSWERS[script](self.model, args)
         after, expiring = self.keys(), self.model.expiring()

@@ -185,11 +185,9 @@ class BufferScripts(Scripts):
     def show(self, place: str, limit: int = 2) -> list[list[object]]:
         found: list[list[object]] = []
         page = [[b""]]
-        while page:
+        while page:  # one may be shorter than the limit
             page = self.call("batches", state=place, limit=limit, after=page[-1][0])
             found += page
-            if len(page) < limit:
-                break
         return found
 
 
@@ -321,7 +319,7 @@ class PriorityScripts(Scripts):
             after = found[-1][0] if found else b""
             page = self.call("batches", order=self.queue.order, limit=limit, after=after)
             found += [(lease_id, deadline, holder, _items(*taken)) for lease_id, deadline, holder, *taken in page]
-            if len(page) < limit:
+            if not page:
                 return found
 
 

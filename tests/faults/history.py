@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from random import Random
 from typing import Any, Generic, TypeVar
@@ -19,7 +19,6 @@ import redis
 
 from redisq import BYTES, LeaseLost, Rate
 from redisq.ops import BufferOps, Lease, LimitOps, Op, PriorityOps
-from redisq.ops.priority import PLACES
 from redisq.sync.runner import Runner
 
 from .. import model
@@ -102,8 +101,8 @@ class Game(Generic[State]):
     def step(self, state: State, call: Call) -> Any:
         """Let the model do the call, and give its reply."""
         try:
-            return self.answer(state, call.verb, call.args, call.now)
-        except model.Lost:
+            return frozen_lists(self.answer(state, call.verb, call.args, call.now))
+        except model.LeaseLost:
             return LOST
 
     def send(self, runner: Runner, verb: str, args: Args, now: int) -> Any:
@@ -125,42 +124,36 @@ class Game(Generic[State]):
 
     def learn(self, shared: Shared, verb: str, args: Args, reply: Any) -> None:  # noqa: ARG002
         """Note what others may use: a lease that was handed out, who died, what may be sent again."""
-        if verb in ("push", "reserve", "ack", "release", "redrive", "discard", "remove", "acquire"):
+        if verb in ("push", "reserve", "ack", "release", "bury", "redrive", "discard", "remove", "acquire"):
             shared.sent[:] = [*shared.sent[-30:], (verb, args)]
 
 
 GROUPS = ["a", "b", "c"]
+REASONS = ["", "", "busy"]
 
 
 class BufferGame(Game[model.Buffer]):
-    """Play with the grouped buffer, in one of its settings."""
+    """The grouped buffer, in one of its settings."""
 
-    SETTINGS: tuple[tuple[int, int, int, tuple[tuple[int, int], ...]], ...] = (
-        (1, 3000, 0, ()),
-        (3, 900, 2, ((5, 1000), (20, 10_000))),
-        (2, 500, 3, ()),
+    SETTINGS: tuple[dict[str, Any], ...] = (
+        {"max_wait": 3000},
+        {"min_size": 3, "max_wait": 900, "max_attempts": 2, "max_dead": 1, "rates": ((5, 1000), (20, 10_000))},
+        {"min_size": 2, "max_wait": 500, "max_attempts": 3, "ordered": True, "isolate": True},
     )
     weights = {  # noqa: RUF012
-        "push": 30, "pop": 5, "longest": 2, "pop_longest": 3, "reserve": 30, "ack": 15, "release": 8, "extend": 4,
-        "dead": 3, "redrive": 2, "discard": 2, "stats": 3, "audit": 1,
+        "push": 30, "pop": 5, "groups": 2, "pop_longest": 3, "reserve": 30, "ack": 15, "release": 8, "bury": 2,
+        "extend": 4, "batches": 3, "redrive": 2, "discard": 2, "stats": 3, "audit": 1,
     }  # fmt: skip
 
     def __init__(self, setting: int = 0) -> None:
-        self.min_size, self.max_wait, self.max_attempts, self.rates = self.SETTINGS[setting % len(self.SETTINGS)]
-        self.ops = BufferOps(
-            "q",
-            codec=BYTES,
-            lease=2,
-            min_size=self.min_size,
-            max_wait=self.max_wait / 1000,
-            max_attempts=self.max_attempts or None,
-            rates=[Rate(limit, per / 1000) for limit, per in self.rates],
-            dedup_window=WEEK,
-        )
+        self.settings = dict(self.SETTINGS[setting % len(self.SETTINGS)])
+        self.rates = self.settings.pop("rates", ())
+        own = {**self.settings, "max_wait": self.settings["max_wait"] / 1000}
+        rates = [Rate(limit, per / 1000) for limit, per in self.rates]
+        self.ops = BufferOps("q", codec=BYTES, lease=2, **{"max_dead": None, **own}, rates=rates, dedup_window=WEEK)
 
     def initial(self) -> model.Buffer:
-        limit = model.Limit(list(self.rates)) if self.rates else None
-        return model.Buffer(2000, self.min_size, self.max_wait, self.max_attempts, limit)
+        return model.Buffer(limit=model.Limit(list(self.rates)), **self.settings)
 
     def draw(self, verb: str, random: Random, shared: Shared) -> Args | None:
         group, name = random.choice(GROUPS), str(next(shared.names))
@@ -170,19 +163,23 @@ class BufferGame(Game[model.Buffer]):
         if verb in ("pop", "pop_longest"):
             return (group if verb == "pop" else random.randint(1, 2)), random.randint(1, 5)
         if verb == "reserve":
-            return random.randint(1, 5), random.choice([100, 500, 2000]), "l" + name
-        if verb in ("ack", "release", "extend"):
+            return random.randint(1, 5), random.choice([0, 0, 6]), random.choice([100, 500, 2000]), "l" + name
+        if verb in ("ack", "release", "bury", "extend"):
             if not shared.leases:
                 return None
             lease, items = random.choice(shared.leases[-10:])
-            delay = random.choice([0, 0, 50, 700])
+            delay, reason = random.choice([0, 0, 50, 700]), random.choice(REASONS)
             if verb == "ack":
                 failed = random.sample(range(len(items)), random.choice([0, 0, 0, 1, len(items)]))
-                return lease, tuple(sorted(failed)), delay
-            return (lease, delay, random.random() < 0.8) if verb == "release" else (lease, random.choice([100, 2000]))
+                return lease, tuple(sorted(failed)), delay, reason
+            if verb == "extend":
+                return lease, random.choice([100, 2000])
+            return (lease, reason) if verb == "bury" else (lease, delay, random.random() < 0.8, reason)
         if verb in ("redrive", "discard"):
             return ((random.choice(shared.dead), "nobody"), "t" + name) if shared.dead else None
-        return (random.randint(1, 3),) if verb in ("longest", "dead") else ()
+        if verb == "batches":
+            return random.choice(["leased", "delayed", "dead", "dead"]), random.randint(1, 3)
+        return (random.randint(1, 3),) if verb == "groups" else ()
 
     def op(self, verb: str, args: Args) -> Op[Any]:
         ops = self.ops
@@ -191,243 +188,233 @@ class BufferGame(Game[model.Buffer]):
                 return ops.push(items, group, token, front=front)
             case "pop", (group, size):
                 return ops.pop(group, size)
-            case "longest", (count,):
-                return ops.longest_groups(count)
+            case "groups", (count,):
+                return _first(ops.groups(count))
             case "pop_longest", (count, size):
                 return ops.pop_longest(count, size)
-            case "reserve", (size, lease, name):
-                return ops.reserve_once(size, lease=lease / 1000, lease_id=name)
-            case "ack", (name, failed, delay):
-                return _only(ops.ack([_lease(name, failed=failed)], delay / 1000))
-            case "release", (name, delay, counted):
-                return _only(ops.release([_lease(name)], delay / 1000, counted=counted))
+            case "reserve", (size, max_bytes, lease, name):
+                options = {"max_bytes": max_bytes or None, "lease_id": name, "holder": "h" + name}
+                return _raw(ops.reserve_once(size, lease=lease / 1000, **options))
+            case "ack", (name, failed, delay, reason):
+                return _only(ops.ack([_lease(name, failed, reason)], delay / 1000))
+            case "release", (name, delay, count, reason):
+                return _only(ops.release([_lease(name)], delay / 1000, count=count, reason=reason))
+            case "bury", (name, reason):
+                return _only(ops.bury([_lease(name)], reason))
             case "extend", (name, lease):
                 return _only(ops.extend([_lease(name)], lease / 1000))
             case "redrive", (names, token):
-                return ops.redrive(names, token)
+                return _first(ops.redrive(names, token))
             case "discard", (names, token):
                 return ops.discard(names, token)
-            case "dead", (limit,):
-                return _first(ops.dead(limit))
+            case "batches", (state, limit):
+                return _raw(_first(getattr(ops, state)(limit)))
             case "stats" | "audit" | "purge", ():
                 return _first(getattr(ops, verb)())
         raise AssertionError(verb)
 
     def seen(self, verb: str, answer: Any) -> Any:
         match verb:
-            case "pop":
-                return tuple(answer)
-            case "longest":
-                return tuple((group, length) for group, length in answer.items())
+            case "groups":
+                return tuple((group, int(length)) for group, length in zip(*[iter(answer[1])] * 2, strict=True))
             case "pop_longest":
-                return tuple((group, tuple(items)) for group, items in answer.items())
-            case "reserve":
-                lease = answer.lease
-                batch = lease and (lease.group, lease.attempts, tuple(lease.items), round(lease.deadline * 1000))
-                return batch, _ms(answer.retry), tuple(tuple(one) for one in answer.buried)
-            case "dead":
-                return tuple((one.id, one.group, one.attempts, tuple(one.items)) for one in answer)
-            case "stats":
-                return tuple(answer)
+                return tuple((group.encode(), tuple(items)) for group, items in answer.items())
             case "audit":
                 return tuple(answer[2])
-        return tuple(answer) if isinstance(answer, (tuple, list)) else answer
+        return frozen_lists(answer)
 
     def answer(self, state: model.Buffer, verb: str, args: Args, now: int) -> Any:
         match verb, args:
             case "push", (group, items, token, front):
                 return state.push(now, group.encode(), [*items], token.encode(), front)
             case "pop", (group, size):
-                return tuple(state.pop(now, group.encode(), size))
-            case "longest", (count,):
-                return tuple((group.decode(), length) for group, length in state.longest(count))
+                return state.pop(now, group.encode(), size)
+            case "groups", (count,):
+                return state.groups("waiting")[:count]
             case "pop_longest", (count, size):
-                return tuple((group.decode(), tuple(items)) for group, items in state.pop_longest(now, count, size))
-            case "reserve", (size, lease, name):
-                batch, retry, buried = state.reserve(now, size, name.encode(), lease)
-                held = batch and (batch.group.decode(), batch.attempts, tuple(batch.items), batch.time)
-                _forget(state.limit)
-                return held, retry, tuple((name.decode(), group.decode(), tries) for name, group, tries in buried)
-            case "ack", (name, failed, delay):
-                return state.ack(now, name.encode(), [*failed], delay)
-            case "release", (name, delay, counted):
-                return state.release(now, name.encode(), delay, counted)
+                return state.pop_longest(now, count, size)
+            case "reserve", (size, max_bytes, lease, name):
+                state.lease = lease
+                return state.reserve(now, size, name.encode(), b"h" + name.encode(), max_bytes)
+            case "ack", (name, failed, delay, reason):
+                return state.ack(now, name.encode(), failed, delay, reason.encode() if failed else b"")
+            case "release", (name, delay, count, reason):
+                return state.release(now, name.encode(), delay, count, reason.encode())
+            case "bury", (name, reason):
+                return state.bury(now, name.encode(), reason.encode())
             case "extend", (name, lease):
                 return state.extend(now, name.encode(), lease)
             case "redrive", (names, token):
                 return state.redrive(now, [name.encode() for name in names], token.encode())
             case "discard", (names, token):
                 return state.discard([name.encode() for name in names], token.encode())
-            case "dead", (limit,):
-                dead = state.dead(limit)
-                return tuple((name.decode(), b.group.decode(), b.attempts, tuple(b.items)) for name, b in dead)
+            case "batches", (place, limit):
+                return state.show("leases" if place == "leased" else place)[:limit]
             case "stats", ():
                 found = state.stats(now)
-                oldest = -1 if found["oldest"] is None else max(0, found["oldest"])
-                counts = [found[key] for key in ("leased", "delayed", "dead")]
-                expiry = -1 if found["expiry"] is None else found["expiry"]
-                return -1, found["waiting"], found["groups"], oldest, *counts, expiry
+                del found["paused"]
+                return b"", *found.values(), b""
             case "audit", ():
                 return ()
             case "purge", ():
-                return 0, state.purge()
+                return -1, state.purge()
         raise AssertionError(verb)
 
     def learn(self, shared: Shared, verb: str, args: Args, reply: Any) -> None:
         super().learn(shared, verb, args, reply)
-        if verb == "reserve":
-            batch, _, buried = reply
-            if batch:
-                shared.leases[:] = [*shared.leases[-20:], (args[2], batch[2])]
-            shared.dead += [name for name, _, _ in buried]
+        if verb == "reserve" and reply[0] == b"batch":
+            shared.leases[:] = [*shared.leases[-20:], (args[-1], reply[-1])]
+        elif verb == "reserve" and reply[0] == b"buried":
+            shared.dead.append(reply[1].decode())
+        elif verb == "bury":
+            shared.dead.append(args[0])
 
 
 MEMBERS = [b"a", b"b", b"c", b"d", b"e"]
 
 
 class PriorityGame(Game[model.Priority]):
-    """Play with the priority queue, in one of its settings."""
+    """The priority queue, in one of its settings."""
 
-    SETTINGS: tuple[tuple[Any, int, tuple[tuple[int, int], ...]], ...] = (
-        ("fifo", 0, ()),
-        ("score", 2, ()),
-        ("fifo", 2, ((5, 1000), (20, 10_000))),
+    SETTINGS: tuple[dict[str, Any], ...] = (
+        {"order": "fifo"},
+        {"order": "score", "max_attempts": 2, "max_dead": 1},
+        {"order": "fifo", "max_attempts": 2, "rates": ((5, 1000), (20, 10_000))},
     )
     weights = {  # noqa: RUF012
-        "push": 35, "pop": 8, "reserve": 25, "ack": 15, "release": 8, "extend": 4, "dead": 2, "redrive": 3,
-        "discard": 2, "peek": 3, "state": 4, "remove": 3, "stats": 3, "audit": 1,
+        "push": 35, "pop": 8, "reserve": 25, "ack": 15, "release": 8, "bury": 2, "extend": 4, "members": 5,
+        "batches": 2, "redrive": 3, "discard": 2, "state": 4, "remove": 3, "stats": 3, "audit": 1,
     }  # fmt: skip
 
     def __init__(self, setting: int = 0) -> None:
-        self.order, self.max_attempts, self.rates = self.SETTINGS[setting % len(self.SETTINGS)]
+        self.settings = dict(self.SETTINGS[setting % len(self.SETTINGS)])
+        self.rates = self.settings.pop("rates", ())
         self.ops: PriorityOps[bytes] = PriorityOps(
             "q",
             codec=BYTES,
-            order=self.order,
+            payload_codec=BYTES,
             lease=2,
-            max_attempts=self.max_attempts or None,
+            **{"max_dead": None, **self.settings},
             rates=[Rate(limit, per / 1000) for limit, per in self.rates],
             dedup_window=WEEK,
         )
 
     def initial(self) -> model.Priority:
-        return model.Priority(
-            self.order, 2000, self.max_attempts, model.Limit(list(self.rates)) if self.rates else None
-        )
+        return model.Priority(limit=model.Limit(list(self.rates)), **self.settings)
 
     def draw(self, verb: str, random: Random, shared: Shared) -> Args | None:
         name = str(next(shared.names))
         some = tuple(random.sample(MEMBERS, random.randint(1, 3)))
         if verb == "push":
-            pairs = tuple((member, random.randint(0, 3)) for member in some)
-            return pairs, random.choice([0, 0, 0, 300]), "t" + name
+            payload = random.choice([None, None, b"p" + name.encode()])
+            asked = tuple((random.randint(0, 3), member, payload) for member in some)
+            return asked, random.choice([0, 0, 0, 300]), random.random() < 0.1, "t" + name
         if verb == "reserve":
-            return random.randint(1, 3), random.choice([100, 500, 2000]), "l" + name
-        if verb in ("ack", "release", "extend"):
+            return random.randint(1, 3), random.choice([0, 0, 4]), random.choice([100, 500, 2000]), "l" + name
+        if verb in ("ack", "release", "bury", "extend"):
             if not shared.leases:
                 return None
             lease, members = random.choice(shared.leases[-10:])
-            # The first member or the others: a call is remembered by its first, so that must tell which it is.
-            chosen = random.choice([members[:1], members[1:] or members])
+            delay, reason = random.choice([0, 0, 50, 700]), random.choice(REASONS)
             if verb == "ack":
-                return lease, chosen
+                failed = random.sample(range(len(members)), random.choice([0, 0, 0, 1, len(members)]))
+                return lease, tuple(sorted(failed)), delay, reason
             if verb == "extend":
-                return lease, chosen, random.choice([100, 2000])
-            return lease, chosen, random.choice([0, 0, 50, 700]), random.random() < 0.8
+                return lease, random.choice([100, 2000])
+            return (lease, reason) if verb == "bury" else (lease, delay, random.random() < 0.8, reason)
         if verb in ("redrive", "discard", "remove"):
             return some, "t" + name
         if verb == "state":
             return some[:1]
-        return (random.randint(1, 3),) if verb in ("pop", "peek", "dead") else ()
+        if verb == "members":
+            return random.choice(["peek", "delayed", "dead"]), random.randint(1, 3)
+        return (random.randint(1, 3),) if verb in ("pop", "batches") else ()
 
     def op(self, verb: str, args: Args) -> Op[Any]:
         ops = self.ops
         match verb, args:
-            case "push", (pairs, delay, token):
-                return _first(ops.push_many(pairs, delay=delay / 1000, token=token))
+            case "push", (asked, delay, replace, token):
+                given = [(member, priority, payload) for priority, member, payload in asked]
+                return _first(ops.push_many(given, delay=delay / 1000, replace=replace, token=token))
             case "pop", (count,):
-                return ops.pop_many(count)
-            case "reserve", (size, lease, name):
-                return ops.reserve_once(size, lease=lease / 1000, lease_id=name)
-            case "ack", (name, members):
-                return _only(ops.ack([_lease(name, members)]))
-            case "release", (name, members, delay, counted):
-                return _only(ops.release([_lease(name, members)], delay / 1000, counted=counted))
-            case "extend", (name, members, lease):
-                return _only(ops.extend([_lease(name, members)], lease / 1000))
+                return _raw(ops.pop_many(count))
+            case "reserve", (size, max_bytes, lease, name):
+                options = {"max_bytes": max_bytes or None, "lease_id": name, "holder": "h" + name}
+                return _raw(ops.reserve_once(size, lease=lease / 1000, **options))
+            case "ack", (name, failed, delay, reason):
+                return _only(ops.ack([_lease(name, failed, reason)], delay / 1000))
+            case "release", (name, delay, count, reason):
+                return _only(ops.release([_lease(name)], delay / 1000, count=count, reason=reason))
+            case "bury", (name, reason):
+                return _only(ops.bury([_lease(name)], reason))
+            case "extend", (name, lease):
+                return _only(ops.extend([_lease(name)], lease / 1000))
             case "redrive" | "discard" | "remove", (members, token):
                 made: Op[Any] = getattr(ops, verb)(members, token)
                 return made
-            case "dead", (limit,):
-                return ops.dead(limit)
-            case "peek", (count,):
-                return ops.peek(count)
+            case "members", (state, limit):
+                return _raw(_first(getattr(ops, state)(limit)))
+            case "batches", (limit,):
+                return _raw(_first(ops.leased(limit)))
             case "state", (member,):
                 return ops.state(member)
-            case "stats" | "audit" | "purge", ():
+            case "stats", ():
+                return _raw(ops.stats())
+            case "audit" | "purge", ():
                 return _first(getattr(ops, verb)())
         raise AssertionError(verb)
 
     def seen(self, verb: str, answer: Any) -> Any:
         match verb:
             case "push":
-                return "".join(outcome.name[0] for outcome in answer)
-            case "pop" | "peek" | "dead":
-                return tuple((item.member, item.priority, item.attempts) for item in answer)
+                return "".join(outcome.name[0] for outcome in answer).encode()
+            case "pop":
+                return answer[0], _items(*answer[1:])
             case "reserve":
-                lease = answer.lease
-                batch = lease and (tuple(lease.items), tuple(lease.priorities or ()), round(lease.deadline * 1000))
-                return batch, _ms(answer.retry), tuple(one.name for one in answer.buried)
-            case "release":
-                return answer[0], tuple(one.name for one in answer[1])
-            case "ack":
-                return answer[0]
+                if answer[0] == b"batch":
+                    return b"batch", answer[1], _items(*answer[2:5]), tuple(answer[5])
+                return frozen_lists(answer)
+            case "members":
+                return _items(*answer)
+            case "batches":
+                return tuple((name, deadline, by, _items(*about)) for name, deadline, by, *about in answer)
             case "state":
                 return answer.value
             case "audit":
                 return tuple(answer[2])
-        return tuple(answer) if isinstance(answer, (tuple, list)) else answer
-
-    def _items(self, triples: list[tuple[bytes, float, int]]) -> Any:
-        return tuple((member, self._priority(score), tries) for member, score, tries in triples)
-
-    def _priority(self, score: float) -> float:
-        return score // PLACES if self.order == "fifo" else score
+        return frozen_lists(answer)
 
     def answer(self, state: model.Priority, verb: str, args: Args, now: int) -> Any:
         match verb, args:
-            case "push", (pairs, delay, token):
-                turned = [(priority, member) for member, priority in pairs]
-                return state.push(now, turned, delay, f"{token}:0".encode())
+            case "push", (asked, delay, replace, token):
+                return state.push(now, asked, f"{token}:0".encode(), delay, "set" if replace else "min")
             case "pop", (count,):
-                return self._items(state.pop(now, count))
-            case "reserve", (size, lease, name):
-                taken, deadline, retry, dead = state.reserve(now, size, name.encode(), lease)
-                _forget(state.limit)
-                names = tuple(member for member, _ in taken)
-                priorities = tuple(self._priority(state.members[member].score) for member in names)
-                return ((names, priorities, deadline) if taken else None), retry, tuple(dead)
-            case "ack", (name, members):
-                return state.ack(now, name.encode(), [*members])
-            case "release", (name, members, delay, counted):
-                back, dead = state.release(now, name.encode(), [*members], delay, counted)
-                return back, tuple(dead)
-            case "extend", (name, members, lease):
-                deadline = state.extend(now, name.encode(), [*members], lease)
-                return len(state._held(name.encode(), [*members])), deadline
+                return state.pop(now, count)
+            case "reserve", (size, max_bytes, lease, name):
+                state.lease = lease
+                return state.reserve(now, size, name.encode(), b"h" + name.encode(), max_bytes)
+            case "ack", (name, failed, delay, reason):
+                return state.ack(now, name.encode(), [(place, reason.encode()) for place in failed], delay)
+            case "release", (name, delay, count, reason):
+                return state.release(now, name.encode(), delay, count, reason.encode())
+            case "bury", (name, reason):
+                return state.bury(now, name.encode(), reason.encode())
+            case "extend", (name, lease):
+                return state.extend(now, name.encode(), lease)
             case "redrive" | "discard" | "remove", (members, token):
                 return getattr(state, verb)([*members], token.encode())
-            case "dead", (limit,):
-                return self._items(state.dead(limit))
-            case "peek", (count,):
-                return self._items(state.peek(count))
+            case "members", (place, limit):
+                shown = state.show("ready" if place == "peek" else place)[:limit]
+                return [(item.member, at, *item[2:]) for at, item in shown]
+            case "batches", (limit,):
+                return state.batches()[:limit]
             case "state", (member,):
                 return state.state(member)
             case "stats", ():
-                found = state.stats()
-                parked = (found["delayed"] or 0) + (found["leased"] or 0)
-                expiry = -1 if found["expiry"] is None else found["expiry"]
-                return -1, found["leased"], expiry, found["ready"], parked, found["dead"]
+                found = state.stats(now)
+                order = ("ready", "delayed", "leased", "dead", "batches", "due", "expiry")
+                counted = ("done", "failed", "buried", "trimmed")
+                return *(found[name] for name in order + counted), b""
             case "audit", ():
                 return ()
             case "purge", ():
@@ -436,8 +423,8 @@ class PriorityGame(Game[model.Priority]):
 
     def learn(self, shared: Shared, verb: str, args: Args, reply: Any) -> None:
         super().learn(shared, verb, args, reply)
-        if verb == "reserve" and reply[0]:
-            shared.leases[:] = [*shared.leases[-20:], (args[2], reply[0][0])]
+        if verb == "reserve" and reply[0] == b"batch":
+            shared.leases[:] = [*shared.leases[-20:], (args[-1], tuple(item[0] for item in reply[2]))]
 
 
 class LimitGame(Game[model.Limit]):
@@ -465,28 +452,37 @@ class LimitGame(Game[model.Limit]):
 
     def answer(self, state: model.Limit, verb: str, args: Args, now: int) -> Any:  # noqa: ARG002
         cost, token = args
-        answer = state.acquire(now, cost, token.encode())
-        _forget(state)
-        return answer
+        return state.acquire(now, cost, token.encode())
 
 
 GAMES: list[Callable[[int], Game[Any]]] = [BufferGame, PriorityGame, LimitGame]
-
-
-def _forget(limit: model.Limit | None) -> None:
-    """Drop grants that no later call can see: the latest of them is the earliest time that counts."""
-    if limit and limit.grants:
-        latest, longest = max(at for at, _ in limit.grants), max(per for _, per in limit.rates)
-        limit.grants = [grant for grant in limit.grants if grant[0] >= latest - longest]
-        limit.forgotten = 0
 
 
 def _ms(seconds: float | None) -> int:
     return -1 if seconds is None else round(seconds * 1000)
 
 
-def _lease(name: str, members: tuple[bytes, ...] = (), failed: tuple[int, ...] = ()) -> Lease[bytes]:
-    return Lease(name, None, [*members], 1, 0, [*members], failed={*failed})
+def frozen_lists(value: Any) -> Any:
+    """Return a value with tuples in the place of lists, named tuples and data classes."""
+    return tuple(map(frozen_lists, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _items(flat: list[Any], rows: list[Any], payloads: list[Any]) -> tuple[Any, ...]:
+    """Return members as the model has them: member, number, attempts, reason, payload."""
+    none = [None] * (len(flat) // 2)
+    found = []
+    for member, number, row, payload in zip(flat[::2], flat[1::2], rows or none, payloads or none, strict=True):
+        _, attempts, reason = (row or b"0 0 ").split(b" ", 2)
+        found.append((member, float(number), int(attempts), reason, payload))
+    return tuple(found)
+
+
+def _raw(op: Op[Any]) -> Op[Any]:
+    return replace(op, decode=lambda reply: reply)
+
+
+def _lease(name: str, failed: tuple[int, ...] = (), reason: str = "") -> Lease[bytes]:
+    return Lease(name, None, [], 1, 0, [], failed=dict.fromkeys(failed, reason))
 
 
 def _first(talk: Any) -> Op[Any]:

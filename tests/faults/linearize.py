@@ -29,10 +29,11 @@ class Model(Protocol):
         ...
 
 
-_UNTOLD = ("once:", "ended:", "lease:", "layout", "wake")  # what a report leaves out
+_UNTOLD = (b"once:", b"ended:", b"wake")  # what a report leaves out
 UNKNOWN = "?"
 """The reply of a call that has not ended: any, and it may not have taken place either."""
-_IGNORED = {"token", "marked"}  # of the model's state: whether there is a token for who waits is in no reply
+_IGNORED = {"token", "drained", "totals", "lease"}
+"""What no reply depends on: wake-ups, TTLs, the model's own checks, and a setting that each reserve brings along."""
 _PLAIN = (bytes, str, int, float)
 NEVER = 1 << 63
 
@@ -196,8 +197,8 @@ def shortest_in_order(model: Model, order: Sequence[Call]) -> Piece:
         model.step(state, call)
     names = leaves((blamed.args, blamed.reply, expected))
     story = [call for call in order[:place] if names & leaves((call.args, call.reply))]
-    held = {name: value for name, value in state.keys().items() if not name.startswith(_UNTOLD)}
-    before = [f"{name} {value}"[:300] for name, value in sorted(held.items())]
+    held = {name: value for name, value in state.keys(blamed.now).items() if not name.startswith(_UNTOLD)}
+    before = [f"{show(name)} {value}"[:300] for name, value in sorted(held.items())]
     why = f"call {place + 1} of {len(order)}, in the order of MONITOR, is wrong; before it the same was spoken of in"
     return Piece(why, [*story[-12:], blamed], blamed, [expected], before)
 
@@ -240,7 +241,7 @@ def makes(call: Call) -> set[Any]:
     """Name what a call brings into being: the items or members it pushes, the lease it takes."""
     if call.verb == "push":
         given = call.args[1] if isinstance(call.args[0], str) else call.args[0]
-        return {one[0] if isinstance(one, tuple) else one for one in given}
+        return {one[1] if isinstance(one, tuple) else one for one in given}
     return {call.args[-1]} if call.verb == "reserve" else set()
 
 
@@ -256,4 +257,4 @@ def mentions(call: Call) -> set[Any]:
                 collect(one)
 
     collect(call.reply)
-    return names | ({call.args[0]} if call.verb in ("ack", "release", "extend") else set())
+    return names | ({call.args[0]} if call.verb in ("ack", "release", "bury", "extend") else set())

@@ -142,8 +142,8 @@ def corrupt(call: Call, random: Random) -> Call:
 def corruptible(call: Call) -> bool:
     """Say whether the reply has something that can only be wrong when it is changed."""
     if call.verb in ("pop", "pop_longest"):
-        return bool(call.reply)
-    return call.verb in ("push", "acquire") and call.reply != LOST and not isinstance(call.reply, str)
+        return bool(call.reply and call.reply[-1])
+    return call.verb in ("push", "acquire") and call.reply != LOST
 
 
 @by_game
@@ -194,6 +194,14 @@ def test_a_wrong_reply_in_a_long_history_is_found(listening: tuple[Server, int],
     assert misfit(swapped)
 
 
+NOTHING: Any = (-1, ())
+
+
+def taken(member: bytes, score: float) -> Any:
+    """Return the reply of a pop that took one member."""
+    return 0, ((member, score, 0, b"", None),)
+
+
 class ReadThenTake(PriorityGame):
     """Play with the recipe without its WATCH: check, then add; read, then remove. The first reads meet."""
 
@@ -208,17 +216,17 @@ class ReadThenTake(PriorityGame):
         return super().choose(random, shared) if hasattr(self._begun, "yes") else ("pop", (1,))
 
     def draw(self, verb: str, random: Random, shared: Shared) -> Args | None:
-        pair = random.choice([b"a", b"b", b"c"]), random.randint(0, 3)
-        return ((pair,), 0, f"t{next(shared.names)}") if verb == "push" else (1,)
+        asked = random.randint(0, 3), random.choice([b"a", b"b", b"c"]), None
+        return ((asked,), 0, False, f"t{next(shared.names)}") if verb == "push" else (1,)
 
     def send(self, runner: Runner, verb: str, args: Args, now: int) -> Any:  # noqa: ARG002
         client = runner.client
         if verb == "push":
-            ((member, score),) = args[0]
+            ((score, member, _),) = args[0]
             recipe = WatchedQueue(client)
             if recipe.improves(member, score):
                 recipe.add(member, score)
-            return "A"
+            return b"A"
         begins = not hasattr(self._begun, "yes")
         if begins:
             client.zadd("index", {"a": 1}, nx=True)
@@ -227,15 +235,15 @@ class ReadThenTake(PriorityGame):
             self._begun.yes = True
             self._barrier.wait()
         if not first:
-            return ()
+            return NOTHING
         client.zrem("index", first[0][0])
-        return ((first[0][0], first[0][1], 1),)
+        return taken(*first[0])
 
     def answer(self, state: model.Priority, verb: str, args: Args, now: int) -> Any:
         if not state.members and not state.once:
-            state.push(now, [(1, b"a")], 0, b"first")
+            state.push(now, [(1, b"a", None)], b"first")
         reply = super().answer(state, verb, args, now)
-        return "A" if verb == "push" else reply
+        return b"A" if verb == "push" else (0, reply[1]) if reply[1] else NOTHING
 
 
 def test_the_recipe_is_found(server: Server) -> None:
@@ -245,7 +253,7 @@ def test_the_recipe_is_found(server: Server) -> None:
         assert not linearizable(game, play(server, game, round_))
     game = ReadThenTake()
     piece = shortest(game, play(server, game, 10, CLIENTS))
-    assert [call.reply for call in piece.calls] == [((b"a", 1.0, 1),)] * 2  # two have got the same
+    assert [call.reply for call in piece.calls] == [taken(b"a", 1)] * 2  # two have got the same
 
 
 Step = tuple[int, int, int, str, Args, Any]
@@ -266,19 +274,20 @@ def pop(client: int, start: int, end: int, *items: bytes) -> Step:
     return client, start, end, "pop", ("g", 1), items
 
 
-def add(client: int, member: bytes, score: int, outcome: str, end: int | None = None) -> Step:
-    return client, 20 * client, end or 20 * client + 10, "push", (((member, score),), 0, f"t{client}"), outcome
+def add(client: int, member: bytes, score: int, outcome: bytes, end: int | None = None) -> Step:
+    asked = (((score, member, None),), 0, False, f"t{client}")
+    return client, 20 * client, end or 20 * client + 10, "push", asked, outcome
 
 
 def first(client: int, start: int, end: int, member: bytes, score: float) -> Step:
-    return client, start, end, "pop", (1,), ((member, score, 1),)
+    return client, start, end, "pop", (1,), taken(member, score)
 
 
 def acquire(client: int, granted: int, retry: int) -> Step:
     return client, 0, 10, "acquire", (2, f"t{client}"), (granted, retry)
 
 
-RESERVED: Step = (1, 20, 30, "reserve", (1, 1000, "l"), (("g", 1, (b"a",), START + 1002), 0, ()))
+RESERVED: Step = (1, 20, 30, "reserve", (1, 0, 1000, "l"), (b"batch", START + 1002, b"g", 1, b"", (b"a",)))
 BUFFER, PRIORITY, LIMIT = BufferGame(), PriorityGame(1), LimitGame()
 KNOWN: dict[str, tuple[bool, Game[Any], list[Step]]] = {
     "taken once": (True, BUFFER, [push(0, b"a", 1), pop(1, 20, 30, b"a"), pop(2, 40, 50)]),
@@ -288,13 +297,17 @@ KNOWN: dict[str, tuple[bool, Game[Any], list[Step]]] = {
     "not yet there": (True, BUFFER, [push(0, b"a", 1), pop(1, 5, 30)]),
     "either": (True, BUFFER, [push(0, b"a", 1), push(1, b"b", 2), pop(2, 40, 60, b"b"), pop(3, 40, 60, b"a")]),
     "newest first": (False, BUFFER, [push(0, b"a", 1), push(1, b"b", 2), pop(2, 40, 50, b"b"), pop(3, 60, 70, b"a")]),
-    "acked while held": (True, BUFFER, [push(0, b"a", 1), RESERVED, (2, 40, 50, "ack", ("l", (), 0), 1)]),
-    "lost while held": (False, BUFFER, [push(0, b"a", 1), RESERVED, (2, 40, 50, "ack", ("l", (), 0), LOST)]),
+    "acked while held": (True, BUFFER, [push(0, b"a", 1), RESERVED, (2, 40, 50, "ack", ("l", (), 0, ""), 1)]),
+    "lost while held": (False, BUFFER, [push(0, b"a", 1), RESERVED, (2, 40, 50, "ack", ("l", (), 0, ""), LOST)]),
     "held twice": (False, BUFFER, [push(0, b"a", 1), RESERVED, pop(2, 40, 50, b"a")]),
-    "the best": (True, PRIORITY, [add(0, b"a", 5, "A"), add(1, b"b", 3, "A"), first(2, 40, 50, b"b", 3.0)]),
-    "past the best": (False, PRIORITY, [add(0, b"a", 5, "A"), add(1, b"b", 3, "A"), first(2, 40, 50, b"a", 5.0)]),
-    "before the best": (True, PRIORITY, [add(0, b"a", 5, "A"), add(1, b"b", 3, "A", 90), first(2, 40, 50, b"a", 5.0)]),
-    "demoted": (False, PRIORITY, [add(0, b"a", 5, "A"), add(1, b"a", 9, "K"), first(2, 40, 50, b"a", 9.0)]),
+    "the best": (True, PRIORITY, [add(0, b"a", 5, b"A"), add(1, b"b", 3, b"A"), first(2, 40, 50, b"b", 3.0)]),
+    "past the best": (False, PRIORITY, [add(0, b"a", 5, b"A"), add(1, b"b", 3, b"A"), first(2, 40, 50, b"a", 5.0)]),
+    "before the best": (
+        True,
+        PRIORITY,
+        [add(0, b"a", 5, b"A"), add(1, b"b", 3, b"A", 90), first(2, 40, 50, b"a", 5.0)],
+    ),
+    "demoted": (False, PRIORITY, [add(0, b"a", 5, b"A"), add(1, b"a", 9, b"K"), first(2, 40, 50, b"a", 9.0)]),
     "in the limit": (
         True,
         LIMIT,
@@ -331,6 +344,6 @@ def test_a_person_can_read_what_is_wrong() -> None:
 def test_what_the_search_allows_is_complete() -> None:
     """Asked for a reply it gives all that some order explains, and none that no order does."""
     elsewhere: Step = (1, 20, 40, "push", ("h", (b"b",), "t1", False), 1)
-    calls = written([push(0, b"a", 1), elsewhere, (2, 20, 60, "longest", (2,), UNKNOWN)])
-    assert sorted(search(BUFFER, calls, asked=2)) == [(("g", 1),), (("h", 1), ("g", 1))]
+    calls = written([push(0, b"a", 1), elsewhere, (2, 20, 60, "groups", (2,), UNKNOWN)])
+    assert sorted(search(BUFFER, calls, asked=2)) == [((b"g", 1),), ((b"h", 1), (b"g", 1))]
     assert search(BUFFER, [*calls[:2], replace(calls[2], reply=(("h", 1),))]) == []

@@ -40,7 +40,7 @@ def derive(
         scenario = case("the time is the server's")
         setup(scenario)
         scenario.send(**{**args, "now": CLOCK})
-    ends = [slot for one in header.args for slot in (one, *one.fields) if not slot.rest and slot.high is not None]
+    ends = [slot for one in header.args for slot in (one, *one.fields) if slot.type == "int" and not slot.rest]
     for name, which, given in (("highest", "high", highest), ("lowest", "low", lowest)):
         if ends:
             scenario = case(f"numbers at the {name} that they may be")

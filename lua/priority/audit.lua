@@ -196,8 +196,9 @@ check.again, check.rows = check_stray(again, 'again'), check_stray(rows, 'rows')
 check.payloads = check_stray(payloads, 'payloads')
 
 if phase == 'held' then
+  local checked = call('SCARD', held)
   check.held()
-  return { following.held, call('SCARD', held), findings }
+  return { following.held, checked, findings }
 end
 -- A list that no index names can be found only among the keys themselves.
 local commands = { keys = 'SCAN', again = 'HSCAN', rows = 'HSCAN', payloads = 'HSCAN' }

@@ -99,8 +99,8 @@ class Script:
 
     @property
     def computes(self) -> list[str]:
-        """Give the patterns of the keys that the script computes by itself, under the guard key."""
-        return self.clauses("COMPUTES")
+        """Give the patterns of the keys that the script computes by itself."""
+        return [pattern for line in self.clauses("COMPUTES") for pattern in line.split(", ")]
 
     def clauses(self, kind: str) -> list[str]:
         """Give the values of all header lines of one kind."""

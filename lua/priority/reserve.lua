@@ -36,7 +36,7 @@ local call = redis.call
 local meta, ready, leases, held, lease, ended, wake = unpack(KEYS)
 local order, id, options, holder, now = unpack(ARGV, 1, 5)
 local first_rate = 6
-if #KEYS ~= 7 or #ARGV < 5 or #ARGV > 205 then
+if #KEYS ~= 7 or #ARGV < 5 or #ARGV > 205 or #ARGV % 2 == 0 then
   return redis.error_reply('BADARG reserve takes 7 keys, 5 arguments and at most 100 pairs of limit and per')
 end
 -- idiom: order
@@ -95,52 +95,51 @@ elseif special then
 end
 local cost = 1
 -- idiom: grants
+local grants, total, longest, earliest = queue .. 'grants', 0, 0, nil
 for i = first_rate, #ARGV do
   local number = tonumber(ARGV[i])
-  if not number or number % 1 ~= 0 or number < 1 or number > 99999999999 or #ARGV % 2 == first_rate % 2 then
+  if not number or number % 1 ~= 0 or number < 1 or number > 99999999999 then
     return redis.error_reply('BADARG rates has ' .. string.sub(ARGV[i], 1, 32) .. ': give pairs of 1..99999999999')
   end
+  longest = number > longest and (i - first_rate) % 2 == 1 and number or longest
 end
 -- Each grant says what had been granted before it: what a span has seen is the total less what its first grant says.
-local grants, total, longest = queue .. 'grants', 0, 0
-local newest = #ARGV >= first_rate and call('ZRANGE', grants, '-1', '-1', 'WITHSCORES') or {}
-if newest[1] then
-  local before, last = string.match(newest[1], '^(%d+) (%d+)$')
+local newest = #ARGV >= first_rate and call('ZRANGE', grants, '-1', '-1')[1]
+if newest then
+  local before, last, at = string.match(newest, '^(%d+) (%d+) (%d+)$')
   total = before + last
-  if tonumber(newest[2]) > tonumber(now) then -- the clock was set back: what is dated later counts as granted now
-    local later = call('ZRANGEBYSCORE', grants, '(' .. now, '+inf', 'LIMIT', '0', '1')
-    before = string.match(later[1], '^%d+')
+  if tonumber(at) > tonumber(now) then -- the clock was set back: what is dated later counts as granted now
+    local later = call('ZRANGEBYSCORE', grants, '(' .. now, '+inf', 'LIMIT', '0', '1')[1]
+    before = string.match(later, '^%d+')
     call('ZREM', grants, '') -- it frees nothing, but after a write that could a full server takes the next ones
-    call('ZADD', grants, now, before .. string.format(' %d', total - before))
+    call('ZADD', grants, now, before .. string.format(' %d ', total - before) .. now)
     call('ZREMRANGEBYSCORE', grants, '(' .. now, '+inf') -- last, so that the key keeps its TTL
   end
+  earliest = call('ZRANGE', grants, '0', '0')[1]
 end
 -- end
 -- idiom: rates
-local granted, retry = cost, 0
+local granted, retry, stale = cost, 0, false
 for i = first_rate, #ARGV, 2 do
-  local limit, per = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-  local start = string.format('%d', now - per)
-  local first = call('ZRANGEBYSCORE', grants, start, '+inf', 'WITHSCORES', 'LIMIT', '0', '1')
-  local free, at = limit - total + (first[1] and string.match(first[1], '^%d+') or total), first[2] or now
+  local limit, per, first = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), earliest or ''
+  local before, at = string.match(first, '^(%d+) %d+ (%d+)$')
+  if at and at + per < tonumber(now) then
+    stale, first = true, call('ZRANGEBYSCORE', grants, string.format('%d', now - per), '+inf', 'LIMIT', '0', '1')[1] or ''
+    before, at = string.match(first, '^(%d+) %d+ (%d+)$')
+  end
+  local free = limit - total + (before or total)
   if free < 0 then -- the clock or the limit was set back: find the last grant that has to leave the span
-    local low, high = call('ZRANK', grants, first[1]), call('ZCARD', grants) - 1
+    free = 0
+    local low, high = call('ZRANK', grants, first), call('ZCARD', grants) - 1
     while low < high do
       local middle = string.format('%d', math.ceil((low + high) / 2))
-      local grant = call('ZRANGE', grants, middle, middle, 'WITHSCORES')
-      if string.match(grant[1], '^%d+') - total + limit <= 0 then
-        low, at = tonumber(middle), grant[2]
-      else
-        high = middle - 1
-      end
+      local one, its_time = string.match(call('ZRANGE', grants, middle, middle)[1], '^(%d+) %d+ (%d+)$')
+      if limit - total + one > 0 then high = middle - 1 else low, at = tonumber(middle), its_time end
     end
-    free = 0
   end
   if free <= granted and free < cost then
-    retry = math.max(free == granted and retry or 0, at + per + 1 - now)
-    granted = free
+    retry, granted = math.max(free == granted and retry or 0, (at or now) + per + 1 - now), free
   end
-  longest = math.max(longest, per)
 end
 -- end
 if granted == 0 then
@@ -297,10 +296,12 @@ call('RPUSH', lease, holder, unpack(taken))
 call('ZADD', leases, string.format('%d', deadline), id)
 -- idiom: charge
 if longest > 0 then
-  call('ZADD', grants, now, string.format('%016d %d', total, granted))
-  local stale = call('ZCOUNT', grants, '-inf', string.format('(%d', now - longest))
-  if stale > 0 then
-    call('ZREMRANGEBYRANK', grants, '0', string.format('%d', math.min(stale, 100) - 1))
+  call('ZADD', grants, now, string.format('%016d %d ', total, granted) .. now)
+  if stale then
+    local gone = call('ZCOUNT', grants, '-inf', string.format('(%d', now - longest))
+    if gone > 0 then
+      call('ZREMRANGEBYRANK', grants, '0', string.format('%d', math.min(gone, 100) - 1))
+    end
   end
   call('PEXPIRE', grants, string.format('%d', longest + 1000))
 end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..codecs import BYTES
-from ..sync import Buffer
+from ..sync import Buffer, PriorityQueue
 from ..sync.runner import Client
 from .command import Commands, describe
 from .failure import NO
@@ -54,6 +54,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _remains(client: Client, args: argparse.Namespace) -> Queue | None:
-    """Give a queue without any of its indexes, if there are lists left over of it: a buffer's audit finds them."""
-    buffer: Queue = Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
-    return None if buffer.audit().ok else buffer
+    """Return a queue without its mark and its indexes, if there are lists left over of it: its audit finds them."""
+    remains: tuple[Queue, ...] = (
+        Buffer(client, args.queue, codec=BYTES, prefix=args.prefix),
+        PriorityQueue(client, args.queue, codec=BYTES, prefix=args.prefix),
+    )
+    for queue in remains:
+        if any(finding.kind != "unknown" for finding in queue.audit().findings):
+            return queue
+    return None

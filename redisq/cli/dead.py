@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -13,7 +12,7 @@ from ..ops import Item, Lease
 from ..sync import Buffer, PriorityQueue
 from .command import Commands, describe, positive
 from .failure import NO, USAGE, Failure
-from .output import line, show_json, show_table, text
+from .output import brief, line, member_json, show_json, show_table, text, time_json, time_text
 from .target import Queue, connected, existing, kind_of, queue_options, url_of
 
 _ITEMS_SHOWN = 3
@@ -35,14 +34,14 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         "list",
         _list,
         summary="show dead letters",
-        text=f"{about} They are shown the earliest first, or in byte order.",
+        text=f"{about} They are shown in the order in which they died.",
         example="redisq dead list mails\nredisq dead list mails --json | jq -r '.dead[].items[]'",
         options=queue_options(),
     )
     shown.add_argument("--limit", type=positive, default=100, metavar="N", help="at most so many (%(default)s)")
     shown.add_argument("--json", action="store_true", help="one JSON document")
     for verb, text_of, run in (
-        ("redrive", "give dead letters another life, with no attempts", _redrive),
+        ("redrive", "let dead letters wait again, with no attempts", _redrive),
         ("discard", "throw dead letters away", _discard),
     ):
         made = describe(
@@ -84,9 +83,9 @@ def _list(args: argparse.Namespace) -> int:
         show_json({"queue": args.queue, "kind": kind_of(queue), "dead": [_as_json(letter) for letter in letters]})
     elif letters:
         columns = (
-            ("id", "died", ">attempts", "group", ">items", "oldest")
+            ("id", "died", ">attempts", "reason", "group", ">items", "oldest")
             if isinstance(queue, Buffer)
-            else (">priority", ">attempts", "member")
+            else ("member", "died", ">attempts", "reason", ">priority", "payload")
         )
         show_table(columns, map(_as_row, letters))
     return 0
@@ -94,23 +93,26 @@ def _list(args: argparse.Namespace) -> int:
 
 def _as_json(letter: Letter) -> dict[str, Any]:
     if isinstance(letter, Item):
-        return {"member": text(letter.member), "priority": letter.priority, "attempts": letter.attempts}
+        return {**member_json(letter), "died": time_json(letter.time)}
     return {
         "id": text(letter.id),
-        "died": letter.deadline,
+        "died": time_json(letter.deadline),
         "group": text(letter.group or ""),
         "attempts": letter.attempts,
+        "reason": text(letter.reason),
+        "holder": text(letter.holder),
         "items": [text(item) for item in letter.items],
     }
 
 
 def _as_row(letter: Letter) -> tuple[object, ...]:
+    life = letter.attempts, brief(letter.reason)
     if isinstance(letter, Item):
-        return f"{letter.priority:g}", letter.attempts, line(letter.member)
-    died = datetime.datetime.fromtimestamp(letter.deadline).strftime("%Y-%m-%d %H:%M:%S")
+        about = f"{letter.priority:g}", brief(letter.payload or b"")
+        return line(letter.member), time_text(letter.time or 0), *life, *about
     items = " ".join(line(item) for item in letter.items[:_ITEMS_SHOWN])
     more = " ..." if len(letter.items) > _ITEMS_SHOWN else ""
-    return line(letter.id), died, letter.attempts, line(letter.group or ""), len(letter.items), items + more
+    return line(letter.id), time_text(letter.deadline), *life, line(letter.group or ""), len(letter.items), items + more
 
 
 def _redrive(args: argparse.Namespace) -> int:
@@ -131,7 +133,8 @@ def _settle(args: argparse.Namespace, done: str) -> int:
         # All names first: a letter that is settled on the way leaves no place to read on from.
         names = list(islice(map(_name, _letters(queue)), args.limit)) if args.all else [*map(_given(queue), args.names)]
         count = 0
-        for start in range(0, len(names), _PIECE):
+        # From the last piece on: what is redriven goes to the front, so in the end the earliest comes first.
+        for start in reversed(range(0, len(names), _PIECE)):
             piece = names[start : start + _PIECE]
             count += queue.redrive(*piece) if done == "redriven" else queue.discard(*piece)
     if args.json:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..ops import Item
 from .failure import NO, Failure
 
 if TYPE_CHECKING:
@@ -23,6 +25,35 @@ def text(value: bytes | str) -> str:
 def line(value: bytes | str) -> str:
     """Give a name or a payload as text of one line, whose control characters are escaped too."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text(value))
+
+
+def brief(value: bytes | str, most: int = 60) -> str:
+    """Give a text as the beginning of one line."""
+    said = line(value)
+    return said if len(said) <= most else said[: most - 3] + "..."
+
+
+def time_json(seconds: float | None) -> str | None:
+    """Give a Unix time as programs read it: UTC, in ISO 8601, with its ms."""
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="milliseconds")
+
+
+def time_text(seconds: float) -> str:
+    """Give a Unix time as people read it: in their own time zone."""
+    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def member_json(item: Item[bytes]) -> dict[str, Any]:
+    """Give a member of a priority queue as a part of a JSON document."""
+    return {
+        "member": text(item.member),
+        "priority": item.priority,
+        "attempts": item.attempts,
+        "payload": None if item.payload is None else text(item.payload),
+        "reason": text(item.reason),
+    }
 
 
 def show_json(document: Any) -> None:

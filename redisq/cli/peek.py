@@ -7,7 +7,7 @@ from typing import Any
 
 from ..sync import Buffer
 from .command import Commands, describe, positive
-from .output import line, show_json, show_table, text
+from .output import brief, line, member_json, show_json, show_table, text
 from .target import connected, existing, kind_of, queue_options, url_of
 
 
@@ -37,9 +37,11 @@ def run(args: argparse.Namespace) -> int:
             columns = (">waiting", "group")
         else:
             members = queue.peek(args.count)
-            found = {"members": [{**vars(item), "member": text(item.member)} for item in members]}
-            rows = [(f"{item.priority:g}", item.attempts, line(item.member)) for item in members]
-            columns = (">priority", ">attempts", "member")  # type: ignore[assignment]
+            found = {"members": [member_json(item) for item in members]}
+            rows = [
+                (f"{item.priority:g}", item.attempts, line(item.member), brief(item.payload or b"")) for item in members
+            ]
+            columns = (">priority", ">attempts", "member", "payload")  # type: ignore[assignment]
     if args.json:
         show_json({"queue": args.queue, "kind": kind_of(queue), **found})
     elif rows:

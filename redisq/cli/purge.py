@@ -18,7 +18,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         "purge",
         run,
         summary="throw everything in a queue away",
-        text="Throw away all that waits in a queue, is leased, delayed or dead. Who holds a lease finds it lost.",
+        text="Throw away all that waits in a queue, is leased, delayed or dead, and its counters; pauses stay. Whoever "
+        "holds a lease finds it lost.",
         example="redisq purge mails --yes",
         options=queue_options(),
     )

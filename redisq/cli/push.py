@@ -172,7 +172,7 @@ class _Members:
         self._gathered.clear()
 
     def outcome(self) -> dict[str, int]:
-        return {pushed.value: self._outcomes[pushed] for pushed in Pushed}
+        return {pushed.value: self._outcomes[pushed] for pushed in Pushed if pushed is not Pushed.CHANGED}
 
 
 def _field(value: Any, name: str) -> Any:

@@ -11,10 +11,12 @@ from typing import Any
 from ..sync.runner import Client
 from .command import Commands, describe
 from .failure import USAGE, Failure
-from .output import console, line, show_json, show_table, table
+from .output import console, line, show_json, show_table, table, time_json
 from .target import Queue, connected, existing, kind_of, queue_options, url_of
 
-_COUNTS = ("waiting", "groups", "leased", "delayed", "dead")
+_HELD = ("waiting", "groups", "busy_groups", "paused_groups", "leased", "batches", "delayed", "dead", "due")
+_TOTALS = ("done", "failed", "buried", "trimmed")
+_COUNTS = (*_HELD, *_TOTALS)
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -24,8 +26,10 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         "stats",
         run,
         summary="count what a queue holds",
-        text="Count what waits in a queue, is leased, delayed and dead. In a buffer items wait; batches are leased, "
-        "delayed and dead.",
+        text="Count what waits in a queue, is leased, delayed and dead, and what was done since it began or was last "
+        "empty for seven days: items done, failed (each time), buried (dead letters), and trimmed (dropped beyond "
+        "max_dead). In a buffer items wait; batches are leased, delayed and dead. Due is what has run out or is due "
+        "again, and waits for the next reserve.",
         example="redisq stats mails\nredisq stats mails --watch 5 --json >> mails.log",
         options=queue_options(),
     )
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         if args.watch is not None:
             _watch(client, queue, args)
         elif args.json:
-            show_json(_look(client, queue, args))
+            show_json(_document(_look(client, queue, args)))
         else:
             columns, rows = _rows(_look(client, queue, args))
             show_table(columns, rows)
@@ -53,11 +57,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _look(client: Client, queue: Queue, args: argparse.Namespace) -> dict[str, Any]:
     seen: dict[str, Any] = {"queue": args.queue, "kind": kind_of(queue), **asdict(queue.stats())}
-    expiry = seen.pop("next_expiry")
-    if expiry is not None:
-        seconds, micros = client.time()  # the server's clock, by which leases run
-        expiry = round(expiry - seconds - micros / 1e6, 3)
-    return {**seen, "next_expiry": expiry}
+    seconds, micros = client.time()  # the server's clock, by which leases and pauses run
+    return {**seen, "time": seconds + micros / 1e6}
+
+
+def _document(seen: dict[str, Any]) -> dict[str, Any]:
+    return {**seen, **{name: time_json(seen[name]) for name in ("time", "next_expiry", "paused_until")}}
 
 
 def _rows(
@@ -67,9 +72,13 @@ def _rows(
     for name in _COUNTS:
         if name in seen:
             change = (seen[name] - before[name]) / seconds if before else 0
-            rows.append((name, seen[name], f"{change:+,.0f}/s" if round(change) else ""))
+            rows.append((_label(name), seen[name], f"{change:+,.0f}/s" if round(change) else ""))
     rows += [(name, said, "") for name, said in _times(seen)]
     return (line(seen["queue"]), f">{seen['kind']}", ">"), rows
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _times(seen: dict[str, Any]) -> list[tuple[str, str]]:
@@ -77,10 +86,14 @@ def _times(seen: dict[str, Any]) -> list[tuple[str, str]]:
     if seen.get("oldest_wait") is not None:
         said.append(("oldest wait", f"{seen['oldest_wait']:.1f} s"))
     if seen["next_expiry"] is not None:
-        left = seen["next_expiry"]
+        left = seen["next_expiry"] - seen["time"]
         said.append(
             ("next expiry", f"in {left:.1f} s" if left >= 0 else f"{-left:.1f} s ago, comes with the next reserve")
         )
+    if seen["paused"]:
+        until = seen["paused_until"]
+        ends = "until it is resumed" if until is None else f"for {max(0.0, until - seen['time']):.1f} s more"
+        said.append(("paused", f"{ends}: {line(seen['pause_reason'])}" if seen["pause_reason"] else ends))
     return said
 
 
@@ -91,9 +104,9 @@ def _watch(client: Client, queue: Queue, args: argparse.Namespace) -> None:
         while True:
             seen = _look(client, queue, args)
             if args.json:
-                show_json({"time": round(time.time(), 3), **seen})
+                show_json(_document(seen))
             else:
-                counts = [f"{name} {seen[name]}" for name in _COUNTS if name in seen]
+                counts = [f"{_label(name)} {seen[name]}" for name in _COUNTS if seen.get(name) or name == "waiting"]
                 times = [f"{name} {said}" for name, said in _times(seen)]
                 print(time.strftime("%H:%M:%S"), "  ".join(counts + times), flush=True)
             due += args.watch

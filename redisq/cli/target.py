@@ -18,6 +18,7 @@ from .. import embedded
 from ..codecs import BYTES
 from ..errors import InvalidArgument, RedisqError
 from ..ops import check
+from ..ops.priority import Order
 from ..sync import Buffer, PriorityQueue
 from ..sync.runner import Client
 from .failure import NO, UNREACHABLE, USAGE, Failure
@@ -26,11 +27,12 @@ Kind = Literal["buffer", "priority"]
 Queue = Buffer[bytes] | PriorityQueue[bytes]
 
 _LOCAL = "redis://localhost:6379/0"
-_KEYS: dict[Kind, tuple[bytes, ...]] = {
-    "buffer": (b"groups", b"since", b"leases", b"delayed", b"dead"),
-    "priority": (b"ready", b"later", b"rows", b"meta"),
+_KEYS: dict[Kind, tuple[bytes, ...]] = {  # that the other has not
+    "buffer": (b"groups", b"since", b"busy", b"paused_groups"),
+    "priority": (b"ready", b"held", b"rows", b"payloads"),
 }
 _NAMES: dict[Kind, str] = {"buffer": "a buffer", "priority": "a priority queue"}
+_ORDERS: dict[str, Order] = {"fifo": "fifo", "score": "score"}
 
 
 def server_options() -> argparse.ArgumentParser:
@@ -110,11 +112,13 @@ def _open(url: str) -> Client:
     return RedisCluster.from_url(url, **options)
 
 
-def find(client: Client, args: argparse.Namespace, kind: Kind | None = None, order: str | None = None) -> Queue | None:
-    """Give the queue that `args` name, with payloads as bytes, or None if there is none and nobody says of which kind.
+def find(
+    client: Client, args: argparse.Namespace, kind: Kind | None = None, order: Order | None = None
+) -> Queue | None:
+    """Return the queue that `args` name, in bytes, or None if there is none and nobody says of which kind it would be.
 
-    `kind` and `order` are what is wanted; without, the keys tell. Raises `Failure` if they tell something else, or are
-    those of both structures.
+    `kind` and `order` are what is wanted; without, the queue's mark tells, or its keys if it has none. Raises `Failure`
+    if they tell something else, or the keys are those of both structures.
     """
     wanted = kind or args.kind
     queue = check.key_prefix(args.prefix, args.queue)
@@ -122,12 +126,18 @@ def find(client: Client, args: argparse.Namespace, kind: Kind | None = None, ord
         for names in _KEYS.values():
             pipe.exists(*(queue + name for name in names))
         pipe.exists(queue + b"ready")
-        pipe.hget((queue + b"meta").decode("utf-8", "surrogateescape"), "order")
-        buffers, priorities, plain, kept = pipe.execute(raise_on_error=False)
+        pipe.hget((queue + b"meta").decode("utf-8", "surrogateescape"), "queue")
+        buffers, priorities, plain, mark = pipe.execute(raise_on_error=False)
     for reply in (buffers, priorities, plain):
         if isinstance(reply, Exception):
             raise reply
     there: list[Kind] = [kind for kind, count in zip(_KEYS, (buffers, priorities), strict=True) if count]
+    stored = _ORDERS["score"] if plain else None
+    if mark is not None:
+        # A `meta` of another type, or the mark of another layout, is for the scripts to refuse.
+        form = mark.decode(errors="replace").partition(" ")[2] if isinstance(mark, bytes) else ""
+        stored = _ORDERS.get(form)
+        there = ["priority" if stored else "buffer"] if form or not there else there
     if len(there) == 2 and not wanted:
         raise Failure(f"{args.queue} has keys of both structures: say --kind buffer or --kind priority")
     if there and wanted and wanted not in there:
@@ -136,12 +146,13 @@ def find(client: Client, args: argparse.Namespace, kind: Kind | None = None, ord
         case "buffer":
             return Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
         case "priority":
-            # A `meta` of another type is for the scripts to refuse, and for the audit to find.
-            stored = kept.decode(errors="replace") if isinstance(kept, bytes) else "score" if plain else None
             if order and stored and stored != order:
                 raise Failure(f"{args.queue} is kept in {stored} order, not in {order}")
-            order = stored if stored in ("fifo", "score") else order or "fifo"
-            return PriorityQueue(client, args.queue, codec=BYTES, order=order, prefix=args.prefix)  # type: ignore[arg-type]
+            order = stored or order or "fifo"
+            made: PriorityQueue[bytes] = PriorityQueue(
+                client, args.queue, codec=BYTES, payload_codec=BYTES, order=order, prefix=args.prefix
+            )
+            return made
     return None
 
 

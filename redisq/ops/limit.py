@@ -11,7 +11,7 @@ from ..errors import InvalidArgument
 from ..scripts import load
 from . import check
 from .op import Op, Pause, Talk, as_text
-from .queue import QueueOps
+from .queue import QueueOps, pack
 
 MAX_COST = load("limit/acquire").limit("cost")[1]
 
@@ -56,8 +56,8 @@ class LimitOps(QueueOps):
     def acquire(self, cost: int = 1, token: str | None = None) -> Op[Grant]:
         """Take what every rate allows now, `cost` at most."""
         once = check.once_id(token)
-        args = (check.whole("cost", cost, 1, MAX_COST), self._window, b"", *self._rates)
-        return self._op("acquire", args, _decode_grant, token=as_text(once), id=once)
+        options = pack("limit/acquire", "options", cost=check.whole("cost", cost, 1, MAX_COST), window=self._window)
+        return self._op("acquire", (options, b"", *self._rates), _decode_grant, token=as_text(once), id=once)
 
     def wait(self, cost: int = 1, timeout: float | None = None) -> Talk[Grant]:
         """Take `cost` in as many calls as the rates need."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
+from enum import IntEnum
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -22,6 +25,7 @@ from redisq import (
     Pushed,
     Rate,
     RateLimiter,
+    Replicas,
     ScriptError,
     State,
     WrongOrder,
@@ -33,19 +37,34 @@ from .conftest import MakeClient
 Call = Callable[[redis.Redis, Any], object]
 
 NAN, INF = float("nan"), float("inf")
-NOT_WHOLE = [0, -1, 1.0, 1.5, "1", None, True, NAN, 10**10]
+NOT_WHOLE = [0, -1, 1.0, 1.5, "1", None, True, NAN, 10**12]
+NOT_PLACES = [-1, 1.0, "1", None, True, 10**9]
+SOME_NUMBER = [value for value in NOT_WHOLE if value is not None]
+NOT_FLAGS = [None, 0, 1, "yes"]
 NOT_FINITE = [NAN, INF, -INF, "1", None, True]
 NOT_SECONDS = [-1, NAN, INF, "1", None, True]
+NOT_SOME_SECONDS = [0, *(value for value in NOT_SECONDS if value is not None)]
 NOT_NAMES = ["", "a{b", "a}b", "\ud800", None, 5, b"q"]
 NOT_GROUPS = ["", "\ud800", None, 5, b"g"]
 
 BAD: list[tuple[str, list[Any], Call]] = [
     ("pop size", NOT_WHOLE, lambda c, bad: Buffer(c, "q").pop(size=bad)),
-    ("longest count", NOT_WHOLE, lambda c, bad: Buffer(c, "q").longest_groups(bad)),
+    ("groups limit", NOT_WHOLE, lambda c, bad: Buffer(c, "q").groups(bad)),
+    ("groups after", NOT_PLACES, lambda c, bad: Buffer(c, "q").groups(after=bad)),
+    ("groups state", ["", "dead", None, 5], lambda c, bad: Buffer(c, "q").groups(state=bad)),
     ("pop_longest groups", NOT_WHOLE, lambda c, bad: Buffer(c, "q").pop_longest(bad, 1)),
     ("pop_longest size", NOT_WHOLE, lambda c, bad: Buffer(c, "q").pop_longest(1, bad)),
     ("pop_many count", NOT_WHOLE, lambda c, bad: PriorityQueue(c, "q").pop_many(bad)),
     ("peek count", NOT_WHOLE, lambda c, bad: PriorityQueue(c, "q").peek(bad)),
+    ("peek after", NOT_PLACES, lambda c, bad: PriorityQueue(c, "q").peek(after=bad)),
+    ("max_dead of a buffer", SOME_NUMBER, lambda c, bad: Buffer(c, "q", max_dead=bad)),
+    ("max_dead", SOME_NUMBER, lambda c, bad: PriorityQueue(c, "q", max_dead=bad)),
+    ("ordered", NOT_FLAGS, lambda c, bad: Buffer(c, "q", ordered=bad)),
+    ("isolate", NOT_FLAGS, lambda c, bad: Buffer(c, "q", isolate=bad)),
+    ("replace", NOT_FLAGS, lambda c, bad: PriorityQueue(c, "q").push("m", replace=bad)),
+    ("replace of many", NOT_FLAGS, lambda c, bad: PriorityQueue(c, "q").push_many({"m": 1}, replace=bad)),
+    ("max_lease of an audit", NOT_SOME_SECONDS, lambda c, bad: Buffer(c, "q").audit(max_lease=bad)),
+    ("max_lease of an audit", NOT_SOME_SECONDS, lambda c, bad: PriorityQueue(c, "q").audit(max_lease=bad)),
     ("acquire cost", NOT_WHOLE, lambda c, bad: RateLimiter(c, "q", Rate(1, 1)).acquire(bad)),
     ("wait cost", NOT_WHOLE, lambda c, bad: RateLimiter(c, "q", Rate(1, 1)).wait(bad)),
     ("rate limit", NOT_WHOLE, lambda c, bad: RateLimiter(c, "q", Rate(bad, 1))),
@@ -66,13 +85,15 @@ BAD: list[tuple[str, list[Any], Call]] = [
     ("token", ["", "\ud800", 5], lambda c, bad: Buffer(c, "q").push(1, token=bad)),
     ("order", ["lifo", None], lambda c, bad: PriorityQueue(c, "q", order=bad)),
     ("rate", [None, 5, "1/s"], lambda c, bad: RateLimiter(c, "q", bad)),
-    ("pair", ["ab", 5, ("a",)], lambda c, bad: PriorityQueue(c, "q").push_many([("a", 1), bad])),
+    ("token of a limiter", ["", "\ud800", 5], lambda c, bad: RateLimiter(c, "q", Rate(1, 1)).acquire(token=bad)),
+    ("pair", ["ab", 5, ("a",), ("a", 1, None, 2)], lambda c, bad: PriorityQueue(c, "q").push_many([("a", 1), bad])),
 ]
 WHOLE_CALLS: list[tuple[str, str, Call]] = [
     ("too many items", "10001", lambda c, _: Buffer(c, "q").push(*range(10_001))),
     ("too many members", "1001", lambda c, _: PriorityQueue(c, "q").remove(*map(str, range(1001)))),
     ("groups times size", "10100", lambda c, _: Buffer(c, "q").pop_longest(100, 101)),
     ("one str for items", "one str", lambda c, _: Buffer(c, "q").push_many("abc")),
+    ("too many ids", "1001", lambda c, _: Buffer(c, "q").redrive(*map(str, range(1001)))),
     ("no rate", "()", lambda c, _: RateLimiter(c, "q")),
     ("a pipeline", "ops.push", lambda c, _: Buffer(c.pipeline(), "q")),
     ("an asyncio client", "redisq.asyncio", lambda _, __: Buffer(redis.asyncio.Redis(), "q")),  # type: ignore[arg-type]
@@ -92,6 +113,61 @@ def test_invalid_argument_names_the_value_and_writes_nothing(
     assert isinstance(caught.value, ValueError)
     assert named in str(caught.value)
     assert client.dbsize() == 0
+
+
+class Small(IntEnum):
+    ONE = 1
+    TWO = 2
+
+
+class Index:
+    """What has `__index__` alone, as a number of NumPy."""
+
+    def __index__(self) -> int:
+        return 2
+
+
+class Real:
+    """What has `__float__` alone, as a Decimal."""
+
+    def __float__(self) -> float:
+        return 2.0
+
+
+@pytest.mark.parametrize("number", [2, Small.TWO, Index()], ids=repr)
+def test_whole_numbers_of_any_kind_are_taken(client: redis.Redis, number: Any) -> None:
+    """As size, count, limit and priority."""
+    buffer: Buffer[int] = Buffer(client, "b", min_size=number, max_attempts=number, max_dead=number, lease=number)
+    buffer.push(1, 2, 3)
+    batch = buffer.reserve(number, max_bytes=number)
+    assert batch
+    assert batch.items == [1, 2]
+    assert buffer.pop(size=number) == [3]
+    queue = PriorityQueue(client, "p")
+    queue.push("m", number)
+    assert queue.pop_many(number) == [Item("m", 2, 1)]
+    assert RateLimiter(client, "l", Rate(number, per=number)).acquire(number).granted == 2
+
+
+@pytest.mark.parametrize("number", [2, 2.0, Small.TWO, Index(), Real(), Decimal(2), Fraction(2)], ids=repr)
+def test_real_numbers_of_any_kind_are_taken(client: redis.Redis, number: Any) -> None:
+    """As seconds, and as a priority in score order."""
+    queue = PriorityQueue(client, "q", order="score", lease=number)
+    queue.push("m", number)
+    queue.push("later", 0, delay=number)
+    batch = queue.reserve(lease=number, timeout=number)
+    assert batch
+    assert batch.priorities == [2.0]
+    assert batch.release(delay=number) == 1
+    assert queue.stats().delayed == 2
+    assert queue.remove("m") == 1
+    queue.push("n")
+    assert queue.pop(timeout=number) == Item("n", 0, 1)
+    buffer: Buffer[int] = Buffer(client, "b", max_wait=number, lease=number, dedup_window=number)
+    buffer.push(1)
+    assert buffer.reserve(timeout=number)
+    assert RateLimiter(client, "l", Rate(1, per=number)).wait(timeout=number).granted == 1
+    assert Replicas(timeout=number).timeout == 2
 
 
 @pytest.mark.parametrize(
@@ -120,6 +196,8 @@ def test_an_item_that_cannot_be_encoded_writes_nothing(client: redis.Redis, code
         PriorityQueue(client, "q", codec=codec).push(item)
     with pytest.raises(CodecError):
         PriorityQueue(client, "q", codec=codec).push_many([(good, 1), (item, 1)])
+    with pytest.raises(CodecError, match="payload"):
+        PriorityQueue(client, "q", payload_codec=codec).push("m", payload=item)
     assert client.dbsize() == 0
 
 
@@ -150,13 +228,18 @@ def test_bytes_that_cannot_be_decoded_are_in_the_error(client: redis.Redis) -> N
         Buffer(client, "q").pop_longest()
     assert caught.value.raw == {"g": [b"1", b"\xff", b"3"]}
 
-    PriorityQueue(client, "p", codec=BYTES).push(b"\xff", 3)
+    PriorityQueue(client, "p", codec=BYTES, payload_codec=BYTES).push(b"\xff", 3, payload=b"\xfe")
     with pytest.raises(CodecError) as caught:
         PriorityQueue(client, "p").peek()
     assert PriorityQueue(client, "p", codec=BYTES).state(b"\xff") is State.READY
     with pytest.raises(CodecError) as caught:
         PriorityQueue(client, "p").pop()
-    assert caught.value.raw == [Item(b"\xff", 3, 1)]
+    assert caught.value.raw == [Item(b"\xff", 3, 1, b"\xfe")]
+
+    PriorityQueue(client, "p", payload_codec=BYTES).push("m", payload=b"\xfe")
+    with pytest.raises(CodecError) as caught:
+        PriorityQueue(client, "p").pop_many(2)
+    assert caught.value.raw == [Item(b"m", 0, 1, b"\xfe")]
 
 
 def test_a_bad_item_late_in_push_many_says_how_many_are_in(client: redis.Redis) -> None:
@@ -174,7 +257,17 @@ def test_the_other_order_is_refused(client: redis.Redis) -> None:
     PriorityQueue(client, "q").push("a", 1)
     before = keyspace.dump(client)
     other = PriorityQueue(client, "q", order="score")
-    calls: list[Callable[[], object]] = [lambda: other.push("b", 0.5), other.pop, other.peek, lambda: other.pop_many(3)]
+    calls: list[Callable[[], object]] = [
+        lambda: other.push("b", 0.5),
+        lambda: other.push_many({"b": 0.5}),
+        other.pop,
+        lambda: other.pop_many(3),
+        other.peek,
+        other.reserve,
+        other.leased,
+        other.delayed,
+        other.dead,
+    ]
     for call in calls:
         with pytest.raises(WrongOrder, match="fifo"):
             call()
@@ -183,7 +276,7 @@ def test_the_other_order_is_refused(client: redis.Redis) -> None:
 
 @pytest.mark.every_server
 def test_a_plain_sorted_set_is_taken_as_it_is(client: redis.Redis) -> None:
-    """The article's own sorted set works in score order, and is not mixed with places."""
+    """The recipe's own sorted set works in score order, and is not mixed with places."""
     client.zadd("redisq:{q}:ready", {"a": 2.5, "b": 1.5})
     with pytest.raises(WrongOrder, match="score"):
         PriorityQueue(client, "q").push("c", 1)
@@ -224,6 +317,8 @@ def test_a_full_server_refuses_a_push_whole(server: Any) -> None:
             lambda: queue.push("a", 0),
             lambda: queue.push("c", 0),
             lambda: queue.push("e", delay=5),
+            lambda: queue.push("a", 1, replace=True),
+            lambda: queue.push("a", 1, payload={"x": 1}),
             lambda: queue.push_many({str(i): i for i in range(900)}),
             limiter.acquire,
         ]
@@ -249,3 +344,21 @@ def test_pushing_nothing_writes_nothing(make_client: MakeClient) -> None:
     assert client.dbsize() == 0
     buffer.push(1, 2)
     assert buffer.push() == buffer.push_many(iter(())) == 2
+
+
+def test_pages_take_whole_numbers_of_any_kind(client: redis.Redis) -> None:
+    """As limit and count of what is shown, and of what is reserved at once."""
+    buffer: Buffer[int] = Buffer(client, "b")
+    for group in "abc":
+        buffer.push(1, group=group)
+    two: Any = Index()
+    assert list(buffer.groups(two, after=two)) == ["a"]
+    assert len(buffer.reserve_many(two)) == len(buffer.leased(two)) == 2
+    assert buffer.delayed(two) == buffer.dead(two) == []
+    queue = PriorityQueue(client, "p")
+    queue.push_many({"a": 0, "b": 1, "c": 2})
+    assert [item.member for item in queue.peek(two, after=two)] == ["c"]
+    assert len(queue.reserve_many(two)) == len(queue.leased(two)) == 2
+    assert queue.delayed(two) == queue.dead(two) == []
+    grant = RateLimiter(client, "l", Rate(two, 60)).wait(two, timeout=0)
+    assert grant == (2, 0)

@@ -99,7 +99,7 @@ class BufferOps(QueueOps, Generic[T]):
         self.codec = codec
         self.lease = check.milliseconds("lease", lease, 0.001)
         self._min_size = check.whole("min_size", min_size, *self.limit("reserve", "min_size"))
-        if max_wait is None and min_size > 1:
+        if max_wait is None and self._min_size > 1:
             raise InvalidArgument(f"max_wait is None with min_size {min_size}: a smaller group would wait for ever")
         self._max_wait = 0 if max_wait is None else check.milliseconds("max_wait", max_wait, 0.001)
         self.max_attempts = check.attempts(max_attempts)
@@ -170,7 +170,7 @@ class BufferOps(QueueOps, Generic[T]):
         """Name groups of a state and their waiting lengths, the longest first."""
         if state not in ("waiting", "busy", "paused"):
             raise InvalidArgument(f"state is {state!r}: give 'waiting', 'busy' or 'paused'")
-        last = check.whole("after", after, 0, 999_999_999) + check.whole("limit", limit, 1, 1_000_000)
+        after, limit = check.whole("after", after, 0, 999_999_999), check.whole("limit", limit, 1, 1_000_000)
         found: dict[str, int] = {}
         cursor = after if state == "waiting" else 0
         while True:
@@ -182,7 +182,7 @@ class BufferOps(QueueOps, Generic[T]):
         if state == "waiting":
             return dict(islice(found.items(), limit))
         longest = sorted(found.items(), key=lambda one: (one[1], one[0]), reverse=True)
-        return dict(longest[after:last])
+        return dict(longest[after : after + limit])
 
     def reserve_once(
         self,
@@ -252,7 +252,7 @@ class BufferOps(QueueOps, Generic[T]):
         holder: str | None = None,
     ) -> Talk[Reserved[T]]:
         """Take one batch, waiting for it."""
-        check.milliseconds("timeout", timeout)
+        timeout = check.milliseconds("timeout", timeout) / 1000
         op = self.reserve_once(size, max_bytes=max_bytes, lease=lease, lease_id=lease_id, holder=holder)
         return reserve(op, self._wake, timeout)
 
@@ -271,7 +271,7 @@ class BufferOps(QueueOps, Generic[T]):
         holder: str | None = None,
     ) -> Talk[list[Reserved[T]]]:
         """Take several batches in one round trip."""
-        check.whole("count", count, 1, MAX_BATCHES)
+        count = check.whole("count", count, 1, MAX_BATCHES)
         name = new_id(lease_id)
         ops = [self._reserve(size, max_bytes, lease, name + b":%d" % i, as_text(name), holder) for i in range(count)]
         return (yield from reserve_each(ops))
@@ -334,7 +334,7 @@ class BufferOps(QueueOps, Generic[T]):
         return self._batches(b"dead", limit, after)
 
     def _batches(self, state: bytes, limit: int, after: str | None) -> Talk[list[Lease[T]]]:
-        check.whole("limit", limit, 1, 1_000_000)
+        limit = check.whole("limit", limit, 1, 1_000_000)
         found: list[Lease[T]] = []
         last = b"" if after is None else check.text("after", after)
         while len(found) < limit:
@@ -364,7 +364,7 @@ class BufferOps(QueueOps, Generic[T]):
             done, left = yield self._op(
                 "redrive", args, tuple, token=as_text(once), id=once + (b":%d" % piece if piece else b"")
             )
-            redriven += done
+            redriven += int(done)
             names = names[: len(names) - len(chosen) + left]
             if not names:
                 return redriven

@@ -28,8 +28,8 @@ class Replicas:
     timeout: float = 1.0
 
     def __post_init__(self) -> None:
-        check.whole("count", self.count, 1, 1000)
-        check.milliseconds("timeout", self.timeout, 0.001, 3600)
+        object.__setattr__(self, "count", check.whole("count", self.count, 1, 1000))  # whatever was given
+        object.__setattr__(self, "timeout", check.milliseconds("timeout", self.timeout, 0.001, 3600) / 1000)
 
 
 Durability = Literal["server", "replica"] | Replicas

@@ -14,6 +14,7 @@ from .op import Op, Pause, Talk, as_text
 from .queue import QueueOps, pack
 
 MAX_COST = load("limit/acquire").limit("cost")[1]
+MAX_RATES = load("limit/acquire").limit("rates")[1]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Rate:
     per: float
 
     def __post_init__(self) -> None:
-        check.whole("limit", self.limit, 1, MAX_COST)
+        object.__setattr__(self, "limit", check.whole("limit", self.limit, 1, MAX_COST))  # an int, whatever was given
         check.milliseconds("per", self.per, 0.001)
 
 
@@ -39,6 +40,8 @@ def flatten(rates: Sequence[Rate]) -> tuple[int, ...]:
     """Return the rates as the scripts take them: limit, ms, limit, ms."""
     if not isinstance(rates, (tuple, list)) or not all(isinstance(rate, Rate) for rate in rates):
         raise InvalidArgument(f"rates is {rates!r}: give a sequence of Rate(limit, per)")
+    if len(rates) > MAX_RATES:
+        raise InvalidArgument(f"{len(rates)} rates are given: give at most {MAX_RATES}")
     return tuple(x for rate in rates for x in (rate.limit, check.milliseconds("per", rate.per, 0.001)))
 
 
@@ -61,9 +64,9 @@ class LimitOps(QueueOps):
 
     def wait(self, cost: int = 1, timeout: float | None = None) -> Talk[Grant]:
         """Take `cost` in as many calls as the rates need."""
-        check.whole("cost", cost, 1, MAX_COST)
+        cost = check.whole("cost", cost, 1, MAX_COST)
         if timeout is not None:
-            check.milliseconds("timeout", timeout)
+            timeout = check.milliseconds("timeout", timeout) / 1000
         deadline = None if timeout is None else monotonic() + timeout
         granted = 0
         while True:

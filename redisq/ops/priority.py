@@ -236,7 +236,8 @@ class PriorityOps(QueueOps, Generic[T]):
 
     def pop(self, timeout: float = 0.0) -> Call[Item[T] | None]:
         """Take the most urgent member, waiting for it."""
-        return self._pop_waiting(timeout) if check.milliseconds("timeout", timeout) else self.pop_once()
+        seconds = check.milliseconds("timeout", timeout) / 1000
+        return self._pop_waiting(seconds) if seconds else self.pop_once()
 
     def _pop_waiting(self, timeout: float) -> Talk[Item[T] | None]:
         end = monotonic() + timeout
@@ -250,7 +251,7 @@ class PriorityOps(QueueOps, Generic[T]):
 
     def pop_many(self, count: int) -> Op[list[Item[T]]]:
         """Take the most urgent members."""
-        check.whole("count", count, *self.limit("pop", "count"))
+        count = check.whole("count", count, *self.limit("pop", "count"))
         return self._pop(count, lambda reply: self._decode_items(*reply[1:], more=1))
 
     def _pop(self, count: int, decode: Any) -> Op[Any]:
@@ -345,7 +346,7 @@ class PriorityOps(QueueOps, Generic[T]):
         holder: str | None = None,
     ) -> Talk[Reserved[T]]:
         """Take the most urgent members as one batch, waiting for one."""
-        check.milliseconds("timeout", timeout)
+        timeout = check.milliseconds("timeout", timeout) / 1000
         op = self.reserve_once(size, max_bytes=max_bytes, lease=lease, lease_id=lease_id, holder=holder)
         return reserve(op, self._wake, timeout)
 
@@ -364,7 +365,7 @@ class PriorityOps(QueueOps, Generic[T]):
         holder: str | None = None,
     ) -> Talk[list[Reserved[T]]]:
         """Take several batches in one round trip."""
-        check.whole("count", count, 1, MAX_MEMBERS)
+        count = check.whole("count", count, 1, MAX_MEMBERS)
         name = new_id(lease_id)
         ops = [self._reserve(size, max_bytes, lease, name + b":%d" % i, as_text(name), holder) for i in range(count)]
         return (yield from reserve_each(ops))
@@ -435,7 +436,7 @@ class PriorityOps(QueueOps, Generic[T]):
 
     def leased(self, limit: int = 100, after: str | None = None) -> Talk[list[Lease[T]]]:
         """Show batches that are handed out, the first to run out first."""
-        check.whole("limit", limit, 1, 1_000_000)
+        limit = check.whole("limit", limit, 1, 1_000_000)
         found: list[Lease[T]] = []
         last = b"" if after is None else check.text("after", after)
         while len(found) < limit:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import redis
 
 from . import model
-from .raw import Raw
+from .raw import Raw, load
 
 WINDOW = 900_000_000
 _REFUSED = {error.code: error for error in (model.LeaseLost, model.WrongOrder, model.BadArgument)}
@@ -139,7 +139,8 @@ class BufferScripts(Scripts):
         return int(self.call("resume_group", now=now, group=group, once=once, window=self.window))
 
     def drop_group(self, group: bytes, once: bytes) -> tuple[int, int]:
-        dropped, following = self.call("drop_group", group=group, start=0, limit=1000, once=once, window=self.window)
+        _, most = load("buffer/drop_group").limit("limit")
+        dropped, following = self.call("drop_group", group=group, start=0, limit=most, once=once, window=self.window)
         return int(dropped), int(following)
 
     def purge(self, limit: int = 2) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +33,8 @@ def describe(script: Script) -> dict[str, Any]:
         "name": script.name,
         "sha1": script.sha,
         "summary": script.summary,
-        "keys": [vars(slot) for slot in script.keys],
-        "args": [vars(slot) for slot in script.args],
+        "keys": [asdict(slot) for slot in script.keys],
+        "args": [asdict(slot) for slot in script.args],
         "reply": script.reply,
         "errors": script.errors,
         "replay": script.replay,
@@ -44,7 +45,7 @@ def describe(script: Script) -> dict[str, Any]:
 
 def manifest() -> dict[str, Any]:
     """Give the whole manifest: the version, and each script's header."""
-    return {"version": __version__, "layout": 1, "scripts": [describe(load(name)) for name in names()]}
+    return {"version": __version__, "layout": 2, "scripts": [describe(load(name)) for name in names()]}
 
 
 def files() -> Iterator[tuple[str, bytes]]:

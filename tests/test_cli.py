@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import pytest
 import redis
 
 from redisq import BYTES, Buffer, PriorityQueue, Pushed
-from redisq.cli import main, push
+from redisq.cli import dead, main, push
 from redisq.embedded import Server
 from redisq.scripts import names
 
@@ -67,23 +69,20 @@ def pushing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Push:
     return pushing
 
 
-def bury_batch(client: redis.Redis, name: str, *items: bytes, group: str = "g") -> str:
-    buffer = Buffer(client, name, codec=BYTES, max_attempts=1)
+def bury_batch(client: redis.Redis, name: str, *items: bytes, group: str = "g", reason: str = "bad") -> str:
+    buffer = Buffer(client, name, codec=BYTES)
     buffer.push(*items, group=group)
-    batch = buffer.reserve(lease=0.001)
+    batch = buffer.reserve(holder="worker 7")
     assert batch
-    time.sleep(0.01)
-    assert buffer.reserve() is None
-    (dead,) = (one for one in buffer.dead() if one.items == list(items))
-    return dead.id
+    batch.bury(reason)
+    return batch.id
 
 
-def bury_members(client: redis.Redis, name: str, *members: bytes) -> None:
-    queue = PriorityQueue(client, name, codec=BYTES, max_attempts=1)
-    queue.push_many(dict.fromkeys(members, 3))
-    batch = queue.reserve(len(members))
-    assert batch
-    batch.release()
+def bury_members(client: redis.Redis, name: str, *members: bytes, reason: str = "bad") -> None:
+    queue = PriorityQueue(client, name, codec=BYTES, payload_codec=BYTES)
+    queue.push_many((member, 3, b"of " + member) for member in members)
+    while batch := queue.reserve(500):
+        batch.bury(reason)
 
 
 # push
@@ -245,16 +244,54 @@ def test_stats_of_both(client: redis.Redis, run: Run) -> None:
     assert buffer.reserve(2)
     code, out, err = run("stats", "b")
     assert (code, err) == (0, "")
-    rows = dict(row.split(maxsplit=1) for row in out.splitlines() if not row.startswith(("oldest", "next")))
-    assert rows == {"b": "buffer", "waiting": "2", "groups": "2", "leased": "1", "delayed": "0", "dead": "0"}
+    rows = dict(re.split(r"  +", row) for row in out.splitlines() if not row.startswith(("oldest", "next")))
+    totals = {"done": 0, "failed": 0, "buried": 0, "trimmed": 0}
+    held = {"waiting": 2, "groups": 2, "busy groups": 0, "paused groups": 0, "leased": 1, "delayed": 0, "dead": 0}
+    assert rows == {"b": "buffer", **{name: str(count) for name, count in {**held, "due": 0, **totals}.items()}}
     seen = json.loads(run("stats", "b", "--json")[1])
     assert 0 <= seen.pop("oldest_wait") < 20
-    assert 10 < seen.pop("next_expiry") <= 30
-    assert seen == {"queue": "b", "kind": "buffer", "waiting": 2, "groups": 2, "leased": 1, "delayed": 0, "dead": 0}
+    assert 10 < seconds_of(seen.pop("next_expiry")) - seconds_of(seen.pop("time")) <= 30
+    unpaused = {"due": 0, **totals, "paused": False, "pause_reason": "", "paused_until": None}
+    counts = {name.replace(" ", "_"): count for name, count in held.items()}
+    assert seen == {"queue": "b", "kind": "buffer", **counts, **unpaused}
 
     PriorityQueue(client, "p", order="score").push("a", 0.5)
-    expected = {"queue": "p", "kind": "priority", "waiting": 1, "delayed": 0, "leased": 0, "dead": 0}
-    assert json.loads(run("stats", "p", "--json")[1]) == {**expected, "next_expiry": None}
+    expected = {"queue": "p", "kind": "priority", "waiting": 1, "delayed": 0, "leased": 0, "dead": 0, "batches": 0}
+    seen = json.loads(run("stats", "p", "--json")[1])
+    assert abs(seconds_of(seen.pop("time")) - time.time()) < 60
+    assert seen == {**expected, **unpaused, "next_expiry": None}
+
+
+def seconds_of(said: str) -> float:
+    """Read a time as programs do."""
+    assert said.endswith("+00:00")
+    return datetime.datetime.fromisoformat(said).timestamp()
+
+
+def test_stats_of_a_queue_that_was_drained(client: redis.Redis, run: Run) -> None:
+    """It is remembered for seven days, with what was done."""
+    buffer: Buffer[int] = Buffer(client, "b")
+    buffer.push(1, 2, 3)
+    batch = buffer.reserve()
+    assert batch
+    batch.ack()
+    seen = json.loads(run("stats", "b", "--json")[1])
+    assert (seen["kind"], seen["waiting"], seen["done"]) == ("buffer", 0, 3)
+
+
+def test_stats_of_a_paused_queue(client: redis.Redis, run: Run) -> None:
+    Buffer(client, "b").push(1)
+    client.set("redisq:{b}:paused", "0 the API is\ndown")
+    assert run("stats", "b")[1].splitlines()[-1].split(maxsplit=1) == [
+        "paused",
+        "until it is resumed: the API is\\ndown",
+    ]
+    seen = json.loads(run("stats", "b", "--json")[1])
+    assert (seen["paused"], seen["pause_reason"], seen["paused_until"]) == (True, "the API is\ndown", None)
+    end = int(time.time()) + 1000
+    client.set("redisq:{b}:paused", f"{end}000 ")
+    assert re.search(r"^paused +for \d+\.\d s more$", run("stats", "b")[1], re.MULTILINE)
+    assert seconds_of(json.loads(run("stats", "b", "--json")[1])["paused_until"]) == end
 
 
 @pytest.mark.parametrize("options", [["--json"], []])
@@ -267,7 +304,7 @@ def test_stats_watch_prints_a_line_each_time(client: redis.Redis, options: list[
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "redisq: interrupted\n")
-    assert all(json.loads(line)["waiting"] == 1 if options else "waiting 1  " in line for line in lines)
+    assert all(json.loads(line)["waiting"] == 1 if options else "waiting 1  groups 1  " in line for line in lines)
 
 
 def test_peek_shows_the_longest_groups_or_the_most_urgent_members(client: redis.Redis, run: Run) -> None:
@@ -279,14 +316,23 @@ def test_peek_shows_the_longest_groups_or_the_most_urgent_members(client: redis.
     found = json.loads(run("peek", "b", "--count", 1, "--json")[1])
     assert found == {"queue": "b", "kind": "buffer", "groups": [{"group": "long\x1b[31m", "waiting": 2}]}
 
-    PriorityQueue(client, "p", codec=BYTES).push_many({b"late \xff\n": 7, b"soon": -1})
+    queue = PriorityQueue(client, "p", codec=BYTES, payload_codec=BYTES)
+    queue.push(b"late \xff\n", 7)
+    queue.push(b"soon", -1, payload=b"\xfe" + b"1" * 99)
     code, out, _ = run("peek", "p")
-    rows = ["priority  attempts  member", "      -1         0  soon", "       7         0  late \\xff\\n"]
-    assert (code, out.splitlines()) == (0, rows)
-    found = json.loads(run("peek", "p", "--json")[1])["members"]
-    assert found[1] == {"member": "late \\xff\n", "priority": 7, "attempts": 0}
-    code, _, err = run("peek", "p", "--count", 5_000)
-    assert (code, err) == (2, "redisq: count is 5000: give a whole number from 1 to 1000\n")
+    assert (code, out.splitlines()) == (
+        0,
+        [
+            "priority  attempts  member       payload",
+            f"      -1         0  soon         \\xfe{'1' * 53}...",
+            "       7         0  late \\xff\\n",
+        ],
+    )
+    soon, late = json.loads(run("peek", "p", "--json")[1])["members"]
+    assert (soon["member"], soon["payload"]) == ("soon", "\\xfe" + "1" * 99)
+    assert late == {"member": "late \\xff\n", "priority": 7, "attempts": 0, "payload": None, "reason": ""}
+    queue.push_many({b"%d" % i: 9 for i in range(1_500)})
+    assert len(json.loads(run("peek", "p", "--count", 2_000, "--json")[1])["members"]) == 1_502
 
 
 def test_an_empty_queue_of_a_known_kind(client: redis.Redis, run: Run) -> None:
@@ -301,32 +347,57 @@ def test_an_empty_queue_of_a_known_kind(client: redis.Redis, run: Run) -> None:
 
 
 def test_dead_batches(client: redis.Redis, run: Run) -> None:
-    first = bury_batch(client, "b", b"\xff1", b"2", b"3", b"4", group="g\n")
-    second = bury_batch(client, "b", b"5")
+    first = bury_batch(client, "b", b"\xff1", b"2", b"3", b"4", group="g\n", reason="it is\nbad " + "x" * 99)
+    second = bury_batch(client, "b", b"5", group="g\n")
     code, out, _ = run("dead", "list", "b")
-    header, row, _ = out.splitlines()
-    assert (code, header.split()) == (0, ["id", "died", "attempts", "group", "items", "oldest"])
-    assert row.startswith(first)
-    assert row.endswith("         1  g\\n        4  \\xff1 2 3 ...")
-    found = json.loads(run("dead", "list", "b", "--limit", 1, "--json")[1])["dead"]
-    assert abs(found[0].pop("died") - time.time()) < 60
-    assert found == [{"id": first, "group": "g\n", "attempts": 1, "items": ["\\xff1", "2", "3", "4"]}]
+    header, *rows = out.splitlines()
+    (row,) = (row for row in rows if row.startswith(first))  # both may die in the same ms
+    assert (code, header.split()) == (0, ["id", "died", "attempts", "reason", "group", "items", "oldest"])
+    assert re.search(r" 1  it is\\nbad x+\.\.\.  g\\n        4  \\xff1 2 3 \.\.\.$", row)
+    (found,) = (one for one in json.loads(run("dead", "list", "b", "--json")[1])["dead"] if one["id"] == first)
+    assert abs(seconds_of(found.pop("died")) - time.time()) < 60
+    about = {"id": first, "group": "g\n", "attempts": 1, "reason": "it is\nbad " + "x" * 99, "holder": "worker 7"}
+    assert found == {**about, "items": ["\\xff1", "2", "3", "4"]}
+    assert len(json.loads(run("dead", "list", "b", "--limit", 1, "--json")[1])["dead"]) == 1
 
     assert run("dead", "redrive", "b", "nobody") == (1, "0 redriven\n", "")
     assert run("dead", "redrive", "b", first, "nobody") == (0, "1 redriven\n", "")
     assert json.loads(run("dead", "discard", "b", second, "--json")[1])["discarded"] == 1
     assert run("dead", "list", "b") == (0, "", "")
-    assert Buffer(client, "b").stats().delayed == 1
+    assert Buffer(client, "b", codec=BYTES).pop("g\n") == [b"\xff1", b"2", b"3", b"4"]
+
+
+def test_all_that_is_redriven_waits_in_the_order_of_its_death(
+    client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In however many pieces."""
+    monkeypatch.setattr(dead, "_PIECE", 2)
+    buffer: Buffer[int] = Buffer(client, "b")
+    buffer.push(*range(7))
+    for i in range(5):
+        batch = buffer.reserve(1)
+        assert batch
+        batch.bury()
+        client.zadd("redisq:{b}:dead", {batch.id: i}, xx=True)  # else some would die in the same ms
+    assert run("dead", "redrive", "b", "--all") == (0, "5 redriven\n", "")
+    assert buffer.pop() == list(range(7))
 
 
 def test_dead_members(client: redis.Redis, run: Run) -> None:
     members = [b"%04d" % i for i in range(1_200)]
-    bury_members(client, "p", *members[:600])
-    bury_members(client, "p", *members[600:], b"\xff", b"\xc3\xa4")
+    bury_members(client, "p", b"\xff", b"\xc3\xa4")
+    client.zadd("redisq:{p}:dead", {b"\xff": 1_000, b"\xc3\xa4": 2_000}, xx=True)  # who died first comes first
+    bury_members(client, "p", *members)
     code, out, _ = run("dead", "list", "p", "--limit", 1)
-    assert (code, out.splitlines()) == (0, ["priority  attempts  member", "       3         1  0000"])
+    header, row = out.splitlines()
+    assert (code, header.split()) == (0, ["member", "died", "attempts", "reason", "priority", "payload"])
+    assert re.fullmatch(r"\\xff    19(69|70)-\d\d-\d\d \d\d:\d\d:01         1  bad            3  of \\xff", row)
     found = json.loads(run("dead", "list", "p", "--limit", 5_000, "--json")[1])["dead"]
-    assert [one["member"] for one in found] == [m.decode() for m in members] + ["ä", "\\xff"]
+    assert [one["member"] for one in found[:2]] == ["\\xff", "ä"]
+    assert sorted(one["member"] for one in found[2:]) == [member.decode() for member in members]
+    about = {"attempts": 1, "payload": "of ä", "reason": "bad", "died": "1970-01-01T00:00:02.000+00:00"}
+    assert found[1] == {"member": "ä", "priority": 3, **about}
+    assert [one["died"] for one in found] == sorted(one["died"] for one in found)
     assert run("dead", "discard", "p", "0007", "ä") == (0, "2 discarded\n", "")
     assert run("dead", "redrive", "p", "--all", "--limit", 50) == (0, "50 redriven\n", "")
     assert run("dead", "redrive", "p", "--all") == (0, "1,150 redriven\n", "")
@@ -373,10 +444,17 @@ def test_audit_leaves_what_it_cannot_mend(client: redis.Redis, run: Run) -> None
 
 def test_audit_finds_lists_that_have_lost_their_counters(client: redis.Redis, run: Run) -> None:
     Buffer(client, "b").push(1, 2, group="g")
-    client.delete("redisq:{b}:groups", "redisq:{b}:since")
+    client.delete("redisq:{b}:groups", "redisq:{b}:since", "redisq:{b}:meta")
     assert run("stats", "b")[0] == 1
     assert run("audit", "b", "--repair")[0] == 0
     assert Buffer(client, "b").stats().waiting == 2
+    queue = PriorityQueue(client, "p")
+    queue.push("a")
+    queue.reserve()
+    client.delete("redisq:{p}:leases", "redisq:{p}:held", "redisq:{p}:meta")
+    assert run("stats", "p")[0] == 1
+    assert run("audit", "p", "--repair")[0] == 0
+    assert queue.stats().leased == 1
 
 
 def test_purge(client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -421,8 +499,10 @@ def test_lua_list(run: Run) -> None:
     one = listed["buffer/pop_longest"]
     assert {"name", "sha1", "summary", "keys", "args", "reply", "errors", "replay", "computes"} < set(one)
     assert len(one["sha1"]) == 40
-    assert [key["name"] for key in one["keys"]] == ["groups", "since", "guard", "layout"]
-    assert (one["replay"], one["errors"], one["computes"]) == ("no", ["BADARG", "LAYOUT"], ["{queue}:items:<group>"])
+    assert [key["name"] for key in one["keys"]] == ["meta", "groups", "since", "paused", "guard"]
+    assert (one["replay"], one["errors"]) == ("no", ["BADARG", "LAYOUT"])
+    computed = ["items:<group>", "leases", "delayed", "dead", "paused_groups", "wake"]
+    assert one["computes"] == ["{queue}:" + key for key in computed]
     assert listed["buffer/push"]["args"][-1]["rest"] is True
 
 
@@ -494,12 +574,24 @@ def test_a_user_who_may_not(client: redis.Redis, run: Run, server: Server) -> No
 
 
 def test_keys_of_both_structures(client: redis.Redis, run: Run) -> None:
+    """The mark tells; without one, somebody has to say."""
     Buffer(client, "q").push(1)
-    PriorityQueue(client, "q").push("a", 7)
+    client.zadd("redisq:{q}:ready", {"a": 7})
+    assert json.loads(run("stats", "q", "--json")[1])["kind"] == "buffer"
+    client.delete("redisq:{q}:meta")
     code, _, err = run("stats", "q")
     assert (code, err) == (1, "redisq: q has keys of both structures: say --kind buffer or --kind priority\n")
     assert json.loads(run("stats", "q", "--kind", "buffer", "--json")[1])["groups"] == 1
     assert json.loads(run("peek", "q", "--kind", "priority", "--json")[1])["members"][0]["priority"] == 7
+
+
+def test_another_layout(client: redis.Redis, run: Run) -> None:
+    """Scripts refuse it, by its mark."""
+    for mark in ("3 buffer", "3 fifo", "1", "?"):
+        client.hset("redisq:{q}:meta", "queue", mark)
+        code, out, err = run("stats", "q")
+        assert (code, out) == (1, "")
+        assert f"this queue is marked {mark}, the script is for 2 " in err
 
 
 def test_the_other_structure(client: redis.Redis, run: Run, pushing: Push) -> None:
@@ -802,4 +894,4 @@ def test_worker_that_cannot_begin(jobs: Jobs, arguments: list[str], code: int, s
 
 
 def test_outcomes_have_the_names_that_json_shows() -> None:
-    assert [pushed.value for pushed in Pushed] == ["added", "raised", "kept"]
+    assert [pushed.value for pushed in Pushed] == ["added", "raised", "changed", "kept"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -43,11 +44,9 @@ def fill(client: redis.Redis) -> Fill:
     return fill
 
 
-def stocked_buffer(
-    client: redis.Redis, count: int = MANY, max_attempts: int | None = None
-) -> tuple[Buffer[bytes], list[Batch[bytes]]]:
+def stocked_buffer(client: redis.Redis, count: int = MANY, **settings: Any) -> tuple[Buffer[bytes], list[Batch[bytes]]]:
     """Give a buffer that has handed out so many batches, one item each, and has items left in two groups."""
-    buffer = Buffer[bytes](client, "b", codec=BYTES, max_attempts=max_attempts)
+    buffer = Buffer[bytes](client, "b", codec=BYTES, **settings)
     buffer.push_many([b"item"] * (count + 5), group="g")
     held = buffer.reserve_many(count, size=1)
     buffer.push(b"one", b"two", group="h")
@@ -56,10 +55,10 @@ def stocked_buffer(
 
 
 def stocked_queue(
-    client: redis.Redis, count: int = MANY, max_attempts: int | None = None
+    client: redis.Redis, count: int = MANY, **settings: Any
 ) -> tuple[PriorityQueue[str], list[Batch[str]]]:
     """Give a queue that has handed out so many members, one by one, and has some ready and one delayed."""
-    queue = PriorityQueue(client, "p", max_attempts=max_attempts)
+    queue = PriorityQueue(client, "p", **settings)
     queue.push_many({str(i): 0 for i in range(count)})
     held = queue.reserve_many(count)
     assert len(held) == count
@@ -68,9 +67,9 @@ def stocked_queue(
     return queue, held
 
 
-def content(client: redis.Redis) -> list[Keys]:
+def content(client: redis.Redis) -> list[tuple[Keys, set[bytes]]]:
     """Read every key; a DUMP would do, but for hashes, whose order in it moves when they are only looked at."""
-    return [keyspace.read(client, b"redisq:{%b}:" % name) for name in (b"b", b"p", b"l")]
+    return [keyspace.read(client, b"redisq:{%b}:" % name, 0) for name in (b"b", b"p", b"l")]
 
 
 def test_a_full_server_takes_a_thousand_acks(client: redis.Redis, fill: Fill) -> None:
@@ -85,22 +84,23 @@ def test_a_full_server_takes_a_thousand_acks(client: redis.Redis, fill: Fill) ->
     assert [batch.ack() for batch in leased[:500]] == [1] * 500
     assert queue.ack(*leased[500:]) == 500
     assert queue.stats().leased == 0
-    assert queue.state("0") is State.READY
+    assert queue.state("0") is State.DELAYED  # due at once: the next reserve hands it out
 
     batch = buffer.reserve()  # what waits can be worked on, or a full server would never empty
     assert batch
-    batch.fail(batch.items[0])
+    batch.fail(batch.items[0], reason="why" * 400)
     assert batch.ack() == len(batch.items) - 1
     members = queue.reserve(3)
     assert members
-    members.fail("a")
+    assert members.items == ["a", "b", "0"]
+    members.fail("a", reason="why" * 400)
     assert members.ack() == 2
     assert buffer.audit().ok
     assert queue.audit().ok
 
 
-def test_a_full_server_takes_releases_and_extensions(client: redis.Redis, fill: Fill) -> None:
-    """1,000 of each, in both structures; what was released is handed out again."""
+def test_a_full_server_takes_releases_burials_and_extensions(client: redis.Redis, fill: Fill) -> None:
+    """Hundreds of each, in both structures; what was released is handed out again."""
     buffer, held = stocked_buffer(client)
     queue, leased = stocked_queue(client)
     fill()
@@ -108,23 +108,24 @@ def test_a_full_server_takes_releases_and_extensions(client: redis.Redis, fill: 
     buffer.extend(*held, lease=1000)
     queue.extend(*leased, lease=1000)
     assert min(min(batch.deadline for batch in held), min(batch.deadline for batch in leased)) > last
-    assert buffer.release(*held[:500]) + buffer.release(*held[500:], delay=1000) == MANY
-    assert queue.release(*leased[:500]) + queue.release(*leased[500:], delay=1000) == MANY
-    again = buffer.reserve_many(500)
-    assert [batch.attempts for batch in again] == [2] * 500
-    assert buffer.stats().delayed == 500
-    members = queue.reserve(500)
+    assert buffer.release(*held[:400], reason="why" * 400) + buffer.release(*held[400:800], delay=1000) == 800
+    assert queue.release(*leased[:400], reason="why" * 400) + queue.release(*leased[400:800], delay=1000) == 800
+    assert buffer.bury(*held[800:], reason="poison" * 200) == queue.bury(*leased[800:], reason="poison" * 200) == 200
+    again = buffer.reserve_many(400)
+    assert [batch.attempts for batch in again] == [2] * 400
+    assert buffer.stats().delayed == 400
+    members = queue.reserve(400)
     assert members
     assert members.attempts == 2
-    assert queue.stats().delayed == 501
+    assert queue.stats().dead == buffer.stats().dead == 200
     for batch in again[:2]:
-        assert buffer.release(batch) == 1
+        assert buffer.release(batch, count=False) == 1
     assert buffer.audit().ok
     assert queue.audit().ok
 
 
 def test_a_full_server_lets_leases_run_out(client: redis.Redis, fill: Fill) -> None:
-    """Expired leases come back inside reserve and pop, and those without attempts left are buried there."""
+    """Expired leases come back inside reserve, and those without attempts left are buried there."""
     buffer, held = stocked_buffer(client)
     queue, leased = stocked_queue(client)
     fill()
@@ -135,34 +136,34 @@ def test_a_full_server_lets_leases_run_out(client: redis.Redis, fill: Fill) -> N
     members = Runner(client).run(at(queue.ops.reserve_once(50), LATE)).lease
     assert members
     assert (members.attempts, len(members.items)) == (2, 50)
-    assert len(Runner(client).run(at(queue.ops.pop_many(MANY), LATE))) == 152  # a, b, 50 and 100 woken now
+    popped = Runner(client).run(at(queue.ops.pop_many(MANY), LATE))
+    assert len(popped) == 53  # a, b and c, and 50 that were promoted
     assert len(leased) == MANY
 
-    buffer = Buffer[bytes](client, "b", codec=BYTES, max_attempts=1)
-    queue = PriorityQueue(client, "p", max_attempts=1)
-    buried = [len(Runner(client).run(at(buffer.ops.reserve_once(), LATE)).buried) for _ in range(3)]
-    assert buried == [10, 10, 10]
-    assert len(Runner(client).run(at(queue.ops.reserve_once(), LATE)).buried) == 100
-    assert buffer.audit().ok
-    assert queue.audit().ok
+    buffer = Buffer[bytes](client, "b", codec=BYTES, max_attempts=1, max_dead=20)
+    queue = PriorityQueue(client, "p", max_attempts=1, max_dead=150)
+    buried = [len(Runner(client).run(at(buffer.ops.reserve_once(), LATE)).buried) for _ in range(30)]
+    assert buried == [1] * 30
+    assert [len(Runner(client).run(at(queue.ops.reserve_once(), LATE)).buried) for _ in range(2)] == [100, 100]
+    assert (buffer.stats().dead, buffer.stats().trimmed) == (20, 10)
+    assert (queue.stats().dead, queue.stats().trimmed) == (150, 50)
+    for queued in (buffer, queue):  # the leases that are dated so late are all that an audit finds
+        assert {finding.kind for finding in queued.audit().findings} <= {"far"}
 
 
 def test_a_full_server_takes_what_is_done_to_the_dead(client: redis.Redis, fill: Fill) -> None:
     """Dead letters are redriven and discarded, some that are not dead among them."""
-    buffer, held = stocked_buffer(client, max_attempts=1)
-    queue, leased = stocked_queue(client, max_attempts=1)
-    buffer.release(*held)
-    assert buffer.reserve() is None  # it buries ten at a time
-    assert queue.release(*leased) == MANY
-    ids = [batch.id for batch in buffer.dead(1000)]
-    dead = [item.member for item in queue.dead(1000)]
-    assert (len(ids), len(dead)) == (10, MANY)
+    buffer, held = stocked_buffer(client)
+    queue, leased = stocked_queue(client)
+    assert buffer.bury(*held) == queue.bury(*leased) == MANY
+    ids = [batch.id for batch in buffer.dead(MANY)]
+    dead = [item.member for item in queue.dead(MANY)]
+    assert (len(ids), len(dead)) == (MANY, MANY)
     fill()
-    assert buffer.redrive("nobody", *ids[:5]) == 5
-    assert buffer.discard("nobody", *ids[5:]) == len(ids) - 5
-    assert queue.redrive("nobody", *dead[:500]) == 500
-    assert queue.discard("nobody", *dead[500:]) == 500
+    assert buffer.redrive("nobody", *ids[:500]) == buffer.discard("nobody", *ids[500:]) == 500
+    assert queue.redrive("nobody", *dead[:500]) == queue.discard("nobody", *dead[500:]) == 500
     assert buffer.stats().dead == queue.stats().dead == 0
+    assert buffer.stats().waiting == 507
     assert queue.state(dead[0]) is State.READY
 
 
@@ -175,18 +176,39 @@ def test_a_full_server_answers_that_nobody_is_dead(client: redis.Redis, fill: Fi
     assert queue.discard("nobody") == queue.redrive("nobody") == 0
 
 
+def test_a_full_server_hands_ordered_groups_out_and_splits_batches(client: redis.Redis, fill: Fill) -> None:
+    """One batch of a group at a time, its halves when its attempts are used up, and a limit of batches."""
+    buffer = Buffer[bytes](
+        client, "b", codec=BYTES, ordered=True, isolate=True, max_attempts=1, rates=[Rate(1000, per=1)]
+    )
+    buffer.push(*[b"%d" % i for i in range(8)], group="g")
+    fill()
+    sizes = []
+    while batch := buffer.reserve(timeout=30):
+        sizes.append(len(batch.items))
+        if len(batch.items) == 1:
+            batch.ack()
+        else:
+            batch.release()
+        if sum(size == 1 for size in sizes) == 8:
+            break
+    assert sizes[:4] == [8, 4, 2, 1]
+    stats = buffer.stats()
+    assert (stats.done, stats.dead, stats.waiting, stats.busy_groups) == (8, 0, 0, 0)
+
+
 def test_a_full_server_takes_removals_and_purges(client: redis.Redis, fill: Fill) -> None:
     """Members leave in every state, and a purge empties both structures."""
-    buffer, held = stocked_buffer(client, max_attempts=1)
-    queue, leased = stocked_queue(client, max_attempts=1)
-    buffer.release(*held[:3])
-    queue.release(*leased[:1])
+    buffer, held = stocked_buffer(client)
+    queue, leased = stocked_queue(client)
+    buffer.bury(*held[:3])
+    queue.bury(*leased[:1])
     fill()
     assert queue.remove("0", "1", "a", "c", "nobody") == 4  # dead, leased, ready, delayed, absent
     assert len(buffer.pop("g", 2)) == 2
     assert queue.pop() is not None
     assert buffer.purge() == MANY + 5
-    assert queue.purge() == MANY - 2
+    assert queue.purge() == MANY - 1  # what was removed is leased until its lease ends
     assert buffer.reserve() is None
     assert queue.reserve() is None
 
@@ -194,9 +216,9 @@ def test_a_full_server_takes_removals_and_purges(client: redis.Redis, fill: Fill
 def test_a_full_server_refuses_every_push_whole(client: redis.Redis, fill: Fill) -> None:
     """Pushes of all kinds, to members in every state, and grants: refused, with every key as it was."""
     buffer, held = stocked_buffer(client, 5)
-    queue, leased = stocked_queue(client, 5, max_attempts=1)
+    queue, leased = stocked_queue(client, 5)
     buffer.release(*held[:3])
-    queue.release(*leased[:1])
+    queue.bury(*leased[:1])
     queue.push("1", 9)
     limiter = RateLimiter(client, "l", Rate(5, 60))
     limiter.acquire()
@@ -212,6 +234,9 @@ def test_a_full_server_refuses_every_push_whole(client: redis.Redis, fill: Fill)
         "new member, later": lambda: queue.push("new", 1, delay=5),
         "better place": lambda: queue.push("b", 0),
         "kept place": lambda: queue.push("b", 9),
+        "another place": lambda: queue.push("b", 9, replace=True),
+        "a payload": lambda: queue.push("b", 9, payload="x" * 100),
+        "put off": lambda: queue.push("b", 9, delay=5, replace=True),
         "delayed, now": lambda: queue.push("c"),
         "delayed, earlier": lambda: queue.push("c", delay=5),
         "leased": lambda: queue.push("2", 1),

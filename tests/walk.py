@@ -80,6 +80,7 @@ class Walk:
     def __init__(self, client: redis.Redis, seed: int, settings: str) -> None:
         client.flushall()
         self.client = client
+        self.weights = dict(self.VERBS)
         self.random = random.Random(seed)
         self.settings = settings
         self.now = START
@@ -104,8 +105,8 @@ class Walk:
         if self.sent and self.random.random() < 0.15:
             self.send_again()
         else:
-            verbs = [verb for verb in self.VERBS if self.can(verb)]
-            verb = self.random.choices(verbs, [self.VERBS[verb] for verb in verbs])[0]
+            verbs = [verb for verb in self.weights if self.can(verb)]
+            verb = self.random.choices(verbs, [self.weights[verb] for verb in verbs])[0]
             getattr(self, f"do_{verb}")()
         self.compare()
 
@@ -383,12 +384,14 @@ class BufferWalk(Walk):
         """half of the ordered walks push to the front and redrive, and the other half see that order holds"""
         self.pushes = (1, 1, 0.3, 0.15)[seed % 4]  # some queues are empty most of the time
         self.items = 0
-        self.groups, self.counts, self.sizes = GROUPS, (0, 1, 1, 2, 3, 5), (1, 2, 4, 10)
+        self.groups = list(GROUPS)
+        self.counts, self.sizes = [0, 1, 1, 2, 3, 5], [1, 2, 4, 10]
         if settings == "many":  # more groups and dead batches than one call deals with
-            self.groups = tuple(b"g%d" % i for i in range(40))
-            self.VERBS = {**self.VERBS, "pause_group": 15, "bury": 10}
+            self.groups = [b"g%d" % i for i in range(40)]
+            self.weights |= {"pause_group": 15, "bury": 10}
         if settings == "large":  # lists that are read and written in pieces
-            self.groups, self.counts, self.sizes = GROUPS[:2], (1, 3, 1001, 2500, 6000), (1, 7, 1001, 4000, 10_000)
+            del self.groups[2:]
+            self.counts, self.sizes = [1, 3, 1001, 2500, 6000], [1, 7, 1001, 4000, 10_000]
 
     def change_settings(self) -> None:
         choose = self.random.choice

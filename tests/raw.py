@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -23,6 +22,8 @@ except ImportError:  # while the package is rewritten: what this needs of it sta
     sys.modules["_scripts"] = _scripts
     _spec.loader.exec_module(_scripts)
     Slot, directory, load = _scripts.Slot, _scripts.directory, _scripts.load  # type: ignore[misc]
+
+__all__ = ["Raw", "exists", "load"]
 
 
 @cache
@@ -80,11 +81,18 @@ class Raw:
         return [self._key(slot, given) for slot in load(name).keys]
 
     def _key(self, slot: Slot, given: _Given) -> bytes:
-        suffix = slot.note.split()[0].removeprefix("{queue}:").encode()  # such as items:<group>
-        if not (place := re.search(rb"<(\w+)>", suffix)):
-            return self.prefix + suffix
-        value = given.take("once" if suffix.startswith(b"once:") else place[1].decode())
-        return self.prefix + suffix.replace(place[0], value if isinstance(value, bytes) else str(value).encode())
+        before, name = _pattern(slot.note)
+        if not name:
+            return self.prefix + before
+        value = given.take(name)
+        return self.prefix + before + (value if isinstance(value, bytes) else str(value).encode())
+
+
+@cache
+def _pattern(note: str) -> tuple[bytes, str]:
+    """Return how the note of a key begins, such as `{queue}:items:<group>`: what stays, and the value that follows."""
+    before, _, name = note.split()[0].removeprefix("{queue}:").partition("<")
+    return before.encode(), "once" if before == "once:" else name.removesuffix(">")
 
 
 class _Given:

@@ -282,6 +282,8 @@ class Walk:
             values["member"] = b"m"
         elif verb == "batches":
             values["after"] = b""
+        elif verb == "groups":
+            values["state"] = "busy"
         raw = Raw(self.client, PREFIX, **values)
         try:
             raw.call(f"{self.scripts.structure}/{verb}")

@@ -37,7 +37,7 @@ class Case:
     name: str
     given: list[Any]
     steps: list[dict[str, Any]]
-    then: list[dict[str, Any]] | None
+    then: list[dict[str, Any]]
 
     def __str__(self) -> str:
         return f"{self.script}: {self.name}"
@@ -47,7 +47,7 @@ def read(path: Path) -> list[Case]:
     """Read the cases of one file."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return [
-        Case(content["script"], content["keys"], case["name"], case.get("given", []), case["steps"], case.get("then"))
+        Case(content["script"], content["keys"], case["name"], case.get("given", []), case["steps"], case.get("then", []))
         for case in content["cases"]
     ]
 
@@ -142,10 +142,13 @@ def state(client: redis.Redis) -> State:
     return {name: (kind, value, ttl) for (name, kind, ttl), value in zip(kinds, values, strict=True)}
 
 
-def expected_state(then: list[dict[str, Any]]) -> State:
-    """Give a `then` in the form in which the key space is read."""
-    found: State = {}
+def changed(given: State, then: list[dict[str, Any]]) -> State:
+    """Give the key space that a case expects in the end, from what it was and its `then`."""
+    found = dict(given)
     for key in expanded(then):
+        if key["type"] == "none":
+            found.pop(plain(key["key"]), None)
+            continue
         value = plain(key["value"])
         if key["type"] == "zset":
             value = list(zip(value[::2], value[1::2], strict=True))
@@ -212,7 +215,7 @@ def shipped(name: str) -> bytes:
 def run(client: redis.Redis, case: Case, text: Text = shipped) -> None:
     """Run one case on a server of its own, and raise Failure where it differs; `text` may give other scripts."""
     clock = prepare(client, case)
-    expected = state(client) if case.then is None else expected_state(case.then)
+    expected = changed(state(client), case.then)
     for i, step in enumerate(case.steps, 1):
         reply = send(client, case, step, text)
         if not _right(step, reply, clock):

@@ -141,7 +141,7 @@ class Conformance {
     const commands = [['FLUSHALL'], ...plain(one.given ?? []), ['TIME']];
     const [seconds, micros] = (await Promise.all(commands.map((command) => this.send(command)))).at(-1);
     const clock = Number(seconds) * 1000 + Math.floor(Number(micros) / 1000);
-    const expected = one.then ? written(one.then) : await this.state();
+    const expected = changed(await this.state(), one.then ?? []);
 
     const wrong = [];
     for (const [i, step] of one.steps.entries()) {
@@ -172,11 +172,13 @@ class Conformance {
   }
 }
 
-/** Give a `then` in the form in which the key space is read. @param {any[]} then @returns {State} */
-function written(then) {
-  return new Map(
-    then.map(({ key, type, value, ttl = -1 }) => [name(plain(key)), { type, value: plain(value), ttl }]),
-  );
+/** Change a key space as a `then` says. @param {State} state @param {any[]} then @returns {State} */
+function changed(state, then) {
+  for (const { key, type, value, ttl = -1 } of then) {
+    if (type === 'none') state.delete(name(plain(key)));
+    else state.set(name(plain(key)), { type, value: plain(value), ttl });
+  }
+  return state;
 }
 
 /** Give bytes as what a Map can be searched for. @param {Buffer} key */

@@ -25,7 +25,7 @@ module Conformance
       Value.read(@content.fetch('given', [])).each { |command| redis.call(*command) }
       seconds, micros = redis.call('TIME').map(&:to_i)
       now = (seconds * 1000) + (micros / 1000)
-      expected = @content.key?('then') ? Keyspace.expected(@content['then'], now) : Keyspace.of(redis)
+      expected = Keyspace.of(redis).changed(@content.fetch('then', []), now)
       steps = @content['steps'].each.with_index(1).filter_map { |step, i| difference(step, i, scripts, now) }
       steps + expected.differences(Keyspace.of(redis))
     end

@@ -56,7 +56,17 @@ def audit(case: Cases) -> None:
     case.defaults |= {"cursor": "keys:0", "lease": 0, "delay": 0, "repair": "report"}
     refusals(case, lambda s: None)
     bad = case("cursors that no reply gives")
-    for cursor in ("", "keys", "keys:", "keys:x", "keys:-1", "nothing:0", ":0", "keys:1 ", "groups:1000000000000000000"):
+    for cursor in (
+        "",
+        "keys",
+        "keys:",
+        "keys:x",
+        "keys:-1",
+        "nothing:0",
+        ":0",
+        "keys:1 ",
+        "groups:1000000000000000000",
+    ):
         bad.refuse("BADARG", cursor=cursor)
 
     given = case.state(healthy)
@@ -66,7 +76,7 @@ def audit(case: Cases) -> None:
         sizes = [len(given), *(len(given[name.encode()]) for name in PHASES[1:-1])]  # type: ignore[arg-type]
         for phase, following, size in zip(PHASES, PHASES[1:], sizes, strict=False):
             fine.send([f"{following}:0" if following else "", size, []], cursor=f"{phase}:0", limit=100)
-    others = {"redisq:{r}:x": "1", "{q}:x": "1", "redisq:{q}": "1"}
+    others = {"{r}:meta": "1", "q:x": "1", "{q}": "1"}
     foreign = case.by_hand("an empty queue, and keys that are not its own", {})
     foreign.given = [["SET", key, value] for key, value in others.items()]
     foreign.send(["groups:0", 3, []])
@@ -91,7 +101,14 @@ def _keys(case: Cases) -> None:
         ["type", "wake", "string", "list"], ["type", "grants", "string", "zset"], ["type", "paused", "list", "string"],
         ["type", "ended:l", "list", "string"],
     ]  # fmt: skip
-    _add(case, "keys of another type are left as they are", "keys:0", 8, {**wrong, "ended:l": ["x"]}, {"unordered": found})
+    _add(
+        case,
+        "keys of another type are left as they are",
+        "keys:0",
+        8,
+        {**wrong, "ended:l": ["x"]},
+        {"unordered": found},
+    )
     _add(case, "a list that no index has: it may be chosen", "keys:0", 2,
          {"meta": META, "items:g": ["b", "a"]},
          {"unordered": [["length", "g", "", 2], ["since", "g", "", 2]]},

@@ -19,7 +19,9 @@ def lease(s: Scenario, items: str, group: str = "g", id: str = "l", **values: ob
     """Push one item a letter to an empty group and lease them."""
     s.do("push", group=group, item=list(items), now=1000)
     batch = s.do("reserve", id=id, size=len(items), **values)
-    assert [one.decode() for one in batch[-1]] == list(items), "another group is longer, or something else is due"
+    assert batch[2:3] + tuple(batch[-1]) == (group.encode(), *(item.encode() for item in items)), (
+        "another group is longer, or something else is due"
+    )
 
 
 def waiting(s: Scenario, **groups: str) -> None:
@@ -143,9 +145,7 @@ def pop(case: Cases) -> None:
     s.send(size=10_000)
 
     given = {"meta": {"queue": "2 buffer"}, "groups": {"g": 2}, "since": {"g": 1000}, "wake": ["1"]}
-    gone = case.by_hand(
-        "the server evicted the list", given, {"meta": {"queue": "2 buffer"}}, ttl={"meta": WEEK}
-    )
+    gone = case.by_hand("the server evicted the list", given, {"meta": {"queue": "2 buffer"}}, ttl={"meta": WEEK})
     gone.send([])
     given |= {"items:g": ["c", "b", "a"]}
     wrong = case.by_hand(
@@ -159,7 +159,12 @@ def pop(case: Cases) -> None:
 @script("buffer/pop_longest")
 def pop_longest(case: Cases) -> None:
     derive(
-        case, lambda s: waiting(s, g="abcd", h="xyz"), reads=["items:h"], size=2, count=2, highest={"count": 500, "size": 20}
+        case,
+        lambda s: waiting(s, g="abcd", h="xyz"),
+        reads=["items:h"],
+        size=2,
+        count=2,
+        highest={"count": 500, "size": 20},
     )
     case("count times size is 10000 at most").refuse("BADARG", count=101, size=100)
     case("count times size is 10000 at most, of one group too").refuse("BADARG", count=1, size=10_001)
@@ -216,7 +221,5 @@ def pop_longest(case: Cases) -> None:
     s.send(count=500, size=20, max_wait=90_000)
 
     given = {"meta": {"queue": "2 buffer"}, "groups": {"g": 2}, "since": {"g": 1000}, "wake": ["1"]}
-    gone = case.by_hand(
-        "the server evicted the list", given, {"meta": {"queue": "2 buffer"}}, ttl={"meta": WEEK}
-    )
+    gone = case.by_hand("the server evicted the list", given, {"meta": {"queue": "2 buffer"}}, ttl={"meta": WEEK})
     gone.send([["g", []]])

@@ -48,7 +48,13 @@ def _handing_out(case: Cases) -> None:
     s = case("any bytes")
     s.do("push", item=[b"\xff", "", "a b"], group=b"g \xfe:")
     s.send(holder=b"w \x00\xff")
-    for bytes_, what in ((1, "one item at least"), (3, "just one"), (5, "two fit"), (6, "an item that just fits"), (9, "all")):
+    for bytes_, what in (
+        (1, "one item at least"),
+        (3, "just one"),
+        (5, "two fit"),
+        (6, "an item that just fits"),
+        (9, "all"),
+    ):
         s = case(f"at most so many bytes: {what}")
         s.do("push", item=["aaa", "bb", "c"])
         s.send(max_bytes=bytes_)

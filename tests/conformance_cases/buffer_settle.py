@@ -206,7 +206,12 @@ def release(case: Cases) -> None:
 def bury(case: Cases) -> None:
     derive(
         case,
-        lambda s: (lease(s, "ab", group="h", id="k"), s.do("bury", id="k"), lease(s, "ab", ordered=1), waiting(s, g="d")),
+        lambda s: (
+            lease(s, "ab", group="h", id="k"),
+            s.do("bury", id="k"),
+            lease(s, "ab", ordered=1),
+            waiting(s, g="d"),
+        ),
         reads=["paused_groups"],
         unread=["batch:k", "ended:l"],  # UNLINK takes any type; that `ended` is a list says LEASELOST
         max_dead=1,
@@ -260,7 +265,12 @@ def bury(case: Cases) -> None:
     s.send(reason="other", now=NOW + 5)
     given = case.state(lambda s: (lease(s, "ab", group="h", id="k"), s.do("bury", id="k"), lease(s, "xyz")))
     del given[b"batch:k"]
-    then = {**given, "dead": {"l": NOW}, "meta": {"queue": "2 buffer", "buried": "5", "trimmed": "0"}, "ended:l": "bury 3"}
+    then = {
+        **given,
+        "dead": {"l": NOW},
+        "meta": {"queue": "2 buffer", "buried": "5", "trimmed": "0"},
+        "ended:l": "bury 3",
+    }
     del then[b"dead"], then[b"meta"], then[b"leases"]
     odd = case.by_hand("the server evicted the batch that goes", given, then, ttl={"ended:l": MINUTE})
     odd.send(3, max_dead=1)
@@ -304,7 +314,13 @@ def _dead(s: object, **batches: str) -> None:
 
 @script("buffer/redrive")
 def redrive(case: Cases) -> None:
-    derive(case, lambda s: _dead(s, k="ab", l="cd"), reads=["busy", "paused_groups"], unread=["batch:k", "batch:l"], id=["k", "l"])
+    derive(
+        case,
+        lambda s: _dead(s, k="ab", l="cd"),
+        reads=["busy", "paused_groups"],
+        unread=["batch:k", "batch:l"],
+        id=["k", "l"],
+    )
 
     s = case("the items wait again, though nothing else does")
     _dead(s, k="ab")

@@ -11,7 +11,7 @@ from typing import Any
 from ..conformance import numbered
 from ..model import Keys
 
-PREFIX = "redisq:{q}:"
+PREFIX = "{q}:"
 CLOCK = 2_718_281_828_459
 """as `now` of a call: the server's clock; times near it are expected relative to the clock"""
 FEWEST = 5
@@ -107,15 +107,18 @@ def commands(keys: Keys, ttl: Mapping[bytes, int]) -> list[Json]:
     return repeated(found)
 
 
-def key_space(keys: Keys, ttl: Mapping[bytes, int]) -> list[Json]:
-    """Write what a key space is compared with."""
-    found: list[Json] = []
+def changes(before: Keys, keys: Keys, ttl_before: Mapping[bytes, int], ttl: Mapping[bytes, int]) -> list[Json]:
+    """Write how a key space is changed."""
+    found: list[Json] = [{"key": string(PREFIX.encode() + name), "type": "none"} for name in before if name not in keys]
     for name, value in keys.items():
         kind = kind_of(value)
         values = _values(value, kind)
         shown = values[0] if kind == "string" else repeated(values)
         one = {"key": string(PREFIX.encode() + name), "type": kind, "value": shown}
-        found.append({**one, "ttl": ttl[name]} if name in ttl else one)
+        if name in ttl:
+            one["ttl"] = ttl[name]
+        if name not in before or before[name] != value or ttl_before.get(name) != ttl.get(name):
+            found.append(one)
     return repeated(found)
 
 
@@ -192,19 +195,15 @@ def _template(first: Json, second: Json) -> Json | None:
 
 def dump(script: str, keys: list[str], cases: list[dict[str, Json]]) -> str:
     """Write a file: one command, step or key a line."""
-    lines = ["{", f'  "script": {_line(script)},', f'  "keys": {_line(keys)},', '  "cases": [']
-    for i, case in enumerate(cases):
-        lines.append("    {")
-        for j, (name, value) in enumerate(case.items()):
-            comma = "," if j + 1 < len(case) else ""
-            if isinstance(value, list):
-                lines.append(f'      "{name}": [')
-                lines += [f"        {_line(one)}{',' if k + 1 < len(value) else ''}" for k, one in enumerate(value)]
-                lines.append(f"      ]{comma}")
-            else:
-                lines.append(f'      "{name}": {_line(value)}{comma}')
-        lines.append("    }," if i + 1 < len(cases) else "    }")
-    return "\n".join([*lines, "  ]", "}"]) + "\n"
+    shown = [",\n".join(_part(name, value) for name, value in case.items()) for case in cases]
+    head = f'{{"script": {_line(script)},\n "keys": {_line(keys)},\n "cases": [\n'
+    return head + ",\n".join(f"{{{case}}}" for case in shown) + "\n]}\n"
+
+
+def _part(name: str, value: Json) -> str:
+    if isinstance(value, list):
+        return f' "{name}": [\n' + ",\n".join(f"  {_line(one)}" for one in value) + "]"
+    return f'"{name}": {_line(value)}'
 
 
 def _line(value: Json) -> str:

@@ -94,7 +94,11 @@ def batches(case: Cases) -> None:
     s.send()
     s = case("an empty queue")
     s.send()
-    for sizes, what in (((250, 250, 1), "exactly 500"), ((250, 251), "more than 500"), ((1, 500), "the second is large")):
+    for sizes, what in (
+        ((250, 250, 1), "exactly 500"),
+        ((250, 251), "more than 500"),
+        ((1, 500), "the second is large"),
+    ):
         s = case(f"at most 500 members a page, but one lease: {what}")
         for i, size in enumerate(sizes):
             s.do("push", item=[(j, f"{'abc'[i]}{j}") for j in range(1, size + 1)], now=1000)
@@ -181,7 +185,9 @@ def purge(case: Cases) -> None:
     s.send()
 
     given = case.state(lambda s: [lease(s, id=f"k{i}", **{f"m{i}": 1, f"n{i}": 2}) for i in range(3)])
-    pages = case.by_hand("two leases a call, and what else is there", {**given, "ready": {"a": 1}, "dead": {"b": 1}}, {})
+    pages = case.by_hand(
+        "two leases a call, and what else is there", {**given, "ready": {"a": 1}, "dead": {"b": 1}}, {}
+    )
     pages.send([1, 4], limit=2)
     pages.send([0, 4], limit=2)
 
@@ -212,5 +218,7 @@ def purge(case: Cases) -> None:
         for reply in replies:
             pages.send(reply)
 
-    gone = case.by_hand("the server evicted the list of a lease", {"meta": {"queue": "2 score"}, "leases": {"k": 1000}}, {})
+    gone = case.by_hand(
+        "the server evicted the list of a lease", {"meta": {"queue": "2 score"}, "leases": {"k": 1000}}, {}
+    )
     gone.send([0, 0])

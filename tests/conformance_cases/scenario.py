@@ -37,7 +37,9 @@ Step = dict[str, Any]
 def pack(script: str, values: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     """Return the keys and arguments of a call in their JSON form."""
     header = load(script)
-    known = {slot.name for slot in header.args if not slot.fields} | {field.name for slot in header.args for field in slot.fields}
+    known = {slot.name for slot in header.args if not slot.fields} | {
+        field.name for slot in header.args for field in slot.fields
+    }
     known |= {place for slot in header.keys for place in re.findall(r"<(\w+)>", slot.note.split()[0])} | {"once"}
     used = {name: value for name, value in values.items() if name in known}
     if used.get("now") == CLOCK:
@@ -60,7 +62,7 @@ class Case:
         self.keys_of_file = file_keys(script)
         self.steps: list[Step] = []
         self.given: list[Any] = []
-        self.then: list[Any] | None = None
+        self.then: list[Any] = []
 
     def values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Complete the arguments of a call."""
@@ -89,7 +91,7 @@ class Case:
         if self.given:
             made["given"] = self.given
         made["steps"] = self.steps
-        if self.then is not None:
+        if self.then:
             made["then"] = self.then
         return made
 
@@ -177,8 +179,8 @@ class Scenario(Case):
         self._start()
         assert self._started is not None
         self.given = form.commands(*self._started)
-        now = self.keys(), self.ttl
-        self.then = None if now == self._started else form.key_space(*now)
+        before, ttl = self._started
+        self.then = form.changes(before, self.keys(), ttl, self.ttl)
         return super().written()
 
 
@@ -196,8 +198,10 @@ class ByHand(Case):
         ttl: Mapping[str, int],
     ) -> None:
         super().__init__(script, name, defaults)
-        self.given = form.commands(as_bytes(dict(given)), as_bytes(dict(given_ttl)))
-        self.then = None if then is None else form.key_space(as_bytes(dict(then)), as_bytes(dict(ttl)))
+        before, lives = as_bytes(dict(given)), as_bytes(dict(given_ttl))
+        self.given = form.commands(before, lives)
+        if then is not None:
+            self.then = form.changes(before, as_bytes(dict(then)), lives, as_bytes(dict(ttl)))
 
     def send(self, reply: object, **values: Any) -> None:
         """Send a call that gives this reply."""
@@ -243,9 +247,7 @@ class Cases:
 
     def file(self) -> str:
         """Write the script's file."""
-        return form.dump(self.script, file_keys(self.script), [
-            case.written() for case in self.all + self.derived
-        ])
+        return form.dump(self.script, file_keys(self.script), [case.written() for case in self.all + self.derived])
 
 
 KEYS: dict[str, dict[str, str]] = {}

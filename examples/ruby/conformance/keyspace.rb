@@ -37,14 +37,6 @@ module Conformance
       end)
     end
 
-    # As a case's `then` has it.
-    def self.expected(list, now)
-      new(Value.expand(list).to_h do |key|
-        value = comparable(key['type'], Value.read(key['value'], now))
-        [Value.read(key['key']), Key.new(key['type'], value, key.fetch('ttl', -1))]
-      end)
-    end
-
     # Scores as numbers, and fields and members of a set in order.
     def self.comparable(type, value)
       case type
@@ -54,12 +46,22 @@ module Conformance
       else value
       end
     end
-    private_class_method :comparable
 
     attr_reader :keys
 
     def initialize(keys)
       @keys = keys
+    end
+
+    # This one, as a case's `then` changes it.
+    def changed(list, now)
+      Keyspace.new(Value.expand(list).each_with_object(keys.dup) do |key, found|
+        name = Value.read(key['key'])
+        next found.delete(name) if key['type'] == 'none'
+
+        value = Keyspace.comparable(key['type'], Value.read(key['value'], now))
+        found[name] = Key.new(key['type'], value, key.fetch('ttl', -1))
+      end)
     end
 
     # One line for each key that is not as expected here.

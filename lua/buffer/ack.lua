@@ -24,8 +24,11 @@ local call = redis.call
 local meta, leases, batch, ended = unpack(KEYS)
 local id, options, reason, now = unpack(ARGV, 1, 4)
 local failed = #ARGV - 4
-if #KEYS ~= 4 or failed < 0 or failed > 10000 then
-  return redis.error_reply('BADARG ack takes 4 keys, 4 arguments and at most 10000 places')
+local delay, window = string.match(options or '', '^(%d+) (%d+)$')
+if #KEYS ~= 4 or failed < 0 or failed > 10000
+  or id == '' or not delay or #delay > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 80)
+    .. ': ack takes 4 keys, the id of a lease, "delay window", a text, ms since 1970 or nothing, at most 10000 places')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -33,11 +36,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-local delay, window = string.match(options, '^(%d+) (%d+)$')
-if id == '' or not delay or #delay > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG id, options, reason, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 4), 1, 80)
-    .. ': give the id of a lease, "delay window", a text, ms since 1970 or nothing')
-end
 local verb, queue = 'ack', string.sub(meta, 1, -5)
 -- idiom: ended
 local before = call('GET', ended)

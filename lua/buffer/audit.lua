@@ -35,18 +35,16 @@
 local call = redis.call
 local meta, groups, since, leases, delayed, dead, busy, paused_groups = unpack(KEYS)
 local cursor, limit, repair, horizon, now = unpack(ARGV)
-if #KEYS ~= 9 or #ARGV ~= 5 then
-  return redis.error_reply('BADARG audit takes 9 keys and 5 arguments')
-end
 local indexes = { groups = groups, since = since, leases = leases, delayed = delayed, dead = dead, busy = busy }
-local phase, position = string.match(cursor, '^(%a+):(%d+)$')
-local lease_ahead, delay_ahead = string.match(horizon, '^(%d+) (%d+)$')
-if phase ~= 'keys' and not indexes[phase or ''] or #position > 18 or #limit > 3 or not string.find(limit, '^[1-9]%d*$')
+local phase, position = string.match(cursor or '', '^(%a+):(%d+)$')
+local lease_ahead, delay_ahead = string.match(horizon or '', '^(%d+) (%d+)$')
+if #KEYS ~= 9 or #ARGV ~= 5
+  or phase ~= 'keys' and not indexes[phase or ''] or #position > 18 or #limit > 3 or not string.find(limit, '^[1-9]%d*$')
   or tonumber(limit) > 100 or repair ~= 'report' and repair ~= 'repair'
   or not lease_ahead or #lease_ahead > 11 or #delay_ahead > 11
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG cursor, limit, repair, horizon, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give keys:0 or the last cursor, 1..100, report or repair, "lease delay", ms since 1970 or nothing')
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': audit takes 9 keys, keys:0 or the last cursor, 1..100, report or repair, "lease delay", ms since 1970 or nothing')
 end
 -- idiom: clock
 if now == '' then

@@ -15,8 +15,10 @@
 local call = redis.call
 local meta, index = unpack(KEYS)
 local limit, after = unpack(ARGV)
-if #KEYS ~= 3 or #ARGV ~= 2 then
-  return redis.error_reply('BADARG batches takes 3 keys and 2 arguments')
+if #KEYS ~= 3 or #ARGV ~= 2
+  or #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 100 then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': batches takes 3 keys, 1..100')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -24,9 +26,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 100 then
-  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ': give 1..100')
-end
 local rank = call('ZRANK', index, after)
 local first = rank and rank + 1 or 0
 local found, size = {}, 0

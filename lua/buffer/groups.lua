@@ -18,8 +18,11 @@
 local call = redis.call
 local meta, groups, busy, paused_groups = unpack(KEYS)
 local state, limit, cursor = unpack(ARGV)
-if #KEYS ~= 5 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG groups takes 5 keys and 3 arguments')
+if #KEYS ~= 5 or #ARGV ~= 3
+  or state ~= 'waiting' and state ~= 'busy' and state ~= 'paused' or #limit > 4 or not string.find(limit, '^[1-9]%d*$')
+  or tonumber(limit) > 1000 or #cursor > 18 or not string.find(cursor, '^%d+$') then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': groups takes 5 keys, waiting, busy or paused, 1..1000, 0 or the last cursor')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -27,11 +30,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if state ~= 'waiting' and state ~= 'busy' and state ~= 'paused' or #limit > 4 or not string.find(limit, '^[1-9]%d*$')
-  or tonumber(limit) > 1000 or #cursor > 18 or not string.find(cursor, '^%d+$') then
-  return redis.error_reply('BADARG state, limit, cursor are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give waiting, busy or paused, 1..1000, 0 or the last cursor')
-end
 local last = string.format('%d', cursor + limit - 1)
 if state == 'waiting' then
   local more = call('ZCARD', groups) > cursor + limit

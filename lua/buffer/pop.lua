@@ -19,8 +19,11 @@
 local call = redis.call
 local meta, groups, since, items, paused = unpack(KEYS)
 local group, size, now = unpack(ARGV)
-if #KEYS ~= 6 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG pop takes 6 keys and 3 arguments')
+if #KEYS ~= 6 or #ARGV ~= 3
+  or group == '' or #size > 5 or not string.find(size, '^[1-9]%d*$') or tonumber(size) > 10000
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': pop takes 6 keys, a name, 1..10000, ms since 1970 or nothing')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -28,11 +31,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if group == '' or #size > 5 or not string.find(size, '^[1-9]%d*$') or tonumber(size) > 10000
-  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG group, size, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give a name, 1..10000, ms since 1970 or nothing')
-end
 -- idiom: clock
 if now == '' then
   local time = call('TIME')
@@ -40,7 +38,8 @@ if now == '' then
 end
 -- end
 -- idiom: paused
-local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+local pause = call('GET', paused)
+local ends = pause and tonumber(string.match(pause, '^%d+'))
 local stopped = ends and (ends == 0 or ends > tonumber(now))
 -- end
 if stopped or not call('ZRANK', groups, group) then

@@ -20,8 +20,12 @@
 local call = redis.call
 local meta, groups, since, paused = unpack(KEYS)
 local options, now = unpack(ARGV)
-if #KEYS ~= 5 or #ARGV ~= 2 then
-  return redis.error_reply('BADARG pop_longest takes 5 keys and 2 arguments')
+local count, size, max_wait = string.match(options or '', '^([1-9]%d*) ([1-9]%d*) (%d+)$')
+if #KEYS ~= 5 or #ARGV ~= 2
+  or not count or #count > 3 or tonumber(count) > 500 or #size > 5 or count * size > 10000 or #max_wait > 11
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': pop_longest takes 5 keys, "count size max_wait", count * size 1..10000, ms since 1970 or nothing')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -29,12 +33,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-local count, size, max_wait = string.match(options, '^([1-9]%d*) ([1-9]%d*) (%d+)$')
-if not count or #count > 3 or tonumber(count) > 500 or #size > 5 or count * size > 10000 or #max_wait > 11
-  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG options, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give "count size max_wait" with count 1..500 and count * size 1..10000, ms since 1970 or nothing')
-end
 -- idiom: clock
 if now == '' then
   local time = call('TIME')
@@ -42,7 +40,8 @@ if now == '' then
 end
 -- end
 -- idiom: paused
-local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+local pause = call('GET', paused)
+local ends = pause and tonumber(string.match(pause, '^%d+'))
 local stopped = ends and (ends == 0 or ends > tonumber(now))
 -- end
 if stopped then

@@ -22,8 +22,11 @@
 local call = redis.call
 local meta, groups, since, leases, delayed, dead, busy, paused_groups, wake = unpack(KEYS)
 local limit, cursor = unpack(ARGV)
-if #KEYS ~= 10 or #ARGV ~= 2 then
-  return redis.error_reply('BADARG purge takes 10 keys and 2 arguments')
+if #KEYS ~= 10 or #ARGV ~= 2
+  or #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 200
+  or #cursor > 9 or not string.find(cursor, '^%d+$') then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': purge takes 10 keys, 1..200, 0 or the last cursor')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -31,11 +34,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 200
-  or #cursor > 9 or not string.find(cursor, '^%d+$') then
-  return redis.error_reply('BADARG limit, cursor are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give 1..200, 0 or the last cursor')
-end
 
 local queue, doomed, items = string.sub(meta, 1, -5), {}, 0
 local last = string.format('%d', limit - 1)

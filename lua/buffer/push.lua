@@ -21,8 +21,11 @@
 local call = redis.call
 local meta, groups, since, items, once, wake = unpack(KEYS)
 local group, side, window, now = unpack(ARGV, 1, 4)
-if #KEYS ~= 6 or #ARGV < 4 or #ARGV > 10004 then
-  return redis.error_reply('BADARG push takes 6 keys, 4 arguments and at most 10000 items')
+if #KEYS ~= 6 or #ARGV < 4 or #ARGV > 10004
+  or group == '' or side ~= 'back' and side ~= 'front' or #window > 9 or not string.find(window, '^%d+$')
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 80)
+    .. ': push takes 6 keys, a name, back or front, 0..999999999, ms since 1970 or nothing, at most 10000 items')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -30,11 +33,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if group == '' or side ~= 'back' and side ~= 'front' or #window > 9 or not string.find(window, '^%d+$')
-  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG group, side, window, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 4), 1, 80)
-    .. ': give a name, back or front, 0..999999999, ms since 1970 or nothing')
-end
 -- idiom: once
 local answer = call('GET', once)
 if answer then

@@ -18,8 +18,10 @@
 local call = redis.call
 local meta, dead, once = unpack(KEYS)
 local window, now = unpack(ARGV, 1, 2)
-if #KEYS ~= 3 or #ARGV < 2 or #ARGV > 252 then
-  return redis.error_reply('BADARG redrive takes 3 keys, 2 arguments and at most 250 ids')
+if #KEYS ~= 3 or #ARGV < 2 or #ARGV > 252
+  or #window > 9 or not string.find(window, '^%d+$') or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 2)), 1, 80)
+    .. ': redrive takes 3 keys, 0..999999999, ms since 1970 or nothing, at most 250 ids')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -27,10 +29,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-if #window > 9 or not string.find(window, '^%d+$') or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG window, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 2), 1, 80)
-    .. ': give 0..999999999, ms since 1970 or nothing')
-end
 local answer = call('GET', once)
 if answer then
   local redriven, left = string.match(answer, '^(%d+) (%d+)$')

@@ -22,8 +22,12 @@
 local call = redis.call
 local meta, leases, delayed, batch, ended, wake = unpack(KEYS)
 local id, options, attempt, reason, now = unpack(ARGV)
-if #KEYS ~= 6 or #ARGV ~= 5 then
-  return redis.error_reply('BADARG release takes 6 keys and 5 arguments')
+local delay, window = string.match(options or '', '^(%d+) (%d+)$')
+if #KEYS ~= 6 or #ARGV ~= 5
+  or id == '' or not delay or #delay > 11 or #window > 9 or attempt ~= 'count' and attempt ~= 'forget'
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': release takes 6 keys, the id of a lease, "delay window", count or forget, a text, ms since 1970 or nothing')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -31,12 +35,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-local delay, window = string.match(options, '^(%d+) (%d+)$')
-if id == '' or not delay or #delay > 11 or #window > 9 or attempt ~= 'count' and attempt ~= 'forget'
-  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG id, options, attempt, reason, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give the id of a lease, "delay window", count or forget, a text, ms since 1970 or nothing')
-end
 -- idiom: clock
 if now == '' then
   local time = call('TIME')

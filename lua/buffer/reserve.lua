@@ -34,12 +34,16 @@
 -- ERROR    LAYOUT                                    the queue's mark is not 2 buffer
 -- REPLAY   lease                                     the same batch while it is held, then ended; a burial stands
 
-local call, format = redis.call, string.format
+local call, format, first_rate, cost = redis.call, string.format, 5, 1
 local meta, groups, since, leases, batch, paused, ended, wake = unpack(KEYS)
 local id, options, holder, now = unpack(ARGV, 1, 4)
-local first_rate = 5
-if #KEYS ~= 8 or #ARGV < 4 or #ARGV > 204 or #ARGV % 2 > 0 then
-  return redis.error_reply('BADARG reserve takes 8 keys, 4 arguments and at most 100 pairs of limit and per')
+local size, lease, min_size, max_wait, max_attempts, max_dead, max_bytes, ordered, isolate, window =
+  string.match(options or '', '^([1-9]%d*) ([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) (%d+)$')
+if #KEYS ~= 8 or #ARGV < 4 or #ARGV > 204 or #ARGV % 2 > 0
+  or id == '' or not size or tonumber(size) > 10000 or #lease > 11 or tonumber(min_size) > 10000 or #max_wait > 11
+  or #max_attempts > 9 or #max_dead > 9 or #max_bytes > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 160)
+    .. ': reserve takes 8 keys, a new id, the ten numbers of the header, a text, ms since 1970 or nothing, rates')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -47,14 +51,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-local size, lease, min_size, max_wait, max_attempts, max_dead, max_bytes, ordered, isolate, window =
-  string.match(options, '^([1-9]%d*) ([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) (%d+)$')
-if id == '' or not size or tonumber(size) > 10000 or #lease > 11 or tonumber(min_size) > 10000 or #max_wait > 11
-  or #max_attempts > 9 or #max_dead > 9 or #max_bytes > 11 or #window > 9
-  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG id, options, holder, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 4), 1, 160)
-    .. ': give a new id, the ten numbers of the header, a text, ms since 1970 or nothing')
-end
 -- idiom: clock
 if now == '' then
   local time = call('TIME')
@@ -64,8 +60,8 @@ end
 local queue = string.sub(meta, 1, -5)
 local delayed, dead, paused_groups = queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups'
 
-local pauses = false
-if call('EXISTS', batch, ended, paused, paused_groups) > 0 then
+local special = call('EXISTS', batch, ended, paused, paused_groups) > 0
+if special then
   local deadline = call('ZSCORE', leases, id)
   if deadline then -- the reply was lost and the call is sent again: the same batch, and never a second one
     local header = call('LRANGE', batch, '0', '3')
@@ -74,15 +70,14 @@ if call('EXISTS', batch, ended, paused, paused_groups) > 0 then
     return { 'ended' }
   end
   -- idiom: paused
-  local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+  local pause = call('GET', paused)
+  local ends = pause and tonumber(string.match(pause, '^%d+'))
   local stopped = ends and (ends == 0 or ends > tonumber(now))
   -- end
   if stopped then
     return { 'none', math.min(lease, ends > 0 and ends - now or math.huge) }
   end
-  pauses = true
 end
-local cost = 1
 -- idiom: grants
 local grants, total, longest, earliest = queue .. 'grants', 0, 0, nil
 for i = first_rate, #ARGV do
@@ -135,7 +130,7 @@ if granted == 0 then
   return { 'none', retry }
 end
 local tokens = call('LLEN', wake)
-for _, group in ipairs(pauses and call('ZRANGEBYSCORE', paused_groups, '-inf', now, 'LIMIT', '0', '10') or {}) do
+for _, group in ipairs(special and call('ZRANGEBYSCORE', paused_groups, '-inf', now, 'LIMIT', '0', '10') or {}) do
   -- idiom: types
   -- A script is not rolled back: a key of another type must stop it here, before it has written anything.
   for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead', 'paused_groups' }) do
@@ -158,7 +153,7 @@ for _, group in ipairs(pauses and call('ZRANGEBYSCORE', paused_groups, '-inf', n
   end
   -- end
 end
-if pauses then -- they may have been all that kept the queue
+if special then -- the pauses may have been all that kept the queue
   -- idiom: buffer drained
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
   if call('EXISTS', unpack(kept)) == 0 then
@@ -170,9 +165,8 @@ end
 
 -- What is due goes first, the earliest of all: expired leases, delayed batches, groups that have waited max_wait.
 -- Usually nothing is due, and counts say so more cheaply than names and times.
-local aged = max_wait ~= '0' and format('%d', now - max_wait)
-local due = call('ZCOUNT', leases, '-inf', now) + call('ZCOUNT', delayed, '-inf', now)
-due = due + (aged and call('ZCOUNT', since, '-inf', aged) or 0)
+local aged, due = max_wait ~= '0' and format('%d', now - max_wait), call('ZCOUNT', leases, '-inf', now)
+due = due + call('ZCOUNT', delayed, '-inf', now) + (aged and call('ZCOUNT', since, '-inf', aged) or 0)
 local from, name, at = groups, nil, now + lease -- never later: whoever takes a batch meanwhile may crash
 if due == 0 then
   name = call('ZRANGE', groups, '-1', '-1')[1]
@@ -216,9 +210,8 @@ else
   call('ZCARD', since)
 end
 if count < 1 then -- the server evicted the list
-  for _, index in ipairs(again and { from } or { groups, since }) do
-    call('ZREM', index, name)
-  end
+  call('ZREM', again and from or groups, name)
+  call('ZREM', since, name)
   -- idiom: buffer drained
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
   if call('EXISTS', unpack(kept)) == 0 then
@@ -229,7 +222,7 @@ if count < 1 then -- the server evicted the list
   return { 'none', 0 }
 end
 
-local spent = again and max_attempts ~= '0' and attempts >= tonumber(max_attempts)
+local spent, items = again and max_attempts ~= '0' and attempts >= tonumber(max_attempts), {}
 if spent and (isolate == '0' or count == 1) then
   local how = 'lost'
   -- idiom: bury batch
@@ -269,7 +262,6 @@ if spent and (isolate == '0' or count == 1) then
   -- end
   return { 'buried', name, group, attempts, reason }
 end
-local items
 if ordered == '1' or again and call('HGET', queue .. 'busy', group) == name then
   call('ZREM', groups, group)
   call('ZREM', since, group)
@@ -303,9 +295,8 @@ if again then
       end
     end
     -- end
-    attempts = max_attempts - 1
   end
-  attempts = attempts + 1
+  attempts = spent and tonumber(max_attempts) or attempts + 1
   call('RENAME', source, batch) -- whoever held it under the old id finds nothing there
   call('LSET', batch, '1', format('%d', attempts))
   call('LSET', batch, '2', holder)
@@ -337,11 +328,11 @@ else
     call('ZADD', since, now, group)
   end
 end
-local deadline = now + lease
+local deadline, amount = now + lease, '1'
 call('ZADD', leases, format('%d', deadline), id)
 -- idiom: charge
 if longest > 0 then
-  call('ZADD', grants, now, string.format('%016d %d ', total, granted) .. now)
+  call('ZADD', grants, now, string.format('%016d ', total) .. amount .. ' ' .. now)
   if stale then
     local gone = call('ZCOUNT', grants, '-inf', string.format('(%d', now - longest))
     if gone > 0 then

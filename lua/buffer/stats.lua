@@ -29,8 +29,12 @@
 local call = redis.call
 local meta, groups, since, leases, delayed, dead, busy, paused, paused_groups = unpack(KEYS)
 local cursor, limit, now = unpack(ARGV)
-if #KEYS ~= 10 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG stats takes 10 keys and 3 arguments')
+local rank, scan, pause_rank = string.match(cursor or '', '^(%d+) (%d+) (%d+)$')
+if #KEYS ~= 10 or #ARGV ~= 3
+  or not rank or #rank > 9 or #scan > 18 or #pause_rank > 9 or #limit > 4 or not string.find(limit, '^[1-9]%d*$')
+  or tonumber(limit) > 2000 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': stats takes 10 keys, "0 0 0" or the last cursor, 1..2000, ms since 1970 or nothing')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -38,12 +42,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-local rank, scan, pause_rank = string.match(cursor, '^(%d+) (%d+) (%d+)$')
-if not rank or #rank > 9 or #scan > 18 or #pause_rank > 9 or #limit > 4 or not string.find(limit, '^[1-9]%d*$')
-  or tonumber(limit) > 2000 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG cursor, limit, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give "0 0 0" or the last cursor, 1..2000, ms since 1970 or nothing')
-end
 -- idiom: clock
 if now == '' then
   local time = call('TIME')
@@ -51,7 +49,8 @@ if now == '' then
 end
 -- end
 -- idiom: paused
-local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+local pause = call('GET', paused)
+local ends = pause and tonumber(string.match(pause, '^%d+'))
 local stopped = ends and (ends == 0 or ends > tonumber(now))
 -- end
 
@@ -97,5 +96,5 @@ end
 return {
   following, waiting, call('ZCARD', groups), call('HLEN', busy), call('ZCARD', paused_groups),
   oldest and math.max(0, now - oldest) or -1, call('ZCARD', leases), call('ZCARD', delayed), call('ZCARD', dead),
-  due, expiry and tonumber(expiry) or -1, totals[1], totals[2], totals[3], totals[4], stopped and call('GET', paused) or '',
+  due, expiry and tonumber(expiry) or -1, totals[1], totals[2], totals[3], totals[4], stopped and pause or '',
 }

@@ -18,17 +18,15 @@ local call = redis.call
 local meta, once = unpack(KEYS)
 local options, now = unpack(ARGV, 1, 2)
 local first_rate = 3
-if #KEYS ~= 2 or #ARGV < 4 or #ARGV > 202 or #ARGV % 2 > 0 then
-  return redis.error_reply('BADARG acquire takes 2 keys, 2 arguments and 1 to 100 pairs of limit and per')
+local wanted, window = string.match(options or '', '^([1-9]%d*) (%d+)$')
+if #KEYS ~= 2 or #ARGV < 4 or #ARGV > 202 or #ARGV % 2 > 0
+  or not wanted or #wanted > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 2)), 1, 80)
+    .. ': acquire takes 2 keys, "cost window", ms since 1970 or nothing')
 end
 local mark = call('HGET', meta, 'queue')
 if mark and string.sub(mark, 1, 2) ~= '2 ' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for layout 2')
-end
-local wanted, window = string.match(options, '^([1-9]%d*) (%d+)$')
-if not wanted or #wanted > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG options, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 2), 1, 80)
-    .. ': give "cost window", ms since 1970 or nothing')
 end
 local answer = call('GET', once)
 if answer then
@@ -91,9 +89,10 @@ for i = first_rate, #ARGV, 2 do
 end
 -- end
 if granted > 0 then
+  local amount = granted == cost and wanted or string.format('%d', granted)
   -- idiom: charge
   if longest > 0 then
-    call('ZADD', grants, now, string.format('%016d %d ', total, granted) .. now)
+    call('ZADD', grants, now, string.format('%016d ', total) .. amount .. ' ' .. now)
     if stale then
       local gone = call('ZCOUNT', grants, '-inf', string.format('(%d', now - longest))
       if gone > 0 then
@@ -105,7 +104,7 @@ if granted > 0 then
   -- end
   -- Last, because scripts do not roll back: an id written first, and a failure after it, would lose the grant.
   if tonumber(window) > 0 then
-    call('SET', once, granted == cost and wanted .. ' 0' or string.format('%d %d', granted, retry), 'PX', window)
+    call('SET', once, amount .. (retry == 0 and ' 0' or string.format(' %d', retry)), 'PX', window)
   end
 end
 return { granted, retry }

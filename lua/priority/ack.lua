@@ -22,8 +22,11 @@
 local call = redis.call
 local meta, leases, held, lease, ended = unpack(KEYS)
 local id, options, now = unpack(ARGV, 1, 3)
-if #KEYS ~= 5 or #ARGV < 3 or #ARGV > 1003 or #ARGV % 2 == 0 then
-  return redis.error_reply('BADARG ack takes 5 keys, 3 arguments and at most 500 pairs of place and reason')
+local delay, window = string.match(options or '', '^(%d+) (%d+)$')
+if #KEYS ~= 5 or #ARGV < 3 or #ARGV > 1003 or #ARGV % 2 == 0
+  or id == '' or not delay or #delay > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 3)), 1, 80)
+    .. ': ack takes 5 keys, the id of a lease, "delay window", ms since 1970 or nothing, at most 500 pairs')
 end
 -- idiom: priority layout
 local mark = call('HGET', meta, 'queue')
@@ -31,11 +34,6 @@ if mark and mark ~= '2 fifo' and mark ~= '2 score' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 fifo, 2 score')
 end
 -- end
-local delay, window = string.match(options, '^(%d+) (%d+)$')
-if id == '' or not delay or #delay > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG id, options, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 3), 1, 80)
-    .. ': give the id of a lease, "delay window", ms since 1970 or nothing')
-end
 local verb, queue = 'ack', string.sub(meta, 1, -5)
 -- idiom: ended
 local before = call('GET', ended)

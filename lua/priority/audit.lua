@@ -37,21 +37,18 @@
 local call = redis.call
 local meta, ready, leases, held, delayed, dead, again, rows, payloads = unpack(KEYS)
 local cursor, limit, repair, horizon, now = unpack(ARGV)
-if #KEYS ~= 10 or #ARGV ~= 5 then
-  return redis.error_reply('BADARG audit takes 10 keys and 5 arguments')
-end
-local phase, position = string.match(cursor, '^(%a+):(%d+)$')
-local order = { 'keys', 'ready', 'delayed', 'dead', 'leases', 'held', 'again', 'rows', 'payloads' }
-local following = {}
-for i, name in ipairs(order) do
-  following[name] = order[i + 1] and order[i + 1] .. ':0' or ''
-end
-local lease_ahead, delay_ahead = string.match(horizon, '^(%d+) (%d+)$')
-if not following[phase or ''] or #position > 18 or #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 100
+local phase, position = string.match(cursor or '', '^(%a+):(%d+)$')
+local following = {
+  keys = 'ready:0', ready = 'delayed:0', delayed = 'dead:0', dead = 'leases:0', leases = 'held:0', held = 'again:0',
+  again = 'rows:0', rows = 'payloads:0', payloads = '',
+}
+local lease_ahead, delay_ahead = string.match(horizon or '', '^(%d+) (%d+)$')
+if #KEYS ~= 10 or #ARGV ~= 5 or not following[phase or ''] or #position > 18
+  or #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 100
   or repair ~= 'report' and repair ~= 'repair' or not lease_ahead or #lease_ahead > 11 or #delay_ahead > 11
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG cursor, limit, repair, horizon, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give keys:0 or the last cursor, 1..100, report or repair, "lease delay", ms since 1970 or nothing')
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': audit takes 10 keys, keys:0 or the last cursor, 1..100, report or repair, "lease delay", ms since 1970 or nothing')
 end
 -- idiom: clock
 if now == '' then
@@ -113,8 +110,7 @@ end
 
 local function check_row(member)
   local row = call('HGET', rows, member)
-  local score = string.match(row or '', '^(%S+) %d+ ')
-  if not (score and tonumber(score)) and found('row', member, row or '', 'score attempts reason') then
+  if not tonumber(string.match(row or '', '^(%S+) %d+ ')) and found('row', member, row or '', 'score attempts reason') then
     call('HSET', rows, member, '0 0 ')
   end
 end
@@ -158,7 +154,7 @@ end
 function check.held()
   local named, total = {}, call('SCARD', held)
   if total > 5000 or call('ZCARD', leases) > 1000 then
-    return
+    return total
   end
   for _, id in ipairs(call('ZRANGE', leases, '0', '-1')) do
     local list = call('LRANGE', queue .. 'lease:' .. id, '1', '-1')
@@ -179,6 +175,7 @@ function check.held()
       call('HDEL', again, member)
     end
   end
+  return total
 end
 
 local function check_stray(key, name)
@@ -196,15 +193,12 @@ check.again, check.rows = check_stray(again, 'again'), check_stray(rows, 'rows')
 check.payloads = check_stray(payloads, 'payloads')
 
 if phase == 'held' then
-  local checked = call('SCARD', held)
-  check.held()
-  return { following.held, checked, findings }
+  return { following.held, check.held(), findings }
 end
 -- A list that no index names can be found only among the keys themselves.
-local commands = { keys = 'SCAN', again = 'HSCAN', rows = 'HSCAN', payloads = 'HSCAN' }
-local arguments = phase == 'keys' and { position } or { queue .. phase, position }
-arguments[#arguments + 1], arguments[#arguments + 2] = 'COUNT', limit
-local page, step = call(commands[phase] or 'ZSCAN', unpack(arguments)), phase == 'keys' and 1 or 2
+local scans, step = { again = 'HSCAN', rows = 'HSCAN', payloads = 'HSCAN' }, phase == 'keys' and 1 or 2
+local page = phase == 'keys' and call('SCAN', position, 'COUNT', limit)
+  or call(scans[phase] or 'ZSCAN', queue .. phase, position, 'COUNT', limit)
 for i = 1, #page[2], step do
   check[phase](page[2][i], page[2][i + 1])
 end

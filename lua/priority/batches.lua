@@ -17,8 +17,10 @@
 local call = redis.call
 local meta, leases = unpack(KEYS)
 local order, limit, after = unpack(ARGV)
-if #KEYS ~= 3 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG batches takes 3 keys and 3 arguments')
+if #KEYS ~= 3 or #ARGV ~= 3
+  or order ~= 'fifo' and order ~= 'score' or #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 100 then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': batches takes 3 keys, fifo or score, 1..100')
 end
 local queue = string.sub(meta, 1, -5)
 local ready = queue .. 'ready'
@@ -30,10 +32,6 @@ if kept and kept ~= '2 ' .. order then
   return redis.error_reply(code .. ' this queue is marked ' .. string.sub(kept, 1, 32) .. ', the call is for 2 ' .. order)
 end
 -- end
-if order ~= 'fifo' and order ~= 'score' or #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 100 then
-  return redis.error_reply('BADARG order, limit are ' .. string.sub(order .. ', ' .. limit, 1, 80)
-    .. ': give fifo or score, 1..100')
-end
 local rank = call('ZRANK', leases, after)
 local first, found, size = rank and rank + 1 or 0, {}, 0
 local ids = call('ZRANGE', leases, string.format('%d', first), string.format('%d', first + limit - 1), 'WITHSCORES')

@@ -23,8 +23,11 @@
 local call = redis.call
 local meta, leases, held, dead, lease, ended = unpack(KEYS)
 local id, options, reason, now = unpack(ARGV)
-if #KEYS ~= 6 or #ARGV ~= 4 then
-  return redis.error_reply('BADARG bury takes 6 keys and 4 arguments')
+local max_dead, window = string.match(options or '', '^(%d+) (%d+)$')
+if #KEYS ~= 6 or #ARGV ~= 4
+  or id == '' or not max_dead or #max_dead > 9 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': bury takes 6 keys, the id of a lease, "max_dead window", a text, ms since 1970 or nothing')
 end
 -- idiom: priority layout
 local mark = call('HGET', meta, 'queue')
@@ -32,11 +35,6 @@ if mark and mark ~= '2 fifo' and mark ~= '2 score' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 fifo, 2 score')
 end
 -- end
-local max_dead, window = string.match(options, '^(%d+) (%d+)$')
-if id == '' or not max_dead or #max_dead > 9 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG id, options, reason, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give the id of a lease, "max_dead window", a text, ms since 1970 or nothing')
-end
 -- idiom: clock
 if now == '' then
   local time = call('TIME')

@@ -14,9 +14,6 @@
 local call = redis.call
 local meta, leases = unpack(KEYS)
 local id, lease, now = unpack(ARGV)
-if #KEYS ~= 2 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG extend takes 2 keys and 3 arguments')
-end
 -- idiom: priority layout
 local mark = call('HGET', meta, 'queue')
 if mark and mark ~= '2 fifo' and mark ~= '2 score' then
@@ -24,9 +21,10 @@ if mark and mark ~= '2 fifo' and mark ~= '2 score' then
 end
 -- end
 -- idiom: extend
-if id == '' or #lease > 11 or not string.find(lease, '^[1-9]%d*$') or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG id, lease, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give the id of a lease, 1..99999999999, ms since 1970 or nothing')
+if #KEYS ~= 2 or #ARGV ~= 3 or id == '' or #lease > 11 or not string.find(lease, '^[1-9]%d*$')
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': extend takes 2 keys, the id of a lease, 1..99999999999, ms since 1970 or nothing')
 end
 if now == '' then
   local time = call('TIME')

@@ -18,8 +18,11 @@
 local call = redis.call
 local meta, index = unpack(KEYS)
 local order, limit, start, after = unpack(ARGV)
-if #KEYS ~= 3 or #ARGV < 3 or #ARGV > 4 then
-  return redis.error_reply('BADARG members takes 3 keys and 3 or 4 arguments')
+if #KEYS ~= 3 or #ARGV < 3 or #ARGV > 4
+  or order ~= 'fifo' and order ~= 'score' or #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 500
+  or #start > 9 or not string.find(start, '^%d+$') then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': members takes 3 keys, fifo or score, 1..500, 0..999999999')
 end
 local ready = string.sub(meta, 1, -5) .. 'ready'
 -- idiom: order
@@ -30,11 +33,6 @@ if kept and kept ~= '2 ' .. order then
   return redis.error_reply(code .. ' this queue is marked ' .. string.sub(kept, 1, 32) .. ', the call is for 2 ' .. order)
 end
 -- end
-if order ~= 'fifo' and order ~= 'score' or #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 500
-  or #start > 9 or not string.find(start, '^%d+$') then
-  return redis.error_reply('BADARG order, limit, start are ' .. string.sub(table.concat(ARGV, ', ', 1, 3), 1, 80)
-    .. ': give fifo or score, 1..500, 0..999999999')
-end
 local rank = after and call('ZRANK', index, after)
 start = rank and rank + 1 or start
 local found, members = call('ZRANGE', index, start, string.format('%d', start + limit - 1), 'WITHSCORES'), {}

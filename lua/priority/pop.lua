@@ -20,8 +20,11 @@
 local call = redis.call
 local meta, ready, wake = unpack(KEYS)
 local order, count, now = unpack(ARGV)
-if #KEYS ~= 4 or #ARGV ~= 3 then
-  return redis.error_reply('BADARG pop takes 4 keys and 3 arguments')
+if #KEYS ~= 4 or #ARGV ~= 3
+  or order ~= 'fifo' and order ~= 'score' or #count > 4 or not string.find(count, '^[1-9]%d*$') or tonumber(count) > 1000
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': pop takes 4 keys, fifo or score, 1..1000, ms since 1970 or nothing')
 end
 -- idiom: order
 local mark = call('HGET', meta, 'queue')
@@ -31,11 +34,6 @@ if kept and kept ~= '2 ' .. order then
   return redis.error_reply(code .. ' this queue is marked ' .. string.sub(kept, 1, 32) .. ', the call is for 2 ' .. order)
 end
 -- end
-if order ~= 'fifo' and order ~= 'score' or #count > 4 or not string.find(count, '^[1-9]%d*$') or tonumber(count) > 1000
-  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG order, count, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give fifo or score, 1..1000, ms since 1970 or nothing')
-end
 local queue, tokens = string.sub(meta, 1, -5), call('LLEN', wake)
 local delayed, rows, payloads, paused = queue .. 'delayed', queue .. 'rows', queue .. 'payloads', queue .. 'paused'
 local special = call('EXISTS', rows, payloads, paused) > 0 -- what is delayed has a row
@@ -47,7 +45,8 @@ if special then
   end
   -- end
   -- idiom: paused
-  local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+  local pause = call('GET', paused)
+  local ends = pause and tonumber(string.match(pause, '^%d+'))
   local stopped = ends and (ends == 0 or ends > tonumber(now))
   -- end
   if stopped then

@@ -22,8 +22,10 @@
 local call = redis.call
 local meta, ready, leases, held, delayed, dead, again, rows, payloads, wake = unpack(KEYS)
 local limit = ARGV[1]
-if #KEYS ~= 11 or #ARGV ~= 1 then
-  return redis.error_reply('BADARG purge takes 11 keys and 1 argument')
+if #KEYS ~= 11 or #ARGV ~= 1
+  or #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 500 then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': purge takes 11 keys, 1..500')
 end
 -- idiom: priority layout
 local mark = call('HGET', meta, 'queue')
@@ -31,9 +33,6 @@ if mark and mark ~= '2 fifo' and mark ~= '2 score' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 fifo, 2 score')
 end
 -- end
-if #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 500 then
-  return redis.error_reply('BADARG limit is ' .. string.sub(limit, 1, 32) .. ': give 1..500')
-end
 for _, key in ipairs({ again, rows, payloads }) do
   call('HLEN', key)
 end

@@ -24,8 +24,12 @@
 local call = redis.call
 local meta, ready, once, wake = unpack(KEYS)
 local order, how, options, now = unpack(ARGV, 1, 4)
-if #KEYS ~= 4 or #ARGV < 4 then
-  return redis.error_reply('BADARG push takes 4 keys, 4 arguments and at most 1000 members')
+local delay, window, fields = string.match(options or '', '^(%d+) (%d+) ([23])$')
+if #KEYS ~= 4 or #ARGV < 4
+  or order ~= 'fifo' and order ~= 'score' or how ~= 'min' and how ~= 'set' or not delay or #delay > 11 or #window > 9
+  or (#ARGV - 4) % fields > 0 or #ARGV - 4 > 1000 * fields or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 80)
+    .. ': push takes 4 keys, fifo or score, min or set, "delay window fields", ms since 1970 or nothing, 1000 members')
 end
 -- idiom: order
 local mark = call('HGET', meta, 'queue')
@@ -35,12 +39,6 @@ if kept and kept ~= '2 ' .. order then
   return redis.error_reply(code .. ' this queue is marked ' .. string.sub(kept, 1, 32) .. ', the call is for 2 ' .. order)
 end
 -- end
-local delay, window, fields = string.match(options, '^(%d+) (%d+) ([23])$')
-if order ~= 'fifo' and order ~= 'score' or how ~= 'min' and how ~= 'set' or not delay or #delay > 11 or #window > 9
-  or (#ARGV - 4) % fields > 0 or #ARGV - 4 > 1000 * fields or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG order, how, options, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 4), 1, 80)
-    .. ': give fifo or score, min or set, "delay window fields", ms since 1970 or nothing, then at most 1000 members')
-end
 -- Usually this push is new, nobody holds the members, and nothing is known of them: what is delayed or dead has a row.
 local queue, tokens = string.sub(meta, 1, -5), call('LLEN', wake)
 local held, rows = queue .. 'held', queue .. 'rows'

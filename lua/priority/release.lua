@@ -24,8 +24,12 @@
 local call = redis.call
 local meta, leases, held, delayed, lease, ended = unpack(KEYS)
 local id, options, attempt, reason, now = unpack(ARGV)
-if #KEYS ~= 6 or #ARGV ~= 5 then
-  return redis.error_reply('BADARG release takes 6 keys and 5 arguments')
+local delay, window = string.match(options or '', '^(%d+) (%d+)$')
+if #KEYS ~= 6 or #ARGV ~= 5
+  or id == '' or not delay or #delay > 11 or #window > 9 or attempt ~= 'count' and attempt ~= 'forget'
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': release takes 6 keys, the id of a lease, "delay window", count or forget, a text, ms since 1970 or nothing')
 end
 -- idiom: priority layout
 local mark = call('HGET', meta, 'queue')
@@ -33,12 +37,6 @@ if mark and mark ~= '2 fifo' and mark ~= '2 score' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 fifo, 2 score')
 end
 -- end
-local delay, window = string.match(options, '^(%d+) (%d+)$')
-if id == '' or not delay or #delay > 11 or #window > 9 or attempt ~= 'count' and attempt ~= 'forget'
-  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG id, options, attempt, reason, now are ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': give the id of a lease, "delay window", count or forget, a text, ms since 1970 or nothing')
-end
 -- idiom: clock
 if now == '' then
   local time = call('TIME')
@@ -80,49 +78,50 @@ local function merge(score, due, attempts, note)
 end
 -- end
 local again, rows, wake = queue .. 'again', queue .. 'rows', queue .. 'wake'
-local due, parked, new = string.format('%d', now + delay), {}, {}
-local noted = call('EXISTS', again) == 1 and call('HMGET', again, unpack(members)) or {}
-local known = call('EXISTS', rows) == 1 and call('HMGET', rows, unpack(members)) or {}
-reason = string.sub(reason, 1, 1000)
-for i, member in ipairs(members) do
-  local attempts, earlier = string.match(known[i] or '', '^%S+ (%d+) (.*)$')
-  attempts = (tonumber(attempts) or 0) + (attempt == 'count' and 1 or 0)
-  local score, at, counted = merge(list[2 * i], due, attempts, noted[i])
-  if noted[i] ~= 'removed' then
-    parked[#parked + 1], parked[#parked + 2] = at, member
-    new[#new + 1], new[#new + 2] = member, score .. ' ' .. counted .. ' ' .. (reason == '' and earlier or reason)
-  end
-end
-local back, tokens = #parked / 2, call('LLEN', wake)
+local due, counted, tokens = string.format('%d', now + delay), attempt == 'count' and 1 or 0, call('LLEN', wake)
 call('ZCARD', delayed)
 call('SCARD', held)
+call('HLEN', again)
+call('HLEN', rows)
+reason = string.sub(reason, 1, 1000)
 
 -- idiom: held
 if call('ZREM', leases, id) == 0 then -- what frees comes first, so a full server takes the rest
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 -- end
-call('SREM', held, unpack(members))
 call('UNLINK', lease)
-if #noted > 0 then
-  call('HDEL', again, unpack(members))
+-- idiom: returning
+-- Members of a lease come back, merged with what was pushed meanwhile; those that were removed meanwhile are forgotten.
+local noted, known = call('HMGET', again, unpack(members)), call('HMGET', rows, unpack(members))
+local parked, new = {}, {}
+for i, member in ipairs(members) do
+  local attempts, earlier = string.match(known[i] or '', '^%S+ (%d+) (.*)$')
+  local score, at, tried = merge(list[2 * i], due, (attempts or 0) + counted, noted[i])
+  if noted[i] ~= 'removed' then
+    parked[#parked + 1], parked[#parked + 2] = at, member
+    new[#new + 1], new[#new + 2] = member, score .. ' ' .. tried .. ' ' .. (reason == '' and earlier or reason)
+  end
 end
-if back > 0 then
-  -- idiom: spread
+call('SREM', held, unpack(members))
+call('HDEL', again, unpack(members))
+if #parked > 0 then
   -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
   if #new > 32 and call('HSETNX', rows, string.rep('-', 65), '') == 1 then
     call('HDEL', rows, string.rep('-', 65))
   end
-  -- end
   call('ZADD', delayed, unpack(parked))
   call('HSET', rows, unpack(new))
-  if attempt == 'count' then
-    redis.pcall('HINCRBY', meta, 'failed', string.format('%d', back))
-  end
-  if tokens == 0 then -- a client that waits is to hear the new time
-    call('LPUSH', wake, '1')
-  end
-else
+end
+-- end
+local back = #parked / 2
+if back > 0 and tokens == 0 then -- a client that waits is to hear the new time
+  call('LPUSH', wake, '1')
+end
+if back * counted > 0 then
+  redis.pcall('HINCRBY', meta, 'failed', string.format('%d', back))
+end
+if back == 0 then
   -- idiom: priority drained
   if call('EXISTS', queue .. 'ready', queue .. 'leases', queue .. 'delayed', queue .. 'dead') == 0 then
     redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone

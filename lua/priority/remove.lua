@@ -18,8 +18,10 @@
 local call = redis.call
 local meta, ready, held, delayed, dead, once = unpack(KEYS)
 local window = ARGV[1]
-if #KEYS ~= 6 or #ARGV < 1 or #ARGV > 1001 then
-  return redis.error_reply('BADARG remove takes 6 keys, a window and at most 1000 members')
+if #KEYS ~= 6 or #ARGV < 1 or #ARGV > 1001
+  or #window > 9 or not string.find(window, '^%d+$') then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 1)), 1, 80)
+    .. ': remove takes 6 keys, a window of 0..999999999 ms, at most 1000 members')
 end
 -- idiom: priority layout
 local mark = call('HGET', meta, 'queue')
@@ -27,9 +29,6 @@ if mark and mark ~= '2 fifo' and mark ~= '2 score' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 fifo, 2 score')
 end
 -- end
-if #window > 9 or not string.find(window, '^%d+$') then
-  return redis.error_reply('BADARG window is ' .. string.sub(window, 1, 32) .. ': give 0..999999999')
-end
 -- idiom: once
 local answer = call('GET', once)
 if answer then

@@ -32,12 +32,17 @@
 -- ERROR    WRONGORDER                                the queue is kept in the other order
 -- REPLAY   lease                                     the same batch while it is held, then ended; burials stand
 
-local call = redis.call
+local call, first_rate, cost = redis.call, 6, 1
 local meta, ready, leases, held, lease, ended, wake = unpack(KEYS)
 local order, id, options, holder, now = unpack(ARGV, 1, 5)
-local first_rate = 6
-if #KEYS ~= 7 or #ARGV < 5 or #ARGV > 205 or #ARGV % 2 == 0 then
-  return redis.error_reply('BADARG reserve takes 7 keys, 5 arguments and at most 100 pairs of limit and per')
+local size, term, max_attempts, max_dead, max_bytes, window =
+  string.match(options or '', '^([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+)$')
+if #KEYS ~= 7 or #ARGV < 5 or #ARGV > 205 or #ARGV % 2 == 0
+  or order ~= 'fifo' and order ~= 'score' or id == '' or not size or tonumber(size) > 500 or #term > 11
+  or #max_attempts > 9 or #max_dead > 9 or #max_bytes > 11 or #window > 9
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 5)), 1, 160)
+    .. ': reserve takes 7 keys, fifo or score, a new id, six numbers, a text, ms since 1970 or nothing, rates')
 end
 -- idiom: order
 local mark = call('HGET', meta, 'queue')
@@ -47,14 +52,6 @@ if kept and kept ~= '2 ' .. order then
   return redis.error_reply(code .. ' this queue is marked ' .. string.sub(kept, 1, 32) .. ', the call is for 2 ' .. order)
 end
 -- end
-local size, term, max_attempts, max_dead, max_bytes, window =
-  string.match(options, '^([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+)$')
-if order ~= 'fifo' and order ~= 'score' or id == '' or not size or tonumber(size) > 500 or #term > 11
-  or #max_attempts > 9 or #max_dead > 9 or #max_bytes > 11 or #window > 9
-  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG order, id, options, holder, now are ' .. string.sub(table.concat(ARGV, ', ', 1, 5), 1, 160)
-    .. ': give fifo or score, a new id, the six numbers of the header, a text, ms since 1970 or nothing')
-end
 -- idiom: clock
 if now == '' then
   local time = call('TIME')
@@ -64,27 +61,30 @@ end
 local queue = string.sub(meta, 1, -5)
 local delayed, dead, again = queue .. 'delayed', queue .. 'dead', queue .. 'again'
 local rows, payloads, paused = queue .. 'rows', queue .. 'payloads', queue .. 'paused'
-local members = {}
-
--- What is known of the members that are handed out, if anything is known of any.
-local function about(key)
-  return call('EXISTS', key) == 1 and call('HMGET', key, unpack(members)) or {}
-end
 local special = call('EXISTS', lease, ended, rows, payloads, paused) > 0
+
+-- What is handed out, with what is known of it.
+local function batch(deadline, taken, members, buried)
+  local known = special and call('EXISTS', rows) == 1 and call('HMGET', rows, unpack(members)) or {}
+  local loads = special and call('EXISTS', payloads) == 1 and call('HMGET', payloads, unpack(members)) or {}
+  return { 'batch', deadline, taken, known, loads, buried }
+end
+local function members_of(list)
+  local members = {}
+  for i = 1, #list, 2 do
+    members[#members + 1] = list[i]
+  end
+  return members
+end
+
 if special and call('EXISTS', lease, ended) > 0 then
   -- The reply was lost and the call is sent again: the same batch while it is held, and never a second one.
-  local deadline = call('ZSCORE', leases, id)
-  if not deadline then
-    return { 'ended' }
-  end
-  local taken = call('LRANGE', lease, '1', '-1')
-  for i = 1, #taken, 2 do
-    members[#members + 1] = taken[i]
-  end
-  return { 'batch', tonumber(deadline), taken, about(rows), about(payloads), {} }
+  local deadline, taken = call('ZSCORE', leases, id), call('LRANGE', lease, '1', '-1')
+  return deadline and batch(tonumber(deadline), taken, members_of(taken), {}) or { 'ended' }
 elseif special then
   -- idiom: paused
-  local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+  local pause = call('GET', paused)
+  local ends = pause and tonumber(string.match(pause, '^%d+'))
   local stopped = ends and (ends == 0 or ends > tonumber(now))
   -- end
   if stopped then
@@ -93,7 +93,6 @@ elseif special then
   call('HLEN', rows)
   call('HLEN', payloads)
 end
-local cost = 1
 -- idiom: grants
 local grants, total, longest, earliest = queue .. 'grants', 0, 0, nil
 for i = first_rate, #ARGV do
@@ -148,24 +147,19 @@ end
 local tokens = call('LLEN', wake)
 call('SCARD', held)
 
-local dead_members = {}
-local expired = call('ZCOUNT', leases, '-inf', now) > 0
+local dead_members, expired = {}, call('ZCOUNT', leases, '-inf', now) > 0
 if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
   -- A script is not rolled back: a key of another type must stop it here, before it has written anything.
-  for key, read in pairs({ delayed = 'ZCARD', dead = 'ZCARD', again = 'HLEN', rows = 'HLEN', payloads = 'HLEN' }) do
-    call(read, queue .. key)
+  for index, read in pairs({ [ready] = 'ZCARD', [delayed] = 'ZCARD', [dead] = 'ZCARD', [again] = 'HLEN', [rows] = 'HLEN' }) do
+    call(read, index)
   end
-  call('ZCARD', ready)
+  call('HLEN', payloads)
   -- Leases that ran out end, until a hundred members are found: these come back, due since then.
-  local back, ids, count = {}, expired and call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', '0', '100') or {}, 0
+  local ids, count, last = expired and call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', '0', '100') or {}, 0, 0
   for i, other in ipairs(ids) do
-    local list = call('LRANGE', queue .. 'lease:' .. other, '0', '-1')
-    call('EXISTS', queue .. 'ended:' .. other) -- written at the end: who may not, is stopped here
-    count = count + math.floor(#list / 2)
-    if i > 1 and count > 100 then
-      break
-    end
-    back[i] = { other, list, call('ZSCORE', leases, other) }
+    count = count + call('LLEN', queue .. 'lease:' .. other) / 2
+    call('EXISTS', queue .. 'ended:' .. other) -- written at the end: a client that may not is stopped here
+    last = (i == 1 or count <= 100) and i or last
   end
   -- idiom: merge
   -- A member of a lease comes back. If it was pushed meanwhile it was asked for anew: no attempts, and the lower score and
@@ -184,40 +178,40 @@ if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
     return asked, asked_due, 0
   end
   -- end
-  for _, one in ipairs(back) do
-    local other, list, deadline = unpack(one)
-    local returning, parked, new = {}, {}, {}
-    for i = 2, #list, 2 do
-      returning[#returning + 1] = list[i]
-    end
-    call('ZREM', leases, other)
-    call('UNLINK', queue .. 'lease:' .. other)
-    if #returning > 0 then
-      local noted, known = call('HMGET', again, unpack(returning)), call('HMGET', rows, unpack(returning))
-      for i, member in ipairs(returning) do
-        local attempts = tonumber(string.match(known[i] or '', '^%S+ (%d+)') or 0) + 1
-        local score, due, counted = merge(list[2 * i + 1], deadline, attempts, noted[i])
+  for n = 1, last do
+    local other = queue .. 'lease:' .. ids[n]
+    local list, due, counted = call('LRANGE', other, '1', '-1'), call('ZSCORE', leases, ids[n]), 1
+    local reason, members = 'lease ran out: ' .. (call('LINDEX', other, '0') or ''), members_of(list)
+    call('ZREM', leases, ids[n]) -- it frees, so a full server takes the rest
+    call('UNLINK', other)
+    if #members > 0 then
+      -- idiom: returning
+      -- Members of a lease come back, merged with what was pushed meanwhile; those that were removed meanwhile are forgotten.
+      local noted, known = call('HMGET', again, unpack(members)), call('HMGET', rows, unpack(members))
+      local parked, new = {}, {}
+      for i, member in ipairs(members) do
+        local attempts, earlier = string.match(known[i] or '', '^%S+ (%d+) (.*)$')
+        local score, at, tried = merge(list[2 * i], due, (attempts or 0) + counted, noted[i])
         if noted[i] ~= 'removed' then
-          parked[#parked + 1], parked[#parked + 2] = due, member
-          new[#new + 1], new[#new + 2] = member, score .. ' ' .. counted .. ' lease ran out: ' .. list[1]
+          parked[#parked + 1], parked[#parked + 2] = at, member
+          new[#new + 1], new[#new + 2] = member, score .. ' ' .. tried .. ' ' .. (reason == '' and earlier or reason)
         end
       end
-      call('SREM', held, unpack(returning))
-      call('HDEL', again, unpack(returning))
-    end
-    if #parked > 0 then
-      -- idiom: spread
-      -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
-      if #new > 32 and call('HSETNX', rows, string.rep('-', 65), '') == 1 then
-        call('HDEL', rows, string.rep('-', 65))
+      call('SREM', held, unpack(members))
+      call('HDEL', again, unpack(members))
+      if #parked > 0 then
+        -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
+        if #new > 32 and call('HSETNX', rows, string.rep('-', 65), '') == 1 then
+          call('HDEL', rows, string.rep('-', 65))
+        end
+        call('ZADD', delayed, unpack(parked))
+        call('HSET', rows, unpack(new))
       end
       -- end
-      call('ZADD', delayed, unpack(parked))
-      call('HSET', rows, unpack(new))
       redis.pcall('HINCRBY', meta, 'failed', string.format('%d', #parked / 2))
     end
     if tonumber(window) > 0 then
-      call('SET', queue .. 'ended:' .. other, 'lost', 'NX', 'PX', window)
+      call('SET', queue .. 'ended:' .. ids[n], 'lost', 'NX', 'PX', window)
     end
   end
   special = true
@@ -265,15 +259,13 @@ if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
   -- end
 end
 
-if max_bytes ~= '0' then
-  local left, seen = tonumber(max_bytes), call('ZRANGE', ready, '0', string.format('%d', size - 1))
-  local sizes = #seen > 0 and call('HMGET', payloads, unpack(seen)) or {}
-  for i, member in ipairs(seen) do
-    left = left - #member - #(sizes[i] or '')
-    if left < 0 and i > 1 then
-      size = string.format('%d', i - 1)
-      break
-    end
+local left, seen = tonumber(max_bytes), max_bytes ~= '0' and call('ZRANGE', ready, '0', string.format('%d', size - 1)) or {}
+local sizes = #seen > 0 and call('HMGET', payloads, unpack(seen)) or {}
+for i, member in ipairs(seen) do
+  left = left - #member - #(sizes[i] or '')
+  if left < 0 and i > 1 then
+    size = string.format('%d', i - 1)
+    break
   end
 end
 local taken = call('ZPOPMIN', ready, size)
@@ -284,10 +276,7 @@ if #taken == 0 then
   end
   return { 'none', math.max(0, at - now), dead_members }
 end
-for i = 1, #taken, 2 do
-  members[#members + 1] = taken[i]
-end
-local deadline = now + term
+local deadline, amount, members = now + term, '1', members_of(taken)
 if not mark then
   call('HSET', meta, 'queue', '2 ' .. order)
 end
@@ -296,7 +285,7 @@ call('RPUSH', lease, holder, unpack(taken))
 call('ZADD', leases, string.format('%d', deadline), id)
 -- idiom: charge
 if longest > 0 then
-  call('ZADD', grants, now, string.format('%016d %d ', total, granted) .. now)
+  call('ZADD', grants, now, string.format('%016d ', total) .. amount .. ' ' .. now)
   if stale then
     local gone = call('ZCOUNT', grants, '-inf', string.format('(%d', now - longest))
     if gone > 0 then
@@ -310,7 +299,4 @@ end
 if tokens == 0 and (call('EXISTS', ready, delayed) > 0 or expired and call('ZCOUNT', leases, '-inf', now) > 0) then
   call('LPUSH', wake, '1')
 end
-if special then
-  return { 'batch', deadline, taken, about(rows), about(payloads), dead_members }
-end
-return { 'batch', deadline, taken, {}, {}, {} }
+return batch(deadline, taken, members, dead_members)

@@ -19,8 +19,10 @@
 local call = redis.call
 local meta, ready, leases, held, delayed, dead, paused = unpack(KEYS)
 local now = ARGV[1]
-if #KEYS ~= 7 or #ARGV ~= 1 then
-  return redis.error_reply('BADARG stats takes 7 keys and 1 argument')
+if #KEYS ~= 7 or #ARGV ~= 1
+  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
+    .. ': stats takes 7 keys, ms since 1970 or nothing')
 end
 -- idiom: priority layout
 local mark = call('HGET', meta, 'queue')
@@ -28,9 +30,6 @@ if mark and mark ~= '2 fifo' and mark ~= '2 score' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 fifo, 2 score')
 end
 -- end
-if now ~= '' and (#now > 13 or string.find(now, '%D')) then
-  return redis.error_reply('BADARG now is ' .. string.sub(now, 1, 32) .. ': give ms since 1970 or nothing')
-end
 -- idiom: clock
 if now == '' then
   local time = call('TIME')
@@ -38,7 +37,8 @@ if now == '' then
 end
 -- end
 -- idiom: paused
-local ends = tonumber(string.match(call('GET', paused) or '', '^%d+'))
+local pause = call('GET', paused)
+local ends = pause and tonumber(string.match(pause, '^%d+'))
 local stopped = ends and (ends == 0 or ends > tonumber(now))
 -- end
 local expiry = call('ZRANGE', leases, '0', '0', 'WITHSCORES')[2]
@@ -49,5 +49,5 @@ for i = 1, 4 do
 end
 return {
   call('ZCARD', ready), call('ZCARD', delayed), call('SCARD', held), call('ZCARD', dead), call('ZCARD', leases), due,
-  expiry and tonumber(expiry) or -1, totals[1], totals[2], totals[3], totals[4], stopped and call('GET', paused) or '',
+  expiry and tonumber(expiry) or -1, totals[1], totals[2], totals[3], totals[4], stopped and pause or '',
 }

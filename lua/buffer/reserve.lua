@@ -39,9 +39,9 @@ local meta, groups, since, leases, batch, paused, ended, wake = unpack(KEYS)
 local id, options, holder, now = unpack(ARGV, 1, 4)
 local size, lease, min_size, max_wait, max_attempts, max_dead, max_bytes, ordered, isolate, window =
   string.match(options or '', '^([1-9]%d*) ([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) (%d+)$')
-if #KEYS ~= 8 or #ARGV < 4 or #ARGV > 204 or #ARGV % 2 > 0
-  or id == '' or not size or tonumber(size) > 10000 or #lease > 11 or tonumber(min_size) > 10000 or #max_wait > 11
-  or #max_attempts > 9 or #max_dead > 9 or #max_bytes > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+if #KEYS ~= 8 or #ARGV < 4 or #ARGV > 204 or #ARGV % 2 > 0 or id == '' or not size or tonumber(size) > 10000
+  or #lease > 11 or tonumber(min_size) > 10000 or #max_wait > 11 or #max_attempts > 9 or #max_dead > 9
+  or #max_bytes > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 160)
     .. ': reserve takes 8 keys, a new id, the ten numbers of the header, a text, ms since 1970 or nothing, rates')
 end
@@ -222,7 +222,7 @@ if count < 1 then -- the server evicted the list
   return { 'none', 0 }
 end
 
-local spent, items = again and max_attempts ~= '0' and attempts >= tonumber(max_attempts), {}
+local spent, items = again and max_attempts ~= '0' and attempts >= tonumber(max_attempts), nil
 if spent and (isolate == '0' or count == 1) then
   local how = 'lost'
   -- idiom: bury batch

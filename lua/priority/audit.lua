@@ -43,10 +43,9 @@ local following = {
   again = 'rows:0', rows = 'payloads:0', payloads = '',
 }
 local lease_ahead, delay_ahead = string.match(horizon or '', '^(%d+) (%d+)$')
-if #KEYS ~= 10 or #ARGV ~= 5 or not following[phase or ''] or #position > 18
-  or #limit > 3 or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 100
-  or repair ~= 'report' and repair ~= 'repair' or not lease_ahead or #lease_ahead > 11 or #delay_ahead > 11
-  or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+if #KEYS ~= 10 or #ARGV ~= 5 or not following[phase or ''] or #position > 18 or #limit > 3
+  or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 100 or repair ~= 'report' and repair ~= 'repair'
+  or not lease_ahead or #lease_ahead > 11 or #delay_ahead > 11 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
     .. ': audit takes 10 keys, keys:0 or the last cursor, 1..100, report or repair, "lease delay", ms since 1970 or nothing')
 end

@@ -129,7 +129,7 @@ def test_eight_processes_push_and_pop_with_exact_counts(server: Server) -> None:
         waiting = WORKERS * SHARE - len(items)
         assert waiting > 0
         assert buffer.stats().waiting == waiting
-        assert sum(buffer.longest_groups(len(GROUPS)).values()) == waiting
+        assert sum(buffer.groups(len(GROUPS)).values()) == waiting
         stats = queue.stats()
         assert stats.waiting == WORKERS * SHARE + added.total() - len(members) > 0
         assert (stats.delayed, stats.leased, stats.dead) == (0, 0, 0)
@@ -179,3 +179,41 @@ def test_four_processes_stay_within_the_rates_in_every_span(server: Server) -> N
         # The greatest sum of a span begins with a grant; only what is in it for certain is counted.
         most = max(sum(n for t, end, n in grants if start <= t and end <= start + rate.per) for start, _, _ in grants)
         assert most == rate.limit  # never more, and the whole of it can be had
+
+
+ORDERED = 400
+
+
+def work_in_order(socket: str, worker: int) -> int:
+    """Reserve of ordered groups, fail at times, else write down what is done before it is acked; return how much."""
+    some, done = random.Random(worker), 0
+    with redis.Redis(unix_socket_path=socket) as client:
+        buffer: Buffer[int] = Buffer(client, "ordered", ordered=True)
+        client.ping()
+        _start.wait(60)
+        while sum(client.llen(f"log:{group}") for group in GROUPS) < ORDERED * len(GROUPS):
+            batch = buffer.reserve(some.randint(1, 5))
+            if batch is None:
+                continue
+            if some.random() < 0.2:
+                batch.release(delay=some.choice((0.0, 0.001)))
+                continue
+            keep = some.randint(1, len(batch.items))  # the first ones are done; it stops at the first that fails
+            client.rpush(f"log:{batch.group}", *batch.items[:keep])
+            batch.fail_at(*range(keep, len(batch.items)))
+            done += batch.ack()
+    return done
+
+
+def test_four_processes_work_ordered_groups_off_in_order(server: Server) -> None:
+    with server.client() as client:
+        buffer: Buffer[int] = Buffer(client, "ordered", ordered=True)
+        for group in GROUPS:
+            buffer.push(*range(ORDERED), group=group)
+        done = run(4, work_in_order, server)
+        assert sum(done) == ORDERED * len(GROUPS)
+        for group in GROUPS:
+            logged: list[bytes] = client.lrange(f"log:{group}", 0, -1)
+            assert [int(item) for item in logged] == list(range(ORDERED))
+        assert buffer.stats().done == ORDERED * len(GROUPS)
+        assert buffer.audit().ok

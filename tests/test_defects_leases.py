@@ -24,8 +24,15 @@ from redisq.embedded import Server
 from redisq.sync import runner
 from redisq.sync.runner import Runner
 
+from . import test_defects
 from .backends import at
 from .test_defects import losing, numbers
+
+
+def test_every_defect_of_the_list_is_shown_by_name() -> None:
+    """Twenty-one lines, each at least one test."""
+    here = [name for module in (vars(test_defects), globals()) for name in module if name.startswith("test_defect_")]
+    assert {int(name.split("_")[2]) for name in here} == set(range(1, 22))
 
 
 def test_defect_02_failure_makes_the_double_permanent(client: redis.Redis) -> None:
@@ -191,6 +198,18 @@ def test_defect_12_poison_returns_for_ever_and_blocks_its_group(client: redis.Re
     assert (following.group, following.items) == ("g", [3])
     assert buffer.discard(dead.id) == 1
 
+    buffer = Buffer[int](client, "apart", max_attempts=3, isolate=True)  # in the end, the poison is dead alone
+    buffer.push(0, 666, 2, group="g")
+    done: list[int] = []
+    while reserved := buffer.reserve():
+        if 666 in reserved.items:
+            reserved.release(reason="refused")
+        else:
+            done += reserved.items
+            reserved.ack()
+    assert sorted(done) == [0, 2]
+    assert [(batch.items, batch.reason) for batch in buffer.dead()] == [([666], "refused")]
+
     queue = PriorityQueue(client, "index", max_attempts=3)
     queue.push_many({"poison": 0, "good": 1})
     worked = []
@@ -247,7 +266,7 @@ def test_defect_14_lost_reply_pops_twice(client: redis.Redis, monkeypatch: pytes
     lose(0)
     assert (buffer.stats().waiting, buffer.stats().leased) == (3, 0)
     stats = queue.stats()
-    assert (stats.waiting, stats.leased) == (1, 2)
+    assert (stats.waiting, stats.delayed, stats.leased) == (0, 1, 2)
 
 
 def test_defect_19_crash_loses_the_member(server: Server) -> None:
@@ -273,7 +292,7 @@ def test_defect_20_readded_while_worked_on_is_worked_on_twice_or_forgotten(serve
         mine.push("m", 1)
         assert mine.pop() == b"m"
         its.push("m", 0)
-        assert its.pop() == b"m"  # in two hands at once
+        assert its.pop() == b"m"  # two workers hold it at once
 
         mine.push("m", 1)  # or, removed only when it is done:
         pipe, member = mine.choose()

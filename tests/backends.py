@@ -23,8 +23,8 @@ from .conftest import BINARIES, EVERYWHERE, real_server
 R = TypeVar("R")
 
 
-def at(op: Op[R], now: int) -> Op[R]:
-    """Return the call with `now` in its header's slot of that name, where it has one."""
+def at(op: Op[R], now: int | bytes) -> Op[R]:
+    """Return the call with `now`, in ms or empty, in its header's slot of that name, where it has one."""
     slots = [slot.name for slot in op.script.args]
     if "now" not in slots:
         return op

@@ -26,12 +26,13 @@ from redisq.scripts import load, names
 
 _LINE = re.compile(rb"^\+?(\d+\.\d+) \[\d+ ([^\]]*)\] (.*)$", re.DOTALL)
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_ALL_KEYS = {b"DEL", b"UNLINK", b"EXISTS", b"RENAME"}
+_ALL_KEYS = {b"UNLINK", b"EXISTS", b"RENAME"}
 _NO_KEYS = {b"TIME"}
 # All others that scripts call: the first word is the key. A command that is in none of these is a stray by itself.
 _FIRST_KEY = set(
-    b"GET HDEL HGET HLEN HMGET HSCAN HSET LINDEX LLEN LPUSH LRANGE LSET PEXPIRE PTTL RPOP RPUSH SET TYPE "
-    b"ZADD ZCARD ZCOUNT ZMSCORE ZPOPMIN ZRANGE ZRANGEBYSCORE ZRANK ZREM ZREMRANGEBYRANK ZREVRANGE ZSCAN ZSCORE".split()
+    b"GET HDEL HEXISTS HGET HINCRBY HLEN HMGET HRANDFIELD HSCAN HSET HSETNX LINDEX LLEN LPUSH LRANGE LSET LTRIM "
+    b"PERSIST PEXPIRE RPOP RPUSH SADD SCARD SET SISMEMBER SMEMBERS SMISMEMBER SREM TYPE ZADD ZCARD ZCOUNT ZMSCORE "
+    b"ZPOPMIN ZRANGE ZRANGEBYSCORE ZRANK ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE ZREVRANGE ZSCAN ZSCORE".split()
 )
 SCRIPTS = {load(name).sha.encode(): name for name in names()} | {load(name).text: name for name in names()}
 

@@ -33,12 +33,15 @@ MORTAL_ORDERED = BufferOps("q", codec=BYTES, lease=1, max_attempts=1, ordered=Tr
 ISOLATING = BufferOps("q", codec=BYTES, lease=1, max_attempts=1, isolate=True)
 PATIENT = BufferOps("q", codec=BYTES, lease=1, min_size=9, max_wait=600)
 RATED_BUFFER = BufferOps("q", codec=BYTES, lease=1, rates=RATES)
+STRICT_BUFFER = BufferOps("q", codec=BYTES, lease=1, rates=(Rate(1, 1),))
 QUEUE: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, payload_codec=BYTES, lease=1)
 MORTAL: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, payload_codec=BYTES, lease=1, max_attempts=1)
 FEW_DEAD: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, lease=1, max_attempts=1, max_dead=1)
 RATED: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, lease=1, rates=RATES)
+STRICT: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, lease=1, rates=(Rate(1, 1),))
 SCORED: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, payload_codec=BYTES, lease=1, order="score")
 LIMIT = LimitOps("q", (Rate(3, 1), Rate(100, 60)))
+STRICT_LIMIT = LimitOps("q", (Rate(1, 1),))
 
 Call = Op[Any]
 Step = Call | tuple[Any, ...]
@@ -278,6 +281,7 @@ def _reserve_scenes() -> Iterable[Scene]:
     yield Scene("charged again", charged, _reserve("new", 1, 1500, RATED_BUFFER))
     yield Scene("charged, old charges go", charged, _reserve("new", 1, LATE, RATED_BUFFER))
     yield Scene("the rate is used up", charged, _reserve("new", 1, 2, RATED_BUFFER))
+    yield Scene("the limit was lowered", charged, _reserve("new", 1, 2, STRICT_BUFFER))
     yield Scene("the clock was set back", charged, _reserve("new", 1, -LATE, RATED_BUFFER))
 
 
@@ -437,6 +441,7 @@ def _take_scenes() -> Iterable[Scene]:
     yield Scene("charged, old charges go", charged, _take("new", 1, LATE, RATED))
     closed = (*charged[:2], _take("m", 1, 900, RATED))
     yield Scene("the rate is used up, a lease ran out", closed, _take("new", 1, 1000, RATED))
+    yield Scene("the limit was lowered", charged, _take("new", 1, 2, STRICT))
     yield Scene("the clock was set back", charged, _take("new", 1, -LATE, RATED))
 
     recipe = (("ZADD", Q + b"ready", 1.5, "a", 2, "b"),)
@@ -552,6 +557,7 @@ def _limit() -> Iterable[Scene]:
     yield Scene("later", used, acquire(2, "t", 1500), True)
     yield Scene("old grants go", used, acquire(2, "t", LATE), True)
     yield Scene("none", (acquire(3, "t1"),), acquire(2, "t", 1))
+    yield Scene("the limit was lowered", (*used, acquire(1, "t2", 1)), at(STRICT_LIMIT.acquire(1, "t"), START + 2))
     yield Scene("the clock was set back", used, acquire(3, "t", -LATE))
     yield Scene("sent again", used, acquire(2, "t1", 1))
 

@@ -44,6 +44,7 @@ from redisq.scripts import names
 from redisq.sync.runner import Runner
 
 from .. import backends
+from ..backends import at
 from ..calls import calls
 from ..conftest import real_server
 from ..test_model import AWKWARD, MACHINES, Machine
@@ -60,7 +61,7 @@ ROOT = Path(__file__).parents[2]
 ACL = shlex.split(_told.replace("\\\n", ""))
 """the README's line, as it stands there"""
 OUTSIDE = ("blpop", "eval", "evalsha", "ping")
-"""What is sent by itself: `redisq worker` alone pings; the command line's EXISTS and HGET are called by scripts too."""
+"""What is sent by itself; EXISTS, HGET and TIME, which the command line sends, are called by scripts too."""
 
 
 @pytest.fixture
@@ -104,21 +105,26 @@ async def drive_buffer(client: Any, home: Any, name: str) -> None:
     await do(buffer.push_many([payload] * 3, group=group))
     await do(buffer.push_front(payload, group=group))
     assert await do(buffer.pop(group, 1)) == [payload]
-    assert await do(buffer.longest_groups()) == {group: 6}
+    assert await do(buffer.groups()) == {group: 6}
+    assert await do(buffer.groups(state="busy")) == await do(buffer.groups(state="paused")) == {}
     assert await do(buffer.pop_longest(1, 1)) == {group: [payload]}
     batch = await do(buffer.reserve(1))
     await do(batch.extend())
     assert await do(batch.ack()) == await do(batch.ack()) == 1
     first, second = await do(buffer.reserve_many(2, 2))
+    assert len(await do(buffer.leased())) == 2
     first.fail(first.items[0])
     await do(first.ack())
-    await do(second.release())
+    await do(second.release(reason="busy"))
+    assert len(await do(buffer.delayed())) == 2
     assert await do(buffer.reserve()) is None  # both are buried
     ids = [dead.id for dead in await do(buffer.dead())]
     assert await do(buffer.redrive(ids[0])) == await do(buffer.discard(ids[1])) == 1
+    last = await do(buffer.reserve())
+    await do(last.bury("bad"))
     assert (await do(buffer.audit())).ok
     assert (await do(buffer.audit(repair=True))).ok
-    assert (await do(buffer.stats())).delayed == 1
+    assert (await do(buffer.stats())).dead == 1
     await do(buffer.purge())
     assert await do(buffer.reserve(timeout=0.01)) is None  # it waits by BLPOP
 
@@ -131,14 +137,19 @@ async def drive_queue(client: Any, home: Any, name: str) -> None:
     await do(queue.push_many({b"a": 1, b"b": 2, b"c": 3}, delay=0.001))
     assert await do(queue.pop(timeout=10)) is not None
     await do(queue.pop_many(1))
-    await do(queue.push_many({b"%d" % i: i for i in range(9)}))
+    await do(queue.push_many((b"%d" % i, i, {"n": i}) for i in range(9)))
     held = await do(queue.reserve(2))
     await do(held.extend())
     await do(queue.push(held.items[0], 5))
     held.fail(held.items[1])
     await do(held.ack())
-    for one in await do(queue.reserve_many(2)):
-        await do(one.release())
+    first, second, third = await do(queue.reserve_many(3))
+    assert len(await do(queue.leased())) == 3
+    await do(first.release())
+    await do(second.release(reason="busy"))
+    await do(third.bury("bad"))
+    assert len(await do(queue.delayed())) == 2
+    await do(queue.reserve(max_bytes=1))
     dead = [item.member for item in await do(queue.dead())]
     assert await do(queue.redrive(dead[0])) == await do(queue.discard(dead[1])) == 1
     await do(queue.peek())
@@ -303,11 +314,11 @@ def test_the_scenes_reach_every_command_of_every_script(client: redis.Redis, ser
         for script in names():
             called = set()
             for scene in (scene for scene in SCENES if scene.script == script):
-                scene.build(client)
-                monitor.lines()
-                send(client, scene.op)
-                send(client, calls("new")[script])  # by the server's clock
-                called |= {c.name.decode().lower() for c in monitor.commands() if c.client == b"lua"}
+                for op in (scene.op, at(scene.op, b"")):  # also by the server's clock
+                    scene.build(client)
+                    monitor.lines()
+                    send(client, op)
+                    called |= {c.name.decode().lower() for c in monitor.commands() if c.client == b"lua"}
             assert called == commands_of(script), script
 
 
@@ -433,7 +444,7 @@ def sent_outside(words: list[bytes]) -> None:
         case b"EXISTS":
             keys = words[1:]
         case _:
-            assert name in (b"SCRIPT", b"INFO", b"CLIENT", b"HELLO", b"PING", b"FLUSHALL", b"COMMAND"), words
+            assert name in (b"SCRIPT", b"INFO", b"CLIENT", b"HELLO", b"PING", b"FLUSHALL", b"COMMAND", b"TIME"), words
             keys = []
     assert all(key.startswith(ours) for key in keys), words
 
@@ -457,7 +468,8 @@ def test_a_script_that_touches_another_key_is_found(
             (found,) = strays(monitor.commands())
             assert stray in found
         op = calls()["buffer/pop"]
-        send(client, redisq.ops.Op(op.script, (*op.keys[:2], b"redisq:{p}:items:g", op.keys[3]), op.args, op.decode))
+        keys = tuple(b"redisq:{p}:items:g" if b":items:" in key else key for key in op.keys)
+        send(client, redisq.ops.Op(op.script, keys, op.args, op.decode))
         assert any("is given b'redisq:{p}" in found for found in strays(monitor.commands()))
 
 
@@ -513,7 +525,7 @@ def stock(client: redis.Redis, name: str) -> None:
 
 def act(client: redis.Redis, data: st.DataObject, prefix: str, name: str) -> None:
     """Let a buffer, and a priority queue whose keys are gone at the end, do everything with drawn names."""
-    group, lease, token = data.draw(texts), data.draw(texts), data.draw(texts)
+    group, lease, token, text = (data.draw(texts) for _ in range(4))
     items = data.draw(st.lists(payloads, min_size=1, max_size=3))
     buffer = Buffer(client, name, codec=BYTES, prefix=prefix, max_attempts=1)
     queue = PriorityQueue(client, name, codec=BYTES, prefix=prefix + "p", max_attempts=1)
@@ -525,6 +537,7 @@ def act(client: redis.Redis, data: st.DataObject, prefix: str, name: str) -> Non
         batch.ack()
     buffer.reserve()
     buffer.dead(after=lease)
+    buffer.leased(after=lease)
     buffer.redrive(lease, group, token=token + "r")
     buffer.discard(lease, token=token + "d")
     buffer.push_front(*items, group=group)
@@ -533,14 +546,18 @@ def act(client: redis.Redis, data: st.DataObject, prefix: str, name: str) -> Non
     buffer.push(*items, group=group)
     again = buffer.reserve(1, lease_id=lease + "2")
     if again:
-        buffer.ack(again)
+        buffer.bury(again, reason=text)
     assert [finding for finding in buffer.audit(repair=True).findings if finding.kind != "unknown"] == []
     buffer.purge()
     try:
         queue.push_many(dict.fromkeys(items, 1), token=token)
-        held = queue.reserve(2, lease_id=lease)
+        held = queue.reserve(2, lease_id=lease, holder=token)
+        queue.push(items[0], payload=text)
         if held:
-            held.release()
+            held.release(reason=text)
+        held = queue.reserve(2, lease_id=lease + "2", holder=token)
+        if held:
+            held.bury(text)
         queue.redrive(*items, token=token + "r")
         queue.discard(*items, token=token + "d")
         queue.push(items[0])

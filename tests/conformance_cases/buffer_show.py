@@ -120,11 +120,6 @@ def groups(case: Cases) -> None:
     for state in ("waiting", "busy", "paused"):
         s = case(f"an empty queue: {state}")
         s.send(state=state)
-    s = case("1000 groups a page")
-    for i in range(1, 1002):
-        s.do("push", group=f"g{i}", item=["x"], now=i)
-    s.send(state="waiting", limit=1000)
-    s.send(state="waiting", limit=1000, cursor=1000)
     s = case("any bytes")
     s.do("push", group=b"\xff:", item=["x"])
     s.do("pause_group", group=b"\xfe:")

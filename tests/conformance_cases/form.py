@@ -160,7 +160,9 @@ def repeated(values: list[Json]) -> list[Json]:
 def _run(values: list[Json], at: int, size: int) -> tuple[int, list[Json]]:
     """Return how often a template can be put in the place of what is there, and the template."""
     first, second = values[at : at + size], values[at + size : at + 2 * size]
-    if len(second) < size or (template := _template(first, second)) is None:
+    try:
+        template = _template(first, second)
+    except ValueError:
         return 0, []
     times = 0
     while values[at + times * size : at + (times + 1) * size] == numbered(template, str(times + 1)):
@@ -168,26 +170,21 @@ def _run(values: list[Json], at: int, size: int) -> tuple[int, list[Json]]:
     return times, template
 
 
-def _template(first: Json, second: Json) -> Json | None:
-    """Return what gives the first value with 1 and the second one with 2, or None."""
+def _template(first: Json, second: Json) -> Json:
+    """Return what gives the first value with 1 and the second one with 2; raise ValueError where nothing does."""
     if isinstance(first, str) and isinstance(second, str):
-        if first == second:
-            return None if "#" in first else first
-        for at, letter in enumerate(first):
-            if letter == "1" and numbered(template := first[:at] + "#" + first[at + 1 :], "2") == second:
-                return template
-        return None
-    if type(first) is not type(second):
-        return None
-    if isinstance(first, list):
-        parts = [_template(one, two) for one, two in zip(first, second, strict=False)]
-        return None if len(first) != len(second) or None in parts else parts
-    if isinstance(first, dict):
-        if first.keys() != second.keys():
-            return None
-        made = {name: _template(first[name], second[name]) for name in first}
-        return None if None in made.values() else made
-    return first if first == second else None
+        starts = [at for at, letter in enumerate(first) if letter == "1"]
+        made = [first, *(first[:at] + "#" + first[at + 1 :] for at in starts)]
+        found = [one for one in made if "#" not in first and numbered(one, "2") == second]
+        if found:
+            return found[0]
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        return [_template(one, two) for one, two in zip(first, second, strict=True)]
+    elif isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        return {name: _template(first[name], second[name]) for name in first}
+    elif first == second:
+        return first
+    raise ValueError
 
 
 # -- files

@@ -332,7 +332,7 @@ def pop(case: Cases) -> None:
     s.send()
     s = case("a hundred due members are promoted a call, the earliest first")
     for i in range(1, 103):
-        s.do("push", item=[(200 - i, f"m{i}")], delay=i, now=1000)
+        s.do("push", item=[(i if i <= 100 else -i, f"m{i}")], delay=i, now=1000)
     s.send(count=2)
     s.send(count=100)
     s.send(count=100)

@@ -269,7 +269,7 @@ def _promotion(case: Cases) -> None:
     s.send(max_dead=1)
     s = case("a hundred due members are promoted a call, the earliest first")
     for i in range(1, 103):
-        s.do("push", item=[(200 - i, f"m{i}")], delay=i, now=1000)
+        s.do("push", item=[(i if i <= 100 else -i, f"m{i}")], delay=i, now=1000)
     s.send(size=500)
     s.send(size=500, id="n")
     s = case("40 members of a lease that ran out, and as many that were tried before")

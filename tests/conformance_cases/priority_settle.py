@@ -217,10 +217,6 @@ def release(case: Cases) -> None:
     lease(s, a=5)
     s.send()
     s.send(delay=500, now=NOW + 5)
-    s = case("500 members")
-    s.do("push", item=[(i, f"m{i}") for i in range(1, 501)], now=1000)
-    s.do("reserve", size=500)
-    s.send(reason="x")
 
 
 @script("priority/bury")
@@ -273,10 +269,6 @@ def bury(case: Cases) -> None:
     lease(s, a=5)
     s.send()
     s.send(reason="other", now=NOW + 5)
-    s = case("500 members")
-    s.do("push", item=[(i, f"m{i}") for i in range(1, 501)], now=1000)
-    s.do("reserve", size=500)
-    s.send(reason="x", max_dead=490)
 
 
 @script("priority/extend")

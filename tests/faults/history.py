@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import redis
 
-from redisq import BYTES, LeaseLost, Rate
+from redisq import BYTES, InvalidArgument, LeaseLost, Rate
 from redisq.ops import BufferOps, Lease, LimitOps, Op, PriorityOps
 from redisq.sync.runner import Runner
 
@@ -28,6 +28,8 @@ CLIENTS = 8
 START = 1_000_000_000_000  # ms
 WEEK = 604_800.0  # what a script remembers by the server's clock must outlive the longest history
 LOST = "LEASELOST"
+BAD = "BADARG"
+"""After a purge a reserve that is sent again makes a lease of that id anew, which may have fewer items than places."""
 
 State = TypeVar("State")
 Args = tuple[Any, ...]
@@ -104,6 +106,8 @@ class Game(Generic[State]):
             return frozen_lists(self.answer(state, call.verb, call.args, call.now))
         except model.LeaseLost:
             return LOST
+        except model.BadArgument:
+            return BAD
 
     def send(self, runner: Runner, verb: str, args: Args, now: int) -> Any:
         """Make the call, and give its reply in the form of `step`."""
@@ -111,6 +115,8 @@ class Game(Generic[State]):
             return self.seen(verb, runner.run(at(self.op(verb, args), now)))
         except LeaseLost:
             return LOST
+        except InvalidArgument:
+            return BAD
 
     def choose(self, random: Random, shared: Shared) -> tuple[str, Args]:
         """Draw a call, now and then one that was sent before."""
@@ -519,7 +525,7 @@ def record(
             began = time.monotonic_ns()
             reply = game.send(runner, verb, args, now)
             mine.append(Call(client, began, time.monotonic_ns(), verb, args, now, reply))
-            if reply != LOST:
+            if reply not in (LOST, BAD):
                 game.learn(shared, verb, args, reply)
 
     def guarded(client: int, connection: redis.Redis) -> None:

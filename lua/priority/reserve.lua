@@ -157,7 +157,7 @@ if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
   -- Leases that ran out end, until a hundred members are found: these come back, due since then.
   local ids, count, last = expired and call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', '0', '100') or {}, 0, 0
   for i, other in ipairs(ids) do
-    count = count + call('LLEN', queue .. 'lease:' .. other) / 2
+    count = count + math.floor(call('LLEN', queue .. 'lease:' .. other) / 2)
     call('EXISTS', queue .. 'ended:' .. other) -- written at the end: a client that may not is stopped here
     last = (i == 1 or count <= 100) and i or last
   end
@@ -208,7 +208,9 @@ if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
         call('HSET', rows, unpack(new))
       end
       -- end
-      redis.pcall('HINCRBY', meta, 'failed', string.format('%d', #parked / 2))
+      if #parked > 0 then
+        redis.pcall('HINCRBY', meta, 'failed', string.format('%d', #parked / 2))
+      end
     end
     if tonumber(window) > 0 then
       call('SET', queue .. 'ended:' .. ids[n], 'lost', 'NX', 'PX', window)

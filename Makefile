@@ -33,9 +33,10 @@ bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 # Everything in tests/faults, long: CHAOS_MINUTES and CHAOS_SEED say how long, and which faults. Then all other tests
-# while MONITOR is read: no script may touch a key of another queue.
+# while MONITOR is read: no script may touch a key of another queue. All of it on every server that is found.
 chaos: export CHAOS_MINUTES ?= 20
 chaos: export CHAOS_SEED ?= 1
+chaos: export REDISQ_TEST_SERVERS := all
 chaos: $(VENV)/ready
 	$(BIN)/pytest -v -s tests/faults
 	$(BIN)/pytest -q -n 4 --dist worksteal -p tests.faults.monitor --ignore tests/faults

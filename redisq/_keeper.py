@@ -15,7 +15,10 @@ import sys
 def main() -> None:
     """Start the server, wait for its end or the parent's, and leave nothing behind."""
     parent, directory, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        sys.exit(str(error))  # the parent quotes it, and removes the directory
     try:
         while server.poll() is None and os.getppid() == parent:
             if select.select([sys.stdin], [], [], 0.5)[0]:

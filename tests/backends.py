@@ -1,4 +1,4 @@
-"""Where generated steps run: the same call on fakeredis and on every real server, with the time injected."""
+"""Where generated steps run: the same call on fakeredis and on real servers, with the time injected."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 import fakeredis
 import redis
 import redis.asyncio
+from hypothesis import strategies as st
 
 from redisq.aio.runner import Runner as AsyncRunner
 from redisq.errors import LeaseLost
 from redisq.ops import Many, Op, Talk
 from redisq.sync.runner import Runner
 
-from .conftest import BINARIES, real_server
+from .conftest import BINARIES, EVERYWHERE, real_server
 
 R = TypeVar("R")
 
@@ -80,10 +81,17 @@ class Backend:
 
 
 class Backends:
-    """Run the same step on every server and hold each answer to the model's."""
+    """Run the same step on several servers and hold each answer to the model's.
 
-    def __init__(self, flavour: str) -> None:
-        self.all = [Backend(label, flavour) for label in ("fakeredis", *BINARIES)]
+    With `data` these are fakeredis and one real server, drawn for the example: over many examples each has its turn, in
+    the time that one server takes. With REDISQ_TEST_SERVERS=all, or without `data`, they are all at once.
+    """
+
+    def __init__(self, flavour: str, data: st.DataObject | None = None) -> None:
+        real = list(BINARIES)
+        if data and real and not EVERYWHERE:
+            real = [data.draw(st.sampled_from(real), "server")]
+        self.all = [Backend(label, flavour) for label in ("fakeredis", *real)]
 
     def run(
         self,

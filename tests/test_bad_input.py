@@ -168,6 +168,7 @@ def test_a_bad_item_late_in_push_many_says_how_many_are_in(client: redis.Redis) 
     assert Buffer(client, "q").stats().waiting == 10_000
 
 
+@pytest.mark.every_server
 def test_the_other_order_is_refused(client: redis.Redis) -> None:
     """The first push decides; every call that reads or writes scores in the other order is refused."""
     PriorityQueue(client, "q").push("a", 1)
@@ -180,6 +181,7 @@ def test_the_other_order_is_refused(client: redis.Redis) -> None:
     assert keyspace.dump(client) == before
 
 
+@pytest.mark.every_server
 def test_a_plain_sorted_set_is_taken_as_it_is(client: redis.Redis) -> None:
     """The article's own sorted set works in score order, and is not mixed with places."""
     client.zadd("redisq:{q}:ready", {"a": 2.5, "b": 1.5})
@@ -190,6 +192,7 @@ def test_a_plain_sorted_set_is_taken_as_it_is(client: redis.Redis) -> None:
     assert [item.member for item in queue.pop_many(5)] == ["a", "b"]
 
 
+@pytest.mark.every_server
 @pytest.mark.parametrize("key", ["groups", "since", "items:default"])
 def test_a_key_of_another_type_is_a_script_error(client: redis.Redis, key: str) -> None:
     """The error names the remedy; nothing is written, and audit names the key."""
@@ -202,7 +205,7 @@ def test_a_key_of_another_type_is_a_script_error(client: redis.Redis, key: str) 
     assert client.get(f"redisq:{{q}}:{key}") == b"mine"
 
 
-@pytest.mark.server
+@pytest.mark.every_server
 def test_a_full_server_refuses_a_push_whole(server: Any) -> None:
     """At maxmemory a push of any size leaves nothing behind, and popping works."""
     with server.client() as client:

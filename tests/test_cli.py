@@ -22,25 +22,12 @@ from redisq.cli import main, push
 from redisq.embedded import Server
 from redisq.scripts import names
 
-from .conftest import REAL, real_server
-
-# What is tested here is the command line: one server will do.
 pytestmark = pytest.mark.server
 COMMAND = [sys.executable, "-m", "redisq"]
 NOBODY = "redis://:secret@127.0.0.1:1"
 
 Run = Callable[..., tuple[int, str, str]]
 Push = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def server() -> Server:
-    """Give the first real server, emptied."""
-    found = real_server(REAL[0])
-    with found.client() as client:
-        client.config_set("maxmemory", 0)
-        client.flushall()
-    return found
 
 
 @pytest.fixture

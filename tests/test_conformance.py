@@ -16,6 +16,8 @@ from . import conformance
 from .conformance import FOLDER, Case, Failure, plain
 from .lua_code import RECORD, marked
 
+pytestmark = pytest.mark.every_server
+
 CASES = {name: conformance.read(FOLDER / f"{name}.json") for name in names()}
 EVERY = [case for cases in CASES.values() for case in cases]
 

@@ -18,10 +18,7 @@ import pytest
 from redisq import Buffer, PriorityQueue
 from redisq.embedded import Server
 
-from .conftest import REAL
-
 EXAMPLES = Path(__file__).parent.parent / "examples"
-one_server = pytest.mark.parametrize("server", [pytest.param(REAL[0], marks=pytest.mark.server)], indirect=True)
 
 
 def run(example: str, server: Server, *arguments: object) -> str:
@@ -37,7 +34,6 @@ def test_an_example_is_short(example: str) -> None:
     assert len((EXAMPLES / example).read_text().splitlines()) < 80
 
 
-@one_server
 def test_search_indexing_finds_what_the_files_say_now(server: Server, tmp_path: Path) -> None:
     folder, index = tmp_path / "folder", tmp_path / "index.db"
     (folder / "deep").mkdir(parents=True)
@@ -111,7 +107,6 @@ def api() -> Iterator[Api]:
         thread.join()
 
 
-@one_server
 def test_api_batches_sends_each_action_once_and_keeps_the_rate(server: Server, api: Api, tmp_path: Path) -> None:
     actions = [{"id": i, "feed": f"feed {i % 3}", "shy": i % 50 == 0} for i in range(450)]
     file = tmp_path / "actions.jsonl"

@@ -24,7 +24,7 @@ Fill = Callable[[], None]
 
 @pytest.fixture
 def client(server: Server) -> Iterator[redis.Redis]:
-    """Give a client of each real server in turn, and a server with its memory's limit lifted back."""
+    """Give a client of a real server, and a server with its memory's limit lifted back."""
     with server.client() as made:
         yield made
         made.config_set("maxmemory", 0)

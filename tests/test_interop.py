@@ -35,7 +35,6 @@ import redis
 
 from redisq.embedded import Server
 
-from .conftest import REAL
 from .interop_worker import Queue, open_queue
 from .test_node import need_node
 
@@ -244,7 +243,6 @@ def left(queue: Queue) -> int:
     return stats.waiting + stats.leased + stats.delayed
 
 
-@pytest.mark.parametrize("server", [pytest.param(REAL[0], marks=pytest.mark.server)], indirect=True)
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
 @pytest.mark.timeout(600)  # dozens of interpreters start: fifteen seconds alone, minutes beside the rest of the tests
 def test_ruby_node_and_python_share_a_live_queue(structure: str, server: Server) -> None:

@@ -40,8 +40,6 @@ from redis.retry import Retry
 from redisq import Buffer, LeaseLost, PriorityQueue
 from redisq.embedded import Server
 
-from .conftest import BINARIES
-
 pytestmark = pytest.mark.server
 
 ITEMS = 10_000
@@ -204,14 +202,12 @@ class Home:
         shutil.rmtree(self._names)
 
 
-@pytest.fixture(params=list(BINARIES) or ["none"])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
-    """Give each real server in turn, one that writes every command to its files before it answers."""
-    if request.param == "none":
-        request.getfixturevalue("server")  # skips, or fails in CI
+@pytest.fixture
+def home(binary: Path, tmp_path: Path) -> Iterator[Home]:
+    """Give a real server that writes every command to its files before it answers."""
     files = tmp_path / "server"
     files.mkdir()
-    made = Home(BINARIES[request.param], files)
+    made = Home(binary, files)
     yield made
     made.close()
 

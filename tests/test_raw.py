@@ -16,6 +16,8 @@ from redisq.scripts import Script
 from . import keyspace
 from .calls import calls
 
+pytestmark = pytest.mark.every_server
+
 BAD = {
     "int": [b"", b"-1", b"1.5", b"nan", b"inf", b"0x10", b"1e3", b" 1", b"1 ", b"99999999999999999999", b"x", b"1\0"],
     "ms": [b"-1", b"1.5", b"nan", b"inf", b"0x10", b"1e3", b" 1", b"99999999999999999999", b"x"],

@@ -22,10 +22,7 @@ from redisq import BYTES, JSON, Buffer, PriorityQueue
 from redisq.embedded import Server
 from redisq.scripts import directory
 
-from .conftest import REAL
-
 RUBY = Path(__file__).parent.parent / "examples" / "ruby"
-one_server = pytest.mark.parametrize("server", [pytest.param(REAL[0], marks=pytest.mark.server)], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +64,6 @@ def test_conformance(ruby: str, server: Server) -> None:
     assert (done.returncode, done.stdout) == (0, f"{cases} cases, 0 differ\n"), done.stdout + done.stderr
 
 
-@one_server
 def test_conformance_sees_a_script_that_is_not_the_same(ruby: str, server: Server, tmp_path: Path) -> None:
     shutil.copytree(directory(), tmp_path / "lua")
     push = tmp_path / "lua/buffer/push.lua"
@@ -156,7 +152,6 @@ WRONG: dict[str, Edit] = {
 }
 
 
-@one_server
 def test_conformance_sees_each_kind_of_difference(ruby: str, server: Server, tmp_path: Path) -> None:
     """A case that uses the whole format holds, and with any one thing changed it does not."""
     shutil.copytree(directory(), tmp_path / "lua", ignore=shutil.ignore_patterns("*.json"))
@@ -175,7 +170,6 @@ def test_conformance_sees_each_kind_of_difference(ruby: str, server: Server, tmp
     assert (missed, done.returncode, done.stderr) == ([], 1, "")
 
 
-@one_server
 def test_conformance_leaves_a_server_with_keys_alone(ruby: str, server: Server) -> None:
     with server.client() as client:
         client.set("mine", "1")
@@ -185,7 +179,6 @@ def test_conformance_leaves_a_server_with_keys_alone(ruby: str, server: Server) 
         assert client.get("mine") == b"1"
 
 
-@one_server
 def test_conformance_without_cases_is_no_success(ruby: str, server: Server, tmp_path: Path) -> None:
     done = run(ruby, RUBY / "conformance.rb", server.url, tmp_path)
     assert (done.returncode, done.stdout) == (1, "0 cases, 0 differ\n")
@@ -203,7 +196,6 @@ def test_the_queues(ruby: str, server: Server, locale: str) -> None:
     assert "examples/ruby" not in done.stderr, "a warning of Ruby's"
 
 
-@one_server
 def test_a_vendored_copy_runs_what_the_readme_shows(ruby: str, server: Server, tmp_path: Path) -> None:
     """The files that it says to copy are enough, and its lines give what it says they give."""
     readme = (RUBY / "README.md").read_text()
@@ -259,7 +251,6 @@ json_values = st.recursive(
 )
 
 
-@one_server
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payloads=st.lists(json_values, min_size=1, max_size=50))
 def test_any_json_value_crosses(ruby: str, server: Server, payloads: list[Any]) -> None:
@@ -343,7 +334,6 @@ def test_a_crash_in_ruby_is_made_good_by_python_and_the_other_way_round(ruby: st
 
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
-@one_server
 def test_the_process_of_the_interop_test(ruby: str, server: Server, structure: str) -> None:
     """It pushes what it should, and its worker leaves nothing, prints each item once, and ends with its stdin."""
     program = [ruby, str(RUBY / "interop.rb"), server.socket, "q", structure]

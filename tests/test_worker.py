@@ -22,8 +22,6 @@ from redisq.embedded import Server
 from redisq.ops import piece
 from redisq.worker.policy import Hunger
 
-from .conftest import BINARIES, real_server
-
 pytestmark = pytest.mark.server
 PATIENCE = 20  # seconds before a test gives an event up
 
@@ -377,11 +375,8 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def test_redis_gone_and_back(tmp_path: Path) -> None:
+def test_redis_gone_and_back(binary: Path, tmp_path: Path) -> None:
     """The server ends in the middle of a handler, comes back with what its AOF has, and the worker goes on."""
-    if not BINARIES:
-        real_server("none")
-    binary = next(iter(BINARIES.values()))
     port = free_port()
     options = ("--port", str(port), "--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always")
     ledger = Ledger()

@@ -6,9 +6,10 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from .node import HOST, Node, binary, running, until
+from .node import HOST, Node, running, until
 
 SLOTS = 16384
 _OPTIONS = ["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--repl-diskless-sync-delay", "0"]
@@ -110,8 +111,14 @@ class Cluster:
             return bool(self.clients[replica].role()[0] == b"master")
 
         until(done, "the replica is the master", 60)
+        # Who has not heard of it refuses to import a slot from the new master.
+        until(lambda: all(self._leads(client, replica) for client in self.clients), "all know the new master")
         until(lambda: self.clients[master].role()[0] == b"slave", "the master is the replica")
         return replica
+
+    def _leads(self, client: Any, node: int) -> bool:
+        (line,) = [line for line in self._lines(client) if line[0] == self.names[node]]
+        return "master" in line[2].split(",") and len(line) > 8  # with its slots
 
     def _follows(self, client: Any) -> int | None:
         role = client.role()
@@ -119,9 +126,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[Cluster]:
+def cluster(server: Path) -> Iterator[Cluster]:
     """Run a cluster."""
-    with running(Node(binary(), *_OPTIONS) for _ in range(6)) as nodes:
+    with running(Node(server, *_OPTIONS) for _ in range(6)) as nodes:
         made = Cluster(nodes)
         made.form()
         yield made

@@ -65,8 +65,8 @@ class Meter:
         self._client.slowlog_reset()
         self._client.latency_reset()
         result = act()
-        events: Any = self._client.latency_latest()
-        self.events[name].append({event.decode(): most for event, _, _, most in events})
+        events: Any = self._client.latency_latest()  # of each: name, time, last, most; newer servers add to these
+        self.events[name].append({event.decode(): most for event, _, _, most, *_ in events})
         counts: dict[str, int] = defaultdict(int)
         for command, stats in self._client.info("commandstats").items():
             counts[command.removeprefix("cmdstat_").partition("|")[0]] += stats["calls"]

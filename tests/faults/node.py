@@ -15,24 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 
 from redisq import _keeper
 
-from ..conftest import BINARIES
-
 HOST = "127.0.0.1"
-
-
-def binary(label: str = "redis-server") -> Path:
-    """Give a server binary by its label; without it, skip with the reason, or fail in CI."""
-    if label not in BINARIES:
-        reason = f"no {label} found: apt-get install redis-server"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return BINARIES[label]
 
 
 def free_ports(count: int) -> list[int]:

@@ -26,14 +26,12 @@ from redis.retry import Retry
 from redisq import BYTES, Buffer, PriorityQueue
 from redisq.embedded import Server
 
-from ..conftest import BINARIES
 from . import scale
 from .hands import HANDS, Account, Hand, contents, queues
-from .node import Node, binary, until
+from .node import Node, until
 
 pytestmark = [pytest.mark.server, scale.limit]
 
-LABELS = scale.pick(list(BINARIES)[:1], list(BINARIES)) or ["redis-server"]
 KILLS = scale.pick(2, 10)
 
 
@@ -60,10 +58,9 @@ def kill_under_load(server: Path, *options: str) -> tuple[Account, Counter[str],
 
 
 @pytest.mark.parametrize("policy", ["always", "everysec", "no"])
-@pytest.mark.parametrize("label", LABELS)
-def test_a_server_that_is_killed(label: str, policy: str) -> None:
+def test_a_server_that_is_killed(binary: Path, policy: str) -> None:
     """`always` loses nothing that was acknowledged; the others as little as they may; what is there is in order."""
-    account, there, ok = kill_under_load(binary(label), "--appendonly", "yes", "--appendfsync", policy)
+    account, there, ok = kill_under_load(binary, "--appendonly", "yes", "--appendfsync", policy)
     pushed, acked = Counter(account.pushed), Counter(account.acked)
     lost, back = pushed - acked - there, there & acked
     assert ok
@@ -79,10 +76,9 @@ def test_a_server_that_is_killed(label: str, policy: str) -> None:
     )
 
 
-@pytest.mark.parametrize("label", LABELS)
-def test_without_a_file_everything_is_lost(label: str) -> None:
+def test_without_a_file_everything_is_lost(binary: Path) -> None:
     """The control: the same kills of a server that writes nothing down."""
-    account, there, _ = kill_under_load(binary(label))
+    account, there, _ = kill_under_load(binary)
     assert (Counter(account.pushed) - Counter(account.acked) - there).total() > 0
 
 
@@ -242,12 +238,6 @@ class Written:
             self.after, self.end = dump(client), path.stat().st_size
 
 
-@pytest.fixture(params=LABELS)
-def server(request: pytest.FixtureRequest) -> Path:
-    """Give each server in turn."""
-    return binary(request.param)
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> Iterator[Path]:
     """Give a place for a server's files."""
@@ -258,11 +248,11 @@ def files(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", LAST)
-def test_a_file_cut_in_the_last_record(name: str, server: Path, files: Path) -> None:
+def test_a_file_cut_in_the_last_record(name: str, binary: Path, files: Path) -> None:
     """At whichever byte it ends, the script has been run whole or not at all, and both structures are in order."""
-    written = Written(server, files, LAST[name])
+    written = Written(binary, files, LAST[name])
     assert written.after != written.before
-    loader = Loader(server, files)
+    loader = Loader(binary, files)
     length = written.end - written.begin
     step = 1 if name in EVERY_BYTE else max(1, length // 8)
     try:
@@ -275,7 +265,7 @@ def test_a_file_cut_in_the_last_record(name: str, server: Path, files: Path) -> 
     print(f"{name}: {length // step + 2} cuts of a record of {length} bytes")
 
 
-def test_two_commands_are_cut_in_two(server: Path, files: Path) -> None:
+def test_two_commands_are_cut_in_two(binary: Path, files: Path) -> None:
     """The control: the recipe pushes with two commands, and after a cut between them its count is wrong."""
 
     def push(scene: Scene) -> None:
@@ -285,8 +275,8 @@ def test_two_commands_are_cut_in_two(server: Path, files: Path) -> None:
     def counts_equal_lists(client: redis.Redis) -> bool:
         return client.llen("naive:g") == (client.zscore("naive", "g") or 0)
 
-    written = Written(server, files, push)
-    loader = Loader(server, files)
+    written = Written(binary, files, push)
+    loader = Loader(binary, files)
     try:
         sizes = range(written.begin, written.end + 1, 10)
         assert not all(loader.load(written.name, size, counts_equal_lists) for size in sizes)

@@ -24,7 +24,6 @@ import redisq.asyncio
 from redisq import Pushed
 from redisq.embedded import Server
 
-from ..conftest import REAL, real_server
 from . import scale
 from .ledger import read_ledger
 
@@ -57,11 +56,8 @@ CLIENTS: dict[str, Callable[[str], redis.asyncio.Redis]] = {
 
 
 @pytest.fixture
-def socket() -> str:
-    """Give the socket of one real server, emptied."""
-    server: Server = real_server(REAL[0])
-    with server.client() as client:
-        client.flushall()
+def socket(server: Server) -> str:
+    """Give the socket of a real server, emptied."""
     return server.socket
 
 

@@ -36,7 +36,7 @@ import redis
 from redisq import Buffer
 from redisq.embedded import Server
 
-from ..conftest import BINARIES
+from ..conftest import TESTED
 from . import scale
 from .crew import HOURS, LEASE, Account, Crew, Queue, open_queue, work, work_naively
 from .ledger import Ledger, read_ledger
@@ -140,14 +140,6 @@ def pusher(queue: Queue) -> Callable[[list[int]], object]:
     return lambda piece: queue.push_many([(str(i), i % 3) for i in piece], token=str(piece[0]))
 
 
-@pytest.fixture(params=scale.pick(list(BINARIES)[:1], list(BINARIES)) or ["none"])
-def binary(request: pytest.FixtureRequest) -> Path:
-    """Give each server binary in turn."""
-    if request.param == "none":
-        request.getfixturevalue("server")  # skips, or fails in CI
-    return BINARIES[request.param]
-
-
 def run(site: Site, crew: Crew, producer: Producer, rng: random.Random, kills: int, crashes: int, items: int) -> None:
     """Push, kill a worker, and so on; at some of the kills, the server too."""
     crash_at = rng.sample(range(kills), crashes)
@@ -162,7 +154,7 @@ def run(site: Site, crew: Crew, producer: Producer, rng: random.Random, kills: i
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
 def test_every_item_is_acked_once_through_chaos(structure: str, binary: Path, tmp_path: Path) -> None:
-    for seed in scale.seeds(0.9 / 2 / len(BINARIES)):
+    for seed in scale.seeds(0.9 / 2 / len(TESTED)):
         begun, day = time.monotonic(), time.time()
         with Site(binary, tmp_path / f"server {seed}", seed, (b"EVALSHA", b"EVAL", b"BLPOP")) as site:
             (tmp_path / f"{seed}").mkdir()

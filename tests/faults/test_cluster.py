@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,9 +46,9 @@ TRIES = 16  # of redis-py before it gives a call up
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Cluster]:
+def nodes(binary: Path) -> Iterator[Cluster]:
     """Run one cluster for these tests."""
-    with cluster() as made:
+    with cluster(binary) as made:
         yield made
 
 

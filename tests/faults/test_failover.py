@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +23,9 @@ import redisq.asyncio
 from redisq import Buffer, InvalidArgument, LeaseLost, NotDurable, PriorityQueue, Replicas
 
 from ..calls import calls
-from ..conftest import BINARIES
 from . import scale
 from .hands import HANDS, Account, Hand, contents, queues
-from .node import HOST, Node, binary, running, until
+from .node import HOST, Node, running, until
 from .pair import Pair
 
 pytestmark = [pytest.mark.server, scale.limit]
@@ -33,10 +33,10 @@ pytestmark = [pytest.mark.server, scale.limit]
 ROUNDS = 10
 
 
-@pytest.fixture(params=scale.pick(list(BINARIES)[:1], list(BINARIES)) or ["redis-server"])
-def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Give a master and a replica of each server in turn."""
-    with Pair(binary(request.param)) as made:
+@pytest.fixture
+def pair(binary: Path) -> Iterator[Pair]:
+    """Give a master and a replica."""
+    with Pair(binary) as made:
         yield made
 
 
@@ -373,9 +373,8 @@ def test_who_waits_and_is_sent_away_asks_again(pair: Pair, flavour: str) -> None
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[tuple[list[Node], int]]:
+def watched(server: Path) -> Iterator[tuple[list[Node], int]]:
     """Run a master, two replicas, and a sentinel that watches them."""
-    server = binary()
     with Node(server, "--repl-diskless-sync-delay", "0") as master:
         follow = ("--replicaof", HOST, str(master.port), "--repl-diskless-sync-delay", "0")
         config = (
@@ -397,12 +396,12 @@ TOTAL = 300
 
 
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
-def test_a_worker_goes_on_by_itself(flavour: str) -> None:
+def test_a_worker_goes_on_by_itself(flavour: str, binary: Path) -> None:
     """The master dies, a sentinel puts a replica in its place; nobody restarts the worker, and all is worked off."""
     done: Counter[str] = Counter()
     killed = threading.Event()
 
-    with watched() as (nodes, port):
+    with watched(binary) as (nodes, port):
 
         def kill() -> None:
             until(lambda: len(done) >= TOTAL // 6, "the worker works")

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count, pairwise
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,7 +23,6 @@ from redisq.scripts import load, names
 from redisq.sync.runner import Runner
 
 from .. import model
-from ..conftest import BINARIES, REAL, real_server
 from . import scale
 from .history import CLIENTS, GAMES, LOST, START, Args, BufferGame, Call, Game, LimitGame, PriorityGame, Shared, record
 from .linearize import UNKNOWN, linearizable, misfit, replay, search, shortest, shortest_in_order
@@ -31,10 +31,9 @@ from .node import free_ports
 
 pytestmark = [pytest.mark.server, scale.limit]
 
-SMALL, SIZE = 67, 40  # of each structure: 201 in all; in the short form fewer on all servers but the first
-LONG = scale.pick(4_000, 200_000)  # on the first server; on the others a tenth
+SMALL, SIZE = 67, 40  # of each structure: 201 in all
+LONG = scale.pick(4_000, 200_000)
 by_game = pytest.mark.parametrize("make", GAMES, ids=["buffer", "priority", "limit"])
-on_one_server = pytest.mark.parametrize("server", REAL[:1], indirect=True)  # what is tried there is not the server
 Make = Callable[[int], Game[Any]]
 
 
@@ -48,26 +47,24 @@ def play(server: Server, game: Game[Any], seed: int, size: int = SIZE) -> list[C
 
 @by_game
 def test_a_short_history_has_a_legal_order(server: Server, make: Make) -> None:
-    """40 calls of 8 clients, 67 of each structure on the first server, in each of its settings."""
-    many = SMALL if scale.LONG or server.binary == BINARIES[REAL[0]] else SMALL // 4
+    """40 calls of 8 clients, 67 of each structure, in each of its settings."""
     for seed in scale.seeds(0.05):
         together = 0
-        for round_ in range(many):
+        for round_ in range(SMALL):
             game = make(round_)
             calls = play(server, game, seed * 1000 + round_)
             if not linearizable(game, calls):
                 pytest.fail(f"CHAOS_SEED={seed}, history {round_}\n{shortest(game, calls)}")
             together += sum(one.end > following.start for one, following in pairwise(calls))
-        assert together > many * SIZE / 4  # most calls had others beside them, or this would say nothing
+        assert together > SMALL * SIZE / 4  # most calls had others beside them, or this would say nothing
 
 
-@pytest.fixture(scope="module", params=REAL)
-def listening(request: pytest.FixtureRequest) -> Iterator[tuple[Server, int]]:
-    """Give each real server on a TCP port too: there MONITOR tells the clients apart."""
-    real_server(request.param)  # without any it skips, or fails in CI
+@pytest.fixture(scope="module")
+def listening(binary: Path) -> Iterator[tuple[Server, int]]:
+    """Give a real server on a TCP port too: there MONITOR tells the clients apart."""
     for attempt in range(5):  # a port that was free may be taken before the server is up
         (port,) = free_ports(1)
-        server = Server(BINARIES[request.param], "--port", str(port), "--bind", "127.0.0.1")
+        server = Server(binary, "--port", str(port), "--bind", "127.0.0.1")
         try:
             server.__enter__()
         except NoServer:
@@ -82,7 +79,6 @@ def listening(request: pytest.FixtureRequest) -> Iterator[tuple[Server, int]]:
 def play_long(listening: tuple[Server, int], game: Game[Any], seed: int, size: int) -> list[Call]:
     """Record a long history, and give its calls in the order that MONITOR saw."""
     server, port = listening
-    size = max(2_000, size // 10) if server.binary != BINARIES[REAL[0]] else size
     addresses: dict[bytes, int] = {}
 
     def connect() -> redis.Redis:
@@ -151,7 +147,6 @@ def corruptible(call: Call) -> bool:
 
 
 @by_game
-@on_one_server
 def test_a_wrong_reply_in_a_short_history_is_found(server: Server, make: Make) -> None:
     """One reply of 40 is changed, in each history: none is overlooked, and the piece that is shown ends with it."""
     made: list[tuple[int, Game[Any], list[Call]]] = []
@@ -243,7 +238,6 @@ class ReadThenTake(PriorityGame):
         return "A" if verb == "push" else reply
 
 
-@on_one_server
 def test_the_recipe_is_found(server: Server) -> None:
     """The control: ten histories of who reads first and takes then, none of which an order explains."""
     for round_ in range(10):

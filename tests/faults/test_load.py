@@ -25,7 +25,6 @@ from redisq import BYTES, Buffer, PriorityQueue
 from redisq.embedded import Server
 from redisq.scripts import load, names
 
-from ..conftest import BINARIES
 from . import scale
 from .meter import HELD, Meter
 
@@ -83,12 +82,10 @@ def fill(client: redis.Redis, what: str, count: int, each: int = 3) -> None:
     client.set("redisq:{q}:layout", 1)
 
 
-@pytest.fixture(params=list(BINARIES)[:1] or ["none"])
-def lone(request: pytest.FixtureRequest) -> Iterator[Server]:
+@pytest.fixture
+def lone(binary: Path) -> Iterator[Server]:
     """Give a server that no other test uses, and that knows all scripts."""
-    if request.param == "none":
-        request.getfixturevalue("server")  # skips, or fails in CI
-    with Server(Path(BINARIES[request.param]), "--loglevel", "warning") as server:
+    with Server(binary, "--loglevel", "warning") as server:
         with server.client() as client:
             for name in names():
                 client.script_load(load(name).text)
@@ -389,8 +386,9 @@ def settled_memory(client: redis.Redis) -> int:
     """Give the bytes that the data takes, once what goes by itself is gone: keys that expire, lists freed behind."""
     while client.dbsize() or client.info("memory")["lazyfree_pending_objects"]:
         time.sleep(0.01)  # nobody tells of either
-    # Buffers of clients and the slow log are not data.
+    # Buffers of clients, the slow log and what Lua has not yet thrown away are not data.
     client.slowlog_reset()
+    client.eval("collectgarbage()", 0)
     info = client.info("memory")
     return int(info["used_memory"]) - int(info["mem_clients_normal"])
 

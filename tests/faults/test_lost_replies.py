@@ -24,7 +24,6 @@ import redisq.asyncio
 from redisq import Buffer, PriorityQueue
 from redisq.embedded import Server
 
-from ..conftest import REAL, real_server
 from . import scale
 from .proxy import Fault, Proxy
 from .steps import STEPS, Steps, Striker, adrive, drive
@@ -87,18 +86,9 @@ OPTIONS = {"lease": 600.0, "dedup_window": 600.0}
 
 
 @pytest.fixture
-def quiet() -> Server:
-    """Give one real server, emptied: what a client does about a lost reply is no matter of the server's version."""
-    server = real_server(REAL[0])
-    with server.client() as client:
-        client.flushall()
-    return server
-
-
-@pytest.fixture
-def proxy(quiet: Server) -> Iterator[Proxy]:
+def proxy(server: Server) -> Iterator[Proxy]:
     """Give a proxy before it."""
-    with Proxy(quiet.socket) as made:
+    with Proxy(server.socket) as made:
         yield made
 
 
@@ -149,28 +139,28 @@ def report(flavour: str, way: str, structure: str, proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("structure", STEPS)
 @pytest.mark.parametrize("way", BLOCKING)
-def test_lost_requests_and_replies(way: str, structure: str, quiet: Server, proxy: Proxy) -> None:
+def test_lost_requests_and_replies(way: str, structure: str, server: Server, proxy: Proxy) -> None:
     for seed in scale.seeds(SHARE / len(BLOCKING)):
         with opened(BLOCKING[way](proxy.port)) as client:
             kind: Any = Buffer if structure == "buffer" else PriorityQueue
             queue = kind(client, "q", **OPTIONS)
             striker = strikes(way, seed, proxy)
             drive(STEPS[structure](seed, go_on(striker, structure, BLOCKING, proxy)), queue, striker)
-        with quiet.client() as client:
+        with server.client() as client:
             client.flushall()
     report("blocking", way, structure, proxy)
 
 
 @pytest.mark.parametrize("structure", STEPS)
 @pytest.mark.parametrize("way", ASYNCIO)
-async def test_lost_requests_and_replies_asyncio(way: str, structure: str, quiet: Server, proxy: Proxy) -> None:
+async def test_lost_requests_and_replies_asyncio(way: str, structure: str, server: Server, proxy: Proxy) -> None:
     for seed in scale.seeds(SHARE / len(ASYNCIO)):
         async with aopened(ASYNCIO[way](proxy.port)) as client:
             kind: Any = redisq.asyncio.Buffer if structure == "buffer" else redisq.asyncio.PriorityQueue
             queue = kind(client, "q", **OPTIONS)
             striker = strikes(way, seed, proxy)
             await adrive(STEPS[structure](seed, go_on(striker, structure, ASYNCIO, proxy)), queue, striker)
-        with quiet.client() as other:
+        with server.client() as other:
             other.flushall()
     report("asyncio", way, structure, proxy)
 

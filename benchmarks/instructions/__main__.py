@@ -1,49 +1,89 @@
-"""The command line: `python -m benchmarks.instructions [--only NAME,...] [--check]`."""
+"""The command line: `python -m benchmarks.instructions [--only PATTERN,...] [--check] [--items]`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from . import CALLS, chosen, figures
-from .budgets import BUDGETS, Figure, exceeded
+from redisq.embedded import NoServer
+
+from ..measure import say, write
+from . import CALLS, chosen, facts, figures, item_figures
+from .budgets import BUDGETS, exceeded
+from .callgrind import NoValgrind
 from .operations import CASES
+
+_OPERATION = "{:<44}{:>6}{:>16}{:>9}{:>9}{:>7}".format
+_ITEM = "{:<48}{:>6}{:>9}{:>9}{:>9}{:>9}".format
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Count, print, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
-    parser.add_argument(
-        "--only", default="", metavar="NAME,...", help="only these, such as buffer/reserve or priority/*"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.instructions",
+        description="Count the server's instructions for one call of each operation, and for whole items. Without "
+        "options: everything, and the results and tables are written.",
     )
-    parser.add_argument("--check", action="store_true", help="only what has a budget; exit code 1 if one is exceeded")
+    parser.add_argument("--only", default="", metavar="PATTERN,...", help="only these, e.g. buffer/reserve,priority/*")
+    parser.add_argument(
+        "--check", action="store_true", help="only what has a budget; 1 if one is exceeded by over 5 %%"
+    )
+    parser.add_argument("--items", action="store_true", help="only whole items")
     parser.add_argument("--calls", type=int, default=CALLS, help="calls of a round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=1, help="rounds, of which the median counts")
-    parser.add_argument("--server", metavar="PATH", help="the redis-server to measure (default: that on PATH)")
+    parser.add_argument("--rounds", type=int, help="rounds, whose median counts (default: 1; of a full run 3)")
+    parser.add_argument("--server", metavar="PATH", help="the server to measure (default: redis-server on PATH)")
     options = parser.parse_args(argv)
     try:
-        cases = chosen([name for name in options.only.split(",") if name])
+        cases = chosen([pattern for pattern in options.only.split(",") if pattern])
     except ValueError as error:
-        parser.error(f"{error}; there are {', '.join(dict.fromkeys(case.name for case in CASES))}")
+        parser.error(f"{error}; there are: {'; '.join(dict.fromkeys(case.name for case in CASES))}")
     if options.check:
         cases = [case for case in cases if (case.name, case.size) in BUDGETS]
-    print(f"{'one call':<44}{'size':>6}{'k instructions':>16}{'spread':>10}{'budget':>10}")
-    found = []
-    for figure in figures(cases, server=options.server, calls=options.calls, rounds=options.rounds):
-        print(line(figure), flush=True)
-        found.append(figure)
-    over = exceeded(found)
-    for each in over:
-        print(f"exceeded: {each}", file=sys.stderr)
+    full = not (options.only or options.check or options.items)
+    options.rounds = options.rounds or (3 if full else 1)
+    try:
+        result: dict[str, Any] = {"environment": facts(options.server), "calls": options.calls}
+        over = [] if options.items else _operations(cases, options, result)
+        if options.items or full:
+            _items(options, result)
+    except (NoServer, NoValgrind) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for line in over:
+        print(f"exceeded: {line}", file=sys.stderr)
+    if full:
+        from .. import report
+
+        say(f"written to {write('instructions', result)}")
+        report.write()
     return int(bool(over) and options.check)
 
 
-def line(figure: Figure) -> str:
-    """Lay out one figure."""
-    spread = f"{(figure.most - figure.least) / figure.median:.1%}" if figure.most > figure.least else ""
-    budget = f"{figure.budget:>10,.0f}  {figure.median / figure.budget - 1:+.0%}" if figure.budget else ""
-    return f"{figure.name:<44}{figure.size:>6}{figure.median:>16,.1f}{spread:>10}{budget}"
+def _operations(cases: Sequence[Any], options: argparse.Namespace, result: dict[str, Any]) -> list[str]:
+    print(f"server: {result['environment']['server']}; valgrind {result['environment']['valgrind']}")
+    print(_OPERATION("one call", "size", "k instructions", "spread", "budget", ""), flush=True)
+    found = []
+    for figure in figures(cases, server=options.server, calls=options.calls, rounds=options.rounds):
+        spread = f"{(max(figure.rounds) - min(figure.rounds)) / figure.median:.1%}" if options.rounds > 1 else ""
+        budget = (f"{figure.budget:,}", f"{figure.median / figure.budget - 1:+.0%}") if figure.budget else ("", "")
+        print(_OPERATION(figure.name, figure.size, f"{figure.median:,.1f}", spread, *budget).rstrip(), flush=True)
+        found.append(figure)
+    result["operations"] = [figure.row() for figure in found]
+    return exceeded(found)
+
+
+def _items(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    print(_ITEM("one item, k instructions", "batch", "push", "work", "whole", "spread"), flush=True)
+    result["items"] = []
+    for figure in item_figures(server=options.server, rounds=options.rounds):
+        row = figure.row()
+        result["items"].append(row)
+        push, work, whole = row["k_instructions"].values()
+        spread = f"{(whole['max'] - whole['min']) / whole['median']:.1%}"
+        medians = (f"{part['median']:,}" for part in (push, work, whole))
+        print(_ITEM(figure.name, figure.batch, *medians, spread), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+from ..measure import spread
 
 TOLERANCE = 0.05
 BUDGETS: dict[tuple[str, int], float] = {
@@ -30,13 +34,16 @@ BUDGETS: dict[tuple[str, int], float] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """Thousands of instructions for one call: the median, the least and the most of several rounds."""
+    """Thousands of instructions for one call, one value for each round."""
 
     name: str
     size: int
-    median: float
-    least: float
-    most: float
+    rounds: list[float]
+
+    @property
+    def median(self) -> float:
+        """What counts."""
+        return statistics.median(self.rounds)
 
     @property
     def budget(self) -> float | None:
@@ -47,6 +54,15 @@ class Figure:
     def exceeded(self) -> bool:
         """Whether it is above its budget by more than the tolerance."""
         return self.budget is not None and self.median > self.budget * (1 + TOLERANCE)
+
+    def row(self) -> dict[str, Any]:
+        """Return it as it stands in the results."""
+        return {
+            "name": self.name,
+            "size": self.size,
+            "k_instructions": spread(self.rounds, 4),
+            "budget": self.budget,
+        }
 
 
 def exceeded(figures: Iterable[Figure]) -> list[str]:

@@ -44,7 +44,7 @@ def parse(dump: str) -> int | None:
 
 
 class Counter:
-    """The instructions of a server under Callgrind: they are counted from here on."""
+    """The instructions of a server under Callgrind, between `start` and `stop`; in between the server is slower."""
 
     def __init__(self, client: redis.Redis, directory: Path) -> None:
         self.client = client
@@ -52,14 +52,20 @@ class Counter:
         self._pid = int(server["process_id"])
         self._directory = directory
         self._dumps = 0
-        self._control("instrumentation on")
 
-    def reset(self) -> None:
-        """Set the count to zero."""
+    def start(self) -> None:
+        """Count, from zero on."""
+        self._control("instrumentation on")
         self._control("zero")
 
+    def stop(self) -> int:
+        """Stop counting, and return the count."""
+        count = self.read()
+        self._control("instrumentation off")
+        return count
+
     def read(self) -> int:
-        """Return the count since the last `reset` or `read`."""
+        """Return the count since the start or the last time it was read, and go on from zero."""
         self._control("dump")
         self._dumps += 1
         path = self._directory / f"dump.{self._dumps}"
@@ -73,15 +79,17 @@ class Counter:
 
     def _control(self, command: str) -> None:
         # What callgrind_control does, but for one process: it asks all that run under valgrind on this machine.
-        run = subprocess.run(["vgdb", f"--pid={self._pid}", "-c", *command.split()], capture_output=True, text=True)
+        # A server that waits in a system call is interrupted, after 100 ms if nothing else is said.
+        command_line = ["vgdb", f"--pid={self._pid}", "--max-invoke-ms=10", "-c", *command.split()]
+        run = subprocess.run(command_line, capture_output=True, text=True)
         if run.returncode:
             raise RuntimeError(f"vgdb could not send {command!r}: {run.stderr.strip()}")
 
     def count(self, calls: Sequence[Call]) -> float:
         """Make calls one after the other, each when the last one's reply is there, and return the mean of one."""
-        self.reset()
+        self.start()
         worked = [call() for call in calls]
-        count = self.read()
+        count = self.stop()
         if not all(worked):
             raise RuntimeError(f"{worked.count(False)} of {len(calls)} calls did not do their work")
         return count / len(calls)

@@ -87,7 +87,7 @@ def _full_buffer(client: redis.Redis, count: int, groups: Sequence[str] = ("defa
 
 
 def _leases(client: redis.Redis, queue: Any, size: int, calls: int) -> list[Any]:
-    return [_perform(client, queue.reserve_once(size)).lease for _ in range(calls)]
+    return [reserved.lease for reserved in _perform(client, queue.reserve_many(calls, size))]
 
 
 def _buffer_push(client: redis.Redis, size: int, calls: int) -> list[Call]:
@@ -135,7 +135,7 @@ def _dead_buffer(client: redis.Redis, count: int) -> tuple[ops.BufferOps[Any], l
         _perform(client, buffer.release(leases))
         ids += [lease.id for lease in leases]
         while _perform(client, buffer.stats()).dead < len(ids):
-            _perform(client, buffer.reserve_once(1))  # buries what has used up its attempts
+            _perform(client, buffer.reserve_many(100, 1))  # each buries some that have used up their attempts
     return buffer, ids[:count]
 
 

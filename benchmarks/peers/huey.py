@@ -1,15 +1,15 @@
-"""huey: a task of `RedisHuey`, and `huey_consumer`."""
+"""huey: a task of `RedisHuey` or `PriorityRedisHuey`, and `huey_consumer`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 
-from huey import RedisHuey
+from huey import PriorityRedisHuey, RedisHuey
 
-from benchmarks.peers.contract import URL, command, main, record
+from benchmarks.peers.contract import MODE, URL, command, main, record
 
-huey = RedisHuey("bench", url=URL)
+huey = (PriorityRedisHuey if MODE == "PriorityRedisHuey" else RedisHuey)("bench", url=URL)
 handle = huey.task()(record)
 
 

@@ -101,6 +101,7 @@ class Cluster:
     def fail_over(self, master: int) -> int:
         """Let a master's replica take its place, in order, and return which that is."""
         replica = next(i for i, client in enumerate(self.clients) if self._follows(client) == self.nodes[master].port)
+        until(self._agree, "the replica knows all slots that it takes over")
         asked = 0.0
 
         def done() -> bool:
@@ -111,14 +112,19 @@ class Cluster:
             return bool(self.clients[replica].role()[0] == b"master")
 
         until(done, "the replica is the master", 60)
-        # Who has not heard of it refuses to import a slot from the new master.
-        until(lambda: all(self._leads(client, replica) for client in self.clients), "all know the new master")
         until(lambda: self.clients[master].role()[0] == b"slave", "the master is the replica")
+        until(self._agree, "all know the new master")  # who does not refuses to import a slot from it
         return replica
 
-    def _leads(self, client: Any, node: int) -> bool:
-        (line,) = [line for line in self._lines(client) if line[0] == self.names[node]]
-        return "master" in line[2].split(",") and len(line) > 8  # with its slots
+    def _agree(self) -> bool:
+        views = [
+            {
+                line[0]: ("master" in line[2], [part for part in line[8:] if part[0] != "["])
+                for line in self._lines(client)
+            }
+            for client in self.clients
+        ]
+        return all(view == views[0] for view in views)
 
     def _follows(self, client: Any) -> int | None:
         role = client.role()

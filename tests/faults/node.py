@@ -29,6 +29,14 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in found]
 
 
+def free_port_and_bus() -> tuple[int, int]:
+    """Find a port for a node of a cluster and the one for its bus, 10,000 above: Redis 6.2 takes no other."""
+    while True:
+        (port,) = free_ports(1)
+        with contextlib.suppress(OSError, OverflowError), socket.create_server((HOST, port + 10_000)):
+            return port, port + 10_000
+
+
 def until(true: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
     """Wait until something is true that no event tells of; what takes so long is an error."""
     end = time.monotonic() + seconds
@@ -51,7 +59,7 @@ class Node:
     def __enter__(self) -> Node:
         self.files = Path(tempfile.mkdtemp(prefix="redisq-"))
         try:
-            self.port, self.bus = free_ports(2)
+            self.port, self.bus = free_port_and_bus()
             self.start()
         except BaseException:
             self.__exit__()
@@ -75,8 +83,6 @@ class Node:
             path.write_text(self.config)
             words.append(str(path))
         words += ["--port", str(self.port), "--bind", HOST, "--dir", str(self.files), "--save", "", *self.options]
-        if "--cluster-enabled" in self.options:
-            words += ["--cluster-port", str(self.bus)]
         log = self.files / "log"
         with log.open("ab") as out:
             # Its keeper ends it when this process ends, however it does; the files are ours to remove.

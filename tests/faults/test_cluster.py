@@ -272,7 +272,8 @@ def test_a_slot_that_moves_to_and_fro_under_work(nodes: Cluster, flavour: str) -
     assert account.taken.total() == len(account.taken) == ITEMS
     assert mover.moved == MOVES
     met = {name: errors(nodes, name) - count for name, count in before.items()}
-    assert all(met.values()), met
+    # ASK is only for a call none of whose keys is left: a BLPOP at the right moment, say.
+    assert all(count for name, count in met.items() if name != "ASK" or scale.LONG), met
     print(f"{flavour}: {mover.keys} keys moved; answers {met}")
 
 
@@ -346,7 +347,7 @@ def test_no_script_that_takes_away_runs_on_a_slot_that_moves(nodes: Cluster) -> 
         target = next(i for i in nodes.masters() if i != source)
         before = sorted(nodes.keys(slot, source))
         nodes.open(slot, source, target)
-        replies = {}
+        replies: dict[str, Any] = {}
         made = calls(reserve="new")
         # An extension deletes nothing, and the queue is purged by the last command of its script.
         spared = ("buffer/extend", "priority/extend", "priority/purge")
@@ -356,14 +357,16 @@ def test_no_script_that_takes_away_runs_on_a_slot_that_moves(nodes: Cluster) -> 
             with nodes.clients[source].pipeline(transaction=False) as pipe:
                 op.queue(pipe)
                 (reply,) = pipe.execute(raise_on_error=False)
-            replies[name] = str(reply)
+            replies[name] = reply
         after = sorted(nodes.keys(slot, source))
         for key in after:
             nodes.move(key, source, target)
         nodes.close(slot, target)
         buffer.purge()
         queue.purge()
-    assert {name: reply for name, reply in replies.items() if "rehashing of slot" not in reply} == {}
+    # TRYAGAIN; Redis 6.2 sends it to the importing node, to be told so there.
+    refused = (redis.exceptions.TryAgainError, redis.exceptions.AskError)
+    assert {name: reply for name, reply in replies.items() if not isinstance(reply, refused)} == {}
     assert after == before
 
 

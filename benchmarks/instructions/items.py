@@ -1,0 +1,237 @@
+"""Instructions of a whole item, pushed, taken and done: through redisq, a plain stream, and other packages.
+
+redisq and the stream are called from this process, with redisq's defaults. The packages run as `benchmarks.peers` runs
+them: a process pushes all items, then a worker handles them, with a handler that does nothing. That counts what a
+process sends when it starts, too; so it is done with twice as many items as well, and the difference is divided.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from redisq import Buffer, PriorityQueue
+from redisq.embedded import Server
+
+from ..measure import say, spread
+from ..peers import crew
+from ..peers.cases import PEERS
+from .callgrind import counting, find_server, wrapped
+from .operations import ITEM, load_scripts
+
+CALLS = 150
+PATIENCE = 20.0  # seconds without any item, after which a worker is taken for done
+NODE_PACKAGES = ("bullmq@6.7.0", "ioredis@5.11.1")
+NODE = crew.VENVS / "bullmq_node"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Thousands of instructions for one item."""
+
+    push: float
+    work: float
+
+    @property
+    def whole(self) -> float:
+        """Their sum."""
+        return self.push + self.work
+
+
+@dataclass(frozen=True)
+class ItemFigure:
+    """What several rounds found."""
+
+    name: str
+    version: str
+    batch: int
+    rounds: list[Parts]
+
+    def row(self) -> dict[str, Any]:
+        """Return it as it stands in the results."""
+        parts = {"push": "push", "take and done": "work", "whole": "whole"}
+        values = {name: spread([getattr(one, part) for one in self.rounds], 4) for name, part in parts.items()}
+        return {"name": self.name, "version": self.version, "batch": self.batch, "k_instructions": values}
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Something that is called from here, in batches of so many: `make` returns how to push one, and to work it off."""
+
+    name: str
+    batch: int
+    make: Callable[[redis.Redis, int], tuple[Callable[[], object], Callable[[], int]]]
+
+    def count(self, program: Path) -> Parts:
+        """Push all, then work all off."""
+        with Server(program) as server, counting(server) as counter:
+            load_scripts(counter.client)
+            push, work = self.make(counter.client, self.batch)
+            items = CALLS * self.batch
+            counter.start()
+            for _ in range(CALLS):
+                push()
+            pushed = counter.read()
+            done = sum(work() for _ in range(CALLS))
+            worked = counter.read()
+        if done != items:
+            raise RuntimeError(f"{self.name}: {done} of {items} items were done")
+        return Parts(pushed / items / 1000, worked / items / 1000)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package with a worker of its own."""
+
+    name: str
+    peer: str
+    mode: str
+    batch: int = 1
+
+    def count(self, program: Path) -> Parts:
+        """Take what the second half of the items costs."""
+        items = max(CALLS, 3 * self.batch)
+        some, more = self._run(program, items), self._run(program, 2 * items)
+        return Parts(*((b - a) / items / 1000 for a, b in zip(some, more, strict=True)))
+
+    def _run(self, program: Path, items: int) -> tuple[int, int]:
+        with crew.site(python(self.peer), self.peer, self.mode, program) as site, counting(site.server) as counter:
+            counter.start()
+            site.push(items)
+            pushed = counter.read()
+            worker = site.start("work")
+            try:
+                site.wait(items, PATIENCE)
+                time.sleep(0.5)  # the last handler has run, its item is not done yet
+                worked = counter.read()
+            finally:
+                crew.kill(worker)
+            done = len({entry.item for entry in site.entries()})
+        if done != items:
+            raise RuntimeError(f"{self.name}: {done} of {items} items were done: {site.errors}")
+        return pushed, worked
+
+
+def python(peer: str) -> Path:
+    """Return the Python of a package's virtual environment, which is made if it is missing."""
+    if peer != "bullmq_node":
+        return crew.python(next(one for one in PEERS if one.name == peer))
+    os.environ["PEERS_NODE"] = str(NODE)
+    ready = NODE / "ready"
+    if not ready.exists() or ready.read_text() != "\n".join(NODE_PACKAGES):
+        say(f"setting up {NODE}")
+        NODE.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["npm", "install", "--silent", "--no-audit", "--prefix", str(NODE), *NODE_PACKAGES], check=True)
+        ready.write_text("\n".join(NODE_PACKAGES))
+    return Path(sys.executable)
+
+
+def version(one: Direct | Package) -> str:
+    """Return a package's version, empty for what is no package."""
+    if isinstance(one, Direct):
+        return ""
+    if one.peer == "bullmq_node":
+        return ", ".join(NODE_PACKAGES).replace("@", "==")
+    return next(peer.version for peer in PEERS if peer.name == one.peer)
+
+
+def _buffer(client: redis.Redis, batch: int) -> tuple[Callable[[], object], Callable[[], int]]:
+    buffer = Buffer[str](client, "bench")
+
+    def work() -> int:
+        taken = buffer.reserve(batch)
+        return taken.ack() if taken else 0
+
+    return lambda: buffer.push(*[ITEM] * batch), work
+
+
+def _buffer_pop(client: redis.Redis, batch: int) -> tuple[Callable[[], object], Callable[[], int]]:
+    buffer = Buffer[str](client, "bench")
+    return lambda: buffer.push(*[ITEM] * batch), lambda: len(buffer.pop(size=batch))
+
+
+def _pushing(client: redis.Redis, batch: int) -> tuple[PriorityQueue[str], Callable[[], object]]:
+    queue: PriorityQueue[str] = PriorityQueue(client, "bench")
+    members = (f"member-{i:07d}" for i in range(CALLS * batch))
+    if batch == 1:
+        return queue, lambda: queue.push(next(members))
+    return queue, lambda: queue.push_many((next(members), 0) for _ in range(batch))
+
+
+def _priority(client: redis.Redis, batch: int) -> tuple[Callable[[], object], Callable[[], int]]:
+    queue, push = _pushing(client, batch)
+
+    def work() -> int:
+        taken = queue.reserve(batch)
+        return taken.ack() if taken else 0
+
+    return push, work
+
+
+def _priority_pop(client: redis.Redis, batch: int) -> tuple[Callable[[], object], Callable[[], int]]:
+    queue, push = _pushing(client, batch)
+    return push, lambda: len(queue.pop_many(batch))
+
+
+def _stream(delete: bool, client: redis.Redis, batch: int) -> tuple[Callable[[], object], Callable[[], int]]:
+    client.xgroup_create("stream", "workers", "0", mkstream=True)
+
+    def push() -> None:
+        with client.pipeline(transaction=False) as pipe:
+            for _ in range(batch):
+                pipe.xadd("stream", {"item": ITEM})
+            pipe.execute()
+
+    def work() -> int:
+        taken: Any = client.xreadgroup("workers", "one", {"stream": ">"}, count=batch)
+        ids = [entry for entry, _ in taken[0][1]]
+        done: Any = client.xack("stream", "workers", *ids)
+        if delete:
+            client.xdel("stream", *ids)
+        return int(done)
+
+    return push, work
+
+
+def _each(name: str, make: Callable[..., Any]) -> list[Direct]:
+    return [Direct(name, batch, make) for batch in (1, 100)]
+
+
+CONTENDERS: Sequence[Direct | Package] = [
+    *_each("redisq Buffer: push, reserve, ack", _buffer),
+    *_each("redisq Buffer: push, pop", _buffer_pop),
+    *_each("redisq PriorityQueue: push, reserve, ack", _priority),
+    *_each("redisq PriorityQueue: push, pop", _priority_pop),
+    *_each("stream: XADD, XREADGROUP, XACK", lambda client, batch: _stream(False, client, batch)),
+    *_each("stream: XADD, XREADGROUP, XACK, XDEL", lambda client, batch: _stream(True, client, batch)),
+    Package("RQ, SimpleWorker", "rq", "SimpleWorker"),
+    Package("RQ, SimpleWorker, no results, enqueue_many", "rq", "SimpleWorker, no results, enqueue_many of 100", 100),
+    Package("huey, RedisHuey (at most once)", "huey", "RedisHuey"),
+    Package("huey, PriorityRedisHuey (at most once)", "huey", "PriorityRedisHuey"),
+    Package("BullMQ for Python", "bullmq", "concurrency=1"),
+    Package(
+        "BullMQ for Python, removeOnComplete, addBulk",
+        "bullmq",
+        "concurrency=1, removeOnComplete, addBulk of 100",
+        100,
+    ),
+    Package("BullMQ for Node", "bullmq_node", "concurrency=1"),
+]
+
+
+def item_figures(*, server: str | None, rounds: int) -> Iterator[ItemFigure]:
+    """Count whole items."""
+    for one in CONTENDERS:
+        if isinstance(one, Package):
+            python(one.peer)  # installs it, if need be, before a server waits for it
+        with wrapped(find_server(server)) as program:
+            found = [one.count(program) for _ in range(rounds)]
+        yield ItemFigure(one.name, version(one), one.batch, found)

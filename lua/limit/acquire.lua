@@ -1,18 +1,18 @@
 --!df flags=allow-undeclared-keys
 -- limit/acquire: take what every rate allows now, cost at most
 --
--- KEYS[1]  meta    hash    {queue}:meta       the mark of the queue whose name the limiter shares, if there is one
--- KEYS[2]  once    string  {queue}:once:<id>  the answer that this call gave
--- ARGV[1]  options ints                       whole numbers, a blank between them:
---            cost    1..99999999999           how much is wanted
---            window  0..999999999             ms that the answer is remembered, 0: not at all
--- ARGV[2]  now     ms                         empty: the server's clock
--- ARGV[3+] rates   pairs   1..100             limit and per, 1..99999999999: at most limit in any per ms
+-- KEYS[1]  meta     hash    {queue}:meta       the mark of the queue whose name the limiter shares, if there is one
+-- KEYS[2]  once     string  {queue}:once:<id>  the answer that this call gave
+-- ARGV[1]  options  ints                       whole numbers, a blank between them:
+--            cost     1..99999999999           how much is wanted
+--            window   0..999999999             ms that the answer is remembered, 0: not at all
+-- ARGV[2]  now      ms                         empty: the server's clock
+-- ARGV[3+] rates    pairs   1..100             limit and per, 1..99999999999: at most limit in any per ms
 -- COMPUTES {queue}:grants
--- REPLY    [granted, retry]                   retry: ms until more can be had, 0: nothing is missing
--- ERROR    BADARG                             an argument is out of range
--- ERROR    LAYOUT                             the queue's mark is of another layout
--- REPLAY   once                               the same id within the window: nothing more, the same answer
+-- REPLY    [granted, retry]                    retry: ms until more can be had, 0: nothing is missing
+-- ERROR    BADARG                              an argument is out of range
+-- ERROR    LAYOUT                              the queue's mark is of another layout
+-- REPLAY   once                                the same id within the window: nothing more, the same answer
 
 local call = redis.call
 local meta, once = unpack(KEYS)

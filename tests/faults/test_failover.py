@@ -287,7 +287,8 @@ def test_looking_asks_nobody(pair: Pair) -> None:
         assert not buffer.dead()
         assert not queue.dead()
         assert buffer.groups() == {"default": 1}
-        assert not (buffer.leased() or buffer.delayed() or queue.leased() or queue.delayed())
+        for look in (buffer.leased, buffer.delayed, queue.leased, queue.delayed):
+            assert not look()
         assert queue.state("a").value == "ready"
         assert len(queue.peek()) == 1
         pair.link.hear()

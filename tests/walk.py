@@ -14,6 +14,7 @@ import collections
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -904,6 +905,7 @@ def main() -> int:
     parser.add_argument("--settings", type=lambda text: text.split(","), help="all of these for each seed")
     parser.add_argument("--all", action="store_true", help="go on after a difference")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is ended
     kind, settings = WALKS[options.structure]
     steps, failed, tally, seen = 0, 0, collections.Counter[str](), set()
     with server() as client:

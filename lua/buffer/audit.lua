@@ -175,8 +175,8 @@ else
     check(page[2][i])
   end
 end
-local following = {
-  keys = 'groups:0', groups = 'since:0', since = 'busy:0', busy = 'leases:0', leases = 'delayed:0', delayed = 'dead:0',
-  dead = '',
+local following = { -- groups come last: which of them may be chosen depends on the batches
+  keys = 'leases:0', leases = 'delayed:0', delayed = 'dead:0', dead = 'groups:0', groups = 'since:0', since = 'busy:0',
+  busy = '',
 }
 return { page[1] == '0' and following[phase] or phase .. ':' .. page[1], checked, findings }

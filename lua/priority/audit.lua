@@ -24,7 +24,7 @@
 --             row: the row of a delayed or dead member, or of one that is ready or leased, cannot be read
 --             lease: a lease's list is in no index, it is due now; or an index names a list that is not there
 --             held: a member is held and no lease names it: it is ready; or a lease names one that is not held;
---             looked at while at most 5000 members are held under at most 1000 leases
+--             looked at while at most 1000 members are held under at most 500 leases
 --             stray: a row, a payload or a note of a member that is not there, or not leased
 --             sequence: a place is greater than the last one given
 --             far: a deadline or due time that no setting explains; it ends at the horizon
@@ -38,8 +38,8 @@ local call = redis.call
 local meta, ready, leases, held, delayed, dead, again, rows, payloads = unpack(KEYS)
 local cursor, limit, repair, horizon, now = unpack(ARGV)
 local phase, position = string.match(cursor or '', '^(%a+):(%d+)$')
-local following = {
-  keys = 'ready:0', ready = 'delayed:0', delayed = 'dead:0', dead = 'leases:0', leases = 'held:0', held = 'again:0',
+local following = { -- leases come first: who is held decides where a member may be
+  keys = 'leases:0', leases = 'held:0', held = 'ready:0', ready = 'delayed:0', delayed = 'dead:0', dead = 'again:0',
   again = 'rows:0', rows = 'payloads:0', payloads = '',
 }
 local lease_ahead, delay_ahead = string.match(horizon or '', '^(%d+) (%d+)$')
@@ -126,7 +126,8 @@ end
 function check.ready(member, score)
   check_twice(member, ready, { held = held })
   local place = mark == '2 fifo' and score % 1000000000000 or 0
-  if place > tonumber(call('HGET', meta, 'sequence') or 0) and found('sequence', 'meta', place, 'the last place') then
+  local last = tonumber(call('HGET', meta, 'sequence')) or 0
+  if place > last and found('sequence', 'meta', place, 'the last place') then
     call('HSET', meta, 'sequence', string.format('%d', place))
   end
 end
@@ -152,11 +153,12 @@ end
 -- All at once, because only all leases together say who is held.
 function check.held()
   local named, total = {}, call('SCARD', held)
-  if total > 5000 or call('ZCARD', leases) > 1000 then
+  if total > 1000 or call('ZCARD', leases) > 500 then
     return total
   end
   for _, id in ipairs(call('ZRANGE', leases, '0', '-1')) do
-    local list = call('LRANGE', queue .. 'lease:' .. id, '1', '-1')
+    local key = queue .. 'lease:' .. id
+    local list = call('TYPE', key).ok == 'list' and call('LRANGE', key, '1', '-1') or {}
     for i = 1, #list, 2 do
       named[list[i]] = true
       if call('SISMEMBER', held, list[i]) == 0 and found('held', list[i], 'not held', 'lease ' .. id) then

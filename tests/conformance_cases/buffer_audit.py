@@ -11,7 +11,7 @@ from .form import CLOCK
 from .scenario import NOW, Cases, Scenario, script
 
 META = {"queue": "2 buffer"}
-PHASES = ("keys", "groups", "since", "busy", "leases", "delayed", "dead", "")
+PHASES = ("keys", "leases", "delayed", "dead", "groups", "since", "busy", "")
 
 
 def audits(
@@ -79,7 +79,7 @@ def audit(case: Cases) -> None:
     others = {"{r}:meta": "1", "q:x": "1", "{q}": "1"}
     foreign = case.by_hand("an empty queue, and keys that are not its own", {})
     foreign.given = [["SET", key, value] for key, value in others.items()]
-    foreign.send(["groups:0", 3, []])
+    foreign.send(["leases:0", 3, []])
     _keys(case)
     _types(case)
     _groups(case)
@@ -127,7 +127,7 @@ def _keys(case: Cases) -> None:
         {"meta": META, "batch:l": batch},
         {"meta": META, "batch:l": batch, "delayed": {"l": CLOCK}},
     )
-    clock.send(["groups:0", 2, [["batch", "l", "", "one index"]]], repair="repair", now=CLOCK)
+    clock.send(["leases:0", 2, [["batch", "l", "", "one index"]]], repair="repair", now=CLOCK)
     for title, header in (
         ("too short", ["g", "1", "w", ""]), ("without attempts", ["g", "x1", "w", "", "a"]), ("attempts", ["g", "1x", "", "", "a"]),
     ):  # fmt: skip

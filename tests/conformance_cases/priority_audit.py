@@ -11,7 +11,7 @@ from .priority_push import everywhere
 from .scenario import NOW, Cases, Scenario, script
 
 META = {"queue": "2 score"}
-PHASES = ("keys", "ready", "delayed", "dead", "leases", "held", "again", "rows", "payloads", "")
+PHASES = ("keys", "leases", "held", "ready", "delayed", "dead", "again", "rows", "payloads", "")
 
 
 def healthy(s: Scenario) -> None:
@@ -46,7 +46,7 @@ def audit(case: Cases) -> None:
     plain.send(["delayed:0", 2, []], cursor="ready:0")
     empty = case.by_hand("an empty queue, and keys that are not its own", {})
     empty.given = [["SET", key, "1"] for key in ("{r}:meta", "q:x", "{q}")]
-    empty.send(["ready:0", 3, []])
+    empty.send(["leases:0", 3, []])
     for phase, following in zip(PHASES[1:], PHASES[2:], strict=False):
         empty.send([f"{following}:0" if following else "", 0, []], cursor=f"{phase}:0")
     _keys(case)
@@ -89,7 +89,7 @@ def _keys(case: Cases) -> None:
          [["lease", "l", "no deadline", "one in leases"]], {**lease, "leases": {"l": NOW}}, left=(4, []))  # fmt: skip
     clock = case.by_hand("the list of a lease that no index has is due now, by the server's clock",
                          lease, {**lease, "leases": {"l": CLOCK}})  # fmt: skip
-    clock.send(["ready:0", 3, [["lease", "l", "no deadline", "one in leases"]]], repair="repair", now=CLOCK)
+    clock.send(["leases:0", 3, [["lease", "l", "no deadline", "one in leases"]]], repair="repair", now=CLOCK)
     _add(case, "the list of a lease that has a deadline", "keys:0", 4, {**lease, "leases": {"l": 7}}, [])
 
 
@@ -150,6 +150,9 @@ def _members(case: Cases) -> None:
         _add(case, f"fifo: a place of 7, sequence {sequence or 'is not there'}", "ready:0", 2 if sequence else 1, given, findings,
              {**given, "meta": {"queue": "2 fifo", "sequence": "7"}} if expected else None,
              left=(2 if sequence else 1, []))  # fmt: skip
+    given = {"meta": {"queue": "2 fifo", "sequence": "x"}, "ready": {"a": scores["a"]}}
+    _add(case, "fifo: a sequence that is no number", "ready:0", 1, given, [["sequence", "meta", 7, "the last place"]],
+         {**given, "meta": {"queue": "2 fifo", "sequence": "7"}}, left=(1, []))  # fmt: skip
     _add(case, "score order has no places", "ready:0", 1, {"meta": META, "ready": {"a": 1_024_000_000_000_007}}, [])
 
 
@@ -178,21 +181,24 @@ def _leases(case: Cases) -> None:
     _add(case, "a member is held that no lease names, another one is named", "held:0", 3,
          {**lease, "held": {"a", "b", "c"}}, [["held", "c", "held", "a lease"]],
          {**lease, "held": {"a", "b"}, "ready": {"c": 0}}, left=(2, []))  # fmt: skip
-    for count in (5000, 5001):
+    odd_lease = {"meta": META, "leases": {"l": 1000}, "lease:l": "x"}
+    _add(case, "a lease whose list is of another type names nobody", "held:0", 1, {**odd_lease, "held": {"a"}}, [finding],
+         {**odd_lease, "ready": {"a": 0}}, left=(0, []))  # fmt: skip
+    for count in (1000, 1001):
         odd = case.by_hand(
             f"{count} members are held that no lease names", {"meta": META, "held": {f"m{i}" for i in range(count)}}
         )
         odd.given = [["HSET", "{q}:meta", "queue", "2 score"],
                      ["SADD", "{q}:held", {"repeat": ["m#"], "times": count}]]  # fmt: skip
-        found = [["held", {"match": "^m[1-9]"}, "held", "a lease"]] * count if count == 5000 else []
-        odd.send(["again:0", count, found], cursor="held:0")
-    for count in (1000, 1001):
+        found = [["held", {"match": "^m[1-9]"}, "held", "a lease"]] * count if count == 1000 else []
+        odd.send(["ready:0", count, found], cursor="held:0")
+    for count in (500, 501):
         odd = case.by_hand(f"a member is held that no lease names, with {count} leases", {})
         odd.given = [
             ["SADD", "{q}:held", "a"],
             ["ZADD", "{q}:leases", {"repeat": ["#", "k#"], "times": count}],
         ]
-        odd.send(["again:0", 1, [finding] if count == 1000 else []], cursor="held:0")
+        odd.send(["ready:0", 1, [finding] if count == 500 else []], cursor="held:0")
 
 
 def _strays(case: Cases) -> None:

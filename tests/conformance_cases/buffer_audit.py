@@ -80,6 +80,11 @@ def audit(case: Cases) -> None:
     foreign = case.by_hand("an empty queue, and keys that are not its own", {})
     foreign.given = [["SET", key, value] for key, value in others.items()]
     foreign.send(["leases:0", 3, []])
+    for phase, following in zip(PHASES[1:], PHASES[2:], strict=False):
+        if phase == "groups":
+            ends = case.by_hand("numbers at the highest that they may be", {}, lease=99_999_999_999, delay=99_999_999_999)
+            last = f"{phase}:999999999999999999"
+            ends.send([f"{following}:0", 0, []], cursor=last, limit=100, now=9_999_999_999_999)
     _keys(case)
     _types(case)
     _groups(case)
@@ -122,6 +127,17 @@ def _keys(case: Cases) -> None:
     _add(case, "a batch that is in no index: it is due now", "keys:0", 2,
          {"meta": META, "batch:l": batch}, [["batch", "l", "", "one index"]],
          {"meta": META, "batch:l": batch, "delayed": {"l": NOW}}, left=(3, []))  # fmt: skip
+    ended = {"meta": META, "batch:l": batch, "ended:l": "lost"}
+    _add(case, "a batch that is in no index, though its lease has ended", "keys:0", 3,
+         ended, [["batch", "l", "", "one index"]], {**ended, "delayed": {"l": NOW}})  # fmt: skip
+    _add(case, "a batch of one element that is in no index", "keys:0", 2,
+         {"meta": META, "batch:l": ["g"]},
+         [["batch", "l", "", "one index"], ["header", "l", "g", "group, attempts, holder, reason, items"]],
+         {"meta": META, "batch:l": ["g"], "delayed": {"l": NOW}})  # fmt: skip
+    one = {"meta": META, "items:g": ["a"]}
+    _add(case, "a list of one item that no index has", "keys:0", 2, one,
+         {"unordered": [["length", "g", "", 1], ["since", "g", "", 1]]},
+         {**one, "groups": {"g": 1}, "since": {"g": NOW}})  # fmt: skip
     clock = case.by_hand(
         "a batch that is in no index is due now, by the server's clock",
         {"meta": META, "batch:l": batch},
@@ -154,6 +170,8 @@ def _groups(case: Cases) -> None:
     whole = {"meta": META, "items:g": ["c", "b", "a"], "groups": {"g": 3}, "since": {"g": 1000}}
     _add(case, "a length that is not its list's", "groups:0", 1,
          {**whole, "groups": {"g": 2}}, [["length", "g", "2", 3]], whole, left=(1, []))  # fmt: skip
+    _add(case, "what is told of another group that has the name of a length", "groups:0", 1,
+         {**whole, "items:3": ["x"]}, [])  # fmt: skip
     for cursor in ("groups:0", "since:0"):
         missing, there = ("since", "groups") if cursor[0] == "g" else ("groups", "since")
         given = {name: value for name, value in whole.items() if name != missing}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .derived import derive
+from .derived import by_type, derive
 from .scenario import NOW, WEEK, Cases, Scenario, script
 
 KEEPING = {
@@ -214,6 +214,13 @@ def pop_longest(case: Cases) -> None:
         s.send(count=2)
     s = case("an empty queue")
     s.send()
+    s = case("10000 items of a group")
+    waiting(s, g="abc")
+    s.send(count=1, size=10_000)
+    by_type(
+        case, lambda s: waiting(s, g="abcd", h="xyz"), only=["groups", "since", "items:h"], title=": max_wait",
+        size=2, count=2, max_wait=10,
+    )  # fmt: skip
     _paused(case)
     s = case("10000 items of 500 groups")
     for i in range(1, 502):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .buffer_items import lease, waiting
-from .derived import derive
+from .derived import by_type, derive
 from .rates import rated
 from .scenario import NOW, WEEK, Cases, Scenario, script
 
@@ -77,6 +77,9 @@ def _handing_out(case: Cases) -> None:
     s = case("a group of min_size")
     waiting(s, g="ab", h="cde")
     s.send(min_size=3)
+    s = case("no group of min_size, the largest that it may be")
+    waiting(s, g="ab")
+    s.send(min_size=10_000)
     s = case("no group of min_size")
     waiting(s, g="ab", h="cde")
     s.send(min_size=4)
@@ -147,6 +150,9 @@ def _due(case: Cases) -> None:
     s = case("a group that has waited max_wait, before a longer one and below min_size")
     waiting(s, g="a", h="bc")
     s.send(max_wait=99_000, min_size=2, size=1)
+    s = case("none has waited max_wait: the longest")
+    waiting(s, g="a", h="bc")
+    s.send(max_wait=99_001, size=1)
     s = case("a group that will have waited max_wait in a moment")
     waiting(s, g="a", h="b")
     s.send(max_wait=99_001, min_size=2)
@@ -204,6 +210,9 @@ def _attempts(case: Cases) -> None:
     lease(s, "ab", now=2000)
     s.do("reserve", id="k", now=40_000, lease=10)
     s.send(max_attempts=0)
+    s = case("a burial, and nothing is remembered")
+    lease(s, "ab", now=2000)
+    s.send(max_attempts=1, window=0)
     s = case("the end of a lease is remembered, but not a second time")
     lease(s, "ab", now=2000)
     s.do("release", now=3000, window=60_000)
@@ -302,6 +311,11 @@ def _ordered(case: Cases) -> None:
     lease(s, "cd", now=2000, ordered=1, lease=200_000)
     waiting(s, g="ef")
     s.send(max_attempts=1)
+    s = case("ordered: a burial frees a group of one item; a wake-up that lies there is enough")
+    lease(s, "ab", now=2000, ordered=1)
+    waiting(s, g="c")
+    s.awake()
+    s.send(ordered=1, max_attempts=1)
     s = case("ordered: a burial frees an empty group")
     lease(s, "ab", now=2000, ordered=1)
     s.awake()
@@ -321,6 +335,10 @@ def _ordered(case: Cases) -> None:
     s.do("ack")
     waiting(s, g="bc")
     s.send(ordered=1, size=1)
+
+    by_type(
+        case, lambda s: waiting(s, g="ab"), only=["busy", "groups", "since", "items:g"], title=": ordered", ordered=1
+    )
 
 
 def _nothing(case: Cases) -> None:
@@ -395,10 +413,35 @@ def _pauses(case: Cases) -> None:
         s.do("pause_group", group=f"p{i}", time=1000 + i, now=2000)
     s.do("pause_group", group="q", time=900_000)
     s.do("pause_group", group="r")
-    waiting(s, p0="ab", p9="cde", p11="fghi")
+    waiting(s, p0="ab", p9="cde", p10="fghi")
     s.send()
     s.send()
     s.send(id="n")
+    s = case("more pauses of groups have ended than one call ends, and nothing waits: ask again at once")
+    for i in range(12):
+        s.do("pause_group", group=f"p{i}", time=1000 + i, now=2000)
+    s.send()
+    s.send()
+    s = case("the pause of a group ends that has one item")
+    s.do("pause_group", time=1000, now=2000)
+    waiting(s, g="a")
+    s.send()
+    s = case("the pause of a group ends that kept the queue when the last item left it")
+    lease(s, "a", now=2000)
+    s.do("pause_group", time=1000, now=2000)
+    s.do("ack")
+    s.awake()
+    s.send()
+    first = case.by_hand(
+        "the queue is paused until the first ms there was", {"paused": "1 x"}, given_ttl={"paused": 60_000}
+    )
+    first.send(["none", 1], now=0, id="m")
+    by_type(
+        case,
+        lambda s: (s.do("pause_group", time=1000, now=2000), waiting(s, g="ab")),
+        only=["busy", "items:g", "groups", "since", "delayed", "dead"],
+        title=": the pause of a group has ended",
+    )
     s = case("the pause of a group ends that was all that kept the queue")
     lease(s, "a", now=2000)
     s.do("ack")
@@ -418,7 +461,7 @@ def _pauses(case: Cases) -> None:
 
 
 def _rates(case: Cases) -> None:
-    rated(case, lambda s: waiting(s, g="abcdefghij"))
+    rated(case, lambda s: waiting(s, g="abcdefghij"), lease=10**9)
     s = case("a rate that is closed hands out nothing that is due")
     waiting(s, g="abcdef")
     s.send(size=1, rates=[(1, 100_000)])
@@ -488,6 +531,22 @@ def _damaged(case: Cases) -> None:
         ttl={"meta": WEEK},
     )
     gone.send(["none", 0], ordered=1)
+    odd = ["g", "x", "w", "boom", "a"]
+    lost = case.by_hand(
+        "attempts that cannot be read are none",
+        {"meta": meta, "delayed": {"k": 1000}, "batch:k": odd},
+        {"meta": meta, "leases": {"m": NOW + 30_000}, "batch:m": ["g", "1", *odd[2:]], "ended:k": "lost"},
+        ttl={"ended:k": 60_000},
+    )
+    lost.send(["batch", NOW + 30_000, "g", 1, "boom", ["a"]], max_attempts=1, id="m")
+    batch = {"batch:k": ["g", "1", "w", "boom", "a"]}
+    lost = case.by_hand(
+        "the server evicted the dead batch that goes",
+        {"meta": meta, "delayed": {"k": 1000}, "dead": {"j": 1}, **batch},
+        {"meta": {**meta, "buried": "1", "trimmed": "0"}, "dead": {"k": NOW}, "ended:k": "lost", **batch},
+        ttl={"ended:k": 60_000},
+    )
+    lost.send(["buried", "k", "g", 1, "boom"], max_attempts=1, max_dead=1, id="m")
     for place in ("leases", "delayed"):
         gone = case.by_hand(
             f"the server evicted a batch: {place}",

@@ -51,7 +51,7 @@ def ack(case: Cases) -> None:
     derive(
         case,
         lambda s: (lease(s, "abc", ordered=1), waiting(s, g="d")),
-        reads=["delayed", "busy", "groups", "since"],
+        reads=["delayed", "busy", "groups", "since", "items:g"],
         failed=[0],
         reason="boom",
     )
@@ -62,6 +62,9 @@ def ack(case: Cases) -> None:
     s.send(failed=[3])
     s.send(failed=[0, 1, 2, 3])
     s.refuse("BADARG", failed=[0] * 10_001)
+    s = case("a place that is not there, of a batch of one")
+    lease(s, "a")
+    s.send(failed=[1])
     _no_lease(case, "release", delay=5)
 
     s = case("all items are done")
@@ -107,6 +110,10 @@ def ack(case: Cases) -> None:
     s = case("the group is busy with this batch: it may be chosen again")
     lease(s, "ab", ordered=1)
     waiting(s, g="cd")
+    s.send()
+    s = case("the group is busy with this batch: one item waits")
+    lease(s, "ab", ordered=1)
+    waiting(s, g="c")
     s.send()
     s = case("the group is busy with this batch: it is empty")
     lease(s, "ab", ordered=1)
@@ -212,7 +219,7 @@ def bury(case: Cases) -> None:
             lease(s, "ab", ordered=1),
             waiting(s, g="d"),
         ),
-        reads=["paused_groups"],
+        reads=["paused_groups", "items:g"],
         unread=["batch:k", "ended:l"],  # UNLINK takes any type; that `ended` is a list says LEASELOST
         max_dead=1,
         reason="boom",
@@ -238,6 +245,10 @@ def bury(case: Cases) -> None:
     lease(s, "abc", ordered=1)
     waiting(s, g="de")
     s.awake()
+    s.send()
+    s = case("its busy group may be chosen again: one item waits")
+    lease(s, "abc", ordered=1)
+    waiting(s, g="d")
     s.send()
     s = case("its busy group is empty")
     lease(s, "abc", ordered=1)
@@ -317,8 +328,7 @@ def redrive(case: Cases) -> None:
     derive(
         case,
         lambda s: _dead(s, k="ab", l="cd"),
-        reads=["busy", "paused_groups"],
-        unread=["batch:k", "batch:l"],
+        reads=["busy", "paused_groups", "items:a"],
         id=["k", "l"],
     )
 
@@ -383,12 +393,29 @@ def redrive(case: Cases) -> None:
         ids = [f"d{i}" for i in reversed(range(len(sizes)))]
         left = s.send(id=ids)[1]
         s.send(id=ids[:left], once="p")
-    s = case("a batch of more than 10000 items goes alone")
-    s.do("push", item=["x"] * 6000)
-    s.do("push", item=["y"])
-    s.do("reserve", id="k", size=10_000)
-    s.do("bury", id="k")
-    s.send(id=["x", "k"])
+    for last, answer in ((0, [1, 0]), (1, [1, 1])):
+        meta, small = {"queue": "2 buffer"}, ["g", "1", "w", "", "y"]
+        large = case.by_hand(
+            f"a batch of more than 10000 items goes alone: {'the last' if not last else 'one of two'}",
+            {
+                "meta": meta,
+                "dead": {"j": 1, "k": 2},
+                "batch:j": small,
+                "batch:k": ["g", "1", "w", "", *["x"] * 10_001],
+            },
+            {
+                "meta": meta,
+                "dead": {"j": 1},
+                "batch:j": small,
+                "items:g": ["x"] * 10_001,
+                "groups": {"g": 10_001},
+                "since": {"g": NOW},
+                "wake": ["1"],
+                "once:o": f"1 {last}",
+            },
+            ttl={"once:o": MINUTE},
+        )
+        large.send(answer, id=["j", "k"][1 - last :])
     s = case("250 batches a call")
     for i in range(1, 251):
         lease(s, "a", group="h", id=f"d{i}", now=i)
@@ -407,7 +434,7 @@ def redrive(case: Cases) -> None:
 
 @script("buffer/discard")
 def discard(case: Cases) -> None:
-    derive(case, lambda s: _dead(s, k="ab", l="cd"), unread=["batch:k", "batch:l"], id=["k", "l"])
+    derive(case, lambda s: _dead(s, k="ab", l="cd"), id=["k", "l"])
 
     s = case("the last ones: counters stay for seven days, a wake-up goes")
     _dead(s, k="ab", l="cd")

@@ -185,6 +185,13 @@ def stats(case: Cases) -> None:
     pages.send(["", 7 + 60 + 600, *counts], groups=6, limit=3)
     pages.send(["8 0 2", 7 + 60 + 300, *counts], groups=6, limit=2)
     pages.send(["", 300, *counts], groups=8, paused=2, limit=2)
+    pages.send(["", 60 + 600, *counts], groups=999_999_999, limit=2000)
+    pages.send(["", 0, *counts], groups=999_999_999, busy=0, paused=999_999_999, limit=2000)
+    few = case.by_hand("as many groups as one call counts", case.state(lambda s: waiting(s, a="a", b="b", c="cd")))
+    counts = [3, 0, 0, NOW - 1000, 0, 0, 0, 0, -1, 0, 0, 0, 0, ""]
+    few.send(["", 4, *counts], limit=3)
+    few.send(["2 0 0", 2, *counts], limit=2)
+    few.send(["", 0, *counts], groups=3, busy=999_999_999_999_999_999, limit=2)
     s = case("many busy groups come in pages")
     for i in range(1, 601):
         lease(s, "x", group=f"g{i}", id=f"l{i}", ordered=1)
@@ -248,11 +255,20 @@ def purge(case: Cases) -> None:
         for cursor, reply in zip((0, 2, 4), replies, strict=False):
             pages.send(reply, limit=2, cursor=cursor)
     given = case.state(lambda s: many(s, 3))
-    left = {name: value for name, value in given.items() if name[-1:] in b"2" or name == b"meta"}
+    given[b"items:a0"] = [b"x"] * 9  # a group that has the name of a batch
+    given[b"groups"][b"a0"], given[b"since"][b"a0"] = 9.0, 1.0  # type: ignore[index]
+    left = {name: value for name, value in given.items() if name[-1:] in b"2" or name in (b"meta", b"items:a0")}
     left |= {b"paused_groups": given[b"paused_groups"]}
     for name in (b"leases", b"delayed", b"dead", b"groups", b"since"):
         left[name] = {one: score for one, score in given[name].items() if one.endswith(b"2")}  # type: ignore[attr-defined]
+    left[b"groups"][b"a0"], left[b"since"][b"a0"] = 9.0, 1.0  # type: ignore[index]
     case.by_hand("two of each kind, the first ones", given, left).send([2, 40], limit=2)
+    given = case.state(lambda s: waiting(s, a="a", b="bc", c="def"))
+    left = {name: value for name, value in given.items() if name in (b"meta", b"items:c")}
+    left |= {b"groups": {b"c": 3}, b"since": {b"c": 3000}}
+    case.by_hand("two groups a call, of three", given, left).send([0, 3], limit=2)
+    given = case.state(lambda s: waiting(s, a="a", b="bc"))
+    case.by_hand("a cursor that is past everything", given, {}).send([-1, 3], cursor=999_999_999)
     s = case("200 of each kind a call")
     for i in range(1, 201):
         s.do("push", group=f"g{i}", item=["x"], now=i)

@@ -36,18 +36,21 @@ def derive(
     by_type(case, setup, reads, unread, **args)
     again(case, setup, **args)
     header = load(case.script)
-    if any(slot.name == "now" for slot in header.args):
+    timed = any(slot.name == "now" for slot in header.args)
+    if timed:
         scenario = case("the time is the server's")
         setup(scenario)
         scenario.send(**{**args, "now": CLOCK})
     ends = [slot for one in header.args for slot in (one, *one.fields) if slot.type == "int" and not slot.rest]
     for name, which, given in (("highest", "high", highest), ("lowest", "low", lowest)):
-        if ends:
+        if ends or timed:
             scenario = case(f"numbers at the {name} that they may be")
             setup(scenario)
             values = {slot.name: getattr(slot, which) for slot in ends}
-            if name == "highest" and any(slot.name == "now" for slot in header.args):
-                values["now"] = 9_999_999_999_999
+            if timed:
+                values["now"] = 9_999_999_999_999 if name == "highest" else 0
+            if any(slot.name == "rates" for slot in header.args):
+                values["rates"] = [(99_999_999_999, 99_999_999_999)] * 100 if name == "highest" else [(1, 1)]
             scenario.send(**{**args, **values, **(given or {})})
 
 
@@ -78,7 +81,8 @@ def refusals(case: Cases, setup: Setup, **args: Any) -> None:
     setup(scenario)
     scenario._start()
     least = len(fixed) - any(slot.note.startswith("0..1 ") for slot in fixed)
-    scenario.refuse_raw("BADARG", argv[: least - 1], keys)
+    for few in sorted({0, min(1, least - 1), least - 1}):
+        scenario.refuse_raw("BADARG", argv[:few], keys)
     if (rest := header.args[-1]).rest:
         for bad in _bad_rest(rest):
             scenario.refuse_raw("BADARG", [*argv[: len(fixed)], *bad], keys)
@@ -141,8 +145,16 @@ def _bad_rest(slot: Slot) -> Iterator[list[Any]]:
         yield from ([{"repeat": ["x#"], "times": times}] for times in most)
 
 
-def by_type(case: Cases, setup: Setup, reads: Iterable[str], unread: Iterable[str], **args: Any) -> None:
-    """Add a case for each key that a call needs: it is of another type, and nothing is written."""
+def by_type(
+    case: Cases,
+    setup: Setup,
+    reads: Iterable[str] = (),
+    unread: Iterable[str] = (),
+    only: Iterable[str] = (),
+    title: str = "",
+    **args: Any,
+) -> None:
+    """Add a case for each key that a call needs, or for `only` these: it is of another type, and nothing is written."""
     scenario = case("")
     case.all.pop()
     setup(scenario)
@@ -159,10 +171,10 @@ def by_type(case: Cases, setup: Setup, reads: Iterable[str], unread: Iterable[st
         if slot.type != "none"
     }
     needed = {*changed, *declared, *(name.encode() for name in reads)} - {name.encode() for name in unread}
-    for name in sorted(needed):
+    for name in sorted(name.encode() for name in only) or sorted(needed):
         text = name.partition(b":")[0] in (b"once", b"ended", b"paused")
         given: Keys = {**before, name: [b"x"] if text else b"x"}
-        made = case.by_hand(f"{name.decode()} is of another type", given, given_ttl=_ttl(ttl, name))
+        made = case.by_hand(f"{name.decode()} is of another type{title}", given, given_ttl=_ttl(ttl, name))
         made.refuse("WRONGTYPE", **args)
 
 

@@ -49,6 +49,11 @@ def audit(case: Cases) -> None:
     empty.send(["leases:0", 3, []])
     for phase, following in zip(PHASES[1:], PHASES[2:], strict=False):
         empty.send([f"{following}:0" if following else "", 0, []], cursor=f"{phase}:0")
+    for phase, following in zip(PHASES[1:], PHASES[2:], strict=False):
+        if phase == "ready":
+            ends = case.by_hand("numbers at the highest that they may be", {}, lease=99_999_999_999, delay=99_999_999_999)
+            last = f"{phase}:999999999999999999"
+            ends.send([f"{following}:0", 0, []], cursor=last, limit=100, now=9_999_999_999_999)
     _keys(case)
     _members(case)
     _leases(case)
@@ -153,6 +158,9 @@ def _members(case: Cases) -> None:
     given = {"meta": {"queue": "2 fifo", "sequence": "x"}, "ready": {"a": scores["a"]}}
     _add(case, "fifo: a sequence that is no number", "ready:0", 1, given, [["sequence", "meta", 7, "the last place"]],
          {**given, "meta": {"queue": "2 fifo", "sequence": "7"}}, left=(1, []))  # fmt: skip
+    given = {"meta": {"queue": "2 fifo"}, "ready": {"a": 1_024_000_000_000_001}}
+    _add(case, "fifo: a place of 1, and none was given", "ready:0", 1, given, [["sequence", "meta", 1, "the last place"]],
+         {**given, "meta": {"queue": "2 fifo", "sequence": "1"}})  # fmt: skip
     _add(case, "score order has no places", "ready:0", 1, {"meta": META, "ready": {"a": 1_024_000_000_000_007}}, [])
 
 

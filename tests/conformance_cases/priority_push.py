@@ -99,6 +99,11 @@ def _plain(case: Cases) -> None:
         s = case(f"no members: {order}", order=order)
         ready(s, a=5)
         s.send(item=[])
+    for order in ("score", "fifo"):
+        for priority in (4, 5, 6):
+            s = case(f"one member that is there: {priority} for 5, {order}", order=order)
+            ready(s, a=5, b=5)
+            s.send(item=[(priority, "b")])
     s = case("no members for an empty queue")
     s.send(item=[])
     s = case("a wake-up that lies there is enough")
@@ -336,6 +341,10 @@ def pop(case: Cases) -> None:
     s.send(count=2)
     s.send(count=100)
     s.send(count=100)
+    first = case.by_hand(
+        "the queue is paused until the first ms there was", {"paused": "1 x"}, given_ttl={"paused": 60_000}
+    )
+    first.send([1, [], [], []], now=0)
     s = case("1000 members a call")
     s.do("push", item=[(i, f"m{i}") for i in range(1, 1001)])
     s.do("push", item=[(2000, "x")])
@@ -414,6 +423,11 @@ def remove(case: Cases) -> None:
     s = case("1000 members a call")
     s.do("push", item=[(i, f"m{i}") for i in range(1, 1001)])
     s.send(member=[f"m{i}" for i in range(1, 1001)])
+    s = case("a member that looks like the window is another one")
+    s.do("push", item=[(1, "a", "p"), (2, "60000", "p")])
+    s.do("reserve", size=2)
+    s.do("release", reason="boom", delay=DUE)
+    s.send(member=["a"])
 
 
 @script("priority/state")

@@ -117,6 +117,12 @@ def batches(case: Cases) -> None:
     s.send(after=b"\xfd")
 
     meta = {"queue": "2 score"}
+    pairs = [part for i in range(1, 502) for part in (f"m{i}", "5")]
+    large = case.by_hand(
+        "a lease of more members than one can have is shown alone",
+        {"meta": meta, "leases": {"j": 1, "k": 2}, "lease:j": ["w", *pairs], "lease:k": ["w", "a", "5"]},
+    )
+    large.send([["j", 1, "w", pairs, [None] * 501, [None] * 501]])
     gone = case.by_hand("the server evicted the list of a lease", {"meta": meta, "leases": {"k": 1000}})
     gone.send([["k", 1000, "", [], [], []]])
 
@@ -136,7 +142,7 @@ def stats(case: Cases) -> None:
     s.do("extend", id="a", lease=150_000)
     s.send()
     s = case("what was done, failed, buried and trimmed")
-    for failed in ([], [0], [0, 1]):
+    for failed in ([], [0], [0, 1], [0, 1, 2]):
         lease(s, id="k", x=1, y=2, z=3)
         s.do("ack", id="k", failed=[(place, "x") for place in failed], delay=DUE)
         s.do("remove", member=["x", "y", "z"])
@@ -190,6 +196,10 @@ def purge(case: Cases) -> None:
     )
     pages.send([1, 4], limit=2)
     pages.send([0, 4], limit=2)
+    other = {"meta": {"queue": "2 score"}, "lease:l": ["w", "b", "6"]}
+    given = {**other, "leases": {"k": 1, "l": 2}, "lease:k": ["w", "a", "5"], "held": {"a", "b"}}  # type: ignore[dict-item]
+    left = {**other, "leases": {"l": 2}, "held": {"b"}}  # type: ignore[dict-item]
+    case.by_hand("a lease of one member a call, of two", given, left).send([1, 1], limit=1)
 
     def three(s: Scenario) -> None:
         for i in range(3):

@@ -35,8 +35,16 @@ def rated(case: Cases, setup: Setup, **args: Any) -> None:
         take(s, i, now, (3, 5000), (2, 1000))
     s = case("the clock was set back: what is dated later counts as granted now")
     setup(s)
-    for i, now in enumerate((0, 50_000, 70_000, 10_000, 11_000, 70_001)):
+    for i, now in enumerate((0, 50_000, 70_000, 10_000, 11_000, 60_000)):
         take(s, i, now, (4, 60_000))
+    s = case("the clock was set back to the time of a grant")
+    setup(s)
+    for i, now in enumerate((0, 50_000, 60_000, 70_000, 50_000, 55_000)):
+        take(s, i, now, (9, 90_000))
+    s = case("a short rate is used up, and the first grant is one of a long one alone")
+    setup(s)
+    for i, now in enumerate((0, 2000, 2500, 3001)):
+        take(s, i, now, (1, 1000), (9, 60_000))
     s = case("the clock was set back, and the rate is used up")
     setup(s)
     for i, now in enumerate((50_000, 60_000, 0, 1000)):
@@ -60,7 +68,6 @@ def rated(case: Cases, setup: Setup, **args: Any) -> None:
         s.model_limit.charge(i, 1)
     s.ttl[b"grants"] = 1500
     take(s, 1, 0, (1000, 500))
-    take(s, 2, 0, (1000, 500))
     s = case("a grant that leaves the span just now is kept, one that has left it is forgotten")
     setup(s)
     for i, now in enumerate((0, 1, 501, 502)):

@@ -4,7 +4,8 @@
  *
  *     node interop.js [--client ioredis|node-redis] SOCKET QUEUE buffer|priority push|work COUNT SEED
  *
- * A worker writes `BEGIN <items>` before it acks these and `DONE <how many>` after it, and goes on until its input ends.
+ * A worker writes `BEGIN <items>` before it acks these and `DONE <how many>` after it, and goes on until its input
+ * ends.
  */
 
 import assert from 'node:assert/strict';

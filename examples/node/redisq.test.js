@@ -137,8 +137,13 @@ for (const name of CLIENTS) {
       await buffer.release(again, { count: false });
       const last = await buffer.reserve(1);
       assert.deepEqual([last.reason, last.attempts], ['déjà vu', 2]);
-      await buffer.ack(last, { failed: [0], reason: 'bad' });
-      assert.equal((await buffer.reserve(1)).reason, 'bad');
+      await buffer.push([3, 4], { front: true });
+      await buffer.release(last);
+      await buffer.ack(await buffer.reserve(1));
+      const three = await buffer.reserve(3);
+      await buffer.ack(three, { failed: [2, 0, 2], reason: 'bad' });
+      const failed = await buffer.reserve(1);
+      assert.deepEqual([failed.items, failed.reason], [[3, 2], 'bad']);
     });
 
     test('each event of a reserve', async () => {
@@ -173,6 +178,7 @@ for (const name of CLIENTS) {
       for (const id of ids) await buffer.bury(await buffer.reserve(1, { id }), { reason: `${id}!` });
       const page = await buffer.dead({ limit: 2 });
       assert.deepEqual(page.map(({ id, items, reason }) => [id, items, reason]), [['a', [1], 'a!'], ['b', [2], 'b!']]);
+      assert.equal(page[0].holder, `${hostname()}:${process.pid}`);
       assert.ok(started <= page[0].deadline && page[0].deadline <= Date.now());
       assert.deepEqual((await buffer.dead({ after: 'b' })).map(({ id }) => id), ['c']);
       assert.equal(await buffer.discard(['b', 'none']), 1);
@@ -188,6 +194,13 @@ for (const name of CLIENTS) {
       for (const id of ids) await buffer.bury(await buffer.reserve(1, { id }));
       assert.equal(await buffer.redrive(ids), 600);
       assert.deepEqual(await buffer.pop(), ids);
+      for (const id of ['a', 'b', 'c']) {
+        await buffer.push(Array(5_000).fill(id));
+        await buffer.bury(await buffer.reserve(5_000, { id }));
+      }
+      assert.equal(await buffer.redrive(['a', 'b', 'c']), 3); // more items than one call takes
+      assert.deepEqual([...new Set(await buffer.pop(10_000))], ['a', 'b']);
+      await buffer.pop(5_000);
       await Promise.all(Array.from({ length: 2_100 }, (_, i) => buffer.push([1], { group: `g${i}` })));
       assert.equal((await buffer.groups(3_000)).size, 2_100);
       assert.equal((await buffer.groups(1_500)).size, 1_500);
@@ -288,7 +301,7 @@ for (const name of CLIENTS) {
       const queue = new PriorityQueue(scripts, 'q');
       assert.deepEqual(await queue.push([['a', 1, { v: 1 }], ['b', 2, '']]), ['added', 'added']);
       assert.deepEqual(await queue.push([['a', 5]]), ['kept']);
-      await assert.rejects(queue.push([['a', 1], ['b', 1, 1]]), redisq.InvalidArgument);
+      await assert.rejects(queue.push([['c', 1], ['d', 2, 5], ['7', 3, 6]]), redisq.InvalidArgument);
       const batch = await queue.reserve(1);
       assert.deepEqual([batch.payloads, batch.priorities], [[{ v: 1 }], [1]]);
       await queue.release(batch);
@@ -343,9 +356,12 @@ for (const name of CLIENTS) {
       assert.deepEqual(raw.items.map(String), ['1', '{']);
       await buffer.release(raw);
       const members = new PriorityQueue(scripts, 'p', { codec: redisq.bytes });
-      await members.push([[Buffer.from([0xff]), 1]]);
+      await members.push([[Buffer.from([0xff]), 1], [Buffer.from([0xfe]), 1]]);
       await caught(new PriorityQueue(scripts, 'p').pop());
       assert.deepEqual(raw[0].member, Buffer.from([0xff]));
+      await members.release(await members.reserve());
+      const { buried } = await new PriorityQueue(scripts, 'p', { maxAttempts: 1 }).reserveOnce();
+      assert.deepEqual(buried, [{ name: Buffer.from([0xfe]) }]);
     });
 
     test('whole calls and odd bytes cross', async () => {

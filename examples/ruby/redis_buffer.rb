@@ -16,7 +16,8 @@ class RedisBuffer < Redisq::Queue
     super(redis, name, codec: codec, **options)
     raise Redisq::InvalidArgument, 'without max_wait a group under min_size waits for ever' if !max_wait && min_size > 1
 
-    @settings.update(min_size: min_size, max_wait: ms(max_wait || 0), ordered: ordered ? 1 : 0, isolate: isolate ? 1 : 0)
+    @settings.update(min_size: min_size, max_wait: ms(max_wait || 0),
+                     ordered: ordered ? 1 : 0, isolate: isolate ? 1 : 0)
   end
 
   # Appends, at most 10,000; the group's length after it. Give a `token` to repeat the call yourself.
@@ -52,7 +53,7 @@ class RedisBuffer < Redisq::Queue
     end
   end
 
-  # A page of dead letters, the earliest first, at most 100: go on with `after:` the id of the last one, until none come.
+  # A page of dead letters, the earliest first, at most 100: go on with `after:` the last one's id, until none come.
   def dead(limit: 100, after: nil)
     call('batches', state: 'dead', limit: limit, after: after).map do |id, time, group, attempts, holder, reason, raw|
       batch(id, time, group, attempts, reason, raw, text(holder))

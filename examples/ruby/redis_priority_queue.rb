@@ -36,7 +36,8 @@ class RedisPriorityQueue < Redisq::Queue
     width = rows.first&.size || 2
     raise Redisq::InvalidArgument, 'give all members a payload, or none' unless rows.all? { |row| row.size == width }
 
-    letters = call('push', how: replace ? 'set' : 'min', delay: ms(delay), fields: width, once: token, item: rows.flatten)
+    letters = call('push', how: replace ? 'set' : 'min', delay: ms(delay), fields: width, once: token,
+                           item: rows.flatten)
     letters.chars.map(&OUTCOMES)
   end
 

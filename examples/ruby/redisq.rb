@@ -20,7 +20,7 @@ module Redisq
   # A vendored copy beside this file, or the checkout's own.
   FOLDER = [File.join(__dir__, 'lua'), File.expand_path('../../lua', __dir__)].find { |path| File.directory?(path) }
 
-  # One script. Its header names its keys and arguments in the order in which they are sent, so no such list is kept here.
+  # One script. Its header names its keys and arguments in the order in which they are sent, so no list is kept here.
   class Script
     attr_reader :text, :sha, :keys, :arguments
 

@@ -245,6 +245,17 @@ class RedisBufferTest < RedisqTest
     assert_equal 'bad', @buffer.reserve(size: 1).reason
   end
 
+  def test_a_delay
+    @buffer.push(1, 2)
+    batch = @buffer.reserve(size: 1)
+    batch.fail(1)
+    @buffer.ack(batch, delay: 3600)
+    @buffer.release(@buffer.reserve, delay: 3600)
+    ahead = @redis.zrange('redisq:{q}:delayed', 0, -1, with_scores: true).map { |_, due| due - (Time.now.to_f * 1000) }
+    assert_equal 2, ahead.size
+    assert_operator ahead.min, :>, 1_800_000
+  end
+
   def test_why_a_block_was_left
     @buffer.push(1)
     assert_raises(RuntimeError) { @buffer.reserve { raise 'no' } }
@@ -262,6 +273,7 @@ class RedisBufferTest < RedisqTest
     ids = %w[a b c].each { |id| @buffer.bury(@buffer.reserve(size: 1, id: id), reason: "#{id}!") }
     assert_equal [[[1], 'a!'], [[2], 'b!']], @buffer.dead(limit: 2).map { |batch| [batch.items, batch.reason] }
     assert_equal [[3]], @buffer.dead(after: ids[1]).map(&:items)
+    assert_equal Redisq.holder, @buffer.dead.first.holder
     assert_includes started..Time.now, @buffer.dead.first.deadline
     assert_equal 1, @buffer.discard(ids[1], 'none')
     assert_equal 2, @buffer.redrive(ids[2], ids[0], ids[1])
@@ -278,6 +290,12 @@ class RedisBufferTest < RedisqTest
     assert_equal ids.sort, pages.flatten.map(&:id).sort
     assert_equal 600, @buffer.redrive(*ids)
     assert_equal (1..600).to_a, @buffer.next_batch_for
+    ids = %w[a b c].each_with_index do |id, i|
+      @buffer.push(*[i] * 5000)
+      @buffer.bury(@buffer.reserve(size: 5000, id: id))
+    end
+    assert_equal 3, @buffer.redrive(*ids) # more items than one call takes
+    assert_equal [0, 1], @buffer.next_batch_for(size: 10_000).uniq
   end
 
   def test_stats
@@ -387,10 +405,10 @@ class RedisPriorityQueueTest < RedisqTest
   def test_payloads
     assert_equal :added, @queue.add('a', 1, payload: { 'v' => 1 })
     assert_equal :kept, @queue.add('a', 2) # and so is the payload
-    assert_equal %i[added added], @queue.add_all([['b', 2, [2]], ['c', 3, '']])
-    assert_raises(Redisq::InvalidArgument) { @queue.add_all([['d', 1, 1], ['e', 1]]) }
+    assert_equal %i[added added], @queue.add_all([['b', 2, [2]], ['c', 3, false]])
+    assert_raises(Redisq::InvalidArgument) { @queue.add_all([['d', 1], ['e', 2, 5], ['7', 3, 6]]) }
     assert_equal [{ 'v' => 1 }, [2]], @queue.reserve(size: 2, max_bytes: 20).payloads
-    assert_equal [''], @queue.pop.map(&:payload)
+    assert_equal [false], @queue.pop.map(&:payload)
     assert_nil @queue.reserve(timeout: 0.01)
   end
 
@@ -406,13 +424,13 @@ class RedisPriorityQueueTest < RedisqTest
     started = Time.now.floor(3)
     fifo = RedisPriorityQueue.new(@redis, 'q', order: 'fifo', max_attempts: 1, on_buried: told.method(:push))
     fifo.add_all([['a', -3, 'p'], ['b', 7, 'q']])
-    2.times { fifo.release(fifo.reserve, reason: 'no') } # the second one buries the first one's
+    2.times { fifo.release(fifo.reserve, reason: 'not now') } # the second one buries the first one's
     assert_equal %w[a], told.map(&:name)
     event = fifo.reserve_once(lease: 0.5)
     assert_equal [nil, %w[b], false], [event.batch, event.buried.map(&:name), event.ended]
     assert_in_delta 0.5, event.retry_in, 0.001
     item = fifo.dead.first
-    assert_equal ['a', -3, 1, 'p', 'no'], item.to_a.first(5)
+    assert_equal ['a', -3, 1, 'p', 'not now'], item.to_a.first(5)
     assert_includes started..Time.now, item.time
     assert_equal [%w[b], %w[a]], [fifo.dead(after: 'a'), fifo.dead(limit: 1)].map { |page| page.map(&:member) }
     assert_equal [1, 1, 1], [fifo.redrive('a', 'none'), fifo.discard('b', 'a'), fifo.remove('a')]
@@ -450,6 +468,13 @@ class RedisPriorityQueueTest < RedisqTest
     assert_raises(Redisq::LeaseLost) { @queue.ack(batch) }
     assert_operator @queue.renew(again, lease: 90), :>, again.deadline
     assert_equal 1, @queue.ack(again)
+  end
+
+  def test_a_dead_member_that_cannot_be_read_is_named_by_its_bytes
+    bytes = RedisPriorityQueue.new(@redis, 'q', codec: Redisq::BYTES)
+    bytes.add("\xFF".b, 1)
+    bytes.release(bytes.reserve)
+    assert_equal ["\xFF".b], RedisPriorityQueue.new(@redis, 'q', max_attempts: 1).reserve_once.buried.map(&:name)
   end
 
   def test_members_are_told_apart_by_their_bytes

@@ -4,8 +4,8 @@ module Redisq
   # A dead letter that a reserve has made: a batch by its id, or a member by itself (then the rest is nil).
   Buried = Struct.new(:name, :group, :attempts, :reason)
 
-  # The answer of one reserve: a batch; or in how many seconds to ask again (0: at once); or that the lease of that id is
-  # over, so that nothing will come under it. `buried` may come with any of them.
+  # The answer of one reserve: a batch; or in how many seconds to ask again (0: at once); or that the lease of that id
+  # is over, so that nothing will come under it. `buried` may come with any of them.
   Reserved = Struct.new(:batch, :retry_in, :buried, :ended, keyword_init: true)
 
   # What a reserve hands out: items of one group, or members of a priority queue.
@@ -34,7 +34,9 @@ module Redisq
     def fail(*items, reason: nil)
       items.each do |item|
         place = @items.each_index.find { |i| @items[i] == item && !@failed.key?(i) }
-        @failed[place || raise(InvalidArgument, "#{item.inspect} is not in the batch, or has been marked")] = reason.to_s
+        raise InvalidArgument, "#{item.inspect} is not in the batch, or has been marked" unless place
+
+        @failed[place] = reason.to_s
       end
     end
 

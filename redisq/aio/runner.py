@@ -24,6 +24,8 @@ Client = Redis | RedisCluster
 # What a cluster answers while a slot or a master's place changes hands. Nothing has run, and it passes: redis-py waits
 # less than a second for it, but a large queue takes longer to move.
 MOVING = (TryAgainError, AskError, ClusterError, SlotNotCoveredError)
+ELSEWHERE = "non local key"
+"""What a script is stopped with that has all keys that it declares, because it was sent again, and computes another."""
 PATIENCE = 30.0
 PAUSE = 0.05
 
@@ -134,7 +136,12 @@ class Runner:
             except MOVING as error:
                 replies = [error] * len(commands)
         pairs = zip(commands, replies, strict=True)
-        return [await self._patiently(*command) if isinstance(reply, MOVING) else reply for command, reply in pairs]
+        return [await self._patiently(*command) if self._moves(reply) else reply for command, reply in pairs]
+
+    def _moves(self, reply: Any) -> bool:
+        return isinstance(reply, MOVING) or (
+            self._cluster and isinstance(reply, ResponseError) and ELSEWHERE in str(reply)
+        )
 
     async def _patiently(self, *command: Any) -> Any:
         """Send one command and give its reply or error; wait for a cluster that is on the move."""
@@ -146,5 +153,6 @@ class Runner:
                 if not self._cluster or monotonic() > end:
                     raise
             except ResponseError as error:
-                return error
+                if not self._moves(error) or monotonic() > end:
+                    return error
             await asyncio.sleep(PAUSE)

@@ -22,6 +22,8 @@ Client = Redis | RedisCluster
 # What a cluster answers while a slot or a master's place changes hands. Nothing has run, and it passes: redis-py waits
 # less than a second for it, but a large queue takes longer to move.
 MOVING = (TryAgainError, AskError, ClusterError, SlotNotCoveredError)
+ELSEWHERE = "non local key"
+"""What a script is stopped with that has all keys that it declares, because it was sent again, and computes another."""
 PATIENCE = 30.0
 PAUSE = 0.05
 
@@ -132,7 +134,12 @@ class Runner:
             except MOVING as error:
                 replies = [error] * len(commands)
         pairs = zip(commands, replies, strict=True)
-        return [self._patiently(*command) if isinstance(reply, MOVING) else reply for command, reply in pairs]
+        return [self._patiently(*command) if self._moves(reply) else reply for command, reply in pairs]
+
+    def _moves(self, reply: Any) -> bool:
+        return isinstance(reply, MOVING) or (
+            self._cluster and isinstance(reply, ResponseError) and ELSEWHERE in str(reply)
+        )
 
     def _patiently(self, *command: Any) -> Any:
         """Send one command and give its reply or error; wait for a cluster that is on the move."""
@@ -144,5 +151,6 @@ class Runner:
                 if not self._cluster or time.monotonic() > end:
                     raise
             except ResponseError as error:
-                return error
+                if not self._moves(error) or time.monotonic() > end:
+                    return error
             time.sleep(PAUSE)

@@ -11,7 +11,7 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,13 +25,17 @@ import redis.exceptions
 import redisq.aio.runner
 import redisq.asyncio
 import redisq.sync.runner
-from redisq import BYTES, Buffer, PriorityQueue
+from redisq import Buffer, PriorityQueue, Pushed
+from redisq.embedded import Server
 from redisq.ops import Op
+from redisq.scripts import Script, names
 
-from ..calls import calls
+from .. import keyspace
+from ..model import Keys
 from . import scale
 from .cluster import Cluster, cluster
 from .node import HOST, until
+from .scenes import SCENES, Q, Scene, send
 
 pytestmark = [pytest.mark.server, scale.limit]
 
@@ -288,7 +292,7 @@ class Half:
         self.source = nodes.owner(self.slot)
         self.target = next(i for i in nodes.masters() if i != self.source)
         nodes.open(self.slot, self.source, self.target)
-        for key in (b"groups", b"since", b"layout"):
+        for key in (b"groups", b"since", b"meta"):
             nodes.move(queue.ops.queue + key, self.source, self.target)
 
     def finish(self) -> None:
@@ -298,11 +302,11 @@ class Half:
                 self.nodes.move(key, self.source, self.target)
         self.nodes.close(self.slot, self.target)
 
-    def ask(self, op: Op[Any]) -> Any:
-        """Send a call to the importing node, as a client does that was told ASK."""
+    def ask(self, *command: Any) -> Any:
+        """Send a command to the importing node, as a client does that was told ASK."""
         with self.nodes.clients[self.target].pipeline(transaction=False) as pipe:
             pipe.execute_command("ASKING")
-            pipe.execute_command(*op.by_text())
+            pipe.execute_command(*command)
             return pipe.execute(raise_on_error=False)[1]
 
 
@@ -321,53 +325,121 @@ def half(nodes: Cluster, request: pytest.FixtureRequest) -> Iterator[Half]:
 def test_without_the_guard_a_script_loses_its_counters(half: Half) -> None:
     """The control: with another key in the guard's place the importing node runs it, and it sees no lists."""
     op = half.queue.ops.pop_longest()
-    assert isinstance(half.ask(op), redis.exceptions.ResponseError)
-    naive = replace(op, keys=tuple(op.keys[0] if key.endswith(b":guard") else key for key in op.keys))
-    assert half.ask(naive) == []
+    assert isinstance(half.ask(*op.by_text()), redis.exceptions.TryAgainError)
+    there = half.queue.ops.queue + b"there"
+    half.ask("SET", there, "")
+    naive = replace(op, keys=tuple(there if key.endswith((b":guard", b":paused")) else key for key in op.keys))
+    stopped = half.ask(*naive.by_text())
+    assert "non local key" in str(stopped)  # when the counters are gone it looks at keys that are not here
     half.finish()
-    assert half.queue.longest_groups() == {}
-    assert {finding.name for finding in half.queue.audit(repair=True).findings} == {"a", "b"}
-    assert half.queue.longest_groups() == {"a": 2, "b": 1}  # nothing but the counters was lost
+    assert half.queue.groups() == {}
+    assert {finding.name for finding in half.queue.audit(repair=True).findings} == {"a", "b", "there"}
+    assert half.queue.groups() == {"a": 2, "b": 1}  # nothing but the counters was lost
+    half.queue.runner.client.delete(there)
 
 
-def test_no_script_that_takes_away_runs_on_a_slot_that_moves(nodes: Cluster) -> None:
-    """With all of its keys still there it would run, until it has deleted one of them: that one is elsewhere then.
+Contents = tuple[Keys, set[bytes]]
 
-    The server stops it there, half done. So a key that never exists is in every call that may delete one.
+
+class HalfWay:
+    """Scenes on a slot of which some keys have moved, and what is on both nodes then."""
+
+    def __init__(self, nodes: Cluster, scratch: redis.Redis) -> None:
+        self.nodes, self.scratch = nodes, scratch
+        self.slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", Q)
+        self.source = nodes.owner(self.slot)
+        self.target = next(i for i in nodes.masters() if i != self.source)
+
+    def undisturbed(self, scene: Scene) -> tuple[Contents, Any, Contents]:
+        """Return what a scene is elsewhere: all keys, the reply, and all keys after it."""
+        scene.build(self.scratch)
+        before, reply = keyspace.read(self.scratch, Q, 0), send(self.scratch, scene.op)
+        return before, reply, keyspace.read(self.scratch, Q, 0)
+
+    def play(self, scene: Scene, moved: Collection[bytes]) -> tuple[str, Any, Contents]:
+        """Play a scene when these keys have moved: how the call was answered, by what, and all keys after it."""
+        scene.build(self.nodes.clients[self.source])
+        self.nodes.open(self.slot, self.source, self.target)
+        try:
+            for key in moved:
+                self.nodes.move(key, self.source, self.target)
+            how, reply = "at the old place", send(self.nodes.clients[self.source], scene.op)
+            if isinstance(reply, redis.exceptions.AskError):
+                with self.nodes.clients[self.target].pipeline(transaction=False) as pipe:
+                    pipe.execute_command("ASKING")
+                    pipe.execute_command(*scene.op.by_text())
+                    how, reply = "at the new place", pipe.execute(raise_on_error=False)[1]
+            if isinstance(reply, redis.exceptions.TryAgainError):
+                how = "told to wait"
+            return how, reply, self._contents()
+        finally:
+            for i in (self.target, self.source):
+                self.nodes.clients[i].flushall()
+                self.nodes.clients[i].execute_command("CLUSTER SETSLOT", self.slot, "STABLE")
+
+    def _contents(self) -> Contents:
+        """Read all keys of both nodes, on a server that has them all: a DUMP is not the same from one to another."""
+        found: list[tuple[bytes, bytes, int]] = []
+        for i in (self.source, self.target):
+            keys = self.nodes.keys(self.slot, i)
+            with self.nodes.clients[i].pipeline(transaction=False) as pipe:
+                for key in keys:
+                    for command in ("DUMP", "PTTL"):
+                        pipe.execute_command("ASKING")
+                        pipe.execute_command(command, key)
+                replies = pipe.execute()
+            found += zip(keys, replies[1::4], replies[3::4], strict=True)
+        self.scratch.flushall()
+        with self.scratch.pipeline(transaction=False) as pipe:
+            for key, dump, ttl in found:
+                pipe.restore(key, max(0, ttl), dump)
+            pipe.execute()
+        return keyspace.read(self.scratch, Q, 0)
+
+
+def moves(scene: Scene, keys: list[bytes], draw: random.Random) -> list[list[bytes]]:
+    """Choose which keys have moved: none, all, one, all but one, or some; of calls that are sent again all of these."""
+    singles = [[key] for key in keys] + [[other for other in keys if other != key] for key in keys]
+    some = [draw.sample(keys, draw.randint(0, len(keys))) for _ in range(scale.pick(1, 4))]
+    if "again" in scene.what or scale.LONG:
+        return [[], keys, *singles, *some]
+    return [[], keys, *draw.sample(singles, min(1, len(singles))), *some]
+
+
+@pytest.mark.parametrize("script", names())
+def test_no_script_is_stopped_half_way(nodes: Cluster, server: Server, script: str) -> None:
+    """In every state, whichever keys have moved: a call is done as elsewhere, or it has to wait and nothing is done.
+
+    With all of its keys still there a script would run, until it has deleted one of them, or needs one that it
+    computes: that one is elsewhere then, and the server stops it there. So each call has a key that is not there: the
+    guard, or that of an answer. A call that is sent again has its answer, and may be stopped before it has looked for
+    it, with nothing written: that is worth waiting, too.
     """
-    with redis.RedisCluster(host=HOST, port=nodes.nodes[0].port) as client:
-        buffer: Buffer[bytes] = Buffer(client, "q", codec=BYTES)
-        queue: PriorityQueue[bytes] = PriorityQueue(client, "q", codec=BYTES, order="score")
-        buffer.push(b"a", b"b", group="g")
-        queue.push_many([(b"a", 1), (b"b", 2)])
-        buffer.reserve(1, lease_id="l")
-        queue.reserve(1, lease_id="l")
-        slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", buffer.ops.queue)
-        source = nodes.owner(slot)
-        target = next(i for i in nodes.masters() if i != source)
-        before = sorted(nodes.keys(slot, source))
-        nodes.open(slot, source, target)
-        replies: dict[str, Any] = {}
-        made = calls(reserve="new")
-        # An extension deletes nothing, and the queue is purged by the last command of its script.
-        spared = ("buffer/extend", "priority/extend", "priority/purge")
-        for name, op in made.items():
-            if not op.writes or name in spared:
-                continue
-            with nodes.clients[source].pipeline(transaction=False) as pipe:
-                op.queue(pipe)
-                (reply,) = pipe.execute(raise_on_error=False)
-            replies[name] = reply
-        after = sorted(nodes.keys(slot, source))
-        for key in after:
-            nodes.move(key, source, target)
-        nodes.close(slot, target)
-        buffer.purge()
-        queue.purge()
-    # TRYAGAIN; Redis 6.2 sends it to the importing node, to be told so there.
-    refused = (redis.exceptions.TryAgainError, redis.exceptions.AskError)
-    assert {name: reply for name, reply in replies.items() if not isinstance(reply, refused)} == {}
-    assert after == before
+    draw, met = random.Random(f"{scale.SEED} {script}"), Counter[str]()
+    with server.client() as scratch:
+        half_way = HalfWay(nodes, scratch)
+        for scene in (scene for scene in SCENES if scene.script == script):
+            before, expected, after = half_way.undisturbed(scene)
+            keys = sorted(Q + name for name in before[0])
+            for moved in moves(scene, keys, draw):
+                how, reply, there = half_way.play(scene, moved)
+                met[how] += 1
+                done = str(reply) == str(expected) and there == after
+                waits = how == "told to wait" or "non local key" in str(reply)
+                assert done or (waits and there == before), f"{scene}, {moved} moved: {how}: {reply}"
+    print(f"{script}: {dict(met)}")
+    assert met["told to wait"]
+
+
+def test_a_script_without_a_guard_is_stopped_half_way(nodes: Cluster, server: Server) -> None:
+    """The control: it takes the last item of a list, and looks at another key then."""
+    text = b"redis.call('RPOP', KEYS[1]) return redis.call('LLEN', KEYS[1] .. 'x')"
+    naive = Op(Script("naive/pop", text), (Q + b"items:g",), (), int)
+    with server.client() as scratch:
+        scene = Scene("one item", (("LPUSH", Q + b"items:g", "a"),), naive)
+        _, reply, there = HalfWay(nodes, scratch).play(scene, [])
+    assert isinstance(reply, redis.ResponseError)
+    assert there == ({}, set())
 
 
 def test_with_the_guard_it_waits(half: Half) -> None:
@@ -381,6 +453,42 @@ def test_with_the_guard_it_waits(half: Half) -> None:
         assert not popped.done()
         half.finish()
         assert popped.result() == {"a": [1, 2], "b": [3]}
+
+
+@pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
+def test_a_call_that_is_sent_again_waits_as_well(nodes: Cluster, flavour: str) -> None:
+    """It has its answer, so no key is missing, and is stopped where it looks at one that it computes."""
+    port = nodes.nodes[0].port
+
+    async def again() -> Any:
+        async with redis.asyncio.RedisCluster(host=HOST, port=port) as client:
+            return await redisq.asyncio.PriorityQueue(client, "again").push("a", 1, token=flavour)
+
+    with redis.RedisCluster(host=HOST, port=port) as client, ThreadPoolExecutor(1) as pool:
+        queue: PriorityQueue[str] = PriorityQueue(client, "again")
+        queue.purge()
+        assert queue.push("a", 1, token=flavour) is Pushed.ADDED
+        slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", queue.ops.queue)
+        source = nodes.owner(slot)
+        target = next(i for i in nodes.masters() if i != source)
+        nodes.open(slot, source, target)
+
+        def sent() -> int:
+            calls: int = nodes.clients[source].info("commandstats")["cmdstat_evalsha"]["calls"]
+            return calls
+
+        before = sent()
+        if flavour == "blocking":
+            pushed = pool.submit(queue.push, "a", 1, token=flavour)
+        else:
+            pushed = pool.submit(lambda: asyncio.run(again()))
+        until(lambda: pushed.done() or sent() > before + 2, "it was sent again and again")
+        assert not pushed.done()
+        for key in nodes.keys(slot, source):
+            nodes.move(key, source, target)
+        nodes.close(slot, target)
+        assert pushed.result() is Pushed.ADDED
+        assert queue.purge() == 1
 
 
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from redisq.aio.runner import Runner as AsyncRunner
 from redisq.errors import LeaseLost
-from redisq.ops import Many, Op, Talk
+from redisq.ops import Buried, Many, Op, Reserved, Talk
 from redisq.sync.runner import Runner
 
 from .conftest import BINARIES, EVERYWHERE, real_server
@@ -31,6 +31,16 @@ def at(op: Op[R], now: int | bytes) -> Op[R]:
     args = list(op.args)
     args[slots.index("now")] = now
     return replace(op, args=tuple(args))
+
+
+def reserve_at(client: redis.Redis, now: int, make: Callable[[], Op[Reserved[Any]]]) -> Reserved[Any]:
+    """Reserve at a time, and again while the reply says that there is more to do at once."""
+    buried: list[Buried] = []
+    while True:
+        reserved = Runner(client).run(at(make(), now))
+        buried += reserved.buried
+        if reserved.lease or reserved.retry != 0:
+            return replace(reserved, buried=buried)
 
 
 class Backend:

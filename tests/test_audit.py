@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,12 +16,10 @@ import pytest
 import redis
 
 from redisq import TEXT, Buffer, Finding, PriorityQueue, Pushed, State
-from redisq.ops import Op
 from redisq.ops.priority import PLACES
-from redisq.sync.runner import Runner
 
 from . import keyspace
-from .backends import at
+from .backends import reserve_at
 from .walk import BufferWalk, PriorityWalk
 
 LATE = 4_000_000_000_000  # by then every lease has run out, and every delay is over
@@ -276,15 +275,10 @@ def drain_buffer(client: redis.Redis, buffer: Buffer[str]) -> Counter[str]:
     buffer.redrive(*(batch.id for batch in buffer.dead()))
     client.zadd(key("paused_groups"), {"p": 5})  # the pause ends, if it is there
     out: Counter[str] = Counter()
-    while batch := Runner(client).run(late(buffer.ops.reserve_once())).lease:
+    while batch := reserve_at(client, LATE, buffer.ops.reserve_once).lease:
         out.update(batch.items)
         assert buffer.ack(batch) == len(batch.items)
     return out
-
-
-def late(op: Op[Any]) -> Op[Any]:
-    """Return the call at a time when everything is due."""
-    return at(op, LATE)
 
 
 @pytest.mark.parametrize("case", cases("buffer", BUFFER))
@@ -550,7 +544,7 @@ def drain_queue(client: redis.Redis, queue: PriorityQueue[str]) -> set[str]:
     """Redrive, reserve and ack until nothing is left."""
     queue.redrive(*(item.member for item in queue.dead()))
     out: set[str] = set()
-    while batch := Runner(client).run(late(queue.ops.reserve_once(3))).lease:
+    while batch := reserve_at(client, LATE, partial(queue.ops.reserve_once, 3)).lease:
         out |= set(batch.items)
         assert queue.ack(batch) == len(batch.items)
     return out
@@ -640,7 +634,8 @@ def test_a_queue_with_too_many_leases_is_looked_at_but_for_who_holds(client: red
     """To know who is held takes all leases at once, which must not take long."""
     queue = PriorityQueue(client, "q")
     queue.push_many({str(i): 0 for i in range(501)})
-    queue.reserve_many(500)
+    for _ in range(5):
+        queue.reserve_many(100)
     client.sadd(key("held"), "ghost")
     assert names(queue.audit().findings) == {("held", "ghost")}
     queue.reserve_many(1)

@@ -30,6 +30,7 @@ from redisq import (
     State,
     WrongOrder,
 )
+from redisq.ops.buffer import MAX_ITEMS
 
 from . import keyspace
 from .conftest import MakeClient
@@ -89,9 +90,9 @@ BAD: list[tuple[str, list[Any], Call]] = [
     ("pair", ["ab", 5, ("a",), ("a", 1, None, 2)], lambda c, bad: PriorityQueue(c, "q").push_many([("a", 1), bad])),
 ]
 WHOLE_CALLS: list[tuple[str, str, Call]] = [
-    ("too many items", "10001", lambda c, _: Buffer(c, "q").push(*range(10_001))),
+    ("too many items", str(MAX_ITEMS + 1), lambda c, _: Buffer(c, "q").push(*range(MAX_ITEMS + 1))),
     ("too many members", "1001", lambda c, _: PriorityQueue(c, "q").remove(*map(str, range(1001)))),
-    ("groups times size", "10100", lambda c, _: Buffer(c, "q").pop_longest(100, 101)),
+    ("groups times size", "50000", lambda c, _: Buffer(c, "q").pop_longest(100, 500)),
     ("one str for items", "one str", lambda c, _: Buffer(c, "q").push_many("abc")),
     ("too many ids", "1001", lambda c, _: Buffer(c, "q").redrive(*map(str, range(1001)))),
     ("no rate", "()", lambda c, _: RateLimiter(c, "q")),
@@ -244,11 +245,12 @@ def test_bytes_that_cannot_be_decoded_are_in_the_error(client: redis.Redis) -> N
 
 def test_a_bad_item_late_in_push_many_says_how_many_are_in(client: redis.Redis) -> None:
     """Pieces before the bad one are pushed, and the error says how many items that is."""
-    items: list[object] = [*range(10_500)]
-    items[10_400] = object()
-    with pytest.raises(CodecError, match=r"item number 10400 \(10000 before it are pushed\)"):
+    items: list[object] = [*range(MAX_ITEMS + 500)]
+    items[MAX_ITEMS + 400] = object()
+    message = rf"item number {MAX_ITEMS + 400} \({MAX_ITEMS} before it are pushed\)"
+    with pytest.raises(CodecError, match=message):
         Buffer(client, "q").push_many(items)
-    assert Buffer(client, "q").stats().waiting == 10_000
+    assert Buffer(client, "q").stats().waiting == MAX_ITEMS
 
 
 @pytest.mark.every_server

@@ -18,6 +18,7 @@ import redis
 
 from redisq import Buffer, PriorityQueue, Pushed, Rate, RateLimiter
 from redisq.embedded import Server
+from redisq.ops.buffer import MAX_ITEMS
 
 R = TypeVar("R")
 
@@ -135,9 +136,9 @@ def test_eight_processes_push_and_pop_with_exact_counts(server: Server) -> None:
         assert (stats.delayed, stats.leased, stats.dead) == (0, 0, 0)
         audit()
 
-        for _ in GROUPS:
-            items += [(by, i) for taken in buffer.pop_longest(1, 10_000).values() for by, i in taken]
-        while more := queue.pop_many(1_000):
+        while buffer.groups():
+            items += [(by, i) for taken in buffer.pop_longest(1, MAX_ITEMS).values() for by, i in taken]
+        while more := queue.pop_many(500):
             members += [item.member for item in more]
         assert Counter(items) == Counter((by, i) for by in range(WORKERS) for i in range(SHARE))
         expected = Counter(f"{by}-{i}" for by in range(WORKERS) for i in range(SHARE))

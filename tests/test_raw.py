@@ -15,6 +15,8 @@ import redis
 
 from redisq import Buffer, InvalidArgument, PriorityQueue, Pushed, WrongLayout, WrongOrder
 from redisq.ops import Op
+from redisq.ops.buffer import MAX_ITEMS
+from redisq.ops.priority import MAX_LEASED, MAX_MEMBERS
 from redisq.scripts import Script, Slot, load, names
 
 from . import keyspace
@@ -190,14 +192,14 @@ TOO_MUCH: list[tuple[str, str, list[Any]]] = [
     ("buffer/ack", "failed", [1, 0]),
     ("buffer/ack", "failed", [b"x"]),
     ("buffer/ack", "failed", [b"-1"]),
-    ("buffer/ack", "failed", [0] * 10_001),
+    ("buffer/ack", "failed", [0] * (MAX_ITEMS + 1)),
     ("buffer/audit", "cursor", [b"elsewhere:0"]),
     ("buffer/audit", "cursor", [b"keys:x"]),
     ("buffer/audit", "cursor", [b"keys:" + b"1" * 19]),
     ("priority/audit", "cursor", [b"since:0"]),
     ("priority/ack", "failed", [b"0", b"", b"1", b"", b"2", b""]),
-    ("priority/ack", "failed", [b"0", b""] * 501),
-    ("priority/push", "item", [b"1", b"m"] * 1001),
+    ("priority/ack", "failed", [b"0", b""] * (MAX_LEASED + 1)),
+    ("priority/push", "item", [b"1", b"m"] * (MAX_MEMBERS + 1)),
 ]
 
 
@@ -286,39 +288,41 @@ def test_without_a_window_no_push_is_remembered(client: redis.Redis) -> None:
 
 
 def test_the_largest_calls_go_through(client: redis.Redis) -> None:
-    """Ten thousand items, a thousand members, five hundred under a lease."""
+    """As many items, members and leased members as the headers allow."""
     buffer: Buffer[int] = Buffer(client, "b")
     queue = PriorityQueue(client, "p")
-    assert buffer.push(*range(10_000)) == 10_000
+    every = list(range(MAX_ITEMS))
+    assert buffer.push(*every) == MAX_ITEMS
     assert len(buffer.groups(5_000)) == 1
-    assert buffer.pop_longest(1, 10_000) == {"default": [*range(10_000)]}
-    buffer.push(*range(10_000))
-    assert buffer.pop(size=10_000) == [*range(10_000)]
-    buffer.push_front(*range(10_000))
-    batch = buffer.reserve(10_000)
+    assert buffer.pop_longest(1, MAX_ITEMS) == {"default": every}
+    buffer.push(*every)
+    assert buffer.pop(size=MAX_ITEMS) == every
+    buffer.push_front(*every)
+    batch = buffer.reserve(MAX_ITEMS)
     assert batch
-    batch.fail(*range(10_000))
+    batch.fail(*every)
     assert batch.ack() == 0
     back = buffer.reserve(1)
     assert back
-    assert back.items == [*range(10_000)]
-    assert back.bury() == 10_000
+    assert back.items == every
+    assert back.bury() == MAX_ITEMS
     assert buffer.redrive(back.id) == 1
-    assert buffer.pop(size=10_000) == [*range(10_000)]
+    assert buffer.pop(size=MAX_ITEMS) == every
 
-    assert queue.push_many({str(i): i % 1000 for i in range(1000)}) == {Pushed.ADDED: 1000}
-    assert len(queue.peek(1000)) == 1000
-    held = queue.reserve(500)
+    names = [str(i) for i in range(MAX_MEMBERS)]
+    assert queue.push_many((name, i % 1000) for i, name in enumerate(names)) == {Pushed.ADDED: MAX_MEMBERS}
+    assert len(queue.peek(MAX_MEMBERS)) == MAX_MEMBERS
+    held = queue.reserve(MAX_LEASED)
     assert held
     held.extend()
-    assert held.release() == 500
-    held = queue.reserve(500)
+    assert held.release() == len(held.items) == min(MAX_MEMBERS, MAX_LEASED)
+    held = queue.reserve(MAX_LEASED)  # a call promotes a hundred
     assert held
-    held.fail_at(*range(500))
+    held.fail_at(*range(len(held.items)))
     assert held.ack() == 0
-    assert len(queue.pop_many(1000)) == 200  # a hundred that are ready, and a hundred that a call promotes
-    assert len(queue.delayed(1000)) == 800
-    assert queue.remove(*map(str, range(1000))) == 800
+    taken = len(queue.pop_many(MAX_MEMBERS))
+    assert len(queue.delayed(MAX_MEMBERS)) == MAX_MEMBERS - taken
+    assert queue.remove(*names) == MAX_MEMBERS - taken
 
 
 def test_stats_page_by_page_and_a_clock_set_back(client: redis.Redis) -> None:

@@ -170,11 +170,17 @@ def write_wrong(file: Path) -> None:
 
 
 def headers() -> dict[str, Any]:
-    """Return what the Python reads of each script's header: keys as noun and value, arguments and their numbers."""
+    """Return what the Python reads of each script's header: keys, arguments with their numbers, and the limits."""
     return {
         name: [
             [[noun.decode(), value] for noun, value in patterns(name)],
             [[slot.name, [field.name for field in slot.fields]] for slot in load(name).args],
+            {
+                one.name: one.high
+                for slot in load(name).args
+                for one in (slot, *slot.fields)
+                if one.high is not None and one.high < 2**53  # JavaScript's integers
+            },
         ]
         for name in names()
     }

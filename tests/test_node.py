@@ -81,17 +81,21 @@ def test_conformance_sees_each_kind_of_difference(server: Server, client: str, t
 
 
 def test_headers_are_read_as_in_python() -> None:
-    """Keys, arguments and the numbers that share one, of every script."""
+    """Keys, arguments, the numbers that share one, and the limits of every script."""
+    expected = runner_probe.headers()
     text = """
+        import { text } from 'node:stream/consumers';
         import { Scripts } from './redisq/index.js';
         const scripts = new Scripts({ callBuffer() {} });
-        console.log(JSON.stringify(Object.fromEntries(scripts.names.map((name) => {
+        const read = Object.entries(JSON.parse(await text(process.stdin))).map(([name, [, , limits]]) => {
           const { keys, args } = scripts.get(name);
-          const told = keys.map(({ noun, value }) => [noun, value === 'once' ? 'id' : value ?? null]);
-          return [name, [told, args.map(({ name, fields }) => [name, fields])]];
-        }))));
+          const named = keys.map(({ noun, value }) => [noun, value === 'once' ? 'id' : value ?? null]);
+          const found = Object.keys(limits).map((argument) => [argument, scripts.get(name).limit(argument)]);
+          return [name, [named, args.map(({ name, fields }) => [name, fields]), Object.fromEntries(found)]];
+        });
+        console.log(JSON.stringify(Object.fromEntries(read)));
     """
-    assert json.loads(run("--input-type=module", "--eval", text)) == runner_probe.headers()
+    assert json.loads(run("--input-type=module", "--eval", text, stdin=json.dumps(expected))) == expected
 
 
 def test_the_classes(server: Server) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from redisq import BYTES, JSON, Buffer, PriorityQueue
 from redisq.embedded import Server
-from redisq.scripts import directory, names
+from redisq.scripts import directory
 
 from . import runner_probe
 
@@ -87,12 +87,16 @@ def test_conformance_sees_each_kind_of_difference(ruby: str, server: Server, tmp
 
 
 def test_headers_are_read_as_in_python(ruby: str) -> None:
-    """Keys, arguments and the numbers that share one, of every script."""
+    """Keys, arguments, the numbers that share one, and the limits of every script."""
+    expected = runner_probe.headers()
     text = """
         scripts = Redisq::Scripts.new(nil)
-        puts JSON.generate(ARGV.to_h { |name| [name, [scripts[name].keys, scripts[name].arguments]] })
+        puts JSON.generate(JSON.parse(ARGV[0]).to_h { |name, (_, _, limits)|
+          one = scripts[name]
+          [name, [one.keys, one.arguments, limits.to_h { |argument, _| [argument, one.limit(argument)] }]]
+        })
     """
-    assert json.loads(script(ruby, text, *names())) == runner_probe.headers()
+    assert json.loads(script(ruby, text, json.dumps(expected))) == expected
 
 
 def test_conformance_leaves_a_server_with_keys_alone(ruby: str, server: Server) -> None:

@@ -194,13 +194,13 @@ for (const name of CLIENTS) {
       for (const id of ids) await buffer.bury(await buffer.reserve(1, { id }));
       assert.equal(await buffer.redrive(ids), 600);
       assert.deepEqual(await buffer.pop(), ids);
-      for (const id of ['a', 'b', 'c']) {
-        await buffer.push(Array(5_000).fill(id));
-        await buffer.bury(await buffer.reserve(5_000, { id }));
+      const [most, large] = [buffer.limit('push', 'item'), ['a', 'b', 'c', 'd']];
+      for (const id of large) {
+        await buffer.push(Array(most).fill(id));
+        await buffer.bury(await buffer.reserve(most, { id }));
       }
-      assert.equal(await buffer.redrive(['a', 'b', 'c']), 3); // more items than one call takes
-      assert.deepEqual([...new Set(await buffer.pop(10_000))], ['a', 'b']);
-      await buffer.pop(5_000);
+      assert.equal(await buffer.redrive(large), 4); // more items than one call takes
+      for (const id of large) assert.deepEqual([...new Set(await buffer.pop(most))], [id]);
       await Promise.all(Array.from({ length: 2_100 }, (_, i) => buffer.push([1], { group: `g${i}` })));
       assert.equal((await buffer.groups(3_000)).size, 2_100);
       assert.equal((await buffer.groups(1_500)).size, 1_500);
@@ -367,10 +367,12 @@ for (const name of CLIENTS) {
     test('whole calls and odd bytes cross', async () => {
       const buffer = new GroupedBuffer(scripts, 'q', { codec: redisq.bytes });
       const group = Buffer.from([0xff, 0, 0x7d]);
-      const items = Array.from({ length: 10_000 }, (_, i) => Buffer.from([i >> 8, i & 255]));
-      assert.equal(await buffer.push(items, { group }), 10_000);
+      const most = buffer.limit('push', 'item');
+      const items = Array.from({ length: most }, (_, i) => Buffer.from([i >> 8, i & 255]));
+      assert.equal(await buffer.push(items, { group }), most);
+      await assert.rejects(buffer.push([...items, items[0]]), redisq.InvalidArgument);
       assert.deepEqual([...(await buffer.groups()).keys()], [group]);
-      assert.deepEqual((await buffer.reserve(10_000)).items, items);
+      assert.deepEqual((await buffer.reserve(most)).items, items);
     });
 
     test('a refusal is an error of its own class', async () => {

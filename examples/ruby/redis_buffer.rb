@@ -6,7 +6,6 @@ require_relative 'redisq/queue'
 class RedisBuffer < Redisq::Queue
   STRUCTURE = 'buffer'
   SIZE = 2000
-  REDRIVE = 250 # ids that one call of redrive takes
   STATS = %i[groups busy_groups paused_groups oldest_wait leased delayed dead due next_expiry done failed buried trimmed
              pause].freeze
 
@@ -20,7 +19,8 @@ class RedisBuffer < Redisq::Queue
                      ordered: ordered ? 1 : 0, isolate: isolate ? 1 : 0)
   end
 
-  # Appends, at most 10,000; the group's length after it. Give a `token` to repeat the call yourself.
+  # Appends; the group's length after it. Give a `token` to repeat the call yourself. How many items one call takes is
+  # said by the script's header: `limit('push', 'item')`.
   def push(*items, group: 'default', token: Redisq.id)
     add('back', items, group, token)
   end
@@ -43,17 +43,18 @@ class RedisBuffer < Redisq::Queue
   end
 
   # The same with their lengths.
-  def groups(limit = 100)
+  def groups(count = 100)
     found = {}
     cursor = 0
     loop do
-      cursor, flat = call('groups', state: 'waiting', limit: [limit - found.size, 1000].min, cursor: cursor)
+      most = [count - found.size, limit('groups', 'limit')].min
+      cursor, flat = call('groups', state: 'waiting', limit: most, cursor: cursor)
       found.update(flat.each_slice(2).to_h { |group, length| [text(group), length.to_i] })
-      return found if cursor.zero? || found.size >= limit
+      return found if cursor.zero? || found.size >= count
     end
   end
 
-  # A page of dead letters, the earliest first, at most 100: go on with `after:` the last one's id, until none come.
+  # A page of dead letters, the earliest first, `limit` at most: go on with `after:` the last one's id, until none come.
   def dead(limit: 100, after: nil)
     call('batches', state: 'dead', limit: limit, after: after).map do |id, time, group, attempts, holder, reason, raw|
       batch(id, time, group, attempts, reason, raw, text(holder))
@@ -64,7 +65,8 @@ class RedisBuffer < Redisq::Queue
   def redrive(*ids, token: Redisq.id)
     redriven = 0
     (0..).each do |part|
-      chosen = ids.last(REDRIVE) # from the last on, so that in the end the first id's items come first
+      # From the last on, so that in the end the first id's items come first.
+      chosen = ids.last(limit('redrive', 'id'))
       done, left = call('redrive', once: "#{token}:#{part}", id: chosen)
       redriven += done
       ids = ids.first(ids.size - chosen.size + left)
@@ -72,7 +74,7 @@ class RedisBuffer < Redisq::Queue
     end
   end
 
-  # Throws dead letters away, at most 1,000. How many of these ids were dead.
+  # Throws dead letters away. How many of these ids were dead.
   def discard(*ids, token: Redisq.id)
     call('discard', once: token, id: ids)
   end
@@ -82,7 +84,7 @@ class RedisBuffer < Redisq::Queue
     cursor = '0 0 0'
     waiting = 0
     until cursor.empty?
-      cursor, counted, *rest = call('stats', cursor: cursor, limit: 2000)
+      cursor, counted, *rest = call('stats', cursor: cursor, limit: limit('stats', 'limit'))
       waiting += counted
     end
     stats = name_stats(STATS, rest)

@@ -30,7 +30,8 @@ class RedisPriorityQueue < Redisq::Queue
     add_all([[member, score, payload]], **options).first
   end
 
-  # The same for at most 1,000 members, none twice: a Hash or pairs of member and score, or all of them with a payload.
+  # The same for several members, none twice: a Hash or pairs of member and score, or all of them with a payload. How
+  # many one call takes is said by the script's header: `limit('push', 'item')`.
   def add_all(scores, delay: 0, replace: false, token: Redisq.id)
     rows = scores.map { |member, score, payload| fields(member, score, payload) }
     width = rows.first&.size || 2
@@ -41,7 +42,7 @@ class RedisPriorityQueue < Redisq::Queue
     letters.chars.map(&OUTCOMES)
   end
 
-  # Removes at most 1,000 at once; nothing to ack. At most once: what is in a lost reply is gone. Where that matters,
+  # Removes `count` at once; nothing to ack. At most once: what is in a lost reply is gone. Where that matters,
   # reserve.
   def pop(count = 1)
     _retry, *found = call('pop', count: count)
@@ -53,23 +54,23 @@ class RedisPriorityQueue < Redisq::Queue
     pop(count).map { |item| with_scores ? [item.member, item.score] : item.member }
   end
 
-  # A page of dead members, the earliest first, at most 500: go on with `after:` the last member, until none come.
+  # A page of dead members, the earliest first, `limit` at most: go on with `after:` the last member, until none come.
   def dead(limit: 100, after: nil)
     last = after.nil? ? [] : [@codec.dump(after)]
     decoded(items(*call('members', state: 'dead', limit: limit, start: 0, after: last), timed: true))
   end
 
-  # Lets dead members, at most 1,000, be ready again, at their old place. How many of them were dead.
+  # Lets dead members be ready again, at their old place. How many of them were dead.
   def redrive(*members, token: Redisq.id)
     by_member('redrive', members, token)
   end
 
-  # Throws dead members away, at most 1,000. How many of them were dead.
+  # Throws dead members away. How many of them were dead.
   def discard(*members, token: Redisq.id)
     by_member('discard', members, token)
   end
 
-  # Takes members out, at most 1,000, whatever their state. How many were there.
+  # Takes members out, whatever their state. How many were there.
   def remove(*members, token: Redisq.id)
     by_member('remove', members, token)
   end

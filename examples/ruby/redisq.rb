@@ -27,7 +27,7 @@ module Redisq
     def initialize(text)
       @text = text
       @sha = Digest::SHA1.hexdigest(text)
-      header = text[/\A(?:--.*\n)+/]
+      @header = header = text[/\A(?:--.*\n)+/]
       # `{queue}:items:<group>` becomes ["items:", "group"], `{queue}:meta` becomes ["meta", nil].
       @keys = header.scan(/^-- KEYS\S+ +\w+ +\w+ +\{queue\}:(\w*:?)(?:<(\w+)>)?/)
       # The numbers that share an argument have a line each, below it.
@@ -47,6 +47,11 @@ module Redisq
         fields.empty? || values.key?(name) ? values.fetch(name) : values.fetch_values(*fields).join(' ')
       end
       [keys, arguments]
+    end
+
+    # The most that an argument may be, or how many of them there may be.
+    def limit(name)
+      Integer(@header[/^-- (?:ARGV\S+)? +#{name} +(?:\w+ +)?\d+\.\.(\d+)/, 1])
     end
   end
 

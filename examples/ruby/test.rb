@@ -39,7 +39,7 @@ class ScriptsTest < RedisqTest
     error = assert_raises(Redisq::InvalidArgument) { scripts.call('buffer/groups', KEYS, ["\xFF".b, 1, 0]) }
     assert_kind_of ArgumentError, error
     assert_kind_of Redisq::Error, error
-    assert_match(%r{\Abuffer/groups: state, limit, cursor are }, error.message)
+    assert_match(%r{\Abuffer/groups: }, error.message)
     @redis.hset('redisq:{q}:meta', 'queue', '3 buffer')
     assert_raises(Redisq::WrongLayout) { scripts.call('buffer/groups', KEYS, ARGUMENTS) }
   end
@@ -61,6 +61,7 @@ class ScriptsTest < RedisqTest
     release = Redisq::Scripts.new(@redis)['buffer/release']
     values = { id: 'l', delay: 7, window: 8, attempt: 'count', reason: nil }
     assert_equal ['l', '7 8', 'count', nil, nil], release.command('{q}:'.b, values).last
+    assert_equal 999_999_999, release.limit('window')
   end
 
   def test_ids_come_from_the_operating_system
@@ -113,10 +114,11 @@ class RedisBufferTest < RedisqTest
     assert_equal [group], bytes.longest_groups.map(&:b)
   end
 
-  def test_ten_thousand_at_once_and_no_more
-    assert_equal 10_000, @buffer.push(*1..10_000)
-    assert_equal (1..10_000).to_a, @buffer.next_batch_for(size: 10_000)
-    assert_raises(Redisq::InvalidArgument) { @buffer.push(*1..10_001) }
+  def test_as_many_at_once_as_the_header_says_and_no_more
+    most = @buffer.limit('push', 'item')
+    assert_equal most, @buffer.push(*1..most)
+    assert_equal (1..most).to_a, @buffer.next_batch_for(size: @buffer.limit('pop', 'size'))
+    assert_raises(Redisq::InvalidArgument) { @buffer.push(*0..most) }
     assert_empty @buffer.longest_groups
   end
 
@@ -290,12 +292,13 @@ class RedisBufferTest < RedisqTest
     assert_equal ids.sort, pages.flatten.map(&:id).sort
     assert_equal 600, @buffer.redrive(*ids)
     assert_equal (1..600).to_a, @buffer.next_batch_for
-    ids = %w[a b c].each_with_index do |id, i|
-      @buffer.push(*[i] * 5000)
-      @buffer.bury(@buffer.reserve(size: 5000, id: id))
+    most = @buffer.limit('push', 'item')
+    ids = %w[a b c d].each_with_index do |id, i|
+      @buffer.push(*[i] * most)
+      @buffer.bury(@buffer.reserve(size: most, id: id))
     end
-    assert_equal 3, @buffer.redrive(*ids) # more items than one call takes
-    assert_equal [0, 1], @buffer.next_batch_for(size: 10_000).uniq
+    assert_equal 4, @buffer.redrive(*ids) # more items than one call takes
+    assert_equal [0, 1, 2, 3], Array.new(4) { @buffer.next_batch_for(size: most).uniq }.flatten
   end
 
   def test_stats

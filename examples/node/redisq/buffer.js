@@ -1,8 +1,6 @@
 import { json } from './codecs.js';
 import { Queue, decode, nameOf, nameStats, newId, pairs } from './queue.js';
 
-const GROUPS = 1_000; // that one call of `groups` names
-const REDRIVE = 250; // ids that one call of `redrive` takes
 const STATS = ['groups', 'busyGroups', 'pausedGroups', 'oldestWait', 'leased', 'delayed', 'dead', 'due', 'nextExpiry'];
 
 /**
@@ -32,7 +30,7 @@ export class GroupedBuffer extends Queue {
   }
 
   /**
-   * Add items to one group, at most 10,000, and give its waiting length.
+   * Add items to one group, at most `limit('push', 'item')`, and give its waiting length.
    *
    * @param {T[]} items
    * @param {{ group?: string | Buffer, front?: boolean, token?: string }} [options] front: put back, the order kept;
@@ -78,7 +76,7 @@ export class GroupedBuffer extends Queue {
   async groups(limit = 100) {
     const found = new Map();
     for (let cursor = 0, flat; ; ) {
-      const values = { state: 'waiting', limit: Math.min(limit - found.size, GROUPS), cursor };
+      const values = { state: 'waiting', limit: Math.min(limit - found.size, this.limit('groups', 'limit')), cursor };
       [cursor, flat] = await this.call('groups', values);
       for (const [group, length] of pairs(flat)) found.set(nameOf(group), Number(length));
       if (cursor === 0 || found.size >= limit) return found;
@@ -86,7 +84,7 @@ export class GroupedBuffer extends Queue {
   }
 
   /**
-   * Give a page of dead letters, the earliest first: at most 100. Go on after the last one's id, until none come.
+   * Give a page of dead letters, the earliest first, `limit` at most. Go on after the last one's id, until none come.
    *
    * @param {{ limit?: number, after?: string }} [options]
    * @returns {Promise<import('./queue.js').Batch<T>[]>}
@@ -109,7 +107,8 @@ export class GroupedBuffer extends Queue {
   async redrive(ids, { token = newId() } = {}) {
     let redriven = 0;
     for (let part = 0; ; part += 1) {
-      const chosen = ids.slice(-REDRIVE); // from the last on, so that in the end the first id's items come first
+      // From the last on, so that in the end the first id's items come first.
+      const chosen = ids.slice(-this.limit('redrive', 'id'));
       const [done, left] = await this.call('redrive', { once: `${token}:${part}`, id: chosen });
       redriven += done;
       ids = ids.slice(0, ids.length - chosen.length + left);
@@ -118,7 +117,7 @@ export class GroupedBuffer extends Queue {
   }
 
   /**
-   * Throw dead letters away, at most 1,000; give how many of these ids were dead.
+   * Throw dead letters away; give how many of these ids were dead.
    *
    * @param {string[]} ids
    * @param {{ token?: string }} [options]
@@ -132,7 +131,7 @@ export class GroupedBuffer extends Queue {
   async stats() {
     let [waiting, cursor, counted, rest] = [0, '0 0 0', 0, /** @type {any[]} */ ([])];
     while (String(cursor) !== '') {
-      [cursor, counted, ...rest] = await this.call('stats', { cursor, limit: 2000 });
+      [cursor, counted, ...rest] = await this.call('stats', { cursor, limit: this.limit('stats', 'limit') });
       waiting += counted;
     }
     return { waiting, ...nameStats(STATS, rest) };

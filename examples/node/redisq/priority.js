@@ -48,7 +48,8 @@ export class PriorityQueue extends Queue {
   }
 
   /**
-   * Add members with their priorities, at most 1,000, none twice, and say of each: added, raised, changed or kept.
+   * Add members with their priorities, at most `limit('push', 'item')`, none twice, and say of each: added, raised,
+   * changed or kept.
    *
    * @param {Iterable<[member: T, priority: number, payload?: any]>} members a Map, or pairs, or all of them with a
    *   payload; null is none, and leaves the one that is kept with the member
@@ -71,8 +72,7 @@ export class PriorityQueue extends Queue {
   }
 
   /**
-   * Remove the most urgent members, at most 1,000, at once; nothing to ack. At most once: what is in a lost reply is
-   * gone.
+   * Remove the most urgent members at once; nothing to ack. At most once: what is in a lost reply is gone.
    *
    * @param {number} [count]
    * @returns {Promise<Item<T>[]>}
@@ -83,7 +83,7 @@ export class PriorityQueue extends Queue {
   }
 
   /**
-   * Give a page of dead members, the earliest first: at most 500. Go on after the last one, until none come.
+   * Give a page of dead members, the earliest first, `limit` at most. Go on after the last one, until none come.
    *
    * @param {{ limit?: number, after?: T }} [options]
    * @returns {Promise<Item<T>[]>}
@@ -95,7 +95,7 @@ export class PriorityQueue extends Queue {
   }
 
   /**
-   * Let dead members, at most 1,000, be ready again, at their old place; give how many of them were dead.
+   * Let dead members be ready again, at their old place; give how many of them were dead.
    *
    * @param {T[]} members
    * @param {{ token?: string }} [options]
@@ -106,7 +106,7 @@ export class PriorityQueue extends Queue {
   }
 
   /**
-   * Throw dead members away, at most 1,000; give how many of them were dead.
+   * Throw dead members away; give how many of them were dead.
    *
    * @param {T[]} members
    * @param {{ token?: string }} [options]
@@ -117,7 +117,7 @@ export class PriorityQueue extends Queue {
   }
 
   /**
-   * Take members out, at most 1,000, whatever their state; give how many were there.
+   * Take members out, whatever their state; give how many were there.
    *
    * @param {T[]} members
    * @param {{ token?: string }} [options]

@@ -104,6 +104,16 @@ export class Queue {
   }
 
   /**
+   * Give the most that an argument of a script may be, or how many of them there may be.
+   *
+   * @param {string} verb
+   * @param {string} argument
+   */
+  limit(verb, argument) {
+    return this.#scripts.get(`${this.#structure}/${verb}`).limit(argument);
+  }
+
+  /**
    * Take a batch and lease it; null if there is none within the timeout.
    *
    * @param {number} [size] a batch of a buffer that was given back comes whole, whatever this and `maxBytes` say

@@ -16,6 +16,7 @@ class Script {
     this.text = text;
     this.sha = createHash('sha1').update(text).digest('hex');
     const [header] = text.toString('latin1').match(/^(?:--.*\n)+/) ?? [''];
+    this.header = header;
     // `{queue}:items:<group>` becomes { noun: 'items:', value: 'group' }; `{queue}:meta` has no value.
     this.keys = [...header.matchAll(/^-- KEYS\S+ +\w+ +\w+ +\{queue\}:(\w*:?)(?:<(\w+)>)?/gm)].map(
       ([, noun, value]) => ({ noun, value: noun === 'once:' ? 'once' : value }),
@@ -52,6 +53,12 @@ class Script {
       fields.length === 0 || name in values ? take(name) : fields.map(take).join(' '),
     );
     return { keys, args };
+  }
+
+  /** Give the most that an argument may be, or how many of them there may be. @param {string} argument */
+  limit(argument) {
+    const found = this.header.match(new RegExp(`^-- (?:ARGV\\S+)? +${argument} +(?:\\w+ +)?\\d+\\.\\.(\\d+)`, 'm'));
+    return Number(found?.[1]);
   }
 }
 

@@ -83,6 +83,11 @@ module Redisq
       [found.text, *found.command(@prefix, { **@settings, **values })]
     end
 
+    # The most that an argument of a script may be, or how many of them there may be.
+    def limit(script, argument)
+      @scripts[name_of(script)].limit(argument)
+    end
+
     private
 
     def name_of(script)

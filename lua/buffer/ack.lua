@@ -11,7 +11,7 @@
 --             window   0..999999999              ms that the answer is remembered, 0: not at all
 -- ARGV[3]   reason   string                      why they failed; its first 1000 bytes are kept
 -- ARGV[4]   now      ms                          empty: the server's clock
--- ARGV[5+]  failed   int     0..9999             places of failed items, from 0, in rising order
+-- ARGV[5+]  failed   int     0..4999             places of failed items, from 0, in rising order
 -- COMPUTES  {queue}:groups, {queue}:since, {queue}:items:<group>, {queue}:delayed, {queue}:dead, {queue}:busy
 -- COMPUTES  {queue}:paused_groups, {queue}:wake
 -- REPLY     done                                 how many items are done
@@ -25,10 +25,10 @@ local meta, leases, batch, ended = unpack(KEYS)
 local id, options, reason, now = unpack(ARGV, 1, 4)
 local failed = #ARGV - 4
 local delay, window = string.match(options or '', '^(%d+) (%d+)$')
-if #KEYS ~= 4 or failed < 0 or failed > 10000
+if #KEYS ~= 4 or failed < 0 or failed > 5000
   or id == '' or not delay or #delay > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 80)
-    .. ': ack takes 4 keys, the id of a lease, "delay window", a text, ms since 1970 or nothing, at most 10000 places')
+    .. ': ack takes 4 keys, the id of a lease, "delay window", a text, ms since 1970 or nothing, at most 5000 places')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -46,8 +46,9 @@ end
 -- end
 
 local count, busy, tokens, header, group = call('LLEN', batch) - 4, queue .. 'busy', nil, nil, nil
+local some = failed > 0 and failed ~= count -- if all failed, the list stays as it is
 if failed > 0 or call('EXISTS', busy) > 0 then
-  header, tokens = call('LRANGE', batch, '0', failed > 0 and '-1' or '0'), call('LLEN', queue .. 'wake')
+  header, tokens = call('LRANGE', batch, '0', some and '-1' or '0'), call('LLEN', queue .. 'wake')
   group = header[1] or ''
   -- idiom: clock
   if now == '' then
@@ -64,14 +65,17 @@ if failed > 0 or call('EXISTS', busy) > 0 then
   call('LLEN', queue .. 'items:' .. group)
   -- end
 end
-local back, last = failed > 0 and { group, header[2], header[3], string.sub(reason, 1, 1000) }, -1
+local back, last = some and { group, header[2], header[3], string.sub(reason, 1, 1000) }, -1
 for i = 5, #ARGV do
-  local place = string.find(ARGV[i], '^%d+$') and tonumber(ARGV[i])
-  if not place or place <= last or count > 0 and place >= count then
+  local place = tonumber(ARGV[i])
+  if not place or place % 1 > 0 or place <= last or count > 0 and place >= count then
     return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32)
       .. ': give places from 0 in rising order, below ' .. count)
   end
-  back[#back + 1], last = header[place + 5], place
+  last = place
+  if some then
+    back[i] = header[place + 5]
+  end
 end
 
 -- idiom: held
@@ -79,11 +83,16 @@ if call('ZREM', leases, id) == 0 then -- what frees comes first, so a full serve
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 -- end
-call('UNLINK', batch)
 local done = count - failed
+if some or failed == 0 then
+  call('UNLINK', batch)
+end
 if failed > 0 then -- a group that is busy stays so: its batch is not over
-  for i = 1, #back, 1000 do
+  for i = 1, some and #back or 0, 1000 do
     call('RPUSH', batch, unpack(back, i, math.min(i + 999, #back)))
+  end
+  if not some then
+    call('LSET', batch, '3', string.sub(reason, 1, 1000))
   end
   call('ZADD', queue .. 'delayed', string.format('%d', now + delay), id)
   if tokens == 0 then -- a client that waits is to hear the new time

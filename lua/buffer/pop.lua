@@ -8,7 +8,7 @@
 -- KEYS[5]  paused  string  {queue}:paused         <until or 0> <reason>
 -- KEYS[6]  guard   none    {queue}:guard          never exists, so a slot on the move answers TRYAGAIN
 -- ARGV[1]  group   string  not empty
--- ARGV[2]  size    int     1..10000               items at most
+-- ARGV[2]  size    int     1..5000               items at most
 -- ARGV[3]  now     ms                             empty: the server's clock
 -- COMPUTES {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:paused_groups, {queue}:wake
 -- REPLY    [item, ...]                            oldest first; none: the group is empty, busy or paused, or the queue paused
@@ -20,10 +20,10 @@ local call = redis.call
 local meta, groups, since, items, paused = unpack(KEYS)
 local group, size, now = unpack(ARGV)
 if #KEYS ~= 6 or #ARGV ~= 3
-  or group == '' or #size > 5 or not string.find(size, '^[1-9]%d*$') or tonumber(size) > 10000
+  or group == '' or #size > 4 or not string.find(size, '^[1-9]%d*$') or tonumber(size) > 5000
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': pop takes 6 keys, a name, 1..10000, ms since 1970 or nothing')
+    .. ': pop takes 6 keys, a name, 1..5000, ms since 1970 or nothing')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')

@@ -11,7 +11,7 @@
 -- ARGV[2]   side    enum    back | front           at the front the first item given leaves first
 -- ARGV[3]   window  int     0..999999999           ms that the answer is remembered, 0: not at all
 -- ARGV[4]   now     ms                             empty: the server's clock
--- ARGV[5+]  item    bytes   0..10000               so many of them
+-- ARGV[5+]  item    bytes   0..5000               so many of them
 -- COMPUTES  {queue}:busy, {queue}:paused_groups
 -- REPLY     length                                 the group's waiting length after it
 -- ERROR     BADARG                                 an argument is out of range
@@ -21,11 +21,11 @@
 local call = redis.call
 local meta, groups, since, items, once, wake = unpack(KEYS)
 local group, side, window, now = unpack(ARGV, 1, 4)
-if #KEYS ~= 6 or #ARGV < 4 or #ARGV > 10004
+if #KEYS ~= 6 or #ARGV < 4 or #ARGV > 5004
   or group == '' or side ~= 'back' and side ~= 'front' or #window > 9 or not string.find(window, '^%d+$')
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 80)
-    .. ': push takes 6 keys, a name, back or front, 0..999999999, ms since 1970 or nothing, at most 10000 items')
+    .. ': push takes 6 keys, a name, back or front, 0..999999999, ms since 1970 or nothing, at most 5000 items')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')

@@ -6,11 +6,11 @@
 -- KEYS[3]   once    string  {queue}:once:<id>  the answer that this call gave
 -- ARGV[1]   window  int     0..999999999       ms that the answer is remembered, 0: not at all
 -- ARGV[2]   now     ms                         empty: the server's clock
--- ARGV[3+]  id      string  0..250             dead batches, the one to be taken first first; others are passed over
+-- ARGV[3+]  id      string  0..100             dead batches, the one to be taken first first; others are passed over
 -- COMPUTES  {queue}:groups, {queue}:since, {queue}:items:<group>, {queue}:leases, {queue}:delayed, {queue}:batch:<id>
 -- COMPUTES  {queue}:busy, {queue}:paused_groups, {queue}:wake
 -- REPLY     [redriven, left]                   batches; the first left ids are to be given again: it goes from the last
---                                              to the first, and stops before it has moved more than 10000 items
+--                                              to the first, and stops before it has moved more than 4000 items
 -- ERROR     BADARG                             an argument is out of range
 -- ERROR     LAYOUT                             the queue's mark is not 2 buffer
 -- REPLAY    once                               the same id within the window: nothing more, the same answer
@@ -18,10 +18,10 @@
 local call = redis.call
 local meta, dead, once = unpack(KEYS)
 local window, now = unpack(ARGV, 1, 2)
-if #KEYS ~= 3 or #ARGV < 2 or #ARGV > 252
+if #KEYS ~= 3 or #ARGV < 2 or #ARGV > 102
   or #window > 9 or not string.find(window, '^%d+$') or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 2)), 1, 80)
-    .. ': redrive takes 3 keys, 0..999999999, ms since 1970 or nothing, at most 250 ids')
+    .. ': redrive takes 3 keys, 0..999999999, ms since 1970 or nothing, at most 100 ids')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -53,7 +53,7 @@ while left > 0 do
   local id = ARGV[left + 2]
   local batch = queue .. 'batch:' .. id
   local count = not seen[id] and call('ZSCORE', dead, id) and call('LLEN', batch) - 4 or 0
-  if size > 0 and size + count > 10000 then
+  if size > 0 and size + count > 4000 then
     break
   elseif count > 0 then
     seen[id], size = true, size + count

@@ -11,9 +11,9 @@
 -- KEYS[8]  wake          list    {queue}:wake        a wake-up for blocked clients
 -- ARGV[1]  id            string  not empty           new for each reserve: it names the batch and its lease
 -- ARGV[2]  options       ints                        whole numbers, a blank between them:
---            size          1..10000                  items at most; a batch that comes back comes whole
+--            size          1..5000                  items at most; a batch that comes back comes whole
 --            lease         1..99999999999            ms
---            min_size      1..10000                  items that a group needs before it is handed out
+--            min_size      1..5000                  items that a group needs before it is handed out
 --            max_wait      0..99999999999            ms after which it is handed out at any length, 0: never
 --            max_attempts  0..999999999              hand-overs after which a batch is dead, 0: never
 --            max_dead      0..999999999              dead letters to keep, in batches, 0: all
@@ -39,8 +39,8 @@ local meta, groups, since, leases, batch, paused, ended, wake = unpack(KEYS)
 local id, options, holder, now = unpack(ARGV, 1, 4)
 local size, lease, min_size, max_wait, max_attempts, max_dead, max_bytes, ordered, isolate, window =
   string.match(options or '', '^([1-9]%d*) ([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) (%d+)$')
-if #KEYS ~= 8 or #ARGV < 4 or #ARGV > 204 or #ARGV % 2 > 0 or id == '' or not size or tonumber(size) > 10000
-  or #lease > 11 or tonumber(min_size) > 10000 or #max_wait > 11 or #max_attempts > 9 or #max_dead > 9
+if #KEYS ~= 8 or #ARGV < 4 or #ARGV > 204 or #ARGV % 2 > 0 or id == '' or not size or tonumber(size) > 5000
+  or #lease > 11 or tonumber(min_size) > 5000 or #max_wait > 11 or #max_attempts > 9 or #max_dead > 9
   or #max_bytes > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 160)
     .. ': reserve takes 8 keys, a new id, the ten numbers of the header, a text, ms since 1970 or nothing, rates')
@@ -167,12 +167,10 @@ end
 -- Usually nothing is due, and counts say so more cheaply than names and times.
 local aged, due = max_wait ~= '0' and format('%d', now - max_wait), call('ZCOUNT', leases, '-inf', now)
 due = due + call('ZCOUNT', delayed, '-inf', now) + (aged and call('ZCOUNT', since, '-inf', aged) or 0)
-local from, name, at = groups, nil, now + lease -- never later: whoever takes a batch meanwhile may crash
-if due == 0 then
-  name = call('ZRANGE', groups, '-1', '-1')[1]
-  if name and min_size ~= '1' and call('LLEN', queue .. 'items:' .. name) < tonumber(min_size) then
-    name = nil
-  end
+-- Never later than a lease ahead: whoever takes a batch meanwhile may crash.
+local from, name, at = groups, due == 0 and call('ZRANGE', groups, '-1', '-1')[1], now + lease
+if name and min_size ~= '1' and call('LLEN', queue .. 'items:' .. name) < tonumber(min_size) then
+  name = nil
 end
 if not name then
   for _, index in ipairs({ leases, delayed, since, paused_groups }) do
@@ -222,7 +220,7 @@ if count < 1 then -- the server evicted the list
   return { 'none', 0 }
 end
 
-local spent, items = again and max_attempts ~= '0' and attempts >= tonumber(max_attempts), nil
+local spent, items, last = again and max_attempts ~= '0' and attempts >= tonumber(max_attempts), nil, '-1'
 if spent and (isolate == '0' or count == 1) then
   local how = 'lost'
   -- idiom: bury batch
@@ -272,7 +270,7 @@ if again then
   if spent then -- one item may be to blame: half of them get a last attempt, the others wait as if never handed out
     local half = math.ceil(count / 2)
     local back, first = call('LRANGE', source, format('%d', half + 4), '-1'), 1
-    call('LTRIM', source, '0', format('%d', half + 3))
+    last = format('%d', half + 3)
     -- idiom: put back
     -- In pieces from the last item on, so that the first one is the next to be taken.
     for i = #back, first, -1000 do
@@ -298,24 +296,27 @@ if again then
   end
   attempts = spent and tonumber(max_attempts) or attempts + 1
   call('RENAME', source, batch) -- whoever held it under the old id finds nothing there
-  call('LSET', batch, '1', format('%d', attempts))
-  call('LSET', batch, '2', holder)
-  call('LSET', batch, '3', reason)
+  call('LTRIM', batch, '4', last)
+  call('LPUSH', batch, reason, holder, format('%d', attempts), group)
   items = call('LRANGE', batch, '4', '-1')
   if tonumber(window) > 0 then -- nor does a late repeat of that reserve get another batch
     call('SET', queue .. 'ended:' .. name, 'lost', 'NX', 'PX', window)
   end
 else
-  local take, bytes, some = math.min(size, count), 0, nil
-  for i = 0, max_bytes == '0' and -1 or take - 1 do
-    some = i % 100 == 0 and call('LRANGE', source, format('%d', -i - 100), format('%d', -i - 1)) or some
-    bytes = bytes + #some[#some - i % 100]
-    if i > 0 and bytes > tonumber(max_bytes) then
+  local take, bytes, most, some = math.min(size, count), 0, tonumber(max_bytes), nil
+  attempts, items = 1, most == 0 and call('RPOP', source, format('%d', take)) or {}
+  for i = 0, most == 0 and -1 or take - 1 do
+    some = i % 1000 == 0 and call('LRANGE', source, format('%d', -i - 1000), format('%d', -i - 1)) or some
+    bytes = bytes + #some[#some - i % 1000]
+    if bytes > most and i > 0 then
       take = i
       break
     end
+    items[i + 1] = some[#some - i % 1000]
   end
-  attempts, items = 1, call('RPOP', source, format('%d', take))
+  if most > 0 then
+    call('LTRIM', source, '0', format('%d', -take - 1))
+  end
   call('RPUSH', batch, group, '1', holder, '', unpack(items, 1, math.min(take, 1000)))
   for i = 1001, take, 1000 do
     call('RPUSH', batch, unpack(items, i, math.min(i + 999, take)))

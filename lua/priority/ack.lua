@@ -34,6 +34,14 @@ if mark and mark ~= '2 fifo' and mark ~= '2 score' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 fifo, 2 score')
 end
 -- end
+-- idiom: spread
+-- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
+local function spread(key, values)
+  if #values > 64 and call('HSETNX', key, string.rep('-', 65), '') == 1 then
+    call('HDEL', key, string.rep('-', 65))
+  end
+end
+-- end
 local verb, queue = 'ack', string.sub(meta, 1, -5)
 -- idiom: ended
 local before = call('GET', ended)
@@ -101,7 +109,8 @@ if special then
       score, at, attempts = merge(list[2 * i], due, attempts, noted[i])
       done = done - 1
     elseif noted[i] then
-      score, at, attempts = merge('1e999', '1e999', 0, noted[i]) -- what was asked for meanwhile, and nothing else
+      score, at = string.match(noted[i], '^(%S+) (%S+)') -- what was asked for meanwhile, and nothing else
+      attempts = 0
     else
       gone[#gone + 1] = member
     end
@@ -124,12 +133,7 @@ end
 call('SREM', held, unpack(members))
 call('UNLINK', lease)
 if special then
-  -- idiom: spread
-  -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
-  if #new > 32 and call('HSETNX', rows, string.rep('-', 65), '') == 1 then
-    call('HDEL', rows, string.rep('-', 65))
-  end
-  -- end
+  spread(rows, new)
   for _, write in ipairs({
     { 'HDEL', again, members }, { 'HDEL', rows, members }, { 'HDEL', payloads, gone },
     { 'ZADD', delayed, parked }, { 'HSET', rows, new },

@@ -58,21 +58,12 @@ if #members == 0 then
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 -- end
--- idiom: merge
--- A member of a lease comes back. If it was pushed meanwhile it was asked for anew: no attempts, and the lower score and
--- the earlier time of the two, or exactly what that push said.
-local function merge(score, due, attempts, note)
-  local asked, asked_due, how = string.match(note or '', '^(%S+) (%S+) (%a+)$')
-  if not how then
-    return score, due, attempts
+-- idiom: spread
+-- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
+local function spread(key, values)
+  if #values > 64 and call('HSETNX', key, string.rep('-', 65), '') == 1 then
+    call('HDEL', key, string.rep('-', 65))
   end
-  if how == 'min' and tonumber(score) < tonumber(asked) then
-    asked = score
-  end
-  if how == 'min' and tonumber(due) < tonumber(asked_due) then
-    asked_due = due
-  end
-  return asked, asked_due, 0
 end
 -- end
 local again, rows, wake = queue .. 'again', queue .. 'rows', queue .. 'wake'
@@ -86,7 +77,7 @@ for i, member in ipairs(members) do
     local why = reason == '' and earlier or reason
     new[#new + 1], new[#new + 2] = member, list[2 * i] .. ' ' .. (attempts or 0) + 1 .. ' ' .. why
   elseif noted[i] ~= 'removed' then
-    local score, at = merge('1e999', '1e999', 0, noted[i]) -- what was asked for meanwhile lives on alone
+    local score, at = string.match(noted[i], '^(%S+) (%S+)') -- what was asked for meanwhile lives on alone
     parked[#parked + 1], parked[#parked + 2] = at, member
     new[#new + 1], new[#new + 2] = member, score .. ' 0 '
   end
@@ -105,12 +96,7 @@ end
 call('SREM', held, unpack(members))
 call('UNLINK', lease)
 call('HDEL', again, unpack(members))
--- idiom: spread
--- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
-if #new > 32 and call('HSETNX', rows, string.rep('-', 65), '') == 1 then
-  call('HDEL', rows, string.rep('-', 65))
-end
--- end
+spread(rows, new)
 for _, write in ipairs({ { 'HSET', rows, new }, { 'ZADD', delayed, parked } }) do
   if #write[3] > 0 then
     call(write[1], write[2], unpack(write[3]))

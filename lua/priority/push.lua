@@ -12,7 +12,7 @@
 --             window    0..999999999             ms that the answer is remembered, 0: not at all
 --             fields    2..3                     3: a payload follows each member
 -- ARGV[4]   now       ms                         empty: the server's clock
--- ARGV[5+]  item      pairs   0..1000            priority, member, payload of so many, none twice; a finite priority, in
+-- ARGV[5+]  item      pairs   0..500             priority, member, payload of so many, none twice; a finite priority, in
 --                                                fifo order a whole one from -1024 to 1023; an empty payload is one
 -- COMPUTES  {queue}:held, {queue}:delayed, {queue}:dead, {queue}:again, {queue}:rows, {queue}:payloads
 -- REPLY     outcomes                             one letter a member: A added, R raised, C changed by set, K kept
@@ -27,9 +27,9 @@ local order, how, options, now = unpack(ARGV, 1, 4)
 local delay, window, fields = string.match(options or '', '^(%d+) (%d+) ([23])$')
 if #KEYS ~= 4 or #ARGV < 4
   or order ~= 'fifo' and order ~= 'score' or how ~= 'min' and how ~= 'set' or not delay or #delay > 11 or #window > 9
-  or (#ARGV - 4) % fields > 0 or #ARGV - 4 > 1000 * fields or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  or (#ARGV - 4) % fields > 0 or #ARGV - 4 > 500 * fields or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 80)
-    .. ': push takes 4 keys, fifo or score, min or set, "delay window fields", ms since 1970 or nothing, 1000 members')
+    .. ': push takes 4 keys, fifo or score, min or set, "delay window fields", ms since 1970 or nothing, 500 members')
 end
 -- idiom: order
 local mark = call('HGET', meta, 'queue')
@@ -136,10 +136,17 @@ elseif plain then
   end
 else
   local notes, parked, ripe, new, payloads, unready, undelayed, undead, unknown = {}, {}, {}, {}, {}, {}, {}, {}, {}
-  local function add(list, ...)
-    for _, value in ipairs({ ... }) do
-      list[#list + 1] = value
+  -- idiom: spread
+  -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
+  local function spread(key, values)
+    if #values > 64 and call('HSETNX', key, string.rep('-', 65), '') == 1 then
+      call('HDEL', key, string.rep('-', 65))
     end
+  end
+  -- end
+  local function add(list, first, second)
+    local n = #list
+    list[n + 1], list[n + 2] = first, second
   end
   for i, member in ipairs(members) do
     local score, due, was, was_due, kind = wanted[2 * i - 1], at, waits[i], '0', how
@@ -153,13 +160,12 @@ else
     end
     outcomes[i] = 'A'
     if was then
-      local lower, higher = tonumber(score) < tonumber(was), tonumber(score) > tonumber(was)
-      local sooner, later = tonumber(due) < tonumber(was_due), tonumber(due) > tonumber(was_due)
-      outcomes[i] = (lower or sooner) and 'R' or 'K'
+      local higher, later = tonumber(score) - tonumber(was), due == was_due and 0 or tonumber(due) - tonumber(was_due)
+      outcomes[i] = (higher < 0 or later < 0) and 'R' or 'K'
       if how == 'set' then
-        outcomes[i] = (higher or later) and 'C' or outcomes[i]
+        outcomes[i] = (higher > 0 or later > 0) and 'C' or outcomes[i]
       else
-        score, due = lower and score or was, sooner and due or was_due
+        score, due = higher < 0 and score or was, later < 0 and due or was_due
       end
     end
     if hand then
@@ -184,6 +190,9 @@ else
     { 'ZREM', delayed, undelayed }, { 'ZREM', dead, undead }, { 'HDEL', rows, unknown },
   }) do
     if #write[3] > 0 then
+      if write[1] == 'HSET' then
+        spread(write[2], write[3])
+      end
       call(write[1], write[2], unpack(write[3]))
     end
   end

@@ -60,6 +60,14 @@ if #members == 0 then
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 -- end
+-- idiom: spread
+-- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
+local function spread(key, values)
+  if #values > 64 and call('HSETNX', key, string.rep('-', 65), '') == 1 then
+    call('HDEL', key, string.rep('-', 65))
+  end
+end
+-- end
 -- idiom: merge
 -- A member of a lease comes back. If it was pushed meanwhile it was asked for anew: no attempts, and the lower score and
 -- the earlier time of the two, or exactly what that push said.
@@ -106,10 +114,7 @@ end
 call('SREM', held, unpack(members))
 call('HDEL', again, unpack(members))
 if #parked > 0 then
-  -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
-  if #new > 32 and call('HSETNX', rows, string.rep('-', 65), '') == 1 then
-    call('HDEL', rows, string.rep('-', 65))
-  end
+  spread(rows, new)
   call('ZADD', delayed, unpack(parked))
   call('HSET', rows, unpack(new))
 end

@@ -61,7 +61,7 @@ end
 local queue = string.sub(meta, 1, -5)
 local delayed, dead, again = queue .. 'delayed', queue .. 'dead', queue .. 'again'
 local rows, payloads, paused = queue .. 'rows', queue .. 'payloads', queue .. 'paused'
-local special = call('EXISTS', lease, ended, rows, payloads, paused) > 0
+local special = call('EXISTS', lease, ended, rows, payloads, paused) > 0 -- what is delayed has a row
 
 -- What is handed out, with what is known of it.
 local function batch(deadline, taken, members, buried)
@@ -147,20 +147,27 @@ end
 local tokens = call('LLEN', wake)
 call('SCARD', held)
 
-local dead_members, expired = {}, call('ZCOUNT', leases, '-inf', now) > 0
-if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
+if call('ZCOUNT', leases, '-inf', now) > 0 then
   -- A script is not rolled back: a key of another type must stop it here, before it has written anything.
-  for index, read in pairs({ [ready] = 'ZCARD', [delayed] = 'ZCARD', [dead] = 'ZCARD', [again] = 'HLEN', [rows] = 'HLEN' }) do
-    call(read, index)
-  end
-  call('HLEN', payloads)
-  -- Leases that ran out end, until a hundred members are found: these come back, due since then.
-  local ids, count, last = expired and call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', '0', '100') or {}, 0, 0
+  call('ZCARD', delayed)
+  call('HLEN', again)
+  call('HLEN', rows)
+  -- Leases that ran out end, until a hundred members are found: these come back, due since then. The next call hands them
+  -- out: one that did both would hold the server for too long.
+  local ids, count, last = call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', '0', '100'), 0, 0
   for i, other in ipairs(ids) do
     count = count + math.floor(call('LLEN', queue .. 'lease:' .. other) / 2)
     call('EXISTS', queue .. 'ended:' .. other) -- written at the end: a client that may not is stopped here
     last = (i == 1 or count <= 100) and i or last
   end
+  -- idiom: spread
+  -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
+  local function spread(key, values)
+    if #values > 64 and call('HSETNX', key, string.rep('-', 65), '') == 1 then
+      call('HDEL', key, string.rep('-', 65))
+    end
+  end
+  -- end
   -- idiom: merge
   -- A member of a lease comes back. If it was pushed meanwhile it was asked for anew: no attempts, and the lower score and
   -- the earlier time of the two, or exactly what that push said.
@@ -200,23 +207,30 @@ if expired or call('ZCOUNT', delayed, '-inf', now) > 0 then
       call('SREM', held, unpack(members))
       call('HDEL', again, unpack(members))
       if #parked > 0 then
-        -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
-        if #new > 32 and call('HSETNX', rows, string.rep('-', 65), '') == 1 then
-          call('HDEL', rows, string.rep('-', 65))
-        end
+        spread(rows, new)
         call('ZADD', delayed, unpack(parked))
         call('HSET', rows, unpack(new))
       end
       -- end
-      if #parked > 0 then
-        redis.pcall('HINCRBY', meta, 'failed', string.format('%d', #parked / 2))
-      end
+      redis.pcall('HINCRBY', meta, 'failed', string.format('%d', #parked / 2))
     end
     if tonumber(window) > 0 then
       call('SET', queue .. 'ended:' .. ids[n], 'lost', 'NX', 'PX', window)
     end
   end
-  special = true
+  -- idiom: priority drained
+  if call('EXISTS', queue .. 'ready', queue .. 'leases', queue .. 'delayed', queue .. 'dead') == 0 then
+    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+    call('HDEL', meta, 'sequence') -- nobody is left to be overtaken: places start anew
+    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
+  end
+  -- end
+  return { 'none', 0, {} }
+end
+local dead_members = {}
+if call('ZCOUNT', delayed, '-inf', now) > 0 then
+  call('ZCARD', ready)
+  call('ZCARD', dead)
   -- idiom: promote
   local due = call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', '0', '100')
   local ripe, forgotten, buried, deaths = {}, {}, {}, {}
@@ -272,10 +286,8 @@ for i, member in ipairs(seen) do
 end
 local taken = call('ZPOPMIN', ready, size)
 if #taken == 0 then
-  local at = now + term -- never later: whoever takes a member meanwhile may crash
-  for _, index in ipairs({ leases, delayed }) do
-    at = math.min(at, call('ZRANGE', index, '0', '0', 'WITHSCORES')[2] or at)
-  end
+  local expiry, due = call('ZRANGE', leases, '0', '0', 'WITHSCORES')[2], call('ZRANGE', delayed, '0', '0', 'WITHSCORES')[2]
+  local at = math.min(now + term, expiry or now + term, due or now + term) -- whoever takes one meanwhile may crash
   return { 'none', math.max(0, at - now), dead_members }
 end
 local deadline, amount, members = now + term, '1', members_of(taken)
@@ -298,7 +310,7 @@ if longest > 0 then
 end
 -- end
 -- A wake-up wakes one client, but may stand for several events: pass it on if there is more to take, now or later.
-if tokens == 0 and (call('EXISTS', ready, delayed) > 0 or expired and call('ZCOUNT', leases, '-inf', now) > 0) then
+if tokens == 0 and call('EXISTS', ready, delayed) > 0 then
   call('LPUSH', wake, '1')
 end
 return batch(deadline, taken, members, dead_members)

@@ -198,7 +198,7 @@ class PriorityOps(QueueOps, Generic[T]):
     ) -> Talk[Counter[Pushed]]:
         """Add any number of members in pieces, each with its own id derived from one token.
 
-        A piece ends after 1,000 members, before a member that it has already, and where payloads begin or end.
+        A piece ends after 500 members, before a member that it has already, and where payloads begin or end.
         """
         check.milliseconds("delay", delay)
         once = check.once_id(token)

@@ -14,7 +14,7 @@ TRIMMED = 10
 """dead batches beyond `max_dead` that one burial drops at the most (rule 8)"""
 RESUMED = 10
 """groups whose pause has ended that one reserve takes back"""
-REDRIVEN = 10_000
+REDRIVEN = 4_000
 """items that one redrive moves, unless a single batch holds more"""
 
 

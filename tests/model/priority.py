@@ -209,7 +209,9 @@ class Priority(Queue):
             return b"none", min(self.lease, self._pause_left(now)), []
         if closed := self.limit.closed(now):
             return b"none", closed, []
-        self._end_expired(now)
+        if self._end_expired(now):  # what came back is handed out by the next call
+            self._forget_if_empty()
+            return b"none", 0, []
         buried = self._promote(now, self.max_attempts)
         self._bury(buried)
         self._forget_if_empty()
@@ -246,9 +248,9 @@ class Priority(Queue):
     def _expired(self, now: int) -> list[tuple[int, bytes]]:
         return sorted((lease.deadline, name) for name, lease in self.leases.items() if lease.deadline <= now)
 
-    def _end_expired(self, now: int) -> None:
+    def _end_expired(self, now: int) -> bool:
         """End leases that ran out, the earliest first, until a hundred members are found: they are due since then."""
-        found = 0
+        found, ended = 0, False
         for deadline, lease_id in self._expired(now):
             lease = self.leases[lease_id]
             found += len(lease.members)
@@ -259,6 +261,8 @@ class Priority(Queue):
                 self._come_back(name, score, deadline, 1, b"lease ran out: " + lease.holder)
             self._count("failed", len(back))
             self._remember_end(lease_id, b"lost")
+            ended = True
+        return ended
 
     def _promote(self, now: int, max_attempts: int = 0) -> list[bytes]:
         """Let a hundred members that are due be ready; those that have used their attempts are dead, and returned."""

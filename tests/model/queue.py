@@ -128,7 +128,7 @@ class Queue:
 
     def expiring(self) -> set[bytes]:
         """Return the keys that must have a TTL; no other may have one."""
-        names = {name for name in self.keys(0) if name.startswith((b"once:", b"ended:"))} | {b"grants"}
+        names = {b"once:" + once for once in self.once} | {b"ended:" + lease for lease in self.ended} | {b"grants"}
         if self.drained:
             names.add(b"meta")
         if self.paused and self.paused[0]:

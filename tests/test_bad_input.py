@@ -135,7 +135,7 @@ class Real:
         return 2.0
 
 
-@pytest.mark.parametrize("number", [2, Small.TWO, Index()], ids=repr)
+@pytest.mark.parametrize("number", [2, Small.TWO, Index()], ids=lambda number: type(number).__name__)
 def test_whole_numbers_of_any_kind_are_taken(client: redis.Redis, number: Any) -> None:
     """As size, count, limit and priority."""
     buffer: Buffer[int] = Buffer(client, "b", min_size=number, max_attempts=number, max_dead=number, lease=number)
@@ -150,7 +150,7 @@ def test_whole_numbers_of_any_kind_are_taken(client: redis.Redis, number: Any) -
     assert RateLimiter(client, "l", Rate(number, per=number)).acquire(number).granted == 2
 
 
-@pytest.mark.parametrize("number", [2, 2.0, Small.TWO, Index(), Real(), Decimal(2), Fraction(2)], ids=repr)
+@pytest.mark.parametrize("number", [2, 2.0, Small.TWO, Index(), Real(), Decimal(2), Fraction(2)], ids=lambda number: type(number).__name__)
 def test_real_numbers_of_any_kind_are_taken(client: redis.Redis, number: Any) -> None:
     """As seconds, and as a priority in score order."""
     queue = PriorityQueue(client, "q", order="score", lease=number)

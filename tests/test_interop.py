@@ -6,7 +6,7 @@ checks. A worker writes `BEGIN <items>` before an ack of these and `DONE <how ma
 seen to begin some batch, wherever it is by then, and the next ones start; so each language dies as often as the others,
 whatever its speed. A pipe holds few lines: no worker runs far ahead of what is read here.
 
-What a killed worker began and did not finish is acked or not, and nobody can tell, but for the account:
+What a killed worker began and did not finish is acked or not, and nobody can tell; but:
 
 - No item is in two batches that were acked and whose workers could say so.
 - The items that nobody said to be done are made up of whole batches that killed workers had begun, each item in one.
@@ -74,8 +74,8 @@ def read_item(item: Any) -> Item:
 
 
 @dataclass
-class Account:
-    """Hold what the workers wrote."""
+class Tally:
+    """What the workers wrote."""
 
     done: set[Item] = field(default_factory=set)
     begun: list[Batch] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Account:
     seen: set[Item] = field(default_factory=set)
 
     def settle(self, items: Batch, count: int) -> None:
-        """Note what became of a batch: all of it was acked, or its lease was lost."""
+        """Record what became of a batch: all of it was acked, or its lease was lost."""
         assert count in (0, len(items))
         if count:
             assert not items & self.done, f"acked twice: {items & self.done}"
@@ -91,16 +91,16 @@ class Account:
         self.seen |= items
 
     def leave(self, items: Batch) -> None:
-        """Note a batch that a killed worker had begun."""
+        """Record a batch that a killed worker had begun."""
         self.begun.append(items)
         self.seen |= items
 
 
 class Worker:
-    """Run one worker, and read what it writes."""
+    """A worker process, and what it writes."""
 
-    def __init__(self, command: list[str], account: Account) -> None:
-        self._account = account
+    def __init__(self, command: list[str], tally: Tally) -> None:
+        self._tally = tally
         self._items: Batch | None = None
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pipesize=PIPE
@@ -109,7 +109,7 @@ class Worker:
         self.lines: IO[str] = self.process.stdout
 
     def take(self, line: str) -> None:
-        """Put one line into the account."""
+        """Record one line."""
         if not line.endswith("\n"):
             return  # killed while it wrote; of a `BEGIN`, so before the ack, or of a `DONE`, and the batch is begun
         word, _, rest = line.partition(" ")
@@ -121,7 +121,7 @@ class Worker:
         else:
             assert word == "DONE"
             assert self._items is not None
-            self._account.settle(self._items, int(rest))
+            self._tally.settle(self._items, int(rest))
             self._items = None
 
     def run_until(self, batches: int) -> None:
@@ -133,7 +133,7 @@ class Worker:
             batches -= line.startswith("BEGIN")
 
     def pass_on(self, lines: queue.SimpleQueue[tuple[Worker, str]]) -> None:
-        """Give each line to who reads those of all."""
+        """Pass each line to the reader of all workers."""
         for line in self.lines:
             lines.put((self, line))
 
@@ -145,7 +145,7 @@ class Worker:
                 self.take(line)
         assert self.process.returncode == -signal.SIGKILL
         if self._items:
-            self._account.leave(self._items)
+            self._tally.leave(self._items)
 
     def stop(self) -> None:
         """End its input: it ends when it is done with what it has."""
@@ -153,12 +153,12 @@ class Worker:
         self.process.stdin.close()
 
 
-class Crew:
-    """Run processes of all languages on one queue."""
+class Processes:
+    """Processes of all languages on one queue."""
 
     def __init__(self, socket: str, structure: str) -> None:
         self._node = subprocess.run(["node", "-e", EXECUTABLE], capture_output=True, text=True, check=True).stdout
-        self.account = Account()
+        self.tally = Tally()
         self.pushed: set[Item] = set()
         self._where = [socket, "q", structure]
         self._chance = random.Random(1)
@@ -171,35 +171,35 @@ class Crew:
         return [program, *arguments, *self._where, role, str(count), str(self._chance.randrange(1000))]
 
     def push(self, stack: str, count: int) -> None:
-        """Let one language begin to push its items."""
+        """Start to push the items of one language."""
         self._pushing.append(subprocess.Popen(self._command(stack, "push", count), cwd=ROOT, text=True))
         language = "node" if stack in NODES else stack
         self.pushed |= {(language, n) for n in range(count)}
 
-    def _hire(self) -> None:
-        self._workers = [Worker(self._command(stack, "work"), self.account) for stack in COMMANDS]
+    def _start_workers(self) -> None:
+        self._workers = [Worker(self._command(stack, "work"), self.tally) for stack in COMMANDS]
 
     def work_and_die(self) -> None:
-        """Let a worker of each language work for some batches, and kill it."""
-        self._hire()
+        """Start a worker of each language, and kill each after some batches."""
+        self._start_workers()
         for worker in self._chance.sample(self._workers, len(self._workers)):
             worker.run_until(self._chance.randint(3, 15))
             worker.kill()
 
     def work_until(self, ready: Callable[[], bool]) -> None:
         """Let new workers go on until every item was seen with somebody and it is `ready`, and end them."""
-        self._hire()
+        self._start_workers()
         for pushing in self._pushing:
             assert pushing.wait(60) == 0
         lines: queue.SimpleQueue[tuple[Worker, str]] = queue.SimpleQueue()
         readers = [threading.Thread(target=worker.pass_on, args=(lines,)) for worker in self._workers]
         for reader in readers:
             reader.start()
-        while not (self.account.seen == self.pushed and ready()):
+        while not (self.tally.seen == self.pushed and ready()):
             try:
                 worker, line = lines.get(timeout=240)
             except queue.Empty:
-                pytest.fail(f"nobody works, and nobody was handed {sorted(self.pushed - self.account.seen)[:10]}")
+                pytest.fail(f"nobody works, and nobody was handed {sorted(self.pushed - self.tally.seen)[:10]}")
             worker.take(line)
         for worker in self._workers:
             worker.stop()
@@ -212,13 +212,13 @@ class Crew:
             worker.take(line)
 
     def kill_all(self) -> None:
-        """Kill who is left, when something went wrong."""
+        """Kill what is left, when something went wrong."""
         for process in (*self._pushing, *(worker.process for worker in self._workers)):
             with process:
                 process.kill()
 
 
-def read_ledger(client: redis.Redis) -> int:
+def read_acked(client: redis.Redis) -> int:
     """Count what was acked, by what the queue remembers of each lease."""
     total = 0
     for key in client.scan_iter("redisq:{q}:ended:*", count=1000):
@@ -228,12 +228,12 @@ def read_ledger(client: redis.Redis) -> int:
     return total
 
 
-def made_up(items: set[Item], batches: list[Batch]) -> bool:
+def is_union(items: set[Item], batches: list[Batch]) -> bool:
     """Say whether some of the batches together are these items, each item in one."""
     if not items:
         return True
     one = min(items)
-    return any(made_up(items - batch, batches) for batch in batches if one in batch and batch <= items)
+    return any(is_union(items - batch, batches) for batch in batches if one in batch and batch <= items)
 
 
 def left(queue: Queue) -> int:
@@ -248,20 +248,20 @@ def left(queue: Queue) -> int:
 def test_ruby_node_and_python_share_a_live_queue(structure: str, server: Server) -> None:
     need_ruby()
     need_node()
-    crew = Crew(server.socket, structure)
+    processes = Processes(server.socket, structure)
     try:
         for stack, count in PUSHES.items():
-            crew.push(stack, count)
-            crew.work_and_die()
+            processes.push(stack, count)
+            processes.work_and_die()
         with server.client() as client:
             shared = open_queue(structure, client, "q")
-            crew.work_until(lambda: left(shared) == 0)
+            processes.work_until(lambda: left(shared) == 0)
             assert shared.audit().ok
             keys = ("groups", "ready", "leases", "held", "delayed", "dead", "again", "rows", "payloads")
             assert client.exists(*(f"redisq:{{q}}:{key}" for key in keys)) == 0
-            assert read_ledger(client) == shared.stats().done == sum(PUSHES.values())
+            assert read_acked(client) == shared.stats().done == sum(PUSHES.values())
     finally:
-        crew.kill_all()
-    account = crew.account
-    assert account.seen == crew.pushed
-    assert made_up(crew.pushed - account.done, account.begun)
+        processes.kill_all()
+    tally = processes.tally
+    assert tally.seen == processes.pushed
+    assert is_union(processes.pushed - tally.done, tally.begun)

@@ -231,8 +231,8 @@ def test_members_and_scores_cross_both_ways(ruby: str, server: Server) -> None:
         assert [(item.member, item.priority) for item in taken] == sorted(members.items(), key=lambda pair: pair[1])
 
 
-def test_a_crash_in_ruby_is_made_good_by_python_and_the_other_way_round(ruby: str, server: Server) -> None:
-    """One batch goes from hand to hand: a Ruby process dies with it, Python gives it back, Ruby finishes it."""
+def test_python_and_ruby_recover_from_each_others_crashes(ruby: str, server: Server) -> None:
+    """A Ruby process dies with a batch, Python releases it, Ruby finishes it."""
     crash = """
         redis = Redis.new(path: ARGV[0])
         RedisBuffer.new(redis, 'b').reserve(lease: 0.2) or abort

@@ -11,7 +11,7 @@ require_relative 'redis_buffer'
 require_relative 'redis_priority_queue'
 
 # One process among those that share the queue.
-class Party
+class Participant
   SIZES = (1..50).freeze
   SHARED = { lease: 2, dedup_window: 600 }.freeze # longer than a test runs: it reads there how each lease ended
 
@@ -80,6 +80,6 @@ if $PROGRAM_NAME == __FILE__
   unless %w[buffer priority].include?(structure) && %w[push work].include?(role) && seed
     abort "usage: ruby #{$PROGRAM_NAME} SOCKET QUEUE buffer|priority push|work COUNT SEED"
   end
-  party = Party.new(Redis.new(path: socket), name, structure, Integer(seed))
-  role == 'push' ? party.push(Integer(count)) : party.work($stdin)
+  participant = Participant.new(Redis.new(path: socket), name, structure, Integer(seed))
+  role == 'push' ? participant.push(Integer(count)) : participant.work($stdin)
 end

@@ -46,8 +46,9 @@ class Case:
 def read(path: Path) -> list[Case]:
     """Read the cases of one file."""
     content = json.loads(path.read_text(encoding="utf-8"))
+    script, keys = content["script"], content["keys"]
     return [
-        Case(content["script"], content["keys"], case["name"], case.get("given", []), case["steps"], case.get("then", []))
+        Case(script, keys, case["name"], case.get("given", []), case["steps"], case.get("then", []))
         for case in content["cases"]
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -77,9 +78,15 @@ def mutants(script: str, text: str) -> list[Mutant]:
         before, after = (" ".join(part[first : len(part) - tail].split()) for part in (text, broken))
         if broken != text:
             found.setdefault(
-                broken.encode(), Mutant(script, kind, line(text, start), before, after or "nothing", broken.encode())
+                broken.encode(), Mutant(script, kind, line(text, start), before, after or "nothing", _bounded(broken))
             )
     return list(found.values())
+
+
+def _bounded(text: str) -> bytes:
+    """Let no loop run for ever: a server cannot end a script that has written something."""
+    turns = "turns = turns + 1; if turns > 100000 then error('endless') end"
+    return re.sub(r"\bwhile\b(.*?)\bdo\b", rf"local turns = 0; while\1do {turns}; ", text).encode()
 
 
 def sample(every: list[Mutant], count: int) -> list[Mutant]:
@@ -107,6 +114,8 @@ def _changes(text: str) -> Iterator[tuple[str, int, int, str]]:
             yield "number", token.at, token.end, str(int(token.text) + 1)
             if int(token.text) > 1:
                 yield "number", token.at, token.end, str(int(token.text) - 1)
+        elif token.kind == "string" and re.fullmatch(r"'(-?[1-9]\d{0,4}|0)'", token.text):  # a command's numbers
+            yield "number", token.at, token.end, f"'{int(token.text[1:-1]) + 1}'"
         elif token.text == "-":
             unary = (
                 before.kind in {"symbol", "string"} and before.text not in {")", "]", "}"}
@@ -129,9 +138,9 @@ def _changes(text: str) -> Iterator[tuple[str, int, int, str]]:
 
 
 def _says_why(text: str, token: Token) -> bool:
-    """Say whether a token is of a line that only makes an error's message."""
-    first = text.rfind("\n", 0, token.at) + 1
-    return text[first:].lstrip().startswith("return redis.error_reply")
+    """Say whether a token only makes an error's message: it stands behind `error_reply`, or in the next line of it."""
+    before = text[text.rfind("\n", 0, token.at) + 1 : token.at].lstrip()
+    return "redis.error_reply" in before or before.startswith("..") or (not before and token.text == "..")
 
 
 def _left_out(text: str) -> Iterator[tuple[str, int, int, str]]:
@@ -141,7 +150,7 @@ def _left_out(text: str) -> Iterator[tuple[str, int, int, str]]:
         words = row.strip()
         opens = words.count("(") != words.count(")")
         if at > text.index("\n\n") and not opens:
-            is_command = words.startswith("redis.call(")
+            is_command = words.startswith(("call(", "redis.pcall("))
             is_assignment = " = " in words and not words.startswith(("local ", "for ", "if ", "elseif ", "--", "{"))
             if (is_command or is_assignment) and not words.endswith(("{", ",")):
                 yield "left out", at, at + len(row), ""

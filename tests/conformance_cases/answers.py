@@ -132,8 +132,7 @@ def _(q: Buffer, a: SimpleNamespace) -> object:
 def _(q: Buffer, a: SimpleNamespace) -> object:
     found = q.groups(a.state.decode())
     if a.state == b"busy":
-        page = [part for pair in found for part in pair]
-        return [0, {"unordered": [part.decode() if isinstance(part, bytes) else part for part in page]}]
+        return [0, {"unordered": [part for group, length in found for part in (group.decode(), length)]}]
     following, page = a.cursor + a.limit, found[a.cursor : a.cursor + a.limit]
     # The lengths of the index come as they are there.
     length: Callable[[int], int | float] = float if a.state == b"waiting" else int
@@ -147,7 +146,8 @@ def _(q: Buffer, a: SimpleNamespace) -> object:
 
 @_answers("buffer/batches")
 def _(q: Buffer, a: SimpleNamespace) -> object:
-    found, total = [], 0
+    found: list[Any] = []
+    total = 0
     for one in _behind(q.show(a.state.decode()), a.after)[: a.limit]:
         items: Any = one[-1]
         total += len(items)
@@ -229,8 +229,8 @@ def _(q: Priority, a: SimpleNamespace) -> object:
 def _(q: Priority, a: SimpleNamespace) -> object:
     q.order = a.order.decode()
     found = q.show(a.state.decode())
-    start = [i for i, (_, item) in enumerate(found) if [item.member] == a.after]
-    start = start[0] + 1 if start else a.start
+    behind = [i + 1 for i, (_, item) in enumerate(found) if [item.member] == a.after]
+    start = behind[0] if behind else a.start
     page = found[start : start + a.limit]
     if not page:
         return [[], [], []]
@@ -245,7 +245,8 @@ def _(q: Priority, a: SimpleNamespace) -> object:
 @_answers("priority/batches")
 def _(q: Priority, a: SimpleNamespace) -> object:
     q.order = a.order.decode()
-    found, total = [], 0
+    found: list[Any] = []
+    total = 0
     for one in _behind(q.batches(), a.after)[: a.limit]:
         lease_id, deadline, holder, items = one
         total += len(items)

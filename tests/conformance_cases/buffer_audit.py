@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .buffer_show import everything
 from .derived import refusals
 from .form import CLOCK
-from .scenario import NOW, Cases, Scenario, script
+from .scenario import NOW, Cases, Scenario, nothing, script
 
 META = {"queue": "2 buffer"}
 PHASES = ("keys", "leases", "delayed", "dead", "groups", "since", "busy", "")
@@ -54,7 +55,7 @@ def healthy(s: Scenario) -> None:
 @script("buffer/audit")
 def audit(case: Cases) -> None:
     case.defaults |= {"cursor": "keys:0", "lease": 0, "delay": 0, "repair": "report"}
-    refusals(case, lambda s: None)
+    refusals(case, nothing)
     bad = case("cursors that no reply gives")
     for cursor in (
         "",
@@ -73,16 +74,18 @@ def audit(case: Cases) -> None:
     ttl = {name.decode(): 60_000 for name in given if name.startswith((b"once:", b"ended:", b"grants"))}
     for repair in ("report", "repair"):
         fine = case.by_hand(f"a queue where everything agrees: {repair}", given, given_ttl=ttl, repair=repair)
-        sizes = [len(given), *(len(given[name.encode()]) for name in PHASES[1:-1])]  # type: ignore[arg-type]
+        sizes = [len(given), *(len(given[name.encode()]) for name in PHASES[1:-1])]
         for phase, following, size in zip(PHASES, PHASES[1:], sizes, strict=False):
             fine.send([f"{following}:0" if following else "", size, []], cursor=f"{phase}:0", limit=100)
     others = {"{r}:meta": "1", "q:x": "1", "{q}": "1"}
     foreign = case.by_hand("an empty queue, and keys that are not its own", {})
     foreign.given = [["SET", key, value] for key, value in others.items()]
     foreign.send(["leases:0", 3, []])
-    for phase, following in zip(PHASES[1:], PHASES[2:], strict=False):
+    for phase, following in itertools.pairwise(PHASES[1:]):
         if phase == "groups":
-            ends = case.by_hand("numbers at the highest that they may be", {}, lease=99_999_999_999, delay=99_999_999_999)
+            ends = case.by_hand(
+                "numbers at the highest that they may be", {}, lease=99_999_999_999, delay=99_999_999_999
+            )
             last = f"{phase}:999999999999999999"
             ends.send([f"{following}:0", 0, []], cursor=last, limit=100, now=9_999_999_999_999)
     _keys(case)
@@ -98,12 +101,19 @@ def _add(case: Cases, name: str, cursor: str, *args: Any, **named: Any) -> None:
 
 def _keys(case: Cases) -> None:
     found = [["unknown", "layout", "string", "none"], ["unknown", "1x", "string", "none"]]
-    _add(case, "a key that no queue has is left as it is", "keys:0", 3,
-         {"meta": META, "layout": "1", "1x": "1"}, {"unordered": found})  # fmt: skip
+    _add(
+        case,
+        "a key that no queue has is left as it is",
+        "keys:0",
+        3,
+        {"meta": META, "layout": "1", "1x": "1"},
+        {"unordered": found},
+    )
     wrong = {"meta": META, "once:o": ["a"], "batch:l": "x", "items:g": "x", "wake": "x", "grants": "x", "paused": ["x"]}
     found = [
-        ["type", "once:o", "list", "string"], ["type", "batch:l", "string", "list"], ["type", "items:g", "string", "list"],
-        ["type", "wake", "string", "list"], ["type", "grants", "string", "zset"], ["type", "paused", "list", "string"],
+        ["type", "once:o", "list", "string"], ["type", "batch:l", "string", "list"],
+        ["type", "items:g", "string", "list"], ["type", "wake", "string", "list"],
+        ["type", "grants", "string", "zset"], ["type", "paused", "list", "string"],
         ["type", "ended:l", "list", "string"],
     ]  # fmt: skip
     _add(
@@ -114,30 +124,65 @@ def _keys(case: Cases) -> None:
         {**wrong, "ended:l": ["x"]},
         {"unordered": found},
     )
-    _add(case, "a list that no index has: it may be chosen", "keys:0", 2,
-         {"meta": META, "items:g": ["b", "a"]},
-         {"unordered": [["length", "g", "", 2], ["since", "g", "", 2]]},
-         {"meta": META, "items:g": ["b", "a"], "groups": {"g": 2}, "since": {"g": NOW}},
-         left=(4, []))  # fmt: skip
-    _add(case, "a list of a group without a name's letters", "keys:0", 2,
-         {"meta": META, "items:": ["b", "a"]},
-         {"unordered": [["length", "", "", 2], ["since", "", "", 2]]},
-         {"meta": META, "items:": ["b", "a"], "groups": {"": 2}, "since": {"": NOW}})  # fmt: skip
+    _add(
+        case,
+        "a list that no index has: it may be chosen",
+        "keys:0",
+        2,
+        {"meta": META, "items:g": ["b", "a"]},
+        {"unordered": [["length", "g", "", 2], ["since", "g", "", 2]]},
+        {"meta": META, "items:g": ["b", "a"], "groups": {"g": 2}, "since": {"g": NOW}},
+        left=(4, []),
+    )
+    _add(
+        case,
+        "a list of a group without a name's letters",
+        "keys:0",
+        2,
+        {"meta": META, "items:": ["b", "a"]},
+        {"unordered": [["length", "", "", 2], ["since", "", "", 2]]},
+        {"meta": META, "items:": ["b", "a"], "groups": {"": 2}, "since": {"": NOW}},
+    )
     batch = ["g", "1", "w", "", "a"]
-    _add(case, "a batch that is in no index: it is due now", "keys:0", 2,
-         {"meta": META, "batch:l": batch}, [["batch", "l", "", "one index"]],
-         {"meta": META, "batch:l": batch, "delayed": {"l": NOW}}, left=(3, []))  # fmt: skip
+    _add(
+        case,
+        "a batch that is in no index: it is due now",
+        "keys:0",
+        2,
+        {"meta": META, "batch:l": batch},
+        [["batch", "l", "", "one index"]],
+        {"meta": META, "batch:l": batch, "delayed": {"l": NOW}},
+        left=(3, []),
+    )
     ended = {"meta": META, "batch:l": batch, "ended:l": "lost"}
-    _add(case, "a batch that is in no index, though its lease has ended", "keys:0", 3,
-         ended, [["batch", "l", "", "one index"]], {**ended, "delayed": {"l": NOW}})  # fmt: skip
-    _add(case, "a batch of one element that is in no index", "keys:0", 2,
-         {"meta": META, "batch:l": ["g"]},
-         [["batch", "l", "", "one index"], ["header", "l", "g", "group, attempts, holder, reason, items"]],
-         {"meta": META, "batch:l": ["g"], "delayed": {"l": NOW}})  # fmt: skip
+    _add(
+        case,
+        "a batch that is in no index, though its lease has ended",
+        "keys:0",
+        3,
+        ended,
+        [["batch", "l", "", "one index"]],
+        {**ended, "delayed": {"l": NOW}},
+    )
+    _add(
+        case,
+        "a batch of one element that is in no index",
+        "keys:0",
+        2,
+        {"meta": META, "batch:l": ["g"]},
+        [["batch", "l", "", "one index"], ["header", "l", "g", "group, attempts, holder, reason, items"]],
+        {"meta": META, "batch:l": ["g"], "delayed": {"l": NOW}},
+    )
     one = {"meta": META, "items:g": ["a"]}
-    _add(case, "a list of one item that no index has", "keys:0", 2, one,
-         {"unordered": [["length", "g", "", 1], ["since", "g", "", 1]]},
-         {**one, "groups": {"g": 1}, "since": {"g": NOW}})  # fmt: skip
+    _add(
+        case,
+        "a list of one item that no index has",
+        "keys:0",
+        2,
+        one,
+        {"unordered": [["length", "g", "", 1], ["since", "g", "", 1]]},
+        {**one, "groups": {"g": 1}, "since": {"g": NOW}},
+    )
     clock = case.by_hand(
         "a batch that is in no index is due now, by the server's clock",
         {"meta": META, "batch:l": batch},
@@ -145,18 +190,25 @@ def _keys(case: Cases) -> None:
     )
     clock.send(["leases:0", 2, [["batch", "l", "", "one index"]]], repair="repair", now=CLOCK)
     for title, header in (
-        ("too short", ["g", "1", "w", ""]), ("without attempts", ["g", "x1", "w", "", "a"]), ("attempts", ["g", "1x", "", "", "a"]),
-    ):  # fmt: skip
-        _add(case, f"a batch that does not begin as it must is left as it is: {title}", "keys:0", 3,
-             {"meta": META, "batch:l": header, "dead": {"l": 5}},
-             [["header", "l", "g", "group, attempts, holder, reason, items"]])  # fmt: skip
+        ("too short", ["g", "1", "w", ""]),
+        ("without attempts", ["g", "x1", "w", "", "a"]),
+        ("other attempts", ["g", "1x", "", "", "a"]),
+    ):
+        _add(
+            case,
+            f"a batch that does not begin as it must is left as it is: {title}",
+            "keys:0",
+            3,
+            {"meta": META, "batch:l": header, "dead": {"l": 5}},
+            [["header", "l", "g", "group, attempts, holder, reason, items"]],
+        )
     _add(case, "a batch whose header is whole", "keys:0", 3, {"meta": META, "batch:l": batch, "dead": {"l": 5}}, [])
 
 
 def _types(case: Cases) -> None:
     for name, kind in (
-        ("meta", "hash"), ("groups", "zset"), ("since", "zset"), ("leases", "zset"), ("delayed", "zset"), ("dead", "zset"),
-        ("busy", "hash"), ("paused_groups", "zset"),
+        ("meta", "hash"), ("groups", "zset"), ("since", "zset"), ("leases", "zset"), ("delayed", "zset"),
+        ("dead", "zset"), ("busy", "hash"), ("paused_groups", "zset"),
     ):  # fmt: skip
         odd = case.by_hand(f"{name} is of another type: nothing else is looked at", {name: "x", "items:g": ["a"]})
         for repair in ("report", "repair"):
@@ -168,87 +220,223 @@ def _types(case: Cases) -> None:
 
 def _groups(case: Cases) -> None:
     whole = {"meta": META, "items:g": ["c", "b", "a"], "groups": {"g": 3}, "since": {"g": 1000}}
-    _add(case, "a length that is not its list's", "groups:0", 1,
-         {**whole, "groups": {"g": 2}}, [["length", "g", "2", 3]], whole, left=(1, []))  # fmt: skip
-    _add(case, "what is told of another group that has the name of a length", "groups:0", 1,
-         {**whole, "items:3": ["x"]}, [])  # fmt: skip
+    _add(
+        case,
+        "a length that is not its list's",
+        "groups:0",
+        1,
+        {**whole, "groups": {"g": 2}},
+        [["length", "g", "2", 3]],
+        whole,
+        left=(1, []),
+    )
+    _add(
+        case,
+        "what is told of another group that has the name of a length",
+        "groups:0",
+        1,
+        {**whole, "items:3": ["x"]},
+        [],
+    )
     for cursor in ("groups:0", "since:0"):
         missing, there = ("since", "groups") if cursor[0] == "g" else ("groups", "since")
         given = {name: value for name, value in whole.items() if name != missing}
         kind = "length" if missing == "groups" else "since"
-        _add(case, f"a group is in {there} alone, and has items", cursor, 1, given, [[kind, "g", "", 3]],
-             {**whole, "since": {"g": NOW}} if missing == "since" else whole, left=(1, []))  # fmt: skip
+        _add(
+            case,
+            f"a group is in {there} alone, and has items",
+            cursor,
+            1,
+            given,
+            [[kind, "g", "", 3]],
+            {**whole, "since": {"g": NOW}} if missing == "since" else whole,
+            left=(1, []),
+        )
         given = {"meta": META, there: {"g": 5}}
         kind = "length" if missing == "since" else "since"
-        _add(case, f"a group is in {there} alone, and has none", cursor, 1, given, [[kind, "g", "5", 0]],
-             {"meta": META}, left=(0, []))  # fmt: skip
-        _add(case, f"a group without items, found in {there}", cursor, 1,
-             {"meta": META, "groups": {"g": 3}, "since": {"g": 1000}},
-             {"unordered": [["length", "g", "3", 0], ["since", "g", "1000", 0]]},
-             {"meta": META})  # fmt: skip
+        _add(
+            case,
+            f"a group is in {there} alone, and has none",
+            cursor,
+            1,
+            given,
+            [[kind, "g", "5", 0]],
+            {"meta": META},
+            left=(0, []),
+        )
+        _add(
+            case,
+            f"a group without items, found in {there}",
+            cursor,
+            1,
+            {"meta": META, "groups": {"g": 3}, "since": {"g": 1000}},
+            {"unordered": [["length", "g", "3", 0], ["since", "g", "1000", 0]]},
+            {"meta": META},
+        )
     batch = {"batch:l": ["g", "1", "w", "", "x"]}
     for name, index in (("busy", {"busy": {"g": "l"}}), ("paused", {"paused_groups": {"g": float("inf")}})):
         extra = {**(batch if name == "busy" else {}), **index, **({"leases": {"l": 200_000}} if name == "busy" else {})}
         without = {key: value for key, value in whole.items() if key not in ("groups", "since")}
-        _add(case, f"a {name} group may not be chosen", "groups:0", 1, {**whole, **extra},
-             {"unordered": [["length", "g", "3", 0], ["since", "g", "1000", 0]]}, {**without, **extra})  # fmt: skip
-        _add(case, f"a {name} group that is in no index is right", "keys:0", 3 if name == "paused" else 5,
-             {**without, **extra}, [])  # fmt: skip
+        _add(
+            case,
+            f"a {name} group may not be chosen",
+            "groups:0",
+            1,
+            {**whole, **extra},
+            {"unordered": [["length", "g", "3", 0], ["since", "g", "1000", 0]]},
+            {**without, **extra},
+        )
+        _add(
+            case,
+            f"a {name} group that is in no index is right",
+            "keys:0",
+            3 if name == "paused" else 5,
+            {**without, **extra},
+            [],
+        )
     for place in ("leases", "delayed"):
-        _add(case, f"a group is busy with a batch: {place}", "busy:0", 1,
-             {"meta": META, **batch, place: {"l": 200_000}, "busy": {"g": "l"}, "items:g": ["a"]}, [])  # fmt: skip
-    for place in ({}, {**batch, "dead": {"l": 5}}):
-        given = {"meta": META, "busy": {"g": "l"}, "items:g": ["b", "a"], **place}
+        _add(
+            case,
+            f"a group is busy with a batch: {place}",
+            "busy:0",
+            1,
+            {"meta": META, **batch, place: {"l": 200_000}, "busy": {"g": "l"}, "items:g": ["a"]},
+            [],
+        )
+    graves: list[dict[str, Any]] = [{}, {**batch, "dead": {"l": 5}}]
+    for there in graves:
+        given = {"meta": META, "busy": {"g": "l"}, "items:g": ["b", "a"], **there}
         finding = ["busy", "g", "l", "a batch that is leased or delayed"]
-        _add(case, f"a group is busy with a batch that is {'dead' if place else 'gone'}", "busy:0", 1, given,
-             [finding], {"meta": META, **place, "items:g": ["b", "a"], "groups": {"g": 2}, "since": {"g": NOW}},
-             mended={"unordered": [finding, ["length", "g", "", 2], ["since", "g", "", 2]]}, left=(0, []))  # fmt: skip
+        _add(
+            case,
+            f"a group is busy with a batch that is {'dead' if there else 'gone'}",
+            "busy:0",
+            1,
+            given,
+            [finding],
+            {"meta": META, **there, "items:g": ["b", "a"], "groups": {"g": 2}, "since": {"g": NOW}},
+            mended={"unordered": [finding, ["length", "g", "", 2], ["since", "g", "", 2]]},
+            left=(0, []),
+        )
     given = {"meta": META, "busy": {"g": "l"}, "items:g": ["a"], "paused_groups": {"g": 200_000}}
-    _add(case, "a group is busy with a batch that is gone, and paused", "busy:0", 1, given,
-         [["busy", "g", "l", "a batch that is leased or delayed"]],
-         {"meta": META, "items:g": ["a"], "paused_groups": {"g": 200_000}})  # fmt: skip
-    _add(case, "a group whose list is of another type", "groups:0", 1,
-         {"meta": META, "items:g": "x", "groups": {"g": 2}}, [])  # fmt: skip
+    _add(
+        case,
+        "a group is busy with a batch that is gone, and paused",
+        "busy:0",
+        1,
+        given,
+        [["busy", "g", "l", "a batch that is leased or delayed"]],
+        {"meta": META, "items:g": ["a"], "paused_groups": {"g": 200_000}},
+    )
+    _add(
+        case,
+        "a group whose list is of another type",
+        "groups:0",
+        1,
+        {"meta": META, "items:g": "x", "groups": {"g": 2}},
+        [],
+    )
 
 
 def _batches(case: Cases) -> None:
     batch = {"meta": META, "batch:l": ["g", "1", "w", "", "a"]}
-    for names, stays in (
-        ("leases delayed", "leases"), ("leases dead", "leases"), ("delayed dead", "delayed"), ("leases delayed dead", "leases"),
-    ):  # fmt: skip
+    for names in ("leases delayed", "leases dead", "delayed dead", "leases delayed dead"):
+        stays = names.split()[0]
         for place in names.split():
-            _add(case, f"a batch is in {names}, found in {place}: it stays in {stays}", f"{place}:0", 1,
-                 {**batch, **{index: {"l": 1000} for index in names.split()}},
-                 [["batch", "l", names, "one index"]], {**batch, stays: {"l": 1000}},
-                 left=(int(place == stays), []))  # fmt: skip
+            _add(
+                case,
+                f"a batch is in {names}, found in {place}: it stays in {stays}",
+                f"{place}:0",
+                1,
+                {**batch, **{index: {"l": 1000} for index in names.split()}},
+                [["batch", "l", names, "one index"]],
+                {**batch, stays: {"l": 1000}},
+                left=(int(place == stays), []),
+            )
     for names in ("leases", "delayed", "dead", "leases dead"):
         place = names.split()[-1]
-        _add(case, f"{names}: the batch is not there", f"{place}:0", 1,
-             {"meta": META, **{index: {"l": 1000} for index in names.split()}}, [["batch", "l", "none", names]],
-             {"meta": META}, left=(0, []))  # fmt: skip
-        _add(case, f"{names}: the batch is of another type", f"{place}:0", 1,
-             {"meta": META, "batch:l": "x", **{index: {"l": 1000} for index in names.split()}}, [])  # fmt: skip
+        _add(
+            case,
+            f"{names}: the batch is not there",
+            f"{place}:0",
+            1,
+            {"meta": META, **{index: {"l": 1000} for index in names.split()}},
+            [["batch", "l", "none", names]],
+            {"meta": META},
+            left=(0, []),
+        )
+        _add(
+            case,
+            f"{names}: the batch is of another type",
+            f"{place}:0",
+            1,
+            {"meta": META, "batch:l": "x", **{index: {"l": 1000} for index in names.split()}},
+            [],
+        )
     for index, option in (("leases", "lease"), ("delayed", "delay")):
         other = {"lease": "delay", "delay": "lease"}[option]
         for ahead in (5000, 5001):
             given = {**batch, index: {"l": NOW + ahead}}
             last = str(NOW + 5000)
             findings = [["far", "l", str(NOW + ahead), last]] if ahead > 5000 else []
-            _add(case, f"{index}: a time {ahead} ms ahead, at most 5000", f"{index}:0", 1, given, findings,
-                 {**given, index: {"l": NOW + 5000}}, left=(1, []), **{option: 5000, other: 1})  # fmt: skip
-        _add(case, f"{index}: a time far ahead, any is allowed", f"{index}:0", 1,
-             {**batch, index: {"l": NOW + 10**9}}, [], **{other: 1})  # fmt: skip
-        _add(case, f"{index}: a time that is past, with a small horizon", f"{index}:0", 1,
-             {**batch, index: {"l": 1000}}, [], **{option: 1})  # fmt: skip
-    _add(case, "a batch that died in the future is none of it", "dead:0", 1,
-         {**batch, "dead": {"l": NOW + 10**9}}, [], lease=1, delay=1)  # fmt: skip
-    _add(case, "a lease far ahead of a batch that is not there", "leases:0", 1,
-         {"meta": META, "leases": {"l": NOW + 6000}},
-         [["far", "l", str(NOW + 6000), str(NOW + 5000)], ["batch", "l", "none", "leases"]],
-         {"meta": META}, lease=5000)  # fmt: skip
-    _add(case, "two batches of an index", "leases:0", 2,
-         {"meta": META, "leases": {"k": 1000, "l": 2000}},
-         [["batch", "k", "none", "leases"], ["batch", "l", "none", "leases"]], {"meta": META})  # fmt: skip
+            _add(
+                case,
+                f"{index}: a time {ahead} ms ahead, at most 5000",
+                f"{index}:0",
+                1,
+                given,
+                findings,
+                {**given, index: {"l": NOW + 5000}},
+                left=(1, []),
+                **{option: 5000, other: 1},
+            )
+        _add(
+            case,
+            f"{index}: a time far ahead, any is allowed",
+            f"{index}:0",
+            1,
+            {**batch, index: {"l": NOW + 10**9}},
+            [],
+            **{other: 1},
+        )
+        _add(
+            case,
+            f"{index}: a time that is past, with a small horizon",
+            f"{index}:0",
+            1,
+            {**batch, index: {"l": 1000}},
+            [],
+            **{option: 1},
+        )
+    _add(
+        case,
+        "a batch that died in the future is none of it",
+        "dead:0",
+        1,
+        {**batch, "dead": {"l": NOW + 10**9}},
+        [],
+        lease=1,
+        delay=1,
+    )
+    _add(
+        case,
+        "a lease far ahead of a batch that is not there",
+        "leases:0",
+        1,
+        {"meta": META, "leases": {"l": NOW + 6000}},
+        [["far", "l", str(NOW + 6000), str(NOW + 5000)], ["batch", "l", "none", "leases"]],
+        {"meta": META},
+        lease=5000,
+    )
+    _add(
+        case,
+        "two batches of an index",
+        "leases:0",
+        2,
+        {"meta": META, "leases": {"k": 1000, "l": 2000}},
+        [["batch", "k", "none", "leases"], ["batch", "l", "none", "leases"]],
+        {"meta": META},
+    )
 
 
 def _pages(case: Cases) -> None:

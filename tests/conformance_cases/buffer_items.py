@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .derived import by_type, derive
-from .scenario import NOW, WEEK, Cases, Scenario, script
+from .scenario import NOW, WEEK, Cases, Scenario, Setup, nothing, script
 
-KEEPING = {
+KEEPING: dict[str, Setup] = {
     "another group": lambda s: s.do("push", group="h", item=["x"]),
     "a leased batch": lambda s: lease(s, "x"),
     "a delayed batch": lambda s: (lease(s, "x"), s.do("release", delay=9000)),
@@ -15,24 +15,25 @@ KEEPING = {
 """what keeps a queue whose last item is taken, and how it comes about; it leaves group `g` empty"""
 
 
-def lease(s: Scenario, items: str, group: str = "g", id: str = "l", **values: object) -> None:  # noqa: A002
+def lease(s: Scenario, items: str, group: str = "g", id: str = "l", **values: object) -> Scenario:  # noqa: A002
     """Push one item a letter to an empty group and lease them."""
     s.do("push", group=group, item=list(items), now=1000)
     batch = s.do("reserve", id=id, size=len(items), **values)
-    assert batch[2:3] + tuple(batch[-1]) == (group.encode(), *(item.encode() for item in items)), (
-        "another group is longer, or something else is due"
-    )
+    taken = [batch[2], *batch[-1]]
+    assert taken == [group.encode(), *(item.encode() for item in items)], "another group is longer, or something is due"
+    return s
 
 
-def waiting(s: Scenario, **groups: str) -> None:
+def waiting(s: Scenario, **groups: str) -> Scenario:
     """Push one item a letter to each group, one second after the other."""
     for i, (group, items) in enumerate(groups.items(), 1):
         s.do("push", group=group, item=list(items), now=1000 * i)
+    return s
 
 
 @script("buffer/push")
 def push(case: Cases) -> None:
-    derive(case, lambda s: None, reads=["busy", "paused_groups"], item=["a", "b"])
+    derive(case, nothing, reads=["busy", "paused_groups"], item=["a", "b"])
 
     s = case("the first items of a queue")
     s.send(item=["a", "b", "c"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .buffer_items import lease, waiting
 from .derived import by_type, derive
 from .rates import rated
-from .scenario import NOW, WEEK, Cases, Scenario, script
+from .scenario import NOW, WEEK, Cases, script
 
 
 @script("buffer/reserve", id="m")
@@ -377,7 +377,8 @@ def _nothing(case: Cases) -> None:
 
 def _pauses(case: Cases) -> None:
     for name, time, after in (
-        ("until it is resumed", 0, 0), ("for a time", 20_000, 1000), ("for long", 60_000, 1000), ("no longer", 60_000, 60_000),
+        ("until it is resumed", 0, 0), ("for a time", 20_000, 1000), ("for long", 60_000, 1000),
+        ("no longer", 60_000, 60_000),
     ):  # fmt: skip
         s = case(f"the queue is paused {name}")
         waiting(s, g="ab")

@@ -382,8 +382,8 @@ def redrive(case: Cases) -> None:
     s.do("bury", id="k")
     s.send(id=["k"])
     for sizes, what in (
-        ((4000, 4000, 2000, 1), "exactly 10000"), ((4000, 4000, 2001, 1), "more than 10000"), ((1, 10_000), "one of 10000"),
-        ((5000, 5000), "two of 5000"),
+        ((4000, 4000, 2000, 1), "exactly 10000"), ((4000, 4000, 2001, 1), "more than 10000"),
+        ((1, 10_000), "one of 10000"), ((5000, 5000), "two of 5000"),
     ):  # fmt: skip
         s = case(f"at most 10000 items a call: {what}")
         for i, size in enumerate(sizes):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .buffer_items import KEEPING, lease, waiting
 from .derived import derive
 from .scenario import NOW, Cases, Scenario, script
@@ -250,18 +252,18 @@ def purge(case: Cases) -> None:
     for count, replies in (
         (3, ([2, 40], [-1, 20])), (2, ([2, 40], [-1, 0])), (4, ([2, 40], [4, 40], [-1, 0])), (1, ([-1, 20],)),
     ):  # fmt: skip
-        given = case.state(lambda s, count=count: many(s, count))  # type: ignore[misc]
+        given = case.state(partial(many, count=count))
         pages = case.by_hand(f"two of each kind a call, of {count}", given, {"paused_groups": given[b"paused_groups"]})
         for cursor, reply in zip((0, 2, 4), replies, strict=False):
             pages.send(reply, limit=2, cursor=cursor)
-    given = case.state(lambda s: many(s, 3))
+    given = case.state(partial(many, count=3))
     given[b"items:a0"] = [b"x"] * 9  # a group that has the name of a batch
-    given[b"groups"][b"a0"], given[b"since"][b"a0"] = 9.0, 1.0  # type: ignore[index]
+    given[b"groups"][b"a0"], given[b"since"][b"a0"] = 9.0, 1.0
     left = {name: value for name, value in given.items() if name[-1:] in b"2" or name in (b"meta", b"items:a0")}
     left |= {b"paused_groups": given[b"paused_groups"]}
     for name in (b"leases", b"delayed", b"dead", b"groups", b"since"):
-        left[name] = {one: score for one, score in given[name].items() if one.endswith(b"2")}  # type: ignore[attr-defined]
-    left[b"groups"][b"a0"], left[b"since"][b"a0"] = 9.0, 1.0  # type: ignore[index]
+        left[name] = {one: score for one, score in given[name].items() if one.endswith(b"2")}
+    left[b"groups"][b"a0"], left[b"since"][b"a0"] = 9.0, 1.0
     case.by_hand("two of each kind, the first ones", given, left).send([2, 40], limit=2)
     given = case.state(lambda s: waiting(s, a="a", b="bc", c="def"))
     left = {name: value for name, value in given.items() if name in (b"meta", b"items:c")}

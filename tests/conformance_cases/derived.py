@@ -84,8 +84,8 @@ def refusals(case: Cases, setup: Setup, **args: Any) -> None:
     for few in sorted({0, min(1, least - 1), least - 1}):
         scenario.refuse_raw("BADARG", argv[:few], keys)
     if (rest := header.args[-1]).rest:
-        for bad in _bad_rest(rest):
-            scenario.refuse_raw("BADARG", [*argv[: len(fixed)], *bad], keys)
+        for others in _bad_rest(rest):
+            scenario.refuse_raw("BADARG", [*argv[: len(fixed)], *others], keys)
     else:
         scenario.refuse_raw("BADARG", [*argv, *["x"] * (len(fixed) + 1 - len(argv))], keys)
     scenario.refuse_raw("BADARG", argv, keys[:-1])

@@ -85,7 +85,7 @@ def kind_of(value: object) -> str:
     if isinstance(value, dict):
         numbers = all(isinstance(one, int | float) for one in value.values())
         return "zset" if numbers else "hash"
-    return {list: "list", set: "set", bytes: "string"}[type(value)]
+    return "list" if isinstance(value, list) else "set" if isinstance(value, set) else "string"
 
 
 def commands(keys: Keys, ttl: Mapping[bytes, int]) -> list[Json]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .derived import derive
 from .rates import rated
-from .scenario import NOW, Cases, script
+from .scenario import NOW, Cases, nothing, script
 
 MINUTE = 60_000
 
@@ -19,7 +19,7 @@ def acquire(case: Cases) -> None:
         cost=2,
         rates=[(5, MINUTE)],
     )
-    rated(case, lambda s: None, cost=1)
+    rated(case, nothing, cost=1)
 
     s = case("all that is wanted, then what is left, then nothing")
     for i, cost in enumerate((3, 4, 1)):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from ..model import Member
 from .derived import derive
-from .scenario import NOW, Cases, Scenario, script
+from .scenario import NOW, Cases, Scenario, Setup, script
 
 DUE = 5000
 """a delay: until NOW + DUE"""
 
 
-def ready(s: Scenario, **members: float) -> None:
+def ready(s: Scenario, **members: float) -> Scenario:
     """Push members with their priorities."""
     s.do("push", item=[(priority, member) for member, priority in members.items()], now=1000)
+    return s
 
 
-def lease(s: Scenario, id: str = "l", **members: float) -> None:  # noqa: A002
+def lease(s: Scenario, id: str = "l", **members: float) -> Scenario:  # noqa: A002
     """Push members with their priorities and lease them, none of those that are ready."""
     others = {name: member for name, member in s.model.members.items() if member.state == "ready"}
     for name in others:
@@ -24,30 +25,34 @@ def lease(s: Scenario, id: str = "l", **members: float) -> None:  # noqa: A002
     taken = s.do("reserve", id=id, size=len(members), now=1000, lease=200_000)
     assert set(taken[2][::2]) == {member.encode() for member in members}, "something else was due"
     s.model.members |= others
+    return s
 
 
-def delayed(s: Scenario, delay: int = DUE, attempts: bool = False, **members: float) -> None:
+def delayed(s: Scenario, delay: int = DUE, attempts: bool = False, **members: float) -> Scenario:
     """Push members that are due later, or after an attempt that failed."""
     if attempts:
         lease(s, id="k", **members)
         s.do("release", id="k", delay=delay, reason="boom")
     else:
         s.do("push", item=[(priority, member) for member, priority in members.items()], delay=delay)
+    return s
 
 
-def dead(s: Scenario, now: int = 2000, **members: float) -> None:
+def dead(s: Scenario, now: int = 2000, **members: float) -> Scenario:
     """Push members and bury them."""
     lease(s, id="k", **members)
     s.do("bury", id="k", now=now, reason="bad")
+    return s
 
 
-def tried(s: Scenario, **members: float) -> None:
+def tried(s: Scenario, **members: float) -> Scenario:
     """Let members be ready after an attempt that failed."""
     delayed(s, delay=0, attempts=True, **members)
     s.model._promote(NOW)
+    return s
 
 
-KEEPING = {
+KEEPING: dict[str, Setup] = {
     "another member": lambda s: ready(s, x=99),
     "a leased member": lambda s: lease(s, id="x", x=99),
     "a delayed member": lambda s: delayed(s, x=99),
@@ -56,7 +61,7 @@ KEEPING = {
 """what keeps a queue whose last member is taken, and how it comes about"""
 
 
-def everywhere(s: Scenario) -> None:
+def everywhere(s: Scenario) -> Scenario:
     """Bring about members in every state: a to h."""
     dead(s, d=4)
     lease(s, e=5, f=6, g=7)
@@ -65,6 +70,7 @@ def everywhere(s: Scenario) -> None:
     delayed(s, attempts=True, c=3)
     ready(s, a=1)
     s.do("push", item=[(2, "b", "payload of b")])
+    return s
 
 
 @script("priority/push")

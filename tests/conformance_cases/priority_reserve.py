@@ -326,7 +326,8 @@ def _nothing(case: Cases) -> None:
 
 def _pauses(case: Cases) -> None:
     for name, time, after in (
-        ("until it is resumed", 0, 0), ("for a time", 20_000, 1000), ("for long", MINUTE, 1000), ("no longer", MINUTE, MINUTE),
+        ("until it is resumed", 0, 0), ("for a time", 20_000, 1000), ("for long", MINUTE, 1000),
+        ("no longer", MINUTE, MINUTE),
     ):  # fmt: skip
         s = case(f"the queue is paused {name}")
         ready(s, a=1)

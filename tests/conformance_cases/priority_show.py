@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..model import Member
 from .derived import derive
 from .priority_push import DUE, KEEPING, dead, delayed, everywhere, lease, ready, tried
@@ -196,9 +198,9 @@ def purge(case: Cases) -> None:
     )
     pages.send([1, 4], limit=2)
     pages.send([0, 4], limit=2)
-    other = {"meta": {"queue": "2 score"}, "lease:l": ["w", "b", "6"]}
-    given = {**other, "leases": {"k": 1, "l": 2}, "lease:k": ["w", "a", "5"], "held": {"a", "b"}}  # type: ignore[dict-item]
-    left = {**other, "leases": {"l": 2}, "held": {"b"}}  # type: ignore[dict-item]
+    other: dict[Any, Any] = {"meta": {"queue": "2 score"}, "lease:l": ["w", "b", "6"]}
+    given = {**other, "leases": {"k": 1, "l": 2}, "lease:k": ["w", "a", "5"], "held": {"a", "b"}}
+    left = {**other, "leases": {"l": 2}, "held": {"b"}}
     case.by_hand("a lease of one member a call, of two", given, left).send([1, 1], limit=1)
 
     def three(s: Scenario) -> None:
@@ -213,8 +215,8 @@ def purge(case: Cases) -> None:
     keep = {b"leases": "k2", b"held": "2", b"again": "2", b"payloads": "2"}
     for name, end in keep.items():
         value = given[name]
-        mine = [one for one in value if one.endswith(end.encode())]  # type: ignore[attr-defined]
-        left[name] = set(mine) if isinstance(value, set) else {one: value[one] for one in mine}  # type: ignore[index]
+        mine = [one for one in value if one.endswith(end.encode())]
+        left[name] = set(mine) if isinstance(value, set) else {one: value[one] for one in mine}
     left[b"meta"] = given[b"meta"]
     case.by_hand("two leases a call: the first to run out go first", given, left).send([1, 4], limit=2)
     for sizes, replies in (((500, 500, 1), ([1, 1000], [0, 1])), ((500, 400, 101), ([1, 900], [0, 101]))):

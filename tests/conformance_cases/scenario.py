@@ -23,15 +23,18 @@ WEEK = 604_800_000
 
 # What a call has that names nothing else.
 DEFAULTS: dict[str, Any] = {
-    "now": NOW, "window": 60_000, "group": "g", "id": "l", "once": "o", "item": [], "side": "back", "size": 10, "count": 10,
-    "lease": 30_000, "min_size": 1, "max_wait": 0, "max_attempts": 0, "max_dead": 0, "max_bytes": 0, "ordered": 0,
-    "isolate": 0, "holder": "w", "rates": [], "delay": 0, "reason": "", "failed": [], "attempt": "count", "order": "score",
-    "how": "min", "limit": 100, "after": "", "state": "dead", "cursor": 0, "cost": 1, "start": 0, "time": 0,
-    "member": [], "repair": "report",
+    "now": NOW, "window": 60_000, "group": "g", "id": "l", "once": "o", "item": [], "side": "back", "size": 10,
+    "count": 10, "lease": 30_000, "min_size": 1, "max_wait": 0, "max_attempts": 0, "max_dead": 0, "max_bytes": 0,
+    "ordered": 0, "isolate": 0, "holder": "w", "rates": [], "delay": 0, "reason": "", "failed": [], "attempt": "count",
+    "order": "score", "how": "min", "limit": 100, "after": "", "state": "dead", "cursor": 0, "cost": 1, "start": 0,
+    "time": 0, "member": [], "repair": "report",
 }  # fmt: skip
 
 Setup = Callable[["Scenario"], object]
+"""what brings a state about"""
 Step = dict[str, Any]
+
+MODELS: dict[str, Callable[[], Any]] = {"buffer": Buffer, "priority": Priority, "limit": lambda: Limit([])}
 
 
 def pack(script: str, values: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
@@ -102,7 +105,7 @@ class Scenario(Case):
     def __init__(self, script: str, name: str, defaults: Mapping[str, Any]) -> None:
         super().__init__(script, name, defaults)
         self.structure = script.partition("/")[0]
-        self.model: Any = {"buffer": Buffer, "priority": Priority, "limit": lambda: Limit([])}[self.structure]()
+        self.model: Any = MODELS[self.structure]()
         self.ttl: dict[bytes, int] = {}
         self._started: tuple[Keys, dict[bytes, int]] | None = None
         self._awake = False
@@ -114,7 +117,7 @@ class Scenario(Case):
         return limit
 
     def do(self, verb: str, **values: Any) -> Any:
-        """Bring the state about: a call that is no part of the case. It remembers no answer unless it names a window."""
+        """Bring the state about, by a call that is no part of the case; without a window it remembers no answer."""
         assert not self.steps, "the state is given before the first call is sent"
         answer = self._ask(f"{self.structure}/{verb}", {"window": 0, **values})
         assert verb != "reserve" or answer[0] != b"ended", "an id for each reserve"
@@ -144,7 +147,7 @@ class Scenario(Case):
         keys, argv = pack(script, self.values(values))
         self.steps.append({"script": script, "keys": keys, "argv": argv, "reply": form.reply(answer)})
 
-    def keys(self) -> Keys:
+    def keys(self) -> dict[Any, Any]:
         """Return what is stored now."""
         return stored(self.model)
 
@@ -238,7 +241,7 @@ class Cases:
         self.all.append(made)
         return made
 
-    def state(self, setup: Setup, **defaults: Any) -> Keys:
+    def state(self, setup: Setup, **defaults: Any) -> dict[Any, Any]:
         """Return what is stored after calls, as a start for a case by hand; no wake-up lies there."""
         made = Scenario(self.script, "", {**self.defaults, **defaults})
         setup(made)
@@ -283,6 +286,10 @@ def _note(note: Any) -> bytes:
         return note
     score, due, how = note
     return b"%s %d %s" % (form.number(score).encode(), due, how)
+
+
+def nothing(s: Scenario) -> None:
+    """Leave a queue empty."""
 
 
 SCRIPTS: dict[str, Callable[[Cases], None]] = {}

@@ -304,17 +304,17 @@ def _groups(case: Cases) -> None:
             [],
         )
     graves: list[dict[str, Any]] = [{}, {**batch, "dead": {"l": 5}}]
-    for there in graves:
-        given = {"meta": META, "busy": {"g": "l"}, "items:g": ["b", "a"], **there}
+    for grave in graves:
+        given = {"meta": META, "busy": {"g": "l"}, "items:g": ["b", "a"], **grave}
         finding = ["busy", "g", "l", "a batch that is leased or delayed"]
         _add(
             case,
-            f"a group is busy with a batch that is {'dead' if there else 'gone'}",
+            f"a group is busy with a batch that is {'dead' if grave else 'gone'}",
             "busy:0",
             1,
             given,
             [finding],
-            {"meta": META, **there, "items:g": ["b", "a"], "groups": {"g": 2}, "since": {"g": NOW}},
+            {"meta": META, **grave, "items:g": ["b", "a"], "groups": {"g": 2}, "since": {"g": NOW}},
             mended={"unordered": [finding, ["length", "g", "", 2], ["since", "g", "", 2]]},
             left=(0, []),
         )

@@ -49,13 +49,18 @@ _CONVERT: dict[bytes, Callable[[Any], object]] = {
 
 
 def read(client: redis.Redis, queue: bytes, now: int) -> tuple[Keys, set[bytes]]:
-    """Return what is stored under a prefix, and the names of those keys that have a TTL.
+    """Return what is stored under a prefix, and the names of those keys that have a TTL."""
+    every: Any = client.eval(_READ, 0, queue)
+    return shape(every, queue, now)
+
+
+def shape(every: list[Any], queue: bytes, now: int) -> tuple[Keys, set[bytes]]:
+    """Turn keys as they were read (name, type, TTL and value of each) into the model's form.
 
     A key of an unknown name or of another type is an error. A pause that has ended is left out.
     """
     found: Keys = {}
     expiring = set()
-    every: Any = client.eval(_READ, 0, queue)
     for key, kind, ttl, value in every:
         name = key[len(queue) :]
         if kind.decode() != _TYPES[name.partition(b":")[0]]:

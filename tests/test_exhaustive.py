@@ -1,0 +1,137 @@
+"""The exhaustive search of small scopes finds no difference, and finds what is broken in a script."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from redisq.embedded import Server
+from redisq.scripts import load
+
+from . import model
+from .exhaustive import SCOPES, Search
+from .walk import Difference
+
+# Where no depth is given, the scope is closed: all that can be reached is seen. `make chaos` goes deeper.
+DEPTHS: dict[tuple[str, str], int | None] = {
+    ("buffer", "two"): None,
+    ("buffer", "isolate"): 7,
+    ("buffer", "ordered"): None,
+    ("buffer", "client"): 6,
+    ("buffer", "wait"): 6,
+    ("buffer", "rates"): 6,
+    ("buffer", "pauses"): 5,
+    ("buffer", "three"): 5,
+    ("priority", "one"): None,
+    ("priority", "client"): 6,
+    ("priority", "rates"): 5,
+    ("priority", "pauses"): 5,
+    ("priority", "two"): 5,
+    ("limit", "two"): None,
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("structure", "name"), DEPTHS)
+def test_scripts_and_model_agree(server: Server, structure: str, name: str) -> None:
+    """Every call from every state that is reached does the same on both sides."""
+    depth = DEPTHS[structure, name]
+    with server.client() as client, Search(client, SCOPES[structure][name]) as search:
+        search.run(depth or 10**9)
+    print(f"{structure} {name}: {search}")
+    assert search.closed or search.depth == depth
+    assert search.transitions > 500
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A script with a mistake, the scope that has to find it, and what the difference says."""
+
+    scope: tuple[str, str]
+    script: str
+    before: str
+    after: str
+    says: str
+
+
+BROKEN = {
+    "the group stays busy": Broken(
+        ("buffer", "ordered"), "buffer/ack", "call('HDEL', busy, group)", "", "leaves other keys"
+    ),
+    "another client's end of a lease is overwritten": Broken(
+        ("buffer", "two"), "buffer/reserve", "'lost', 'NX', 'PX', window", "'lost', 'PX', window", "ended:"
+    ),
+    "a push counts twice": Broken(
+        ("buffer", "two"), "buffer/push", "if answer then", "if false then", "sent again"
+    ),
+    "what was forgotten is not lost": Broken(
+        ("buffer", "two"),
+        "buffer/release",
+        "if call('ZREM', leases, id) == 0",
+        "if call('ZREM', leases, id) + call('ZREM', delayed, id) == 0",
+        "release(+0, '00001') sent late",
+    ),
+    "a listing in the other order": Broken(
+        ("buffer", "two"), "buffer/groups", "ZREVRANGE", "ZRANGE", "groups('waiting') answers"
+    ),
+    "due a ms too late": Broken(
+        ("priority", "one"), "priority/reserve", "call('ZCOUNT', leases, '-inf', now)",
+        "call('ZCOUNT', leases, '-inf', '(' .. now)", "reserve"
+    ),
+    "a push of a leased member is lost": Broken(
+        ("priority", "one"), "priority/ack", "elseif noted[i] then", "elseif false then", "leaves other keys"
+    ),
+    "in two places": Broken(
+        ("priority", "one"), "priority/push", "{ 'ZREM', ready, unready }", "{ 'ZREM', ready, {} }", "leaves other keys"
+    ),
+    "removed twice": Broken(
+        ("priority", "one"), "priority/remove", "noted[i] ~= 'removed' and", "", "remove"
+    ),
+    "a lease that is over is handed out again": Broken(
+        ("priority", "one"), "priority/reserve", "if special and call('EXISTS', lease, ended) > 0",
+        "if special and call('EXISTS', lease) > 0", "sent late"
+    ),
+    "an empty queue stays for ever": Broken(
+        ("priority", "one"), "priority/pop", "call('PEXPIRE', meta, '604800000')", "", "TTL"
+    ),
+    "the end of a span is not in it": Broken(
+        ("limit", "two"), "limit/acquire", "now - per), '+inf'", "now - per + 1), '+inf'", "acquire"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_script_is_found(server: Server, what: str) -> None:
+    """The search ends with a difference, and names the call."""
+    broken = BROKEN[what]
+    text = load(broken.script).text.decode("ascii")
+    assert broken.before in text, f"{broken.script} has changed: break it in another place"
+    structure, name = broken.scope
+    texts = {broken.script: text.replace(broken.before, broken.after).encode()}
+    scope = SCOPES[structure][name]
+    with server.client() as client, Search(client, scope, texts) as search, pytest.raises(Difference) as difference:
+        search.run()
+    assert broken.says in str(difference.value)
+
+
+@pytest.mark.timeout(600)
+def test_a_client_that_nobody_wakes_is_found(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the scripts and the model have wrong alike is still seen: a release that wakes nobody."""
+    come_back = model.Buffer._come_back
+
+    def silently(queue: model.Buffer, now: int, batch: model.Batch, delay: int) -> None:
+        before = queue.token
+        come_back(queue, now, batch, delay)
+        queue.token = before
+
+    monkeypatch.setattr(model.Buffer, "_come_back", silently)
+    texts = {}
+    for name in ("buffer/release", "buffer/ack"):
+        text = load(name).text.decode("ascii")
+        assert "if tokens == 0 then -- a client that waits" in text
+        texts[name] = text.replace("if tokens == 0 then -- a client that waits", "if false then --").encode()
+    scope, found = SCOPES["buffer"]["client"], pytest.raises(Difference, match="wakes nobody")
+    with server.client() as client, Search(client, scope, texts) as search, found:
+        search.run()

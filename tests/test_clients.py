@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import redis
 import redis.asyncio
 
 import redisq.asyncio
-from redisq import BYTES, Buffer, Item, Op, PriorityQueue, Pushed, Rate, RateLimiter, State
+from redisq import BYTES, Batch, Buffer, Item, Op, PriorityQueue, Pushed, Rate, RateLimiter, State
 from redisq.embedded import Server
 
 from .conftest import MakeClient
@@ -31,32 +33,83 @@ def test_every_setting_of_a_client_gives_the_same(make_client: MakeClient, optio
     client = make_client(**options)
     buffer: Buffer[bytes] = Buffer(client, "q é", codec=BYTES)
     assert buffer.push(*NOT_UTF8, group="g\udcff") == 5
-    assert buffer.longest_groups() == {"g\udcff": 5}
+    assert buffer.groups() == {"g\udcff": 5}
     assert buffer.pop_longest(1, 2) == {"g\udcff": NOT_UTF8[:2]}
     assert buffer.pop("g\udcff") == NOT_UTF8[2:]
     assert buffer.stats().waiting == 0
+    assert buffer.groups(state="busy") == buffer.groups(state="paused") == {}
     assert buffer.audit().ok
-    queue: PriorityQueue[bytes] = PriorityQueue(client, "q", codec=BYTES)
-    assert queue.push_many([(m, i) for i, m in enumerate(NOT_UTF8)]) == {Pushed.ADDED: 5}
+    queue: PriorityQueue[bytes] = PriorityQueue(client, "p é", codec=BYTES, payload_codec=BYTES)
+    assert queue.push_many([(m, i, m[::-1]) for i, m in enumerate(NOT_UTF8)]) == {Pushed.ADDED: 5}
     assert queue.state(NOT_UTF8[0]) is State.READY
-    assert queue.pop_many(5) == [Item(m, i, 1) for i, m in enumerate(NOT_UTF8)]
+    assert queue.pop_many(5) == [Item(m, i, 1, m[::-1]) for i, m in enumerate(NOT_UTF8)]
     assert queue.pop() is None
     assert RateLimiter(client, "q", Rate(1, 60)).acquire(2).granted == 1
 
 
-async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis) -> None:
+@pytest.fixture
+def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], set[str]]:
+    """Give what notes which public methods of a class are called."""
+
+    def note(cls: type) -> set[str]:
+        called: set[str] = set()
+
+        def noted(name: str, method: Any) -> Any:
+            async def call(self: Any, *args: Any, **options: Any) -> Any:
+                called.add(name)
+                return await method(self, *args, **options)
+
+            return call
+
+        for name, method in list(vars(cls).items()):
+            if inspect.iscoroutinefunction(method) and not name.startswith("_"):
+                monkeypatch.setattr(cls, name, noted(name, method))
+        return called
+
+    return note
+
+
+def public(cls: type) -> set[str]:
+    """Name the public methods of a blocking class."""
+    return {name for name, value in vars(cls).items() if inspect.isfunction(value) and not name.startswith("_")}
+
+
+async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis, calls_of: Callable[[type], set[str]]) -> None:
     """Every asyncio call, once."""
-    buffer: redisq.asyncio.Buffer[Any] = redisq.asyncio.Buffer(aclient, "q")
+    kinds: list[tuple[Any, Any]] = [
+        (Buffer, redisq.asyncio.Buffer),
+        (PriorityQueue, redisq.asyncio.PriorityQueue),
+        (RateLimiter, redisq.asyncio.RateLimiter),
+        (Batch, redisq.asyncio.Batch),
+    ]
+    called = [calls_of(kind) for _, kind in kinds]
+    buffer: redisq.asyncio.Buffer[Any] = redisq.asyncio.Buffer(aclient, "q", max_attempts=1)
     assert await buffer.push({"b": 1, "a": [1.5, None]}, group="g") == 1
     assert await buffer.push_many(range(3), group="g") == 4
     assert await buffer.push_front("first", group="g") == 5
-    assert await buffer.longest_groups() == {"g": 5}
+    assert await buffer.groups() == {"g": 5}
     assert await buffer.pop("g", 2) == ["first", {"a": [1.5, None], "b": 1}]
     assert await buffer.pop_longest() == {"g": [0, 1, 2]}
-    await buffer.push(1)
-    assert (await buffer.stats()).waiting == 1
+    await buffer.push(*range(8))
+    one = await buffer.reserve(2)
+    assert one
+    assert await one.ack() == 2
+    two, three, four = await buffer.reserve_many(3, 1)
+    await two.extend(1000)
+    assert [batch.id for batch in await buffer.leased()] == [three.id, four.id, two.id]
+    await buffer.extend(three, four, lease=2000)
+    assert await two.release(delay=1000) == await buffer.release(three, delay=2000) == 1
+    assert [batch.items for batch in await buffer.delayed()] == [[2], [3]]
+    assert await four.bury("why") == 1
+    five, six = await buffer.reserve_many(2, 1)
+    assert await buffer.bury(five) == await buffer.ack(six) == 1
+    assert [batch.reason for batch in await buffer.dead()] == ["why", ""]
+    assert await buffer.redrive(four.id) == await buffer.discard(five.id) == 1
+    stats = await buffer.stats()
+    assert (stats.waiting, stats.delayed, stats.leased, stats.dead, stats.done) == (2, 2, 0, 0, 3)
     assert (await buffer.audit(repair=True)).ok
-    assert await buffer.purge() == 1
+    assert await buffer.purge() == 4
+
     queue = redisq.asyncio.PriorityQueue(aclient, "p")
     assert await queue.push("a", 5) is Pushed.ADDED
     assert await queue.push_many({"b": 4, "a": 3}) == {Pushed.ADDED: 1, Pushed.RAISED: 1}
@@ -65,13 +118,27 @@ async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis) -> None:
     assert await queue.remove("b", "c") == 1
     assert await queue.pop() == Item("a", 3, 1)
     assert await queue.pop_many(3) == []
-    assert (await queue.stats()).waiting == 0
+    await queue.push_many((name, i, name) for i, name in enumerate("abcd"))
+    first = await queue.reserve(1)
+    assert first
+    assert first.payloads == ["a"]
+    others = await queue.reserve_many(3)
+    await queue.extend(*others, lease=1000)
+    assert [batch.id for batch in await queue.leased(1)] == [first.id]
+    assert await queue.release(others[0], delay=1000, reason="later") == 1
+    assert [item.reason for item in await queue.delayed()] == ["later"]
+    assert await queue.bury(*others[1:], reason="why") == 2
+    assert [item.member for item in await queue.dead()] == ["c", "d"]
+    assert await queue.redrive("c") == await queue.discard("d") == await queue.ack(first) == 1
+    assert (await queue.stats()).waiting == 1
     assert (await queue.audit()).ok
-    assert await queue.purge() == 0
+    assert await queue.purge() == 2
+
     limiter = redisq.asyncio.RateLimiter(aclient, "l", Rate(2, 0.05))
     assert (await limiter.acquire(3)).granted == 2
     assert (await limiter.wait(2)).granted == 2
     assert (await limiter.wait(5, timeout=0.01)).granted < 5
+    assert called == [public(blocking) for blocking, _ in kinds]
 
 
 @pytest.mark.parametrize("transaction", [True, False])
@@ -111,7 +178,7 @@ def test_a_server_that_forgets_its_scripts_is_told_them(make_client: MakeClient)
         client.script_flush()
         assert buffer.push(i) == i + 1
         client.script_flush()
-        assert buffer.longest_groups() == {"default": i + 1}
+        assert buffer.groups() == {"default": i + 1}
 
 
 def test_script_flush_at_any_moment(server: Server) -> None:

@@ -20,6 +20,7 @@ import redisq.asyncio
 from redisq import BYTES, JSON, Batch, Buffer, Buried, InvalidArgument, PriorityQueue, Worker, WrongOrder, exponential
 from redisq.embedded import Server
 from redisq.ops import piece
+from redisq.ops.buffer import MAX_ITEMS
 from redisq.worker.policy import Hunger
 
 pytestmark = pytest.mark.server
@@ -61,7 +62,7 @@ def running(worker: Worker[Any]) -> Iterator[None]:
 
 
 class Ledger:
-    """Write down what the hooks tell, and let a test wait until there is enough of it."""
+    """What the hooks tell; a test can wait until there is enough of it."""
 
     def __init__(self) -> None:
         self.acked: list[list[Any]] = []
@@ -119,15 +120,53 @@ def test_a_failure_is_released_with_backoff_and_buried_at_last(client: redis.Red
         ledger.wait(released=3, dead=1)
     assert seen == [1, 2, 3]
     assert [error for _, error in ledger.released] == ["attempt 1", "attempt 2", "attempt 3"]
-    assert [(one.group, one.attempts) for one in ledger.dead] == [("g", 3)]
-    assert [batch.items for batch in buffer.dead()] == [["x"]]
+    assert [(one.group, one.attempts, one.reason) for one in ledger.dead] == [("g", 3, "ValueError: attempt 3")]
+    assert [(batch.items, batch.reason) for batch in buffer.dead()] == [(["x"], "ValueError: attempt 3")]
 
     ledger = Ledger()
     with running(Worker(queue, fail, backoff=soon, **ledger.hooks())):
         queue.push("m", 5)
         ledger.wait(released=2, dead=1)
     assert ledger.dead == [Buried("m")]
-    assert [item.member for item in queue.dead()] == ["m"]
+    assert [(item.member, item.reason) for item in queue.dead()] == [("m", "ValueError: attempt 2")]
+
+
+@pytest.mark.parametrize("kind", [Buffer, PriorityQueue])
+def test_a_death_does_not_wait_for_a_backoff(client: redis.Redis, kind: Any) -> None:
+    """What failed for the last time is released without delay, and the next reserve buries it."""
+    queue = kind(client, "q", max_attempts=1)
+    ledger = Ledger()
+
+    def fail(batch: Batch[str]) -> None:  # noqa: ARG001
+        raise ValueError("poison")
+
+    with running(Worker(queue, fail, backoff=lambda _: 3600, **ledger.hooks())):
+        queue.push("x")
+        ledger.wait(released=1, dead=1)
+    assert queue.stats().dead == 1
+
+
+def test_a_batch_of_members_of_which_some_may_be_tried_again_waits(client: redis.Redis) -> None:
+    """Attempts are counted for each member: those that have some left get the backoff."""
+    queue: PriorityQueue[str] = PriorityQueue(client, "q", max_attempts=2)
+    queue.push("old")
+    batch = queue.reserve()
+    assert batch
+    batch.release()
+    queue.push("new")
+    ledger = Ledger()
+
+    def fail(batch: Batch[str]) -> None:
+        assert sorted(batch.items) == ["new", "old"]
+        raise ValueError("both")
+
+    with running(Worker(queue, fail, size=2, backoff=lambda _: 3600, **ledger.hooks())):
+        ledger.wait(released=1)
+    assert [(item.member, item.attempts, item.reason) for item in queue.delayed()] == [
+        ("new", 1, "ValueError: both"),
+        ("old", 2, "ValueError: both"),
+    ]
+    assert queue.stats().due == 0
 
 
 @pytest.mark.parametrize("kind", [Buffer, PriorityQueue])
@@ -147,6 +186,8 @@ def test_items_that_fail_come_back_and_the_others_are_done(client: redis.Redis, 
 
     with running(Worker(queue, handle, size=3, backoff=soon, **ledger.hooks())):
         ledger.wait(acked=2)
+    stats = queue.stats()
+    assert (stats.done, stats.failed) == (3, 1)
     assert batches == [(["a", "b", "c"], 1), (["b"], 2)]
 
 
@@ -230,7 +271,7 @@ def test_stop_waits_for_the_handler_that_runs(client: redis.Redis) -> None:
     with running(worker):
         ledger.wait(acked=1)
     assert ledger.acked == [["b"]]
-    assert buffer.longest_groups() == {"a": 1}
+    assert buffer.groups() == {"a": 1}
 
 
 def test_after_the_grace_the_batch_is_given_back(client: redis.Redis) -> None:
@@ -250,6 +291,30 @@ def test_after_the_grace_the_batch_is_given_back(client: redis.Redis) -> None:
     assert batch
     assert batch.attempts == 2
     assert batch.ack() == 1
+
+
+def test_an_ordered_group_is_worked_off_in_order(client: redis.Redis) -> None:
+    """By many handlers at once, of which some fail at first."""
+    buffer: Buffer[int] = Buffer(client, "q", ordered=True)
+    for group in "abc":
+        buffer.push(*range(20), group=group)
+    done: dict[str, list[int]] = {group: [] for group in "abc"}
+    failed: set[tuple[str, int]] = set()
+    ledger = Ledger()
+
+    def handle(batch: Batch[int]) -> None:
+        for place, item in enumerate(batch.items):
+            one = (str(batch.group), item)
+            if item % 7 == 3 and one not in failed:
+                failed.add(one)
+                batch.fail_at(*range(place, len(batch.items)))  # the first that fails, and the rest
+                return
+            done[str(batch.group)].append(item)
+
+    with running(Worker(buffer, handle, size=4, concurrency=6, backoff=soon, **ledger.hooks())):
+        while buffer.stats().done < 60:
+            threading.Event().wait(0.01)
+    assert done == {group: list(range(20)) for group in "abc"}
 
 
 def test_what_nobody_began_on_is_given_back_uncounted(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,12 +468,12 @@ def test_redis_gone_and_back(binary: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"size": 0}, {"size": 10_001}, {"concurrency": 0}, {"grace": -1}, {"backoff": 5}, {"on_ack": "x"}],
+    [{"size": 0}, {"size": MAX_ITEMS + 1}, {"concurrency": 0}, {"grace": -1}, {"backoff": 5}, {"on_ack": "x"}],
     ids=str,
 )
 def test_settings_that_cannot_be_used_are_refused(client: redis.Redis, settings: dict[str, Any]) -> None:
     """Before it runs, by value."""
-    with pytest.raises(InvalidArgument, match=r"\d|x"):
+    with pytest.raises(InvalidArgument, match=str(next(iter(settings.values())))):
         Worker(Buffer(client, "q"), lambda _: None, **settings)
 
 

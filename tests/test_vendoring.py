@@ -34,11 +34,15 @@ def test_a_copy_is_byte_for_byte_and_whole(copy: Path) -> None:
 def test_the_manifest_is_what_the_headers_say(copy: Path) -> None:
     """For each script: name, SHA1, keys, arguments, reply, errors, replay and the least server."""
     manifest: dict[str, Any] = json.loads((copy / "manifest.json").read_text())
+    assert manifest["layout"] == 2
     assert [script["name"] for script in manifest["scripts"]] == names()
     for script in manifest["scripts"]:
         assert script == json.loads(json.dumps(describe(load(script["name"]))))
         assert script["sha1"] == load(script["name"]).sha
         assert {"keys", "args", "reply", "errors", "replay", "minimum_server"} <= set(script)
+    push = next(script for script in manifest["scripts"] if script["name"] == "priority/push")
+    options = next(slot for slot in push["args"] if slot["name"] == "options")
+    assert [(one["name"], one["low"], one["high"]) for one in options["fields"]][0] == ("delay", 0, 99_999_999_999)
 
 
 def test_what_differs_is_named(copy: Path) -> None:

@@ -42,7 +42,8 @@ def test_the_manifest_is_what_the_headers_say(copy: Path) -> None:
         assert {"keys", "args", "reply", "errors", "replay", "minimum_server"} <= set(script)
     push = next(script for script in manifest["scripts"] if script["name"] == "priority/push")
     options = next(slot for slot in push["args"] if slot["name"] == "options")
-    assert [(one["name"], one["low"], one["high"]) for one in options["fields"]][0] == ("delay", 0, 99_999_999_999)
+    delay = options["fields"][0]
+    assert (delay["name"], delay["low"], delay["high"]) == ("delay", 0, 99_999_999_999)
 
 
 def test_what_differs_is_named(copy: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..model import Member
-from .derived import derive
+from .derived import by_type, derive
 from .scenario import NOW, Cases, Scenario, Setup, script
 
 DUE = 5000
@@ -79,6 +79,7 @@ def push(case: Cases) -> None:
         case,
         everywhere,
         item=[(9, x, f"p{x}") for x in "abcdefgh"],
+        delay=DUE,
         highest={"fields": 3},
         lowest={"item": [(9, x) for x in "abcdefgh"]},
     )
@@ -112,6 +113,18 @@ def _plain(case: Cases) -> None:
             s.send(item=[(priority, "b")])
     s = case("no members for an empty queue")
     s.send(item=[])
+    s = case("due in a ms")
+    s.send(item=[(5, "a")], delay=1)
+    for order in ("score", "fifo"):
+        s = case(f"one member that is leased, nothing else is known of any: {order}", order=order)
+        lease(s, a=5, b=6)
+        s.send(item=[(4, "a")])
+        s = case(f"members of which one is leased, nothing else is known of any: {order}", order=order)
+        lease(s, a=5, b=6)
+        s.send(item=[(4, "c"), (4, "a"), (7, "d")])
+        s = case(f"a member that is not leased, others are: {order}", order=order)
+        lease(s, a=5, b=6)
+        s.send(item=[(4, "c")])
     s = case("a wake-up that lies there is enough")
     s.awake()
     s.send(item=[(5, "a")])
@@ -149,6 +162,14 @@ def _fifo(case: Cases) -> None:
     s = case("fifo: of equal priorities who came first leaves first", order="fifo")
     s.send(item=[(5, "a"), (5, "b")])
     s.send(item=[(5, "c"), (4, "d")], once="p")
+    s = case("fifo: priorities that change, and places that have another digit", order="fifo")
+    s.do("push", item=[(0, "x")])
+    s.model.sequence = 97
+    s.send(item=[(priority, f"m{i}") for i, priority in enumerate((5, 4, 4, 5, 5, 4, 5))])
+    s = case("fifo: hundreds of equal priorities", order="fifo")
+    s.do("push", item=[(0, "x")])
+    s.model.sequence = 950
+    s.send(item=[(5, f"m{i}") for i in range(250)])
     s = case("fifo: the ends of the range", order="fifo")
     s.send(item=[(-1024, "a"), (1023, "b"), (0, "c"), (-1, "d")])
     s = case("fifo: who is pushed again keeps the better place", order="fifo")
@@ -163,6 +184,10 @@ def _fifo(case: Cases) -> None:
         s.model.sequence = sequence
         s.send(item=[(1, "a"), (1, "b")])
         s.send(item=[(1, "c"), (1, "x")], delay=DUE, once="p")
+        s = case(f"fifo: one place that has twelve digits: {sequence} were given", order="fifo")
+        s.do("push", item=[(0, "x")])
+        s.model.sequence = sequence
+        s.send(item=[(1, "a")])
     s = case("fifo: in a queue that was drained places start anew", order="fifo")
     ready(s, a=1, b=1)
     s.do("pop")
@@ -273,6 +298,7 @@ def pop(case: Cases) -> None:
         s.do("push", item=[(7, "b", "p"), (9, "c", "q")])
 
     derive(case, some, reads=["delayed", "paused"], count=2)
+    by_type(case, lambda s: ready(s, a=1, b=2), only=["rows", "payloads"], title=": nothing is due", count=1)
     for order in ("score", "fifo"):
         s = case(f"the most urgent first: {order}", order=order)
         ready(s, a=7, b=-3, c=5, d=5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..model import Member
-from .derived import derive
+from .derived import by_type, derive
 from .priority_push import DUE, dead, delayed, everywhere, lease, ready, tried
 from .rates import rated
 from .scenario import NOW, Cases, Scenario, script
@@ -34,6 +34,7 @@ def reserve(case: Cases) -> None:
         rates=[(5, 1000)],
         highest={"order": "score"},
     )
+    by_type(case, lambda s: ready(s, a=1, b=2), only=["rows", "payloads"], title=": nothing is due")
     _handing_out(case)
     _sent_again(case)
     _expired(case)
@@ -91,14 +92,17 @@ def _handing_out(case: Cases) -> None:
     s.send(size=1, id="n")
     for most, what in (
         (1, "one at least"),
-        (5, "just one"),
+        (8, "just one"),
         (9, "two, payloads included"),
         (10, "all but one"),
-        (13, "all"),
+        (11, "all"),
     ):
         s = case(f"at most so many bytes: {what}")
-        s.do("push", item=[(1, "aaa", "pp"), (2, "bb", "qq"), (3, "cccc", "")])
+        s.do("push", item=[(1, "a", ""), (2, "bbbb", "pppp"), (3, "cc", "")])
         s.send(max_bytes=most)
+    s = case("at most so many bytes, and at most two members")
+    ready(s, aaa=1, bb=2, c=3)
+    s.send(max_bytes=3, size=2)
     s = case("at most so many bytes, nothing has a payload")
     ready(s, aaa=1, bb=2, c=3)
     s.send(max_bytes=5)
@@ -194,7 +198,7 @@ def _expired(case: Cases) -> None:
     s.do("remove", member=["removed", "removed, pushed"])
     s.do("push", item=[(7, "removed, pushed")], delay=DUE)
     reserves(s, size=3)
-    s = case("all members of a lease that ran out were removed: the queue is empty")
+    s = case("all members of a lease that ran out were removed: the queue is empty", order="fifo")
     lease(s, a=5)
     s.do("remove", member=["a"])
     s.awake()
@@ -256,6 +260,11 @@ def _promotion(case: Cases) -> None:
         s.do("reserve", id="k", now=2000)
         s.do("release", id="k", now=2000, reason="second")
         s.send(max_attempts=attempts)
+    s = case("more members have used their attempts than one call buries: ask again at once")
+    s.do("push", item=[(i, f"m{i}") for i in range(1, 102)], now=1000)
+    s.do("reserve", size=101, now=1000)
+    s.do("release", now=1000, reason="boom")
+    s.send(max_attempts=1)
     s = case("attempts of members that are ready are no matter of it")
     tried(s, a=5)
     s.send(max_attempts=1)

@@ -17,6 +17,10 @@ def rated(case: Cases, setup: Setup, **args: Any) -> None:
     setup(s)
     for i, now in enumerate((0, 100, 200, 1000, 1001, 1002, 1101)):
         take(s, i, now, (2, 1000))
+    s = case("a rate: several at the same time")
+    setup(s)
+    for i in range(3):
+        take(s, i, 0, (2, 1000))
     s = case("a grant at the start of a span is in it")
     setup(s)
     for i, now in enumerate((0, 1000, 1001)):

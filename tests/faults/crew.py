@@ -37,9 +37,9 @@ Queue = Buffer[Any] | PriorityQueue[str]
 
 def open_queue(structure: str, client: redis.Redis) -> Queue:
     """Give the queue under test."""
-    if structure == "buffer":
-        return Buffer(client, "q", lease=LEASE, dedup_window=3600)
-    return PriorityQueue(client, "q", lease=LEASE, dedup_window=3600)
+    if structure == "priority":
+        return PriorityQueue(client, "q", lease=LEASE, dedup_window=3600)
+    return Buffer(client, "q", lease=LEASE, dedup_window=3600, ordered=structure == "ordered buffer")
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,8 @@ class Account:
 
     handed: dict[str, tuple[int, list[Any]]] = field(default_factory=dict)
     """attempts and items"""
+    begun: dict[str, float] = field(default_factory=dict)
+    """when, by the machine's clock"""
     deadlines: dict[str, float] = field(default_factory=dict)
     """by the server's clock"""
     acked: dict[str, float] = field(default_factory=dict)
@@ -191,6 +193,7 @@ class Account:
             if what == "handed":
                 assert rest[0] not in account.handed  # an id is one hand-over's
                 account.handed[rest[0]] = rest[1], rest[2]
+                account.begun[rest[0]] = at
                 account.deadlines[rest[0]] = rest[3]
             elif what == "acked":
                 account.acked[rest[0]] = at

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import redis
 
 from redisq import Buffer, PriorityQueue
+
+Queue = Buffer[Any] | PriorityQueue[Any]
 
 
 @dataclass
@@ -55,8 +58,8 @@ class Watch:
     A lease whose holder was killed is there until it runs out, so it is seen if that is longer than a look takes.
     """
 
-    def __init__(self, open_queue: Callable[[], Buffer[Any] | PriorityQueue[Any]]) -> None:
-        self._open_queue = open_queue
+    def __init__(self, connect: Callable[[], redis.Redis], open_queue: Callable[[redis.Redis], Queue]) -> None:
+        self._connect, self._open_queue = connect, open_queue
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look)
         self.seen: dict[str, list[Any]] = {}
@@ -72,5 +75,20 @@ class Watch:
 
     def _look(self) -> None:
         while not self._stop.wait(0.1):
-            with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):  # the server was killed
-                self.seen.update((batch.id, batch.items) for batch in self._open_queue().leased(1_000))
+            with contextlib.suppress(redis.ConnectionError, redis.TimeoutError), self._connect() as client:
+                self.seen.update((batch.id, batch.items) for batch in self._open_queue(client).leased(1_000))
+
+
+def check_attempts(ledger: Ledger, handed: dict[str, tuple[int, list[Any]]], seen: dict[str, list[Any]]) -> None:
+    """Hold that a member had one attempt more than leases with it that ran out or were released.
+
+    A batch gives the highest of its members'. `handed`: attempts and items of the leases that workers wrote down. A
+    lease that neither they nor the watch have seen, on a machine that had no time for it, may have held any member.
+    """
+    members = {**seen, **{name: items for name, (_, items) in handed.items()}}
+    returned = Counter(item for name in ledger.expired | ledger.released.keys() for item in members.get(name, ()))
+    unseen = len(ledger.expired - members.keys())
+    for name in ledger.acked:
+        most, items = handed[name]
+        before = max(returned[item] for item in items)
+        assert 1 + before <= most <= 1 + before + unseen

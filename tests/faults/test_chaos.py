@@ -10,6 +10,7 @@ queue remembers under each lease's id how the lease ended. What differs:
   twice, what it lost is pushed. So every item must be acked exactly once in the history that counts.
 - An ack that a worker was told of and the queue does not know was taken back by a kill: it must have been answered
   within the seconds before one. How many these were is printed; nothing else may be taken back.
+- Of an ordered buffer, the items of each group are acked in the order in which they were pushed.
 - No item is in two leases at a time: who got one after another's lease ran out got it after that one's deadline. All
   deadlines are by the server's clock, whatever the clocks of the workers say.
 - Hand-overs = acks + expiries + releases. Of a buffer, the attempts of the acked batches are added up. A priority
@@ -26,6 +27,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ from redisq.embedded import Server
 from ..conftest import TESTED
 from . import scale
 from .crew import HOURS, LEASE, Account, Crew, Queue, open_queue, work, work_naively
-from .ledger import Ledger, read_ledger
+from .ledger import Ledger, Watch, check_attempts, read_ledger
 from .proxy import Fault, Proxy, Seeded
 
 pytestmark = [pytest.mark.server, scale.limit]
@@ -113,7 +115,7 @@ class Producer:
     def push(self, until: int) -> None:
         """Push the items up to this number."""
         while self._next < until:
-            piece = list(range(self._next, min(self._next + PIECE, until)))
+            piece = list(range(self._next, min(self._next // PIECE * PIECE + PIECE, until)))  # of one group
             self._insist(piece)
             self._unsafe.append(piece)
             self._next += len(piece)
@@ -152,33 +154,36 @@ def run(site: Site, crew: Crew, producer: Producer, rng: random.Random, kills: i
             producer.again()
 
 
-@pytest.mark.parametrize("structure", ["buffer", "priority"])
+@pytest.mark.parametrize("structure", ["buffer", "ordered buffer", "priority"])
 def test_every_item_is_acked_once_through_chaos(structure: str, binary: Path, tmp_path: Path) -> None:
-    for seed in scale.seeds(0.9 / 2 / len(TESTED)):
+    for seed in scale.seeds(0.9 / 3 / len(TESTED)):
         begun, day = time.monotonic(), time.time()
         with Site(binary, tmp_path / f"server {seed}", seed, (b"EVALSHA", b"EVAL", b"BLPOP")) as site:
             (tmp_path / f"{seed}").mkdir()
             crew = Crew(work, structure, site.proxy.port, tmp_path / f"{seed}", seed)
             try:
-                with redis.Redis(port=site.proxy.port, socket_timeout=2.0) as client:
+                watch = Watch(lambda site=site: site.server.client(), partial(open_queue, structure))  # type: ignore[misc]
+                with watch, redis.Redis(port=site.proxy.port, socket_timeout=2.0) as client:
                     producer = Producer(pusher(open_queue(structure, client)))
                     run(site, crew, producer, random.Random(seed), KILLS, CRASHES, ITEMS)
-                with site.server.client() as client:
-                    queue = open_queue(structure, client)
-                    while left(queue):
-                        crew.watch(0.05)
+                    with site.server.client() as direct:
+                        queue = open_queue(structure, direct)
+                        while left(queue):
+                            crew.watch(0.05)
             finally:
                 crew.end()
             with site.server.client() as client:
                 assert open_queue(structure, client).audit().ok
-                ledger = read_ledger(structure, client)
+                ledger = read_ledger(client)
             lost = Counter[str]()
             for fault, count in site.proxy.injected.items():
                 lost["requests" if "REQUEST" in fault.name else "replies"] += count
         account = Account.of(crew)
         assert all(day < deadline < time.time() + 2 * LEASE for deadline in account.deadlines.values())
-        taken_back = check(structure, ledger, account, site.crashes)
+        taken_back = check(structure, ledger, account, watch, site.crashes)
         check_leases(ledger, account)
+        if structure == "ordered buffer":
+            check_order(ledger, account)
         assert min(lost["requests"], lost["replies"]) > 0.01 * (len(ledger.acked) + ITEMS / PIECE)
         assert site.flushes > 5
         assert crew.skewed() == set(HOURS)
@@ -190,30 +195,26 @@ def test_every_item_is_acked_once_through_chaos(structure: str, binary: Path, tm
         )
 
 
-def check(structure: str, ledger: Ledger, account: Account, crashes: list[float]) -> int:
+def check(structure: str, ledger: Ledger, account: Account, watch: Watch, crashes: list[float]) -> int:
     """Balance the account; return how many acks were answered and taken back by a kill of the server."""
     assert ledger.acked.keys() | ledger.released.keys() <= account.handed.keys()
-    pushed = set[Any](range(ITEMS) if structure == "buffer" else map(str, range(ITEMS)))
+    pushed = set[Any](map(str, range(ITEMS)) if structure == "priority" else range(ITEMS))
     acked = Counter(item for name in ledger.acked for item in account.handed[name][1])
     assert acked.keys() - pushed == set()
     assert pushed - acked.keys() == set(), "lost"
     assert {item for item, times in acked.items() if times > 1} == set(), "twice"
     for name, count in (ledger.acked | ledger.released).items():
         assert count == len(account.handed[name][1])
-    assert not ledger.acked.keys() & ledger.expired.keys()
+    assert not ledger.acked.keys() & ledger.expired
     taken_back = account.acked.keys() - ledger.acked.keys()
     assert all(any(0 <= crash - account.acked[name] < UNSAFE for crash in crashes) for name in taken_back)
 
     assert ledger.expired  # some were killed with a batch in hand
     assert ledger.released
-    if structure == "buffer":
-        assert sum(account.handed[name][0] for name in ledger.acked) == len(ledger.ids)
+    if structure == "priority":
+        check_attempts(ledger, account.handed, watch.seen)
     else:
-        returned = Counter(member for members in ledger.expired.values() for member in members)
-        returned.update(member for name in ledger.released for member in account.handed[name][1])
-        for name in ledger.acked:
-            most, members = account.handed[name]
-            assert most == 1 + max(returned[member] for member in members)
+        assert sum(account.handed[name][0] for name in ledger.acked) == len(ledger.ids)
     return len(taken_back)
 
 
@@ -227,6 +228,17 @@ def check_leases(ledger: Ledger, account: Account) -> None:
         held.sort()
         for (deadline, name), (later, _) in pairwise(held):
             assert name in ledger.released or later - LEASE > deadline - 0.002  # the clock is cut to whole ms
+
+
+def check_order(ledger: Ledger, account: Account) -> None:
+    """Hold that the items of each group were acked in the order in which they were pushed."""
+    acked: defaultdict[int, list[tuple[float, list[int]]]] = defaultdict(list)
+    for name in ledger.acked:
+        items = account.handed[name][1]
+        acked[items[0] // PIECE % GROUPS].append((account.begun[name], items))
+    for batches in acked.values():
+        order = [item for _, items in sorted(batches) for item in items]
+        assert order == sorted(order)
 
 
 def left(queue: Queue) -> int:

@@ -394,7 +394,7 @@ class BufferWalk(Walk):
             self.weights |= {"pause_group": 15, "bury": 10}
         if settings == "large":  # lists that are read and written in pieces
             del self.groups[2:]
-            self.counts, self.sizes = [1, 3, 1001, 2500, 5000], [1, 7, 1001, 4000, 5_000]
+            self.counts, self.sizes = [1, 3, 1001, 2500, 5000], [1, 7, 1001, 2500, 3000]
 
     def change_settings(self) -> None:
         choose = self.random.choice
@@ -548,7 +548,7 @@ class BufferWalk(Walk):
                 self.both("redrive", self.now, dead[:5], self.id())
             self.now += 1000
             lease = self.id()
-            kind, *rest = self.both("reserve", self.now, 5_000, lease)
+            kind, *rest = self.both("reserve", self.now, 3_000, lease)
             if kind == b"batch":
                 self.both("ack", self.now, lease)
             elif kind == b"none":

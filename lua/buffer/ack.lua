@@ -11,7 +11,7 @@
 --             window   0..999999999              ms that the answer is remembered, 0: not at all
 -- ARGV[3]   reason   string                      why they failed; its first 1000 bytes are kept
 -- ARGV[4]   now      ms                          empty: the server's clock
--- ARGV[5+]  failed   int     0..4999             places of failed items, from 0, in rising order
+-- ARGV[5+]  failed   int     0..2999             places of failed items, from 0, in rising order
 -- COMPUTES  {queue}:groups, {queue}:since, {queue}:items:<group>, {queue}:delayed, {queue}:dead, {queue}:busy
 -- COMPUTES  {queue}:paused_groups, {queue}:wake
 -- REPLY     done                                 how many items are done
@@ -25,10 +25,10 @@ local meta, leases, batch, ended = unpack(KEYS)
 local id, options, reason, now = unpack(ARGV, 1, 4)
 local failed = #ARGV - 4
 local delay, window = string.match(options or '', '^(%d+) (%d+)$')
-if #KEYS ~= 4 or failed < 0 or failed > 5000
+if #KEYS ~= 4 or failed < 0 or failed > 3000
   or id == '' or not delay or #delay > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 80)
-    .. ': ack takes 4 keys, the id of a lease, "delay window", a text, ms since 1970 or nothing, at most 5000 places')
+    .. ': ack takes 4 keys, the id of a lease, "delay window", a text, ms since 1970 or nothing, at most 3000 places')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')

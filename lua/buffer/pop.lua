@@ -8,7 +8,7 @@
 -- KEYS[5]  paused  string  {queue}:paused         <until or 0> <reason>
 -- KEYS[6]  guard   none    {queue}:guard          never exists, so a slot on the move answers TRYAGAIN
 -- ARGV[1]  group   string  not empty
--- ARGV[2]  size    int     1..5000               items at most
+-- ARGV[2]  size    int     1..5000                items at most
 -- ARGV[3]  now     ms                             empty: the server's clock
 -- COMPUTES {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:paused_groups, {queue}:wake
 -- REPLY    [item, ...]                            oldest first; none: the group is empty, busy or paused, or the queue paused

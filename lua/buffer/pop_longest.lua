@@ -8,7 +8,7 @@
 -- KEYS[5]  guard     none    {queue}:guard   never exists, so a slot on the move answers TRYAGAIN
 -- ARGV[1]  options   ints                    whole numbers, a blank between them:
 --            count     1..500                groups at most
---            size      1..5000              items of each at most; count * size at most 5000
+--            size      1..5000               items of each at most; count * size at most 5000
 --            max_wait  0..99999999999        ms after which a group goes first, 0: never
 -- ARGV[2]  now       ms                      empty: the server's clock
 -- COMPUTES {queue}:items:<group>, {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:paused_groups, {queue}:wake

@@ -11,7 +11,7 @@
 -- ARGV[2]   side    enum    back | front           at the front the first item given leaves first
 -- ARGV[3]   window  int     0..999999999           ms that the answer is remembered, 0: not at all
 -- ARGV[4]   now     ms                             empty: the server's clock
--- ARGV[5+]  item    bytes   0..5000               so many of them
+-- ARGV[5+]  item    bytes   0..5000                so many of them
 -- COMPUTES  {queue}:busy, {queue}:paused_groups
 -- REPLY     length                                 the group's waiting length after it
 -- ERROR     BADARG                                 an argument is out of range

@@ -11,7 +11,7 @@
 -- KEYS[8]  wake          list    {queue}:wake        a wake-up for blocked clients
 -- ARGV[1]  id            string  not empty           new for each reserve: it names the batch and its lease
 -- ARGV[2]  options       ints                        whole numbers, a blank between them:
---            size          1..5000                  items at most; a batch that comes back comes whole
+--            size          1..3000                   items at most; a batch that comes back comes whole
 --            lease         1..99999999999            ms
 --            min_size      1..5000                  items that a group needs before it is handed out
 --            max_wait      0..99999999999            ms after which it is handed out at any length, 0: never
@@ -39,7 +39,7 @@ local meta, groups, since, leases, batch, paused, ended, wake = unpack(KEYS)
 local id, options, holder, now = unpack(ARGV, 1, 4)
 local size, lease, min_size, max_wait, max_attempts, max_dead, max_bytes, ordered, isolate, window =
   string.match(options or '', '^([1-9]%d*) ([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) (%d+)$')
-if #KEYS ~= 8 or #ARGV < 4 or #ARGV > 204 or #ARGV % 2 > 0 or id == '' or not size or tonumber(size) > 5000
+if #KEYS ~= 8 or #ARGV < 4 or #ARGV > 204 or #ARGV % 2 > 0 or id == '' or not size or tonumber(size) > 3000
   or #lease > 11 or tonumber(min_size) > 5000 or #max_wait > 11 or #max_attempts > 9 or #max_dead > 9
   or #max_bytes > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 160)

@@ -125,8 +125,7 @@ end
 
 function check.ready(member, score)
   check_twice(member, ready, { held = held })
-  local place = mark == '2 fifo' and score % 1000000000000 or 0
-  local last = tonumber(call('HGET', meta, 'sequence')) or 0
+  local place, last = mark == '2 fifo' and score % 1000000000000 or 0, tonumber(call('HGET', meta, 'sequence')) or 0
   if place > last and found('sequence', 'meta', place, 'the last place') then
     call('HSET', meta, 'sequence', string.format('%d', place))
   end
@@ -179,8 +178,8 @@ function check.held()
   return total
 end
 
-local function check_stray(key, name)
-  return function(member)
+for name, key in pairs({ again = again, rows = rows, payloads = payloads }) do
+  check[name] = function(member)
     local there = call('SISMEMBER', held, member) == 1
       or key ~= again and (call('ZSCORE', ready, member) or call('ZSCORE', delayed, member) or call('ZSCORE', dead, member))
     if not there and found('stray', member, name, 'none') then
@@ -190,8 +189,6 @@ local function check_stray(key, name)
     end
   end
 end
-check.again, check.rows = check_stray(again, 'again'), check_stray(rows, 'rows')
-check.payloads = check_stray(payloads, 'payloads')
 
 if phase == 'held' then
   return { following.held, check.held(), findings }

@@ -135,7 +135,7 @@ class Buffer(Generic[T]):
         lease_id: str | None = None,
         holder: str | None = None,
     ) -> Batch[T] | None:
-        """Choose a group, take up to `size` (1 to 5,000) of its items and lease them, in one step.
+        """Choose a group, take up to `size` (1 to 3,000) of its items and lease them, in one step.
 
         None if there is nothing to hand out. What is due comes first, the earliest first: batches whose lease ran out,
         batches that were given back, groups that have waited `max_wait`; only then the longest group of at least

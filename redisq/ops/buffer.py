@@ -203,7 +203,7 @@ class BufferOps(QueueOps, Generic[T]):
         options = pack(
             "buffer/reserve",
             "options",
-            size=check.whole("size", size, 1, MAX_ITEMS),
+            size=check.whole("size", size, *self.limit("reserve", "size")),
             lease=self.lease if lease is None else check.milliseconds("lease", lease, 0.001),
             min_size=self._min_size,
             max_wait=self._max_wait,

@@ -75,7 +75,7 @@ class Buffer(Generic[T]):
         self.runner = Runner(client, confirm(durability, self.ops.queue))
 
     def push(self, *items: T, group: str = "default", token: str | None = None) -> int:
-        """Append up to 10,000 items to a group and return the group's waiting length after it.
+        """Append up to 5,000 items to a group and return the group's waiting length after it.
 
         All or nothing. Idempotent: the client library may send it again, and so may you, with the same `token`. Pushing
         nothing writes nothing. Raises `CodecError` for an item that cannot be encoded and `InvalidArgument` for an
@@ -84,7 +84,7 @@ class Buffer(Generic[T]):
         return self.runner.run(self.ops.push(items, group, token))
 
     def push_many(self, items: Iterable[T], group: str = "default", token: str | None = None) -> int:
-        """Append any number of items in pieces of 10,000 and return the group's waiting length after it.
+        """Append any number of items in pieces of 5,000 and return the group's waiting length after it.
 
         Each piece is all or nothing, and idempotent; the iterable is read a piece ahead, never whole. Stopped half-way,
         the same call with the same `token` within `dedup_window` adds only what is missing. Raises as `push` does; the
@@ -93,14 +93,14 @@ class Buffer(Generic[T]):
         return self.runner.talk(self.ops.push_many(items, group, token))
 
     def push_front(self, *items: T, group: str = "default", token: str | None = None) -> int:
-        """Put up to 10,000 items back at a group's front, in the order given, and return its waiting length.
+        """Put up to 5,000 items back at a group's front, in the order given, and return its waiting length.
 
         The first item given is the next to leave. Guarantees and errors are those of `push`.
         """
         return self.runner.run(self.ops.push(items, group, token, front=True))
 
     def pop(self, group: str = "default", size: int = 2000) -> list[T]:
-        """Remove up to `size` (1 to 10,000) items of one group at once, oldest first; nothing to ack.
+        """Remove up to `size` (1 to 5,000) items of one group at once, oldest first; nothing to ack.
 
         At most once: what is in the reply when the connection breaks, or in memory when the process dies, is gone.
         Empty if the group is empty, busy (`ordered`) or paused. Raises `InvalidArgument` for a bad size, and
@@ -121,7 +121,7 @@ class Buffer(Generic[T]):
         """Choose groups and remove up to `size` items of each, in one step; nothing to ack.
 
         Groups that have waited `max_wait` come first, then the longest ones. Two flushers never get the same items, nor
-        spend a call on nothing. `groups` may be 500 and `groups * size` 10,000 at most. At most once, with the errors
+        spend a call on nothing. `groups` may be 500 and `groups * size` 5,000 at most. At most once, with the errors
         of `pop`; the `raw` of a `CodecError` is a dict of lists of bytes.
         """
         return self.runner.run(self.ops.pop_longest(groups, size))
@@ -136,7 +136,7 @@ class Buffer(Generic[T]):
         lease_id: str | None = None,
         holder: str | None = None,
     ) -> Batch[T] | None:
-        """Choose a group, take up to `size` (1 to 10,000) of its items and lease them, in one step.
+        """Choose a group, take up to `size` (1 to 3,000) of its items and lease them, in one step.
 
         None if there is nothing to hand out. What is due comes first, the earliest first: batches whose lease ran out,
         batches that were given back, groups that have waited `max_wait`; only then the longest group of at least

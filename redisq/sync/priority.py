@@ -113,7 +113,7 @@ class PriorityQueue(Generic[T]):
     ) -> Counter[Pushed]:
         """Add any number of members, from a mapping or from tuples, and count what that did.
 
-        Tuples are `(member, priority)` or `(member, priority, payload)`. In pieces of at most 1,000, each all or
+        Tuples are `(member, priority)` or `(member, priority, payload)`. In pieces of at most 500, each all or
         nothing, and idempotent; a member that comes twice begins a new piece. Stopped half-way, the same call with the
         same `token` within `dedup_window` adds only what is missing. Raises as `push` does; the pieces before the bad
         one are pushed.

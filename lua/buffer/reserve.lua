@@ -13,7 +13,7 @@
 -- ARGV[2]  options       ints                        whole numbers, a blank between them:
 --            size          1..3000                   items at most; a batch that comes back comes whole
 --            lease         1..99999999999            ms
---            min_size      1..5000                  items that a group needs before it is handed out
+--            min_size      1..5000                   items that a group needs before it is handed out
 --            max_wait      0..99999999999            ms after which it is handed out at any length, 0: never
 --            max_attempts  0..999999999              hand-overs after which a batch is dead, 0: never
 --            max_dead      0..999999999              dead letters to keep, in batches, 0: all

@@ -2,9 +2,9 @@
 
 Who is killed cannot tell what it did, so the account is made of what two sides wrote. Each worker appends a line to a
 file of its own when it was handed a batch, before it works on it, and one when an ack was answered; a line that was
-written survives the process. The queue remembers under each lease's id how the lease ended (`{queue}:ended:<id>`,
-`{queue}:lease:<id>`; the window is set to outlast the test): whether it was acked, with the reply lost or not, or ran
-out. From these:
+written survives the process. The queue remembers under each lease's id how the lease ended (`{queue}:ended:<id>`; the
+window is set to outlast the test): whether it was acked, with the reply lost or not, or ran out; and whoever looks sees
+what is leased at the moment. From these:
 
 - Every item acked, none acked twice: the items of the leases that the queue says were acked are, counted one by one,
   those that were pushed. A worker writes down what it was handed before it acks it, so those items are all known.
@@ -12,8 +12,7 @@ out. From these:
 - Nothing else took an item: nobody pops, removes, purges or discards, and nothing is left in any state.
 - Hand-overs beyond the first are exactly the expired ones. A buffer's batch comes back whole, so over all batches the
   attempts beyond the first are as many as the leases that ran out. A member's attempts are one more than the leases
-  that ran out with it, and a batch gives the highest of its members'. Eight a batch, fewer than a hundred are leased at
-  a time, and one reserve wakes a hundred, so a lease runs out for all its members at once.
+  that ran out with it, and a batch gives the highest of its members'.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ from redis.retry import Retry
 
 from redisq import Buffer, LeaseLost, PriorityQueue
 from redisq.embedded import Server
+
+from .faults.ledger import Watch, check_attempts, read_ledger
 
 pytestmark = pytest.mark.server
 
@@ -111,32 +113,6 @@ class Account:
                 self.acked[name] = rest[0]
             else:
                 self.lost.add(name)
-
-
-@dataclass
-class Ledger:
-    """Hold what the queue remembers of its leases: how many items each acked one settled, and which ran out."""
-
-    acked: dict[str, int] = field(default_factory=dict)
-    expired: dict[str, list[str]] = field(default_factory=dict)
-    """with their members, if it is a priority queue"""
-
-
-def read_ledger(structure: str, client: redis.Redis) -> Ledger:
-    """Read how each lease ended."""
-    ledger = Ledger()
-    noun = b"ended" if structure == "buffer" else b"lease"
-    for key in client.scan_iter(b"redisq:{q}:%b:*" % noun, count=1000):
-        name = key.rpartition(b":")[2].decode()
-        read: Any = [client.get(key)] if structure == "buffer" else client.lrange(key, 0, -1)
-        verb, *count = read[0].split()
-        if verb == b"ack":
-            assert len(read) == (1 if structure == "buffer" else 2)  # with the member that the call is known by
-            ledger.acked[name] = int(count[0])
-        else:
-            assert verb in (b"lost", b"held")
-            ledger.expired[name] = [member.decode() for member in read[1:]]
-    return ledger
 
 
 class Crew:
@@ -227,19 +203,22 @@ def test_every_item_is_acked_once_through_kills_and_a_crash(structure: str, home
 
         crew = Crew(structure, home.socket, tmp_path)
         try:
-            for kill in range(KILLS):
-                crew.watch(EVERY)
-                crew.kill()
-                if kill == KILLS // 2:
-                    home.crash()
-            while left(queue):
-                crew.watch(0.05)
+            with Watch(lambda: connect(home.socket), partial(open_queue, structure)) as watch:
+                for kill in range(KILLS):
+                    crew.watch(EVERY)
+                    crew.kill()
+                    if kill == KILLS // 2:
+                        home.crash()
+                while left(queue):
+                    crew.watch(0.05)
         finally:
             crew.end()
 
         assert queue.audit().ok
-        assert client.exists(*(f"redisq:{{q}}:{key}" for key in ("groups", "leases", "ready", "later", "rows"))) == 0
-        ledger = read_ledger(structure, client)
+        names = ("groups", "busy", "leases", "delayed", "ready", "held", "rows", "wake")
+        assert client.exists(*(f"redisq:{{q}}:{name}" for name in names)) == 0
+        assert queue.stats().done == ITEMS
+        ledger = read_ledger(client)
     account = Account()
     for path in crew.paths:
         if path.exists():  # killed before it began
@@ -250,19 +229,17 @@ def test_every_item_is_acked_once_through_kills_and_a_crash(structure: str, home
     assert all(count == len(account.handed[name][1]) for name, count in ledger.acked.items())
     assert account.acked.items() <= ledger.acked.items()
     assert len(ledger.acked) - len(account.acked) <= KILLS + WORKERS  # replies that died with their worker
-    assert account.lost <= set(ledger.expired)
-    assert not set(ledger.acked) & set(ledger.expired)
-    assert set(account.handed) <= set(ledger.acked) | set(ledger.expired)
+    assert not ledger.released
+    assert account.lost <= ledger.expired
+    assert not set(ledger.acked) & ledger.expired
+    assert set(account.handed) <= ledger.ids
 
     assert ledger.expired  # some were killed with a batch in hand
     if structure == "buffer":
         attempts = [account.handed[name][0] for name in ledger.acked]
         assert sum(attempts) - len(attempts) == len(ledger.expired)
     else:
-        expired = Counter(member for members in ledger.expired.values() for member in members)
-        for name in ledger.acked:
-            most, members = account.handed[name]
-            assert most == 1 + max(expired[member] for member in members)
+        check_attempts(ledger, account.handed, watch.seen)
 
 
 def left(queue: Queue) -> int:

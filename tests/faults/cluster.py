@@ -41,7 +41,7 @@ class Cluster:
         until(lambda: all(len(self._lines(client)) == 6 for client in self.clients), "the nodes know each other")
         for i, client in enumerate(self.clients[3:]):
             client.execute_command("CLUSTER REPLICATE", self.names[i])
-        until(lambda: all(self._ready(client) for client in self.clients), "the cluster is ready")
+        until(lambda: all(self._ready(client) for client in self.clients) and self._agree(), "the cluster is ready")
 
     def _lines(self, client: Any) -> list[list[str]]:
         text: str = client.execute_command("CLUSTER NODES")
@@ -69,6 +69,7 @@ class Cluster:
 
     def open(self, slot: int, source: int, target: int) -> None:
         """Begin to move a slot."""
+        until(self._agree, "nobody is behind the last change")
         self.clients[target].execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self.names[source])
         self.clients[source].execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self.names[target])
 
@@ -117,12 +118,14 @@ class Cluster:
         return replica
 
     def _agree(self) -> bool:
+        """Say whether all know the same masters, with their epochs and slots.
+
+        A node that takes a slot, or its master's place, makes the epoch after the last that it has heard of its own. Is
+        that the epoch of another already, then one of the two makes a newer one, and takes what it had given away.
+        """
         views = [
-            {
-                line[0]: ("master" in line[2], [part for part in line[8:] if part[0] != "["])
-                for line in self._lines(client)
-            }
-            for client in self.clients
+            {line[0]: (line[6], [part for part in line[8:] if part[0] != "["]) for line in lines if "master" in line[2]}
+            for lines in map(self._lines, self.clients)
         ]
         return all(view == views[0] for view in views)
 

@@ -128,6 +128,19 @@ class Step:
     """whether it gives the same answer when it is sent again"""
 
 
+Quiet = list[tuple[Call, Any]]
+"""calls that change nothing, with their answers"""
+
+
+@dataclass
+class Sent:
+    """What was sent from a state."""
+
+    state: State
+    quiet: list[Quiet]
+    steps: list[Step]
+
+
 # -- scopes
 
 
@@ -138,6 +151,8 @@ class Scope:
     """calls that have another answer when they are sent again"""
     TICKS: ClassVar[tuple[int, ...]] = (TICK,)
     """how far time moves at once"""
+    AUDITED: ClassVar[tuple[str, ...]] = ()
+    """what an audit looks at, besides the keys"""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -180,8 +195,8 @@ class Scope:
         """List the calls with a lease that is over."""
         return []
 
-    def inspections(self, state: State) -> list[tuple[Call, Any]]:  # noqa: ARG002, as others need it
-        """List the calls that only read, and what they answer."""
+    def inspections(self, state: State) -> Quiet:  # noqa: ARG002, as others need it
+        """List the calls that only read, and what they answer: each of them on one page."""
         return []
 
     def allows(self, state: State, ms: int) -> bool:  # noqa: ARG002, as others need it
@@ -247,10 +262,11 @@ class BufferScope(QueueScope):
 
     structure = "buffer"
     kind = model.Buffer
+    AUDITED: ClassVar = ("groups", "since", "busy", "leases", "delayed", "dead")
     GROUPS: ClassVar = (b"a", b"b")
 
     def scripts(self, raw: Raw, queue: Any) -> Scripts:
-        return BufferScripts(raw, queue)
+        return BufferPages(raw, queue)
 
     def calls(self, state: State) -> Iterator[Call]:
         q, now, new = state.model, state.now, self.new_id(state)
@@ -298,11 +314,11 @@ class BufferScope(QueueScope):
     def forgotten(self, state: State) -> list[bytes]:
         return [one for one, batch in state.model.batches.items() if batch.place != "leases"]
 
-    def inspections(self, state: State) -> list[tuple[Call, Any]]:
+    def inspections(self, state: State) -> Quiet:
         q, now = state.model, state.now
-        found: list[tuple[Call, Any]] = [(("audit", (now, False)), []), (("stats", (now,)), q.stats(now))]
-        found += [(("show", (place,)), q.show(place)) for place in ("leases", "delayed", "dead")]
-        found += [(("groups", (name,)), q.groups(name)) for name in ("waiting", "busy", "paused")]
+        found: Quiet = [(("stats", (now, 2000)), q.stats(now))]
+        found += [(("show", (place, 100)), q.show(place)) for place in ("leases", "delayed", "dead")]
+        found += [(("groups", (name, 100)), q.groups(name)) for name in ("waiting", "busy", "paused")]
         if self.has("peek"):
             found += [(("peek", (group, 3)), q.peek(group, 3)) for group in self.GROUPS]
         return found
@@ -341,9 +357,10 @@ class PriorityScope(QueueScope):
 
     structure = "priority"
     kind = model.Priority
+    AUDITED: ClassVar = ("ready", "delayed", "dead", "leases", "held", "again", "rows", "payloads")
 
     def scripts(self, raw: Raw, queue: Any) -> Scripts:
-        return PriorityScripts(raw, queue)
+        return PriorityPages(raw, queue)
 
     def calls(self, state: State) -> Iterator[Call]:
         q, now, new = state.model, state.now, self.new_id(state)
@@ -378,11 +395,11 @@ class PriorityScope(QueueScope):
         yield from self.pauses(state)
         yield "purge", (500,)
 
-    def inspections(self, state: State) -> list[tuple[Call, Any]]:
+    def inspections(self, state: State) -> Quiet:
         q, now = state.model, state.now
-        found: list[tuple[Call, Any]] = [(("audit", (now, False)), []), (("stats", (now,)), q.stats(now))]
-        found += [(("batches", ()), q.batches()), *((("state", (name,)), q.state(name)) for name in (b"a", b"b"))]
-        return found + [(("show", (place,)), q.show(place)) for place in ("ready", "delayed", "dead")]
+        found: Quiet = [(("stats", (now,)), q.stats(now)), (("batches", (100,)), q.batches())]
+        found += [*((("state", (name,)), q.state(name)) for name in (b"a", b"b"))]
+        return found + [(("show", (place, 100)), q.show(place)) for place in ("ready", "delayed", "dead")]
 
     def canonical(self, state: State) -> tuple[Any, ...]:
         q, now, most = state.model, state.now, state.model.max_attempts
@@ -449,31 +466,45 @@ class Pending(Exception):
 
 
 class Deferred(Raw):
-    """The scripts of a queue, run at once or in two steps: first the command, then what its reply means."""
+    """The scripts of a queue, called in two steps: first for the command, then for what its reply means."""
 
-    RUN: ClassVar = object()
     COMMAND: ClassVar = object()
 
     def __init__(self, client: redis.Redis, prefix: bytes, texts: dict[str, bytes]) -> None:
         super().__init__(client, prefix)
         self.texts = texts
         self.shas: dict[str, str] = {}
-        self.reply: Any = self.RUN
-        """what calls give, or one of these two"""
+        self.reply: Any = self.COMMAND
+        """what a call gives, or that its command is wanted"""
+        self.answered: tuple[str, dict[str, Any]] | None = None
 
     def call(self, name: str, **values: Any) -> Any:
-        """Run a script, or raise its command, or give its reply."""
-        if self.reply is self.RUN or self.reply is self.COMMAND:
+        """Raise the command of a call, or give its reply; of another page that is asked for then, nothing."""
+        if self.reply is self.COMMAND:
             if name not in self.shas:
                 self.shas[name] = str(self.client.script_load(self.texts.get(name) or load(name).text))
             keys, args = self.command(name, values)
-            parts = ["EVALSHA", self.shas[name], len(keys), *keys, *args]
-            if self.reply is self.COMMAND:
-                raise Pending(parts)
-            return self.client.evalsha(*parts[1:])
+            raise Pending(["EVALSHA", self.shas[name], len(keys), *keys, *args])
+        if self.answered not in (None, (name, values)):
+            return []
+        self.answered = name, values
         if isinstance(self.reply, Exception):
             raise self.reply
         return self.reply
+
+
+class BufferPages(BufferScripts):
+    """The scripts of the buffer, and one page of an audit."""
+
+    def audit_page(self, now: int, cursor: str) -> Any:
+        return self.call("audit", now=now, cursor=cursor, limit=100, repair="report", **self.HORIZON)[2]
+
+
+class PriorityPages(PriorityScripts):
+    """The scripts of the priority queue, and one page of an audit."""
+
+    def audit_page(self, now: int, cursor: str) -> Any:
+        return self.call("audit", now=now, cursor=cursor, limit=100, repair="report", **self.HORIZON)[2]
 
 
 class Wire:
@@ -513,6 +544,7 @@ class Search:
         self.scope = scope
         self.wire = Wire(client)
         self.raw = Deferred(client, PREFIX, texts or {})
+        self.scripts = scope.scripts(self.raw, scope.new())
         self.write, read = (str(client.script_load(text)) for text in (_WRITE, _READ))
         self.read, self.note, self.same = (_pack("EVALSHA", read, 0, PREFIX, how) for how in ("read", "note", "same"))
         self.take_wake_up = _pack("DEL", PREFIX + b"wake")
@@ -549,8 +581,10 @@ class Search:
         end = time.monotonic() + seconds
         while self.frontier and self.depth < depth:
             found: list[State] = []
-            for state in self.frontier:
-                found += self.expand(state)
+            sent = self.send(self.frontier[0])
+            for following in [*self.frontier[1:], None]:
+                earlier, sent = sent, self.send(following) if following else sent  # the server is never idle
+                found += self.receive(earlier)
                 if time.monotonic() > end:
                     return
             self.frontier = found
@@ -558,16 +592,15 @@ class Search:
             if report:
                 report(str(self))
 
-    def expand(self, state: State) -> list[State]:
-        """Send every call from a state; return the new states to which they lead."""
+    def send(self, state: State) -> Sent:
+        """Send every call from a state."""
         self.expanded += 1
         queue = state.model
-        self.scripts = self.scope.scripts(self.raw, queue)
         steps, quiet = self.steps(state)
         quiet += self.quiet(state)
         forgetful = copied(queue)
         forgetful.once = {}
-        lost: list[tuple[Call, Any]] = []
+        lost: Quiet = []
         memory = [PREFIX + b"once:" + one for one in queue.once]
         if forgotten := self.scope.forgotten(state):
             forgetful.ended = {}
@@ -575,10 +608,7 @@ class Search:
             lost = [(call, self.expect(forgetful, call)) for call in self.some_late(state.now, forgotten)]
 
         restore = self.restore(state)
-        self.wire.send([restore, self.note])
-        self.wire.skip(2)
-        self.inspect(state)
-        out = [*(self.command(call) for call, _ in quiet), self.same]
+        out = [restore, self.note, *(self.command(call) for call, _ in quiet), self.same]
         if lost:
             forget = _pack("DEL", PREFIX, *memory)
             out += [forget, self.note, *(self.command(call) for call, _ in lost), self.same]
@@ -587,12 +617,13 @@ class Search:
             out += [restore, self.take_wake_up, command] if step.woken else [restore, command]
             out += [self.read, command, self.same] if step.again else [self.read]
         self.wire.send(out)
+        return Sent(state, [quiet, lost] if lost else [quiet], steps)
 
-        self.check_quiet(state, quiet)
-        if lost:
-            self.wire.skip(2)
-            self.check_quiet(state, lost)
-        found = [self.check(state, step) for step in steps] + self.without_call(state)
+    def receive(self, sent: Sent) -> list[State]:
+        """Check the replies to what was sent; return the new states to which the calls lead."""
+        for quiet in sent.quiet:
+            self.check_quiet(sent.state, quiet)
+        found = [self.check(sent.state, step) for step in sent.steps] + self.without_call(sent.state)
         return [one for one in found if one]
 
     def mark(self, state: State) -> int:
@@ -601,7 +632,7 @@ class Search:
 
     # -- what is sent
 
-    def steps(self, state: State) -> tuple[list[Step], list[tuple[Call, Any]]]:
+    def steps(self, state: State) -> tuple[list[Step], Quiet]:
         """Let the model make every call; return those that change something, and the others with their answers."""
         steps, quiet = [], []
         for call in self.scope.calls(state):
@@ -633,14 +664,17 @@ class Search:
             after.sent = (*after.sent, (call, expected))[-REMEMBERED:]
         return Step(call, after, expected, woken, again)
 
-    def quiet(self, state: State) -> list[tuple[Call, Any]]:
-        """List calls that are late, and so change nothing, with their answers."""
+    def quiet(self, state: State) -> Quiet:
+        """List calls that are late, and so change nothing, and those that only read and have something to tell."""
         found = []
         for (verb, args), answer in state.sent:
             later = (state.now, *args[1:]) if isinstance(args[0], int) else args
             found.append(((verb, later), answer))
         found += [(call, self.expect(state.model, call)) for call in self.some_late(state.now, self.scope.over(state))]
-        return found
+        if audited := self.scope.AUDITED:
+            phases = "keys", audited[self.expanded % len(audited)]
+            found += [(("audit_page", (state.now, f"{phase}:0")), []) for phase in phases]
+        return found + [one for one in self.scope.inspections(state) if one[1]]
 
     def some_late(self, now: int, leases: Sequence[bytes]) -> list[Call]:
         """List all calls with the first of some leases, and with each of the others one, in turn."""
@@ -671,7 +705,7 @@ class Search:
     def answer(self, call: Call, reply: Any) -> Any:
         """Return what a reply means, or the class of the refusal, or the reply as it is when it means nothing."""
         verb, args = call
-        self.raw.reply = reply
+        self.raw.reply, self.raw.answered = reply, None
         try:
             return getattr(self.scripts, verb)(*args)
         except model.Refused as refusal:
@@ -720,18 +754,10 @@ class Search:
             self.fail(state, call, f"sent again leaves\n    at first {_short(every)}\n    then     {_short(same)}")
         return self.new(state, after, call, step.expected, every)
 
-    def inspect(self, state: State) -> None:
-        """Look at a state through the scripts that only read, where they have something to tell."""
-        for call, expected in self.scope.inspections(state):
-            if expected or self.expanded % 4 == 0:
-                self.others += 1
-                answer = self.answer(call, Deferred.RUN)
-                if answer != expected:
-                    self.fail(state, call, f"answers\n    script {_short(answer)}\n    model  {_short(expected)}")
-
-    def check_quiet(self, state: State, calls: list[tuple[Call, Any]]) -> None:
+    def check_quiet(self, state: State, calls: Quiet) -> None:
         """See that calls which change nothing give the model's answers, or those that they gave at first."""
         self.others += len(calls)
+        self.wire.skip(2)
         replies = [self.wire.receive() for _ in calls]
         same = self.wire.receive()
         for (call, expected), reply in zip(calls, replies, strict=True):

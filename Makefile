@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 
-.PHONY: demo test test-oldest check format bench chaos clean
+.PHONY: demo test test-oldest check format instructions bench chaos clean
 
 demo: $(VENV)/ready
 	$(BIN)/redisq demo
@@ -20,6 +20,9 @@ check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tools.idioms --check
+	$(BIN)/python -m tools.own_lines --check
+	$(BIN)/python -m tools.async_to_sync --check
 	@if command -v luacheck >/dev/null; then luacheck -q lua; \
 	elif [ -n "$$CI" ]; then echo "luacheck is missing: CI installs lua-check" >&2; exit 1; \
 	else echo "luacheck is not installed, so the Lua was not checked: apt-get install lua-check, or luarocks install luacheck" >&2; fi
@@ -27,6 +30,13 @@ check: $(VENV)/ready
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m tools.idioms
+	$(BIN)/python -m tools.own_lines --write
+	$(BIN)/python -m tools.async_to_sync
+
+# The budgets: what a call may cost the server, in instructions. Needs valgrind.
+instructions: $(VENV)/ready
+	$(BIN)/python -m benchmarks.instructions --check
 
 # About half an hour: every result, chart and table anew. `make bench QUICK=1` asks whether the stated ratios hold.
 bench: $(VENV)/ready

@@ -292,7 +292,7 @@ class RedisBufferTest < RedisqTest
     assert_equal ids.sort, pages.flatten.map(&:id).sort
     assert_equal 600, @buffer.redrive(*ids)
     assert_equal (1..600).to_a, @buffer.next_batch_for
-    most = @buffer.limit('push', 'item')
+    most = @buffer.limit('reserve', 'size')
     ids = %w[a b c d].each_with_index do |id, i|
       @buffer.push(*[i] * most)
       @buffer.bury(@buffer.reserve(size: most, id: id))

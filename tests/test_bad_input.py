@@ -150,7 +150,9 @@ def test_whole_numbers_of_any_kind_are_taken(client: redis.Redis, number: Any) -
     assert RateLimiter(client, "l", Rate(number, per=number)).acquire(number).granted == 2
 
 
-@pytest.mark.parametrize("number", [2, 2.0, Small.TWO, Index(), Real(), Decimal(2), Fraction(2)], ids=lambda number: type(number).__name__)
+@pytest.mark.parametrize(
+    "number", [2, 2.0, Small.TWO, Index(), Real(), Decimal(2), Fraction(2)], ids=lambda number: type(number).__name__
+)
 def test_real_numbers_of_any_kind_are_taken(client: redis.Redis, number: Any) -> None:
     """As seconds, and as a priority in score order."""
     queue = PriorityQueue(client, "q", order="score", lease=number)

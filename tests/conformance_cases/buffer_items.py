@@ -83,9 +83,9 @@ def push(case: Cases) -> None:
     for side in ("back", "front"):
         s = case(f"thousands of items keep their order: {side}")
         s.send(item=["a"] * 1000 + ["b"] * 1000 + ["c"] * 7, side=side)
-        s = case(f"10000 items at once: {side}")
+        s = case(f"as many items as one call takes: {side}")
         waiting(s, g="a")
-        s.send(item=["x"] * 10_000, side=side)
+        s.send(item=["x"] * case.most("item"), side=side)
 
 
 def _withhold(s: Scenario, name: str) -> None:
@@ -141,9 +141,9 @@ def pop(case: Cases) -> None:
     s = case("an empty queue")
     s.send()
     _paused(case)
-    s = case("10000 items at once")
-    s.do("push", item=["a"] * 6000 + ["b"] * 4001)
-    s.send(size=10_000)
+    s = case("as many items as one call gives")
+    s.do("push", item=["a"] * 1000 + ["b"] * (case.most("size") - 999))
+    s.send(size=case.most("size"))
 
     given = {"meta": {"queue": "2 buffer"}, "groups": {"g": 2}, "since": {"g": 1000}, "wake": ["1"]}
     gone = case.by_hand("the server evicted the list", given, {"meta": {"queue": "2 buffer"}}, ttl={"meta": WEEK})
@@ -165,11 +165,12 @@ def pop_longest(case: Cases) -> None:
         reads=["items:h"],
         size=2,
         count=2,
-        highest={"count": 500, "size": 20},
+        highest={"count": 500, "size": case.most("size") // 500},
     )
-    case("count times size is 10000 at most").refuse("BADARG", count=101, size=100)
-    case("count times size is 10000 at most, of one group too").refuse("BADARG", count=1, size=10_001)
-    case("more groups than 500").refuse("BADARG", count=501, size=1)
+    most = case.most("size")
+    case("count times size is too much").refuse("BADARG", count=most // 100 + 1, size=100)
+    case("more items of one group than one call gives").refuse("BADARG", count=1, size=most + 1)
+    case("more groups than one call looks at").refuse("BADARG", count=case.most("count") + 1, size=1)
 
     s = case("the longest first, of equal ones the greater name")
     waiting(s, a="ab", b="cde", c="fg", d="h", e="ijk")
@@ -215,18 +216,18 @@ def pop_longest(case: Cases) -> None:
         s.send(count=2)
     s = case("an empty queue")
     s.send()
-    s = case("10000 items of a group")
+    s = case("as many items of a group as one call gives")
     waiting(s, g="abc")
-    s.send(count=1, size=10_000)
+    s.send(count=1, size=most)
     by_type(
         case, lambda s: waiting(s, g="abcd", h="xyz"), only=["groups", "since", "items:h"], title=": max_wait",
         size=2, count=2, max_wait=10,
     )  # fmt: skip
     _paused(case)
-    s = case("10000 items of 500 groups")
-    for i in range(1, 502):
-        s.do("push", group=f"g{i}", item=["x"] * 20, now=i)
-    s.send(count=500, size=20, max_wait=90_000)
+    s = case("as many items of as many groups as one call gives")
+    for i in range(1, case.most("count") + 2):
+        s.do("push", group=f"g{i}", item=["x"] * (most // 500), now=i)
+    s.send(count=case.most("count"), size=most // 500, max_wait=90_000)
 
     given = {"meta": {"queue": "2 buffer"}, "groups": {"g": 2}, "since": {"g": 1000}, "wake": ["1"]}
     gone = case.by_hand("the server evicted the list", given, {"meta": {"queue": "2 buffer"}}, ttl={"meta": WEEK})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from redisq.scripts import load
+
+from ..model.buffer import REDRIVEN
 from .buffer_items import KEEPING, lease, waiting
 from .derived import derive
 from .scenario import NOW, Cases, script
@@ -55,13 +58,14 @@ def ack(case: Cases) -> None:
         failed=[0],
         reason="boom",
     )
+    held = load("buffer/reserve").limit("size")[1]
     s = case("places that are no numbers, or not in rising order, or not there")
     lease(s, "abc")
     for failed in (["x"], ["-1"], ["1.5"], [""], [0, 0], [1, 0], [2, 1], [0, "x"]):
         s.refuse("BADARG", failed=failed)
     s.send(failed=[3])
     s.send(failed=[0, 1, 2, 3])
-    s.refuse("BADARG", failed=[0] * 10_001)
+    s.refuse("BADARG", failed=[0] * (held + 1))
     s = case("a place that is not there, of a batch of one")
     lease(s, "a")
     s.send(failed=[1])
@@ -145,10 +149,10 @@ def ack(case: Cases) -> None:
     s.do("push", item=["a"] * 1000 + ["b"] * 1000 + ["c"] * 5)
     s.do("reserve", size=10_000)
     s.send(failed=list(range(1, 2005)))
-    s = case("10000 items, all of which failed")
-    s.do("push", item=["x"] * 10_000)
+    s = case("as many items as a batch can have, all of which failed")
+    s.do("push", item=["x"] * (held))
     s.do("reserve", size=10_000)
-    s.send(failed=list(range(10_000)), delay=10)
+    s.send(failed=list(range(held)), delay=10)
     s = case("any bytes")
     s.do("push", item=[b"\xff", "", "a"], group=b"\xfe:")
     s.do("reserve", id=b"\xfd")
@@ -382,10 +386,11 @@ def redrive(case: Cases) -> None:
     s.do("bury", id="k")
     s.send(id=["k"])
     for sizes, what in (
-        ((4000, 4000, 2000, 1), "exactly 10000"), ((4000, 4000, 2001, 1), "more than 10000"),
-        ((1, 10_000), "one of 10000"), ((5000, 5000), "two of 5000"),
+        ((1, REDRIVEN - 1500, 1000, 500), "exactly so many"), ((1, REDRIVEN - 1500, 1000, 501), "one more"),
+        ((REDRIVEN, 1), "as many and one"), ((1, REDRIVEN), "one and as many"),
+        ((REDRIVEN // 2, REDRIVEN // 2), "two halves"),
     ):  # fmt: skip
-        s = case(f"at most 10000 items a call: {what}")
+        s = case(f"at most so many items a call: {what}")
         for i, size in enumerate(sizes):
             s.do("push", item=["x"] * size, group=f"g{i}")
             s.do("reserve", id=f"d{i}", size=10_000)
@@ -396,19 +401,19 @@ def redrive(case: Cases) -> None:
     for last, answer in ((0, [1, 0]), (1, [1, 1])):
         meta, small = {"queue": "2 buffer"}, ["g", "1", "w", "", "y"]
         large = case.by_hand(
-            f"a batch of more than 10000 items goes alone: {'the last' if not last else 'one of two'}",
+            f"a batch of more items than one call takes goes alone: {'the last' if not last else 'one of two'}",
             {
                 "meta": meta,
                 "dead": {"j": 1, "k": 2},
                 "batch:j": small,
-                "batch:k": ["g", "1", "w", "", *["x"] * 10_001],
+                "batch:k": ["g", "1", "w", "", *["x"] * (REDRIVEN + 1)],
             },
             {
                 "meta": meta,
                 "dead": {"j": 1},
                 "batch:j": small,
-                "items:g": ["x"] * 10_001,
-                "groups": {"g": 10_001},
+                "items:g": ["x"] * (REDRIVEN + 1),
+                "groups": {"g": REDRIVEN + 1},
                 "since": {"g": NOW},
                 "wake": ["1"],
                 "once:o": f"1 {last}",
@@ -416,11 +421,12 @@ def redrive(case: Cases) -> None:
             ttl={"once:o": MINUTE},
         )
         large.send(answer, id=["j", "k"][1 - last :])
-    s = case("250 batches a call")
-    for i in range(1, 251):
+    s = case("as many batches as one call takes")
+    most = case.most("id")
+    for i in range(1, most + 1):
         lease(s, "a", group="h", id=f"d{i}", now=i)
         s.do("bury", id=f"d{i}", now=i)
-    s.send(id=[f"d{i}" for i in range(1, 251)])
+    s.send(id=[f"d{i}" for i in range(1, most + 1)])
 
     meta = {"queue": "2 buffer"}
     gone = case.by_hand(
@@ -465,8 +471,8 @@ def discard(case: Cases) -> None:
     _dead(s, k="ab", l="cd")
     s.send(id=["k"])
     s.send(id=["k", "l"])
-    s = case("1000 batches a call")
-    for i in range(1, 1001):
+    s = case("as many batches as one call takes")
+    for i in range(1, case.most("id") + 1):
         lease(s, "a", group="h", id=f"d{i}", now=i)
         s.do("bury", id=f"d{i}", now=i)
-    s.send(id=[f"d{i}" for i in range(1, 1001)])
+    s.send(id=[f"d{i}" for i in range(1, case.most("id") + 1)])

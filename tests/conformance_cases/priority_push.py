@@ -151,11 +151,12 @@ def _plain(case: Cases) -> None:
     s = case("a paused queue takes members")
     s.do("pause", time=50_000)
     s.send(item=[(5, "a")])
-    s = case("1000 members at once")
+    most = case.most("item")
+    s = case("as many members as one call takes")
     ready(s, m500=3)
-    s.send(item=[(i, f"m{i}") for i in range(1, 1001)])
-    s = case("1000 members at once, with payloads")
-    s.send(item=[(i, f"m{i}", f"p{i}") for i in range(1, 1001)])
+    s.send(item=[(i, f"m{i}") for i in range(1, most + 1)])
+    s = case("as many members as one call takes, with payloads")
+    s.send(item=[(i, f"m{i}", f"p{i}") for i in range(1, most + 1)])
 
 
 def _fifo(case: Cases) -> None:
@@ -234,8 +235,9 @@ def _refused(case: Cases) -> None:
     bad.refuse("BADARG", item=[("1", "a"), ("2",)])
     bad.refuse("BADARG", item=[("1", "a"), ("2", "b")], fields=3)
     bad.refuse("BADARG", item=[("1", "a", "p", "2")], fields=3)
-    bad.refuse("BADARG", item=[(str(i), f"m{i}") for i in range(1, 1002)])
-    bad.refuse("BADARG", item=[(str(i), f"m{i}", "p") for i in range(1, 1002)], fields=3)
+    for more in ((), ("p",)):
+        items = [(str(i), f"m{i}", *more) for i in range(1, case.most("item") + 2)]
+        bad.refuse("BADARG", item=items, fields=len(items[0]))
 
 
 def _states(case: Cases) -> None:
@@ -377,10 +379,10 @@ def pop(case: Cases) -> None:
         "the queue is paused until the first ms there was", {"paused": "1 x"}, given_ttl={"paused": 60_000}
     )
     first.send([1, [], [], []], now=0)
-    s = case("1000 members a call")
-    s.do("push", item=[(i, f"m{i}") for i in range(1, 1001)])
+    s = case("as many members as one call gives")
+    s.do("push", item=[(i, f"m{i}") for i in range(1, case.most("count") + 1)])
     s.do("push", item=[(2000, "x")])
-    s.send(count=1000)
+    s.send(count=case.most("count"))
     for name, time, after in (
         ("until it is resumed", 0, 0), ("for a time", 60_000, 59_999), ("no longer", 60_000, 60_000),
     ):  # fmt: skip
@@ -452,9 +454,9 @@ def remove(case: Cases) -> None:
     s.do("push", item=[(1, b"\xff", b"\xfe"), (2, "", "p")])
     s.do("push", item=[(3, "x")])
     s.send(member=[b"\xff", ""])
-    s = case("1000 members a call")
-    s.do("push", item=[(i, f"m{i}") for i in range(1, 1001)])
-    s.send(member=[f"m{i}" for i in range(1, 1001)])
+    s = case("as many members as one call takes")
+    s.do("push", item=[(i, f"m{i}") for i in range(1, case.most("member") + 1)])
+    s.send(member=[f"m{i}" for i in range(1, case.most("member") + 1)])
     s = case("a member that looks like the window is another one")
     s.do("push", item=[(1, "a", "p"), (2, "60000", "p")])
     s.do("reserve", size=2)

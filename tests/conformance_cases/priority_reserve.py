@@ -18,6 +18,9 @@ def reserve(case: Cases) -> None:
     def some(s: Scenario) -> None:
         dead(s, x=1, y=2)
         delayed(s, delay=0, attempts=True, a=5)
+        ready(s, d=6)
+
+    def expired(s: Scenario) -> None:
         lease(s, b=3, c=4)
         s.do("push", item=[(2, "c")])
         ready(s, d=6)
@@ -25,14 +28,22 @@ def reserve(case: Cases) -> None:
     derive(
         case,
         some,
-        reads=["again", "payloads", "paused"],
-        unread=["lease:m", "ended:l", "ended:m"],  # the lease of that id is over; a string may be replaced
+        reads=["payloads", "paused", "delayed", "dead"],
+        unread=["ended:m", "lease:m"],  # the lease of that id is over
         id="m",
-        now=300_000,
         max_attempts=1,
         max_dead=1,
         rates=[(5, 1000)],
         highest={"order": "score"},
+    )
+    by_type(
+        case,
+        expired,
+        reads=["again"],
+        unread=["ready", "ended:l", "ended:m", "lease:m"],
+        title=": a lease ran out",
+        id="m",
+        now=300_000,
     )
     by_type(case, lambda s: ready(s, a=1, b=2), only=["rows", "payloads"], title=": nothing is due")
     _handing_out(case)
@@ -200,6 +211,8 @@ def _expired(case: Cases) -> None:
     reserves(s, size=3)
     s = case("all members of a lease that ran out were removed: the queue is empty", order="fifo")
     lease(s, a=5)
+    s.do("release", now=1000)
+    s.do("reserve", now=1000, lease=200_000)
     s.do("remove", member=["a"])
     s.awake()
     reserves(s, now=300_000)
@@ -231,6 +244,7 @@ def _expired(case: Cases) -> None:
         ttl={"ended:k": MINUTE},
         id="m",
     )  # fmt: skip
+    lost.send(["none", 0, []])
     lost.send(["batch", NOW + 30_000, ["a", "1"], [], [], []])
 
 

@@ -241,6 +241,10 @@ class Cases:
         self.all.append(made)
         return made
 
+    def most(self, name: str) -> int:
+        """Return the highest that an argument may be, or of how many values there may be."""
+        return load(self.script).limit(name)[1]
+
     def state(self, setup: Setup, **defaults: Any) -> dict[Any, Any]:
         """Return what is stored after calls, as a start for a case by hand; no wake-up lies there."""
         made = Scenario(self.script, "", {**self.defaults, **defaults})

@@ -42,7 +42,7 @@ def main() -> None:
         request = urllib.request.Request(args.endpoint, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=10) as response:  # an error status raises: all of it, later
             refused = json.load(response)["refused"]
-        batch.fail(*(batch.items[place] for place in refused))  # these alone, later
+        batch.fail_at(*refused, reason="refused")  # these alone, later
         print(f"{batch.group}: {len(batch.items)} sent, {len(refused)} refused", flush=True)
 
     worker = Worker(actions, send, size=500, concurrency=3)

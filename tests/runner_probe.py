@@ -33,6 +33,8 @@ CASE: dict[str, Any] = {
                 ["ZADD", "redisq:{q}:groups", "4", "g"],
                 ["ZADD", "redisq:{q}:since", "5", "g"],
                 ["SET", "redisq:{q}:other", "#"],
+                ["SET", "redisq:{q}:kept", "1", "PX", "60000"],
+                ["ZADD", "redisq:{s}:ready", "1", "z"],
             ],
             "steps": [
                 {"argv": ["g", "back", "60000", "", {"repeat": ["é#"], "times": 3}], "reply": 7},
@@ -69,6 +71,12 @@ CASE: dict[str, Any] = {
                         [],
                     ],
                 },
+                {
+                    "script": "priority/pop",
+                    "keys": _keys("s", "priority/pop"),
+                    "argv": ["score", "1", ""],
+                    "reply": [0, ["z", "1"], [], []],
+                },
             ],
             "then": [
                 _key("groups", "zset", ["g", "7.0"]),
@@ -88,6 +96,7 @@ CASE: dict[str, Any] = {
                 _key("payloads", "hash", ["x", "payload"], "r"),
                 _key("meta", "hash", ["queue", "2 score"], "r"),
                 _key("wake", "list", ["1"], "r"),
+                {"key": "redisq:{s}:ready", "type": "none"},
             ],
         }
     ],
@@ -145,8 +154,12 @@ WRONG: dict[str, Edit] = {
     "another member of a set": _then("r held", lambda key: key.update(value=["x", "z"])),
     "a member of a set less": _then("r held", lambda key: key.update(value=["x"])),
     "a member of a set more": _then("r held", lambda key: key.update(value=["x", "y", "z"])),
-    "a key too many": lambda case: case["then"].pop(),
+    "a key too many": lambda case: case["then"].pop(_PLACES["r wake"]),
     "a key too few": lambda case: case["then"].append(_key("more", "string", "1")),
+    "a key that is gone": lambda case: case["then"].pop(),
+    "a key that is there": lambda case: case["then"].append({"key": "redisq:{q}:kept", "type": "none"}),
+    "another value of a key that stays": lambda case: case["then"].append(_key("kept", "string", "2", ttl=60000)),
+    "another ttl of a key that stays": lambda case: case["then"].append(_key("kept", "string", "1", ttl=80000)),
     "nothing changes": lambda case: case.pop("then"),
 }
 

@@ -98,7 +98,7 @@ function agreeInAnyOrder(expected, got, clock) {
 /** @param {Key} expected @param {Key} got @param {number} clock */
 function agreeOnKey(expected, got, clock) {
   if (expected.type !== got.type) return false;
-  if (expected.ttl < 0 ? got.ttl >= 0 : got.ttl > expected.ttl || got.ttl <= expected.ttl - SLACK) return false;
+  if (expected.ttl < 0 !== got.ttl < 0 || Math.abs(got.ttl - expected.ttl) >= SLACK) return false;
   if (expected.type === 'hash') return agree(byField(expected.value), byField(got.value), clock);
   if (expected.type === 'set') return agreeInAnyOrder(expected.value, got.value, clock);
   if (expected.type !== 'zset') return agree(expected.value, got.value, clock);

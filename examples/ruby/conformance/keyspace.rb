@@ -14,7 +14,7 @@ module Conformance
       private
 
       def lives?(left)
-        left == ttl || (left.positive? && left.between?(ttl - Value::SLACK, ttl))
+        left.negative? == ttl.negative? && (left - ttl).abs < Value::SLACK
       end
     end
 

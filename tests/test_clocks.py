@@ -1,0 +1,233 @@
+"""The server's clock: hours ahead for a moment and then set right, or set back; and the times that replies name.
+
+Each call gets its time, so that hours pass at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pytest
+
+from redisq import BYTES, Rate
+from redisq.ops import BufferOps, Grant, LimitOps, PriorityOps, Reserved
+
+from .backends import Backend
+
+NOW = 1_700_000_000_000
+HOUR = 3_600_000
+RATES = (Rate(3, per=1), Rate(5, per=60), Rate(7, per=300))
+LONGEST = 300_000
+JUMPS = [1, 1000, 30_000, LONGEST, HOUR, 5 * HOUR, 24 * HOUR * 365]
+
+
+@pytest.fixture
+def server(backend: str) -> Iterator[Backend]:
+    """Give a server whose calls are given their time."""
+    made = Backend(backend, "blocking")
+    yield made
+    made.close()
+
+
+class Limiter:
+    """A limiter, and a queue of each structure with the same rates, as one call: how much, and when there is more."""
+
+    def __init__(self, server: Backend, kind: str) -> None:
+        self.server = server
+        self.kind = kind
+        self.numbers = count()
+        self.limiter = LimitOps("q", RATES)
+        self.buffer = BufferOps("q", codec=BYTES, rates=RATES, lease=10**6, max_wait=None)
+        self.queue = PriorityOps("q", codec=BYTES, rates=RATES, lease=10**6)
+
+    def acquire(self, now: int, cost: int = 1) -> tuple[int, int]:
+        """Return how much is granted, and in how many ms more can be had."""
+        if self.kind == "limiter":
+            grant: Grant = self.server.run(self.limiter.acquire(cost), now)
+            return grant.granted, round(grant.retry_after * 1000)
+        item = b"%d" % next(self.numbers)  # there is always something to hand out
+        if self.kind == "buffer":
+            self.server.run(self.buffer.push([item]), now)
+            reserved: Reserved[Any] = self.server.run(self.buffer.reserve_once(1), now)
+        else:
+            self.server.run(self.queue.push(item), now)
+            reserved = self.server.run(self.queue.reserve_once(1), now)
+        return int(reserved.lease is not None), round((reserved.retry or 0) * 1000)
+
+    def use_up(self, now: int) -> int:
+        """Acquire until nothing is left, and return in how many ms there is more."""
+        while True:
+            granted, retry = self.acquire(now)
+            if not granted:
+                return retry
+
+    def opens(self, now: int) -> int:
+        """Assert that a refusal's time is true: a ms earlier nothing, then something. Return what time it is then."""
+        granted, retry = self.acquire(now)
+        if granted:
+            return now
+        assert 0 < retry <= LONGEST + 1
+        assert self.acquire(now + retry - 1) == (0, 1)
+        assert self.acquire(now + retry)[0] > 0
+        return now + retry
+
+
+@pytest.fixture(params=["limiter", "buffer", "priority queue"])
+def limiter(request: pytest.FixtureRequest, server: Backend) -> Limiter:
+    return Limiter(server, request.param)
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_a_clock_that_was_ahead_closes_no_longer_than_the_longest_span(limiter: Limiter, jump: int) -> None:
+    """Everything is used up while the clock is ahead; set right, it opens within the longest span."""
+    limiter.use_up(NOW)
+    limiter.use_up(NOW + jump)
+    assert limiter.use_up(NOW + 5) <= LONGEST + 1
+    now = limiter.opens(NOW + 5)
+    assert now <= NOW + 5 + LONGEST + 1
+    for _ in range(10):  # and so it goes on
+        limiter.use_up(now)
+        later = limiter.opens(now)
+        assert later - now <= LONGEST + 1
+        now = later
+
+
+def test_the_time_of_a_refusal_is_true_whatever_the_clock_does(limiter: Limiter) -> None:
+    """Jumps forward and back at random, and between them a look at what each refusal says."""
+    some, now = random.Random(1), NOW
+    for _ in range(60):
+        now += some.choice([0, 1, 500, 1001, 20_000, -5, -800, -40_000, 2 * HOUR, -3 * HOUR])
+        for _ in range(some.randint(0, 4)):
+            limiter.acquire(now, some.randint(1, 4))
+        now = limiter.opens(now)
+
+
+def test_what_is_granted_in_part_says_when_there_is_more(server: Backend) -> None:
+    """A part of the cost is granted at once: the time is that of the next unit."""
+    limiter = Limiter(server, "limiter")
+    assert limiter.acquire(NOW, 2) == (2, 0)
+    granted, retry = limiter.acquire(NOW + 400, 5)
+    assert (granted, retry) == (1, 601)
+    assert limiter.acquire(NOW + 400 + 600) == (0, 1)
+    assert limiter.acquire(NOW + 400 + 601, 5)[0] == 2
+
+
+def test_no_span_has_more_than_its_limit_while_the_clock_goes_on(limiter: Limiter) -> None:
+    """Both ends of a span count."""
+    some, now, granted = random.Random(2), NOW, list[tuple[int, int]]()
+    for _ in range(300):
+        now += some.choice([0, 1, 100, 333, 1000, 12_000, 61_000])
+        amount, _ = limiter.acquire(now, some.randint(1, 3))
+        granted.append((now, amount))
+        for rate in RATES:
+            assert sum(n for at, n in granted if at >= now - rate.per * 1000) <= rate.limit
+    assert sum(n for _, n in granted) > 50
+
+
+STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
+
+
+def ops_of(structure: str, **settings: Any) -> Any:
+    kind: Any = BufferOps if structure == "buffer" else PriorityOps
+    return kind("q", codec=BYTES, **settings)
+
+
+def push(server: Backend, ops: Any, *items: bytes) -> None:
+    for item in items:
+        server.run(ops.push([item]) if isinstance(ops, BufferOps) else ops.push(item), NOW)
+
+
+@STRUCTURES
+def test_a_lease_of_a_clock_that_was_ahead_is_named_and_ends_at_the_horizon(server: Backend, structure: str) -> None:
+    """An audit finds what no setting explains, and repaired it comes back in time."""
+    ops = ops_of(structure, lease=30)
+    push(server, ops, b"a", b"b")
+    wrong = server.run(ops.reserve_once(1), NOW + 5 * HOUR)
+    right = server.run(ops.reserve_once(1), NOW)
+    assert right.lease
+    assert wrong.lease
+    report = server.talk(ops.audit(), NOW)
+    assert [(finding.kind, finding.name) for finding in report.findings] == [("far", wrong.lease.id)]
+    assert report.findings[0].expected == str(NOW + HOUR)  # an hour at least, twice the queue's lease
+    assert server.talk(ops.audit(max_lease=6 * 3600), NOW).ok
+    assert not server.talk(ops.audit(repair=True), NOW).ok
+    assert server.talk(ops.audit(), NOW).ok
+    server.talk(ops.ack([right.lease]), NOW)
+    assert server.run(ops.reserve_once(1), NOW + HOUR - 1).lease is None
+    again = server.run(ops.reserve_once(1), NOW + HOUR)
+    if not again.lease:  # it was ended by that call, and comes with the next
+        assert again.retry == 0
+        again = server.run(ops.reserve_once(1), NOW + HOUR)
+    assert again.lease
+    assert again.lease.items == wrong.lease.items == [b"a"]
+
+
+@STRUCTURES
+def test_a_long_lease_is_explained_by_a_setting(server: Backend, structure: str) -> None:
+    """Twice the queue's own lease: another worker may have a longer one, or have extended it."""
+    ops = ops_of(structure, lease=4 * 3600)
+    push(server, ops, b"a")
+    assert server.run(ops.reserve_once(1, lease=8 * 3600), NOW).lease
+    assert server.talk(ops.audit(), NOW).ok
+    assert not server.talk(ops_of(structure, lease=30).audit(), NOW).ok
+
+
+@STRUCTURES
+def test_a_delay_that_no_call_can_ask_for_is_named(server: Backend, structure: str) -> None:
+    """Three years are the longest; a clock that was further ahead is found out, and the delay ends then."""
+    ops, years = ops_of(structure), 99_999_999_000
+    push(server, ops, b"a", b"b")
+    for now in (NOW, NOW + 2 * years):
+        held = server.run(ops.reserve_once(1), now).lease
+        assert held
+        server.talk(ops.release([held], delay=99_999_999), now)
+    report = server.talk(ops.audit(repair=True), NOW)
+    assert [(finding.kind, finding.expected) for finding in report.findings] == [("far", str(NOW + years))]
+    assert server.talk(ops.audit(), NOW).ok
+    assert server.talk(ops.stats() if structure == "buffer" else _one(ops.stats()), NOW).due == 0
+    for _ in range(2):
+        assert server.run(ops.reserve_once(1), NOW + years).lease
+
+
+def _one(op: Any) -> Any:
+    return (yield op)
+
+
+@STRUCTURES
+def test_an_empty_reply_names_a_time_that_is_true(server: Backend, structure: str) -> None:
+    """What comes back then is handed out, and not a ms earlier; never later than one lease ahead."""
+    ops = ops_of(structure, lease=30, **({"max_wait": 10, "min_size": 5} if structure == "buffer" else {}))
+    now, some, ends = NOW, random.Random(3), 0
+    push(server, ops, b"a")
+    reserve = partial(ops.reserve_once, 9)
+    for _ in range(40):
+        reserved = server.run(reserve(), now)
+        if reserved.lease:
+            if some.random() < 0.5:
+                server.talk(ops.release([reserved.lease], delay=some.choice([0.0, 0.001, 7.5, 90.0])), now)
+            continue
+        if reserved.retry == 0:
+            continue
+        retry = round(reserved.retry * 1000)
+        assert 0 < retry <= 30_000
+        assert server.run(reserve(), now + retry - 1).lease is None
+        now += retry
+        if retry < 30_000:
+            due = server.run(reserve(), now)
+            assert due.lease or due.retry == 0  # 0: something was done that the next call goes on from
+            ends += bool(due.lease)
+    assert ends > 3
+
+
+def test_a_wait_of_a_clock_set_back_is_none(server: Backend) -> None:
+    """A group that became non-empty in the future has waited for nothing; leases of the future do not run out."""
+    buffer = BufferOps("q", codec=BYTES, max_wait=10)
+    server.run(buffer.push([b"a"], "g"), NOW + HOUR)
+    server.run(buffer.push([b"b", b"c"], "h"), NOW + HOUR)
+    assert server.talk(buffer.stats(), NOW).oldest_wait == 0
+    taken = server.run(buffer.pop_longest(2, 5), NOW)
+    assert taken == {"h": [b"b", b"c"], "g": [b"a"]}

@@ -121,7 +121,7 @@ WRONG: dict[str, Edit] = {
     "a list for a number": lambda case: case["steps"][0].update(reply=[7]),
     "no match": lambda case: case["steps"][1].update(reply={"match": "^[89]$"}),
     "an error for a reply": lambda case: case["steps"][2].update(reply=7) or case["steps"][2].pop("error"),
-    "a reply for an error": lambda case: case["steps"][1].update(error="BADARG"),
+    "a reply for an error": lambda case: case["steps"][1].update(error="BADARG") or case["steps"][1].pop("reply"),
     "another error": lambda case: case["steps"][2].update(error="LAYOUT"),
     "no error of a script's": lambda case: case["steps"][2].update(error="WRONGTYPE"),
     "other text": lambda case: case["steps"][3].update(reply="AA"),
@@ -172,14 +172,14 @@ def write(folder: Path) -> Path:
     return file
 
 
-def write_wrong(file: Path) -> None:
-    """Put in the place of that case one case for each thing that is wrong, by its name."""
-    wrong = []
+def wrong() -> dict[str, Any]:
+    """Return a file with one case for each thing that may be wrong, by its name."""
+    cases = []
     for name, edit in WRONG.items():
         case = {**copy.deepcopy(CASE["cases"][0]), "name": name}
         edit(case)
-        wrong.append(case)
-    file.write_text(json.dumps({**CASE, "cases": wrong}))
+        cases.append(case)
+    return {**CASE, "cases": cases}
 
 
 def headers() -> dict[str, Any]:

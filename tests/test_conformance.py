@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import redis
 
 from redisq.scripts import load, names
 
-from . import conformance, conformance_cases
+from . import conformance, conformance_cases, runner_probe
 from .conformance import FOLDER, Case, Failure, plain
 from .lua_code import RECORD, marked
 
@@ -35,6 +37,21 @@ def test_cases_hold(client: redis.Redis, name: str) -> None:
         except Failure as failure:
             failures.append(str(failure))
     assert not failures, "\n".join(failures)
+
+
+def test_the_runner_sees_each_kind_of_difference(client: redis.Redis, tmp_path: Path) -> None:
+    """A case that uses the whole format holds, and with any one thing changed it does not."""
+    file = tmp_path / "cases.json"
+    file.write_text(json.dumps(runner_probe.CASE))
+    (whole,) = conformance.read(file)
+    conformance.run(client, whole)
+    file.write_text(json.dumps(runner_probe.wrong()))
+    missed = []
+    for case in conformance.read(file):
+        with contextlib.suppress(Failure):
+            conformance.run(client, case)
+            missed.append(case.name)
+    assert missed == []
 
 
 def test_there_is_a_file_for_each_script_and_no_other() -> None:

@@ -105,7 +105,7 @@ def show_waits(console: Console, indexing: Indexing) -> None:
             picked = (statistics.median(waits), waits[math.ceil(0.99 * len(waits)) - 1], waits[-1])
             table.add_row(name, str(priority), str(len(waits)), *map(_seconds, picked))
     console.print(table)
-    added, raised, kept = (indexing.outcomes[outcome] for outcome in Pushed)
+    added, raised, kept = (indexing.outcomes[outcome] for outcome in (Pushed.ADDED, Pushed.RAISED, Pushed.KEPT))
     text = f"{indexing.edits} edits: {raised} raised a waiting file, {added} added it anew, {kept} met an earlier edit"
     say(console, text)
 

@@ -130,6 +130,8 @@ class Indexing:
         self._delivered: Counter[str] = Counter()
         self._dead_hand = ""
         """The file that a killed process holds, until its lease runs out."""
+        self._asked_anew = False
+        """Whether it was edited meanwhile."""
 
     @property
     def edits(self) -> int:
@@ -157,7 +159,8 @@ class Indexing:
         # the edit before it is still there and will bring both. Only ADDED is one delivery more.
         if outcome is Pushed.ADDED:
             self.pushed[path] += 1
-        if outcome is not Pushed.KEPT:
+        # One that waits to be due, such as after an edit while it was in a hand, is RAISED once more, and stays one.
+        if outcome is Pushed.ADDED or (outcome is Pushed.RAISED and not self._edits_pushed[path]):
             self._edits_pushed[path].append(now)
 
     def heard(self, message: Indexed) -> None:
@@ -166,9 +169,10 @@ class Indexing:
         self._delivered[message.path] += 1
         pushed = [self._bulk_pushed] if message.priority == BULK else self._edits_pushed[message.path]
         waited = message.began - pushed.pop(0) if pushed else 0.0
-        if message.attempts > 1:  # how long that took, the lease says
-            self.again[message.path] += message.attempts - 1
-            self._dead_hand = ""
+        asked_anew = message.path == self._dead_hand and self._asked_anew
+        if message.attempts > 1 or asked_anew:  # how long that took, the lease says
+            self.again[message.path] += max(1, message.attempts - 1)
+            self._dead_hand, self._asked_anew = "", False
         else:
             self.waits[message.priority].append(waited)
 
@@ -176,8 +180,9 @@ class Indexing:
         """Book that a process is killed with a file in its hand."""
         (self._dead_hand,) = message.names
         if self.pushed[self._dead_hand] > self._delivered[self._dead_hand] + 1:
-            # An edit that came while it was in that hand: noted, and merged with what comes back.
+            # An edit that came while it was in that hand: noted, and merged with what comes back, with no attempts.
             self.pushed[self._dead_hand] -= 1
+            self._asked_anew = True
 
     def waiting(self) -> int:
         """Ask the queue how many files are in it, in whatever state."""

@@ -1,0 +1,151 @@
+"""Ids come from the operating system: no generator whose state a fork, a snapshot or a seed could copy.
+
+Two processes with the same ids would lose each other's pushes, and one would answer the other's reserve.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from redisq import BYTES, Rate
+from redisq.ops import BufferOps, Lease, LimitOps, Op, PriorityOps
+from redisq.scripts import load, names
+
+BUFFER = BufferOps("q", codec=BYTES)
+QUEUE = PriorityOps("q", codec=BYTES)
+LIMITER = LimitOps("q", (Rate(1, 1),))
+
+
+def _first(talk: Any) -> Op[Any]:
+    step = next(talk)
+    return step if isinstance(step, Op) else step.ops[0]
+
+
+CALLS: dict[str, Callable[[], Op[Any]]] = {
+    "push": lambda: BUFFER.push([b"a"]),
+    "push_many": lambda: _first(BUFFER.push_many([b"a"])),
+    "reserve": lambda: BUFFER.reserve_once(),
+    "reserve_many": lambda: _first(BUFFER.reserve_many(1)),
+    "redrive": lambda: _first(BUFFER.redrive(["l"])),
+    "discard": lambda: BUFFER.discard(["l"]),
+    "push of a member": lambda: QUEUE.push(b"a"),
+    "push_many of members": lambda: _first(QUEUE.push_many([(b"a", 0)])),
+    "reserve of members": lambda: QUEUE.reserve_once(),
+    "reserve_many of members": lambda: _first(QUEUE.reserve_many(1)),
+    "redrive of members": lambda: QUEUE.redrive([b"a"]),
+    "discard of members": lambda: QUEUE.discard([b"a"]),
+    "remove": lambda: QUEUE.remove([b"a"]),
+    "acquire": lambda: LIMITER.acquire(),
+}
+
+
+def id_of(op: Op[Any]) -> str:
+    """Return the id by which a call is known when it is sent again."""
+    name = op.lease_id or op.token
+    assert name
+    assert any(key.endswith(name.encode()) or f":{name}:".encode() in key for key in op.keys)
+    return name
+
+
+def test_every_call_that_is_remembered_is_here() -> None:
+    """Of the scripts that declare an id, those that take one of their own."""
+    remembering = {name for name in names() if load(name).replay == "once" or name.endswith("/reserve")}
+    assert {call().script.name for call in CALLS.values()} == remembering
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_each_call_has_an_id_of_128_bits(call: Callable[[], Op[Any]]) -> None:
+    """In hex, and none is like another."""
+    ids = {id_of(call()) for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(len(bytes.fromhex(one)) == 16 for one in ids)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_no_generator_of_pythons_has_a_part_in_it(call: Callable[[], Op[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeded anew, put back to an earlier state, or broken."""
+    ids = set()
+    state = random.getstate()
+    for _ in range(50):
+        random.seed(7)
+        ids.add(id_of(call()))
+        random.setstate(state)
+        ids.add(id_of(call()))
+    assert len(ids) == 100
+
+    def broken(*_: object) -> Any:
+        raise AssertionError("no id may come from here")
+
+    for name in ("random", "getrandbits", "randbytes", "choice", "randint", "uniform"):
+        monkeypatch.setattr(random, name, broken)
+    for name in ("uuid1", "uuid4"):
+        monkeypatch.setattr(uuid, name, broken)
+    assert id_of(call()) not in ids
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_it_comes_from_the_operating_system_each_time(
+    call: Callable[[], Op[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is kept ahead, which a snapshot of the process would copy."""
+    asked: list[int] = []
+
+    def urandom(size: int) -> bytes:
+        asked.append(size)
+        return b"\1" * size
+
+    monkeypatch.setattr(os, "urandom", urandom)
+    assert id_of(call()) == id_of(call()) == "01" * 16
+    assert asked == [16, 16]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_after_a_fork_has_other_ids() -> None:
+    """Whatever was made before; it holds leases under a name of its own, too."""
+    calls = list(CALLS.values())
+    for call in calls:
+        call()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # nothing of the tests may go on in here
+        try:
+            made = [id_of(call()) for call in calls for _ in range(20)]
+            holder = BUFFER.reserve_once().args[2]
+            assert isinstance(holder, bytes)
+            os.write(write, " ".join([holder.decode(), *made]).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        holder, *its = pipe.read().split(" ")
+    assert os.waitpid(child, 0)[1] == 0
+    mine = [id_of(call()) for call in calls for _ in range(20)]
+    assert len({*mine, *its}) == len(mine) + len(its) == 2 * 20 * len(calls)
+    assert holder.endswith(f":{child}")
+    assert BUFFER.reserve_once().args[2] == holder.replace(str(child), str(os.getpid())).encode()
+
+
+def test_what_is_settled_goes_by_the_leases_id() -> None:
+    """An ack has no id of its own: the lease names it."""
+    lease: Lease[bytes] = Lease("mine", "g", [b"a"], 1, 0, [b"a"])
+    for ops in (BUFFER, QUEUE):
+        settled: Any = ops
+        for verb in ("ack", "release", "bury", "extend"):
+            op = _first(getattr(settled, verb)([lease]))
+            assert op.args[0] == b"mine"
+            assert op.token is op.lease_id is None
+
+
+def test_a_token_of_ones_own_is_the_id() -> None:
+    """For a push, and as the lease's for a reserve."""
+    assert id_of(BUFFER.push([b"a"], token="mine")) == "mine"
+    assert id_of(QUEUE.push(b"a", token="mine")) == "mine"
+    assert id_of(BUFFER.reserve_once(lease_id="mine")) == id_of(QUEUE.reserve_once(lease_id="mine")) == "mine"
+    assert id_of(LIMITER.acquire(token="mine")) == "mine"
+    assert id_of(_first(BUFFER.reserve_many(2, lease_id="mine"))) == "mine"

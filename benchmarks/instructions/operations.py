@@ -122,20 +122,18 @@ def _buffer_pop_longest(client: redis.Redis, size: int, calls: int) -> list[Call
     ]
 
 
-def _buffer_longest(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _buffer_groups(client: redis.Redis, size: int, calls: int) -> list[Call]:
     buffer = _full_buffer(client, 0, _members(OTHERS))
-    return [_script(client, buffer.longest_groups(size), lambda got: len(got) == size) for _ in range(calls)]
+    return [_script(client, buffer.groups(size), lambda got: len(got[1]) == 2 * size) for _ in range(calls)]
 
 
 def _dead_buffer(client: redis.Redis, count: int) -> tuple[ops.BufferOps[Any], list[str]]:
-    buffer, ids = _buffer(max_attempts=1), []
+    buffer, ids = _buffer(max_dead=None), []
     for _ in range(0, count, 1000):
         _perform(client, buffer.push([ITEM] * 1000))
         leases = _leases(client, buffer, 1, 1000)
-        _perform(client, buffer.release(leases))
+        _perform(client, buffer.bury(leases))
         ids += [lease.id for lease in leases]
-        while _perform(client, buffer.stats()).dead < len(ids):
-            _perform(client, buffer.reserve_many(100, 1))  # each buries some that have used up their attempts
     return buffer, ids[:count]
 
 
@@ -147,7 +145,8 @@ def _buffer_dead(client: redis.Redis, size: int, calls: int) -> list[Call]:
 def _buffer_ids(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
     buffer, ids = _dead_buffer(client, size * calls)
     act = getattr(buffer, verb)
-    return [_script(client, act(piece), lambda count: count == size) for piece in _slices(ids, size)]
+    redriven = (lambda got: got[0] == size) if verb == "redrive" else (lambda count: count == size)
+    return [_script(client, act(piece), redriven) for piece in _slices(ids, size)]
 
 
 def _buffer_page(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
@@ -233,9 +232,9 @@ def _priority_members(verb: str, client: redis.Redis, size: int, calls: int) -> 
 
 
 def _dead_priority(client: redis.Redis, count: int) -> ops.PriorityOps[Any]:
-    queue = _full_priority(client, count, 0, max_attempts=1)
+    queue = _full_priority(client, count, 0, max_dead=None)
     for start in range(0, count, 100):
-        _perform(client, queue.release(_leases(client, queue, min(100, count - start), 1)))
+        _perform(client, queue.bury(_leases(client, queue, min(100, count - start), 1)))
     return queue
 
 
@@ -361,8 +360,9 @@ CASES = [
     *_sizes("buffer/extend", partial(_buffer_lease, "extend")),
     *_sizes("buffer/pop", _buffer_pop),
     *_sizes("buffer/pop_longest", _buffer_pop_longest, 10),
-    *_sizes("buffer/longest", _buffer_longest),
-    *_sizes("buffer/dead", _buffer_dead),
+    *_sizes("buffer/groups", _buffer_groups),
+    *_sizes("buffer/bury", partial(_buffer_lease, "bury")),
+    *_sizes("buffer/batches (dead)", _buffer_dead),
     *_sizes("buffer/redrive", partial(_buffer_ids, "redrive")),
     *_sizes("buffer/discard", partial(_buffer_ids, "discard")),
     *_sizes("buffer/stats", partial(_buffer_page, "stats"), 100),
@@ -383,10 +383,11 @@ CASES = [
     *_sizes("priority/release (small queue)", partial(_small_priority, "release"), 100),
     *_sizes("priority/extend", partial(_priority_lease, "extend")),
     *_sizes("priority/remove", partial(_priority_members, "remove")),
-    *_sizes("priority/dead", _priority_dead),
+    *_sizes("priority/bury", partial(_priority_lease, "bury")),
+    *_sizes("priority/members (dead)", _priority_dead),
     *_sizes("priority/redrive", partial(_priority_dead_members, "redrive")),
     *_sizes("priority/discard", partial(_priority_dead_members, "discard")),
-    *_sizes("priority/peek", _priority_peek),
+    *_sizes("priority/members (ready)", _priority_peek),
     *_sizes("priority/state", _priority_state, 1),
     *_sizes("priority/stats", partial(_priority_page, "stats"), 100),
     *_sizes("priority/audit", partial(_priority_page, "audit"), 100),

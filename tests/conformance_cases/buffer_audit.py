@@ -9,7 +9,7 @@ from typing import Any
 from .buffer_show import everything
 from .derived import refusals
 from .form import CLOCK
-from .scenario import NOW, Cases, Scenario, nothing, script
+from .scenario import NOW, Cases, Scenario, script
 
 META = {"queue": "2 buffer"}
 PHASES = ("keys", "leases", "delayed", "dead", "groups", "since", "busy", "")
@@ -55,7 +55,7 @@ def healthy(s: Scenario) -> None:
 @script("buffer/audit")
 def audit(case: Cases) -> None:
     case.defaults |= {"cursor": "keys:0", "lease": 0, "delay": 0, "repair": "report"}
-    refusals(case, nothing)
+    refusals(case)
     bad = case("cursors that no reply gives")
     for cursor in (
         "",

@@ -32,7 +32,7 @@ def derive(
     """
     made, case = case, Cases(case.script)
     case.defaults, case.all = made.defaults, made.derived
-    refusals(case, setup, **args)
+    refusals(case, **args)
     by_type(case, setup, reads, unread, **args)
     again(case, setup, **args)
     header = load(case.script)
@@ -57,33 +57,25 @@ def derive(
 # -- what is refused
 
 
-def refusals(case: Cases, setup: Setup, **args: Any) -> None:
+def refusals(case: Cases, **args: Any) -> None:
     """Add calls with arguments that are out of range, with too few and too many of them, and of foreign queues."""
-    scenario = case("arguments that are out of range")
-    setup(scenario)
-    scenario._start()
-    values = scenario.values(args)
-    keys, argv = pack(case.script, values)
     header = load(case.script)
+    rest = header.args[-1] if header.args[-1].rest else None
+    short = {**args, rest.name: []} if rest and not rest.low else args
     fixed = [slot for slot in header.args if not slot.rest]
+    scenario = case("arguments that are out of range")
+    keys, argv = pack(case.script, scenario.values(short))
     for place, slot in enumerate(fixed):
-        if slot.name == "order":  # a queue that is there may say first that it is in another one
-            orders = case("orders that there are not")
-            for bad in _bad(slot, []):
-                orders.refuse_raw("BADARG", [*argv[:place], bad, *argv[place + 1 :]], keys)
-            continue
         for bad in _bad(slot, argv[place : place + 1]):
             scenario.refuse_raw("BADARG", [*argv[:place], bad, *argv[place + 1 :]], keys)
     if not scenario.steps:
         case.all.remove(scenario)
 
     scenario = case("too few or too many keys or arguments")
-    setup(scenario)
-    scenario._start()
     least = len(fixed) - any(slot.note.startswith("0..1 ") for slot in fixed)
     for few in sorted({0, min(1, least - 1), least - 1}):
         scenario.refuse_raw("BADARG", argv[:few], keys)
-    if (rest := header.args[-1]).rest:
+    if rest:
         for others in _bad_rest(rest):
             scenario.refuse_raw("BADARG", [*argv[: len(fixed)], *others], keys)
     else:
@@ -92,13 +84,12 @@ def refusals(case: Cases, setup: Setup, **args: Any) -> None:
     scenario.refuse_raw("BADARG", argv, [*keys, f"{PREFIX}x"])
 
     for mark in MARKS[case.script.partition("/")[0]]:
-        case.by_hand(f"a queue that is marked {mark}", {"meta": {"queue": mark}}).refuse("LAYOUT", **args)
+        case.by_hand(f"a queue that is marked {mark}", {"meta": {"queue": mark}}).refuse("LAYOUT", **short)
     if "WRONGORDER" in header.errors:
-        case.by_hand("a queue in the other order", {"meta": {"queue": "2 fifo"}}).refuse(
-            "WRONGORDER", **{**args, "order": "score"}
-        )
-        fifo = {**args, "order": "fifo", "item": [(1, *item[1:]) for item in args.get("item", [])]}
-        case.by_hand("a plain sorted set is no fifo queue", {"ready": {"m": 1}}).refuse("WRONGORDER", **fifo)
+        other = case.by_hand("a queue in the other order", {"meta": {"queue": "2 fifo"}})
+        other.refuse("WRONGORDER", **{**short, "order": "score"})
+        other = case.by_hand("a plain sorted set is no fifo queue", {"ready": {"m": 1}})
+        other.refuse("WRONGORDER", **{**short, "order": "fifo"})
 
 
 def _bad(slot: Slot, good: list[Any]) -> Iterator[str]:

@@ -204,4 +204,4 @@ def _part(name: str, value: Json) -> str:
 
 
 def _line(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -9,7 +9,7 @@ from .buffer_audit import audits
 from .derived import refusals
 from .form import CLOCK
 from .priority_push import everywhere
-from .scenario import NOW, Cases, Scenario, nothing, script
+from .scenario import NOW, Cases, Scenario, script
 
 META = {"queue": "2 score"}
 PHASES = ("keys", "leases", "held", "ready", "delayed", "dead", "again", "rows", "payloads", "")
@@ -28,7 +28,7 @@ def healthy(s: Scenario) -> None:
 @script("priority/audit")
 def audit(case: Cases) -> None:
     case.defaults |= {"cursor": "keys:0", "lease": 0, "delay": 0, "repair": "report"}
-    refusals(case, nothing)
+    refusals(case)
     bad = case("cursors that no reply gives")
     for cursor in ("", "keys", "keys:", "keys:x", "keys:-1", "nothing:0", ":0", "keys:1 ", "ready:1000000000000000000"):
         bad.refuse("BADARG", cursor=cursor)

@@ -266,13 +266,12 @@ def _states(case: Cases) -> None:
 
     every(probe := Scenario("priority/push", "", case.defaults))
     members = [*probe.model.members, "absent"]
+    asked = [(priority, 0) for priority in (4, 5, 6)] + [(5, DUE + more) for more in (-1, 0, 1)]
     for how in ("min", "set"):
-        for priority in (4, 5, 6):
-            for delay in (0, DUE - 1, DUE, DUE + 1):
-                when = f"in {delay} ms" if delay else "at once"
-                s = case(f"members in every state: {how} {priority}, {when}")
-                every(s)
-                s.send(item=[(priority, member) for member in members], how=how, delay=delay)
+        for priority, delay in (*asked, (4, DUE + 1), (6, DUE - 1)):
+            s = case(f"members in every state: {how} {priority}, {f'in {delay} ms' if delay else 'at once'}")
+            every(s)
+            s.send(item=[(priority, member) for member in members], how=how, delay=delay)
 
 
 def _payloads(case: Cases) -> None:

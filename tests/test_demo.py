@@ -12,13 +12,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import fakeredis
 import pytest
 from rich.console import Console
 
 from redisq import cli, demo, embedded
 from redisq.demo.account import Account, Line
-from redisq.demo.crew import Crew, Link, Ready
+from redisq.demo.crew import Crew, Held, Link, Ready
 from redisq.demo.endpoint import Endpoint
+from redisq.demo.indexing import Index, Indexed, Indexing
 from redisq.embedded import Server
 from redisq.errors import RedisqError
 
@@ -230,3 +232,26 @@ def test_a_crew_hears_who_obeys_and_who_dies() -> None:
         with pytest.raises(RedisqError, match="other ended with exit code 3"):
             list(crew.hear(10))
     assert not crew.at_work()
+
+
+def test_an_edit_while_the_file_is_in_a_hand_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes back once for both, with no attempts, and the account says that it was handed out again."""
+    (tmp_path / "a.py").write_text("a = 1\n")
+    monkeypatch.setattr("random.choice", lambda paths: paths[0])
+    with contextlib.closing(Index(tmp_path / "index.db")) as index, fakeredis.FakeRedis() as client:
+        index.create()
+        job = Indexing(client, "run", tmp_path, index, ["a.py"])
+        job.push_all()
+        assert job.queue.reserve(lease=0.001)
+        index.put("a.py", b"a = 1\n")  # and dies before the ack
+        job.edit()
+        job.held(Held("indexer", ["a.py"]))
+        again = job.queue.reserve(timeout=5)
+        assert again
+        assert (again.attempts, again.priorities) == (1, [0])
+        index.put("a.py", (tmp_path / "a.py").read_bytes())
+        job.heard(Indexed("a.py", 0, again.attempts, time.monotonic()))
+        again.ack()
+        assert (job.line().closes, job.line().again, list(job.faults())) == (True, {"a.py": 1}, [])
+        job.edit()
+        assert job.pushed["a.py"] == 2

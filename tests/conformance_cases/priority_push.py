@@ -69,7 +69,7 @@ def everywhere(s: Scenario) -> Scenario:
     s.do("remove", member=["g"])
     delayed(s, attempts=True, c=3)
     ready(s, a=1)
-    s.do("push", item=[(2, "b", "payload of b")])
+    s.do("push", item=[(2, "b", "pb")])
     return s
 
 

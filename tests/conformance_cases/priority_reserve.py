@@ -199,7 +199,7 @@ def _expired(case: Cases) -> None:
     reserves(s)
     s = case("members of a lease that ran out were pushed meanwhile, or removed, or both")
     members = ("kept", "lower", "higher", "later", "set", "set later", "removed", "removed, pushed")
-    s.do("push", item=[(5, member, f"payload of {member}") for member in members], now=1000)
+    s.do("push", item=[(5, member, f"p {member}") for member in members], now=1000)
     s.do("reserve", now=1000)
     s.do("push", item=[(4, "lower")])
     s.do("push", item=[(6, "higher")])

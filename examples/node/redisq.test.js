@@ -423,12 +423,13 @@ for (const name of CLIENTS) {
       assert.equal(await buffer.reserve(10), null);
     });
 
-    test('who waits is woken by a push', async () => {
+    test('a push wakes a client that waits', async () => {
       const buffer = new GroupedBuffer(scripts, 'q', { blocking: await client() });
       assert.equal(await buffer.reserve(1, { timeout: 10 }), null);
       const waiting = buffer.reserve(1, { timeout: 30_000 });
       await buffer.push(['here']);
       assert.deepEqual((await waiting).items, ['here']);
+      assert.equal(await send(['LLEN', 'redisq:{q}:wake']), 0); // it took the wake-up
     });
 
     const again = name === 'ioredis' && 'ioredis sends it again';

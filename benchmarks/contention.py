@@ -16,8 +16,9 @@ from typing import Any
 
 import redis
 
-from redisq import PriorityQueue, Pushed
+from redisq import PriorityQueue
 from redisq.embedded import Server
+from redisq.ops.priority import PLACES
 
 from .crew import Crew, Done, Job, Operation, crew
 from .delay import delayed
@@ -29,8 +30,6 @@ POPS = 40_000  # members for each second of a round: more than one server here c
 SHARED = 1_000  # members that the pushers fight over
 SOURCE = "source"
 READY = "redisq:{bench}:ready"
-PLACES = 2**42
-
 
 CLAIMED = [("pop", "redisq"), ("pop", "WATCH"), ("pop", "ZPOPMIN"), ("push", "redisq")]
 
@@ -103,9 +102,7 @@ def _pushing(number: int, push: Callable[[str, int], object]) -> Operation:
 
 
 def _push_redisq(client: redis.Redis, number: int) -> Operation:
-    queue = PriorityQueue(client, "bench")
-    assert set(Pushed) == {Pushed.ADDED, Pushed.RAISED, Pushed.KEPT}
-    return _pushing(number, queue.push)
+    return _pushing(number, PriorityQueue(client, "bench").push)
 
 
 def _push_native(client: redis.Redis, number: int) -> Operation:
@@ -172,7 +169,8 @@ def _check_pushes(client: redis.Redis, done: list[Done], contender: str) -> tupl
     for member, score in (pushed for one in done for pushed in one.results):
         lowest[member] = min(score, lowest.get(member, score))
     kept: Any = client.zrange(READY, 0, -1, withscores=True)
-    scores = {member.decode(): score // PLACES if contender == "redisq" else score for member, score in kept}
+    ours = contender == "redisq"
+    scores = {member.decode(): score // PLACES - 1024 if ours else score for member, score in kept}
     weaker = sum(scores.get(member, score) != score for member, score in lowest.items())
     return len(lowest.keys() - scores.keys()), 0, weaker
 
@@ -184,7 +182,7 @@ def _measure(case: Case, client: redis.Redis, team: Crew, socket: str, seconds: 
     filled = client.zcard(SOURCE)
     if case.operation == "pop":
         client.copy(SOURCE, READY)
-        client.hset("redisq:{bench}:meta", "order", "score")
+        client.hset("redisq:{bench}:meta", "queue", "2 score")
     done = team.work(case.workers, Job(CONTENDERS[case.operation, case.contender], socket, seconds))
     operations = sum(len(one.results) for one in done)
     if case.operation == "pop":

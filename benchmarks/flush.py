@@ -128,6 +128,8 @@ def _copy(client: redis.Redis, contender: str) -> None:
         pipe.zadd(f"{QUEUE}groups" if ours else f"{RECIPE}groups", {f"g{group}" if ours else key: EACH})
         if ours:
             pipe.zadd(f"{QUEUE}since", {f"g{group}": 1 << 42})  # nobody waits too long: the longest is chosen
+    if ours:
+        pipe.hset(f"{QUEUE}meta", "queue", "2 buffer")
     pipe.execute()
 
 

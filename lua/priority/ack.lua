@@ -38,6 +38,7 @@ end
 -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
 local function spread(key, values)
   if #values > 64 and call('HSETNX', key, string.rep('-', 65), '') == 1 then
+    call('HSET', key, values[1], values[2]) -- a hash without any field would be gone, and small again
     call('HDEL', key, string.rep('-', 65))
   end
 end
@@ -135,7 +136,7 @@ call('UNLINK', lease)
 if special then
   spread(rows, new)
   for _, write in ipairs({
-    { 'HDEL', again, members }, { 'HDEL', rows, members }, { 'HDEL', payloads, gone },
+    { 'HDEL', again, members }, { 'HDEL', rows, gone }, { 'HDEL', payloads, gone },
     { 'ZADD', delayed, parked }, { 'HSET', rows, new },
   }) do
     if #write[3] > 0 then

@@ -24,7 +24,7 @@
 --             row: the row of a delayed or dead member, or of one that is ready or leased, cannot be read
 --             lease: a lease's list is in no index, it is due now; or an index names a list that is not there
 --             held: a member is held and no lease names it: it is ready; or a lease names one that is not held;
---             looked at while at most 1000 members are held under at most 500 leases
+--             looked at while at most 1000 members are held, or named by at most 500 leases
 --             stray: a row, a payload or a note of a member that is not there, or not leased
 --             sequence: a place is greater than the last one given
 --             far: a deadline or due time that no setting explains; it ends at the horizon
@@ -151,28 +151,46 @@ end
 
 -- All at once, because only all leases together say who is held.
 function check.held()
-  local named, total = {}, call('SCARD', held)
-  if total > 1000 or call('ZCARD', leases) > 500 then
+  local ids, total, named, lists, lost, unheld = call('ZRANGE', leases, '0', '500'), call('SCARD', held), 0, {}, {}, {}
+  for i, id in ipairs(ids) do
+    lists[i] = queue .. 'lease:' .. id
+    named = named + (call('TYPE', lists[i]).ok == 'list' and (call('LLEN', lists[i]) - 1) / 2 or 0)
+  end
+  if total > 1000 or named > 1000 or #ids > 500 then
     return total
   end
-  for _, id in ipairs(call('ZRANGE', leases, '0', '-1')) do
-    local key = queue .. 'lease:' .. id
-    local list = call('TYPE', key).ok == 'list' and call('LRANGE', key, '1', '-1') or {}
-    for i = 1, #list, 2 do
-      named[list[i]] = true
-      if call('SISMEMBER', held, list[i]) == 0 and found('held', list[i], 'not held', 'lease ' .. id) then
-        call('SADD', held, list[i])
+  local known = {}
+  for i, id in ipairs(ids) do
+    local list, members = call('TYPE', lists[i]).ok == 'list' and call('LRANGE', lists[i], '1', '-1') or {}, {}
+    for j = 1, #list, 2 do
+      members[#members + 1], known[list[j]] = list[j], true
+    end
+    for j, is in ipairs(#members > 0 and call('SMISMEMBER', held, unpack(members)) or {}) do
+      if is == 0 and found('held', members[j], 'not held', 'lease ' .. id) then
+        unheld[#unheld + 1] = members[j]
       end
     end
   end
   for _, member in ipairs(total > 0 and call('SMEMBERS', held) or {}) do
-    if not named[member] and found('held', member, 'held', 'a lease') then
-      local note, score = call('HGET', again, member), string.match(call('HGET', rows, member) or '', '^(%S+)')
-      call('SREM', held, member)
-      if note ~= 'removed' then
-        call('ZADD', ready, string.match(note or '', '^(%S+) ') or score or '0', member)
+    if not known[member] and found('held', member, 'held', 'a lease') then
+      lost[#lost + 1] = member
+    end
+  end
+  if #unheld > 0 then
+    call('SADD', held, unpack(unheld))
+  end
+  if #lost > 0 then
+    local notes, told, ripe = call('HMGET', again, unpack(lost)), call('HMGET', rows, unpack(lost)), {}
+    for i, member in ipairs(lost) do
+      if notes[i] ~= 'removed' then
+        local score = string.match(notes[i] or '', '^(%S+) ') or string.match(told[i] or '', '^(%S+)') or '0'
+        ripe[#ripe + 1], ripe[#ripe + 2] = score, member
       end
-      call('HDEL', again, member)
+    end
+    call('SREM', held, unpack(lost))
+    call('HDEL', again, unpack(lost))
+    if #ripe > 0 then
+      call('ZADD', ready, unpack(ripe))
     end
   end
   return total

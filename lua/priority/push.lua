@@ -67,15 +67,16 @@ end
 if count == 0 then
   return ''
 end
-local leased = special and call('SMISMEMBER', held, unpack(members))
+local leased, some = special and call('SMISMEMBER', held, unpack(members)), false
 for i = 1, special and count or 0 do
-  plain = plain and leased[i] == 0
+  some = some or leased[i] == 1
 end
+plain = plain and not some
 local noted, dues, deaths, rest
 local at = '0' -- due at 0: at once
 local delayed, dead = not plain and queue .. 'delayed', not plain and queue .. 'dead'
 if not plain then
-  noted, rest = call('HMGET', queue .. 'again', unpack(members)), call('HMGET', rows, unpack(members))
+  noted, rest = some and call('HMGET', queue .. 'again', unpack(members)), call('HMGET', rows, unpack(members))
   dues, deaths = call('ZMSCORE', delayed, unpack(members)), call('ZMSCORE', dead, unpack(members))
   call('HLEN', queue .. 'payloads')
   if delay ~= '0' then
@@ -140,6 +141,7 @@ else
   -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
   local function spread(key, values)
     if #values > 64 and call('HSETNX', key, string.rep('-', 65), '') == 1 then
+      call('HSET', key, values[1], values[2]) -- a hash without any field would be gone, and small again
       call('HDEL', key, string.rep('-', 65))
     end
   end
@@ -148,9 +150,11 @@ else
     local n = #list
     list[n + 1], list[n + 2] = first, second
   end
+  local time = tonumber(at)
   for i, member in ipairs(members) do
     local score, due, was, was_due, kind = wanted[2 * i - 1], at, waits[i], '0', how
-    local hand = leased and leased[i] == 1
+    local value = fifo and (numbers[i] + 1024) * 1000000000000 + (place + i) % 1000000000000 or numbers[i] -- of score
+    local hand = some and leased[i] == 1
     if hand then
       -- A worker holds it: the push is noted, and done when the lease ends. What was removed meanwhile asks for nothing.
       was, was_due, kind = string.match(noted[i] or '', '^(%S+) (%S+) (%a+)$')
@@ -160,7 +164,7 @@ else
     end
     outcomes[i] = 'A'
     if was then
-      local higher, later = tonumber(score) - tonumber(was), due == was_due and 0 or tonumber(due) - tonumber(was_due)
+      local higher, later = value - tonumber(was), due == was_due and 0 or time - tonumber(was_due)
       outcomes[i] = (higher < 0 or later < 0) and 'R' or 'K'
       if how == 'set' then
         outcomes[i] = (higher > 0 or later > 0) and 'C' or outcomes[i]

@@ -38,6 +38,15 @@ end
 if #ARGV == 1 then
   return 0
 end
+-- idiom: spread
+-- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
+local function spread(key, values)
+  if #values > 64 and call('HSETNX', key, string.rep('-', 65), '') == 1 then
+    call('HSET', key, values[1], values[2]) -- a hash without any field would be gone, and small again
+    call('HDEL', key, string.rep('-', 65))
+  end
+end
+-- end
 local queue, notes, seen = string.sub(meta, 1, -5), {}, {}
 local again, rows, payloads = queue .. 'again', queue .. 'rows', queue .. 'payloads'
 for _, index in ipairs({ ready, delayed, dead }) do
@@ -59,6 +68,7 @@ end
 call('HDEL', rows, unpack(ARGV, 2))
 call('HDEL', payloads, unpack(ARGV, 2))
 if #notes > 0 then
+  spread(again, notes)
   call('HSET', again, unpack(notes)) -- its holder still works on it
 end
 -- idiom: priority drained

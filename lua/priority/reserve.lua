@@ -164,6 +164,7 @@ if call('ZCOUNT', leases, '-inf', now) > 0 then
   -- A small hash is searched field by field, which for many of them costs most of all: a long field makes it a table.
   local function spread(key, values)
     if #values > 64 and call('HSETNX', key, string.rep('-', 65), '') == 1 then
+      call('HSET', key, values[1], values[2]) -- a hash without any field would be gone, and small again
       call('HDEL', key, string.rep('-', 65))
     end
   end

@@ -7,7 +7,7 @@
 -- KEYS[4]  paused    string  {queue}:paused  <until or 0> <reason>
 -- KEYS[5]  guard     none    {queue}:guard   never exists, so a slot on the move answers TRYAGAIN
 -- ARGV[1]  options   ints                    whole numbers, a blank between them:
---            count     1..500                groups at most
+--            count     1..250                groups at most
 --            size      1..5000               items of each at most; count * size at most 5000
 --            max_wait  0..99999999999        ms after which a group goes first, 0: never
 -- ARGV[2]  now       ms                      empty: the server's clock
@@ -22,7 +22,7 @@ local meta, groups, since, paused = unpack(KEYS)
 local options, now = unpack(ARGV)
 local count, size, max_wait = string.match(options or '', '^([1-9]%d*) ([1-9]%d*) (%d+)$')
 if #KEYS ~= 5 or #ARGV ~= 2
-  or not count or #count > 3 or tonumber(count) > 500 or #size > 4 or count * size > 5000 or #max_wait > 11
+  or not count or #count > 3 or tonumber(count) > 250 or #size > 4 or count * size > 5000 or #max_wait > 11
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
     .. ': pop_longest takes 5 keys, "count size max_wait", count * size 1..5000, ms since 1970 or nothing')

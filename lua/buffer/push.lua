@@ -74,7 +74,7 @@ else
   for i = #back, first, -1000 do
     local piece = {}
     for j = i, math.max(first, i - 999), -1 do
-      piece[#piece + 1] = back[j]
+      piece[i - j + 1] = back[j]
     end
     call('RPUSH', queue .. 'items:' .. group, unpack(piece))
   end

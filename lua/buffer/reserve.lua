@@ -23,7 +23,7 @@
 --            window        0..999999999              ms that the end of a lease is remembered, 0: not at all
 -- ARGV[3]  holder        string                      who holds the lease, for people
 -- ARGV[4]  now           ms                          empty: the server's clock
--- ARGV[5+] rates         pairs   0..100              limit and per, 1..99999999999: at most limit batches in any per ms
+-- ARGV[5+] rates         pairs   0..50               limit and per, 1..99999999999: at most limit batches in any per ms
 -- COMPUTES {queue}:items:<group>, {queue}:delayed, {queue}:dead, {queue}:batch:<id>, {queue}:busy, {queue}:paused_groups
 -- COMPUTES {queue}:grants, {queue}:ended:<id>
 -- REPLY    [batch, deadline, group, attempts, reason, [item, ...]]  attempts: this one included; reason: why it came back
@@ -39,7 +39,7 @@ local meta, groups, since, leases, batch, paused, ended, wake = unpack(KEYS)
 local id, options, holder, now = unpack(ARGV, 1, 4)
 local size, lease, min_size, max_wait, max_attempts, max_dead, max_bytes, ordered, isolate, window =
   string.match(options or '', '^([1-9]%d*) ([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+) ([01]) ([01]) (%d+)$')
-if #KEYS ~= 8 or #ARGV < 4 or #ARGV > 204 or #ARGV % 2 > 0 or id == '' or not size or tonumber(size) > 3000
+if #KEYS ~= 8 or #ARGV < 4 or #ARGV > 104 or #ARGV % 2 > 0 or id == '' or not size or tonumber(size) > 3000
   or #lease > 11 or tonumber(min_size) > 5000 or #max_wait > 11 or #max_attempts > 9 or #max_dead > 9
   or #max_bytes > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 4)), 1, 160)
@@ -276,7 +276,7 @@ if again then
     for i = #back, first, -1000 do
       local piece = {}
       for j = i, math.max(first, i - 999), -1 do
-        piece[#piece + 1] = back[j]
+        piece[i - j + 1] = back[j]
       end
       call('RPUSH', queue .. 'items:' .. group, unpack(piece))
     end

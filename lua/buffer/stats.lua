@@ -15,7 +15,7 @@
 --             groups         0..999999999                 three zeros, then the last reply's cursor
 --             busy           0..999999999999999999
 --             paused         0..999999999
--- ARGV[2]   limit          int     1..2000                groups to count in this call
+-- ARGV[2]   limit          int     1..1000                groups to count in this call
 -- ARGV[3]   now            ms                             empty: the server's clock
 -- COMPUTES  {queue}:items:<group>
 -- REPLY     [cursor, waiting, groups, busy, paused, oldest, leased, ...]
@@ -32,9 +32,9 @@ local cursor, limit, now = unpack(ARGV)
 local rank, scan, pause_rank = string.match(cursor or '', '^(%d+) (%d+) (%d+)$')
 if #KEYS ~= 10 or #ARGV ~= 3
   or not rank or #rank > 9 or #scan > 18 or #pause_rank > 9 or #limit > 4 or not string.find(limit, '^[1-9]%d*$')
-  or tonumber(limit) > 2000 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
+  or tonumber(limit) > 1000 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': stats takes 10 keys, "0 0 0" or the last cursor, 1..2000, ms since 1970 or nothing')
+    .. ': stats takes 10 keys, "0 0 0" or the last cursor, 1..1000, ms since 1970 or nothing')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')

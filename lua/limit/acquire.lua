@@ -7,7 +7,7 @@
 --            cost     1..99999999999           how much is wanted
 --            window   0..999999999             ms that the answer is remembered, 0: not at all
 -- ARGV[2]  now      ms                         empty: the server's clock
--- ARGV[3+] rates    pairs   1..100             limit and per, 1..99999999999: at most limit in any per ms
+-- ARGV[3+] rates    pairs   1..50              limit and per, 1..99999999999: at most limit in any per ms
 -- COMPUTES {queue}:grants
 -- REPLY    [granted, retry]                    retry: ms until more can be had, 0: nothing is missing
 -- ERROR    BADARG                              an argument is out of range
@@ -19,7 +19,7 @@ local meta, once = unpack(KEYS)
 local options, now = unpack(ARGV, 1, 2)
 local first_rate = 3
 local wanted, window = string.match(options or '', '^([1-9]%d*) (%d+)$')
-if #KEYS ~= 2 or #ARGV < 4 or #ARGV > 202 or #ARGV % 2 > 0
+if #KEYS ~= 2 or #ARGV < 4 or #ARGV > 102 or #ARGV % 2 > 0
   or not wanted or #wanted > 11 or #window > 9 or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', ', 1, math.min(#ARGV, 2)), 1, 80)
     .. ': acquire takes 2 keys, "cost window", ms since 1970 or nothing')

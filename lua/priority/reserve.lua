@@ -19,7 +19,7 @@
 --            window        0..999999999              ms that the end of a lease is remembered, 0: not at all
 -- ARGV[4]  holder        string                      who holds the lease, for people
 -- ARGV[5]  now           ms                          empty: the server's clock
--- ARGV[6+] rates         pairs   0..100              limit and per, 1..99999999999: at most limit batches in any per ms
+-- ARGV[6+] rates         pairs   0..50               limit and per, 1..99999999999: at most limit batches in any per ms
 -- COMPUTES {queue}:delayed, {queue}:dead, {queue}:lease:<id>, {queue}:again, {queue}:rows, {queue}:payloads, {queue}:paused
 -- COMPUTES {queue}:grants, {queue}:ended:<id>
 -- REPLY    [batch, deadline, [member, score, ...], [row, ...], [payload, ...], [dead member, ...]]  lowest score first;
@@ -37,7 +37,7 @@ local meta, ready, leases, held, lease, ended, wake = unpack(KEYS)
 local order, id, options, holder, now = unpack(ARGV, 1, 5)
 local size, term, max_attempts, max_dead, max_bytes, window =
   string.match(options or '', '^([1-9]%d*) ([1-9]%d*) (%d+) (%d+) (%d+) (%d+)$')
-if #KEYS ~= 7 or #ARGV < 5 or #ARGV > 205 or #ARGV % 2 == 0
+if #KEYS ~= 7 or #ARGV < 5 or #ARGV > 105 or #ARGV % 2 == 0
   or order ~= 'fifo' and order ~= 'score' or id == '' or not size or tonumber(size) > 500 or #term > 11
   or #max_attempts > 9 or #max_dead > 9 or #max_bytes > 11 or #window > 9
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then

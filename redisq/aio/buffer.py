@@ -120,7 +120,7 @@ class Buffer(Generic[T]):
         """Choose groups and remove up to `size` items of each, in one step; nothing to ack.
 
         Groups that have waited `max_wait` come first, then the longest ones. Two flushers never get the same items, nor
-        spend a call on nothing. `groups` may be 500 and `groups * size` 5,000 at most. At most once, with the errors
+        spend a call on nothing. `groups` may be 250 and `groups * size` 5,000 at most. At most once, with the errors
         of `pop`; the `raw` of a `CodecError` is a dict of lists of bytes.
         """
         return await self.runner.run(self.ops.pop_longest(groups, size))
@@ -247,7 +247,7 @@ class Buffer(Generic[T]):
         return await self.runner.run(self.ops.discard(ids, token))
 
     async def stats(self) -> BufferStats:
-        """Count what waits, is leased, delayed and dead; with more than 2,000 groups, over several moments."""
+        """Count what waits, is leased, delayed and dead; with more than 1,000 groups, over several moments."""
         return await self.runner.talk(self.ops.stats())
 
     async def audit(self, repair: bool = False, *, max_lease: float | None = None) -> Audit:

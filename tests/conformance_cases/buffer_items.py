@@ -165,7 +165,7 @@ def pop_longest(case: Cases) -> None:
         reads=["items:h"],
         size=2,
         count=2,
-        highest={"count": 500, "size": case.most("size") // 500},
+        highest={"count": case.most("count"), "size": case.most("size") // case.most("count")},
     )
     most = case.most("size")
     case("count times size is too much").refuse("BADARG", count=most // 100 + 1, size=100)
@@ -226,8 +226,8 @@ def pop_longest(case: Cases) -> None:
     _paused(case)
     s = case("as many items of as many groups as one call gives")
     for i in range(1, case.most("count") + 2):
-        s.do("push", group=f"g{i}", item=["x"] * (most // 500), now=i)
-    s.send(count=case.most("count"), size=most // 500, max_wait=90_000)
+        s.do("push", group=f"g{i}", item=["x"] * (most // case.most("count")), now=i)
+    s.send(count=case.most("count"), size=most // case.most("count"), max_wait=90_000)
 
     given = {"meta": {"queue": "2 buffer"}, "groups": {"g": 2}, "since": {"g": 1000}, "wake": ["1"]}
     gone = case.by_hand("the server evicted the list", given, {"meta": {"queue": "2 buffer"}}, ttl={"meta": WEEK})

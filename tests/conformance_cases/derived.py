@@ -50,7 +50,8 @@ def derive(
             if timed:
                 values["now"] = 9_999_999_999_999 if name == "highest" else 0
             if any(slot.name == "rates" for slot in header.args):
-                values["rates"] = [(99_999_999_999, 99_999_999_999)] * 100 if name == "highest" else [(1, 1)]
+                most = header.limit("rates")[1]
+                values["rates"] = [(99_999_999_999, 99_999_999_999)] * most if name == "highest" else [(1, 1)]
             scenario.send(**{**args, **values, **(given or {})})
 
 

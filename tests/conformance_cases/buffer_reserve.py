@@ -67,6 +67,10 @@ def _handing_out(case: Cases) -> None:
     s = case("an item that is exactly the hundred and first")
     s.do("push", item=["a"] * 100 + ["b"] * 5)
     s.send(size=1000, max_bytes=101)
+    for most, size in ((2003, 3000), (5000, 2003)):
+        s = case(f"thousands of items, at most {size}, at most {most} bytes")
+        s.do("push", item=["a"] * 1000 + ["b"] * 1000 + ["c"] * 5)
+        s.send(size=size, max_bytes=most)
     s = case("thousands of items keep their order")
     s.do("push", item=["a"] * 1000 + ["b"] * 1000 + ["c"] * 5)
     s.send(size=2003)

@@ -24,6 +24,7 @@ from .scenes import SCENES, Q, Scene, commands_of, everything, plain, send
 
 pytestmark = pytest.mark.server
 
+SETTLING = ("reserve", "ack", "release", "bury")
 Everything = dict[bytes, tuple[bytes, bool]]
 """Each key's DUMP, and whether it has a TTL."""
 Check = Callable[[redis.Redis, Scene], list[str]]
@@ -142,6 +143,26 @@ def test_a_full_server_takes_what_gives_back_and_refuses_growth_whole(client: re
     """In every state."""
     client.config_set("maxmemory-policy", "noeviction")
     assert [line for scene in scenes(script) for line in full(client, scene)] == []
+
+
+COUNTERS = ("done", "failed", "buried", "trimmed")
+
+
+@pytest.mark.parametrize("script", [name for name in names() if name.split("/")[1] in SETTLING])
+def test_a_counter_that_cannot_be_counted_stops_nothing(client: redis.Redis, script: str) -> None:
+    """What is counted is for people to read: where it is no number, the call does the same as elsewhere."""
+    counted = False
+    for scene in scenes(script):
+        expected, before, after = undisturbed(client, scene)
+        if Q + b"meta" not in before:
+            continue
+        scene.build(client)
+        client.hset(Q + b"meta", mapping=dict.fromkeys(COUNTERS, "many"))
+        reply, now = send(client, scene.op), everything(client)
+        assert str(reply) == str(expected), scene
+        assert without(Q + b"meta", now) == without(Q + b"meta", after), scene
+        counted = counted or before[Q + b"meta"] != after[Q + b"meta"]
+    assert counted
 
 
 def naive(what: str, text: str, *, grows: bool) -> Scene:

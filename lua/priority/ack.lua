@@ -95,7 +95,7 @@ if special then
     if how == 'min' and tonumber(due) < tonumber(asked_due) then
       asked_due = due
     end
-    return asked, asked_due, 0
+    return asked, asked_due, '0'
   end
   -- end
   local noted, known = call('HMGET', again, unpack(members)), call('HMGET', rows, unpack(members))
@@ -111,7 +111,7 @@ if special then
       done = done - 1
     elseif noted[i] then
       score, at = string.match(noted[i], '^(%S+) (%S+)') -- what was asked for meanwhile, and nothing else
-      attempts = 0
+      attempts = '0'
     else
       gone[#gone + 1] = member
     end

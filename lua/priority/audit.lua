@@ -24,7 +24,7 @@
 --             row: the row of a delayed or dead member, or of one that is ready or leased, cannot be read
 --             lease: a lease's list is in no index, it is due now; or an index names a list that is not there
 --             held: a member is held and no lease names it: it is ready; or a lease names one that is not held;
---             looked at while at most 1000 members are held, or named by at most 500 leases
+--             looked at while at most 500 members are held, and named by at most 200 leases
 --             stray: a row, a payload or a note of a member that is not there, or not leased
 --             sequence: a place is greater than the last one given
 --             far: a deadline or due time that no setting explains; it ends at the horizon
@@ -151,17 +151,18 @@ end
 
 -- All at once, because only all leases together say who is held.
 function check.held()
-  local ids, total, named, lists, lost, unheld = call('ZRANGE', leases, '0', '500'), call('SCARD', held), 0, {}, {}, {}
+  local ids, total, named, lists, lost, unheld = call('ZRANGE', leases, '0', '200'), call('SCARD', held), 0, {}, {}, {}
   for i, id in ipairs(ids) do
-    lists[i] = queue .. 'lease:' .. id
-    named = named + (call('TYPE', lists[i]).ok == 'list' and (call('LLEN', lists[i]) - 1) / 2 or 0)
+    local key = queue .. 'lease:' .. id
+    lists[i] = call('TYPE', key).ok == 'list' and key
+    named = named + (lists[i] and (call('LLEN', key) - 1) / 2 or 0)
   end
-  if total > 1000 or named > 1000 or #ids > 500 then
+  if total > 500 or named > 500 or #ids > 200 then
     return total
   end
   local known = {}
   for i, id in ipairs(ids) do
-    local list, members = call('TYPE', lists[i]).ok == 'list' and call('LRANGE', lists[i], '1', '-1') or {}, {}
+    local list, members = lists[i] and call('LRANGE', lists[i], '1', '-1') or {}, {}
     for j = 1, #list, 2 do
       members[#members + 1], known[list[j]] = list[j], true
     end

@@ -83,7 +83,7 @@ local function merge(score, due, attempts, note)
   if how == 'min' and tonumber(due) < tonumber(asked_due) then
     asked_due = due
   end
-  return asked, asked_due, 0
+  return asked, asked_due, '0'
 end
 -- end
 local again, rows, wake = queue .. 'again', queue .. 'rows', queue .. 'wake'

@@ -183,7 +183,7 @@ if call('ZCOUNT', leases, '-inf', now) > 0 then
     if how == 'min' and tonumber(due) < tonumber(asked_due) then
       asked_due = due
     end
-    return asked, asked_due, 0
+    return asked, asked_due, '0'
   end
   -- end
   for n = 1, last do

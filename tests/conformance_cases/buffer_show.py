@@ -133,7 +133,7 @@ def groups(case: Cases) -> None:
 def stats(case: Cases) -> None:
     nothing = {"groups": 0, "busy": 0, "paused": 0}
     case.defaults |= nothing
-    derive(case, everything, reads=["items:b", "items:p"], highest={**nothing, "limit": 2000}, lowest={"limit": 10})
+    derive(case, everything, reads=["items:b", "items:p"], highest={**nothing, "limit": case.most("limit")}, lowest={"limit": 10})
     s = case("everything")
     everything(s)
     for now in (NOW, NOW - 66_000, 31_999, 32_000, 0):
@@ -187,8 +187,8 @@ def stats(case: Cases) -> None:
     pages.send(["", 7 + 60 + 600, *counts], groups=6, limit=3)
     pages.send(["8 0 2", 7 + 60 + 300, *counts], groups=6, limit=2)
     pages.send(["", 300, *counts], groups=8, paused=2, limit=2)
-    pages.send(["", 60 + 600, *counts], groups=999_999_999, limit=2000)
-    pages.send(["", 0, *counts], groups=999_999_999, busy=0, paused=999_999_999, limit=2000)
+    pages.send(["", 60 + 600, *counts], groups=999_999_999, limit=case.most("limit"))
+    pages.send(["", 0, *counts], groups=999_999_999, busy=0, paused=999_999_999, limit=case.most("limit"))
     few = case.by_hand("as many groups as one call counts", case.state(lambda s: waiting(s, a="a", b="b", c="cd")))
     counts = [3, 0, 0, NOW - 1000, 0, 0, 0, 0, -1, 0, 0, 0, 0, ""]
     few.send(["", 4, *counts], limit=3)

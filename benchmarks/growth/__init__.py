@@ -1,11 +1,11 @@
-"""Measure what grows with a queue: time per call, how long one call can hold the server, and bytes.
+"""Measure what grows with a queue: time per call, and bytes.
 
     python -m benchmarks.growth [--quick]
 
 Times are the server's own, from `INFO commandstats`: no client, no socket. Each size of a queue has a private server of
 its own, all at once, so that the sizes are measured in turns; a time is that of the fastest of several small batches,
 because whatever else runs on the machine can only add to it. Without `--quick`, the result is also written to
-`benchmarks/results/growth.json`.
+`benchmarks/results/growth.json`. How long one call can hold the server is counted by `benchmarks.growth.holds`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,15 @@ from typing import Any
 
 from ..measure import Claim, Effort, environment, private_server
 from .calls import ready_server
-from .holds import holds
 from .memory import memory
 from .sizes import DIMENSIONS, dimension
 
-REACH_MS = 5.0
 REACH_BYTES = 1.10
 
 
 def run(effort: Effort) -> dict[str, Any]:
-    """Measure growth, holds and memory, each on servers of its own."""
-    growth, rounds, samples = [], effort.of(2, 6), effort.of(2, 6)
-    size, count = effort.of(20_000, 1_000_000), effort.of(5_000, 100_000)
+    """Measure growth and memory, each on servers of its own."""
+    growth, rounds, count = [], effort.of(2, 6), effort.of(5_000, 100_000)
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(private_server()) for _ in range(effort.of(2, 6))]
         facts = environment(servers[0])
@@ -39,7 +36,6 @@ def run(effort: Effort) -> dict[str, Any]:
         "quick": effort.quick,
         "rounds": rounds,
         "growth": growth,
-        "holds": holds(size, samples, by_hand=not effort.quick),
         "memory": memory(count),
     }
 
@@ -48,13 +44,7 @@ def claims(result: dict[str, Any]) -> list[Claim]:
     """Say what the README says of this part; a quick run, on a busy machine, only sees what is far off."""
     slack = 4.0 if result["quick"] else 1.0
     worst = max(row["fitted_ratio"] / row["log_ratio"] for row in result["growth"])
-    rows = result["holds"]["rows"]
-    calls = {"that the Python makes": [row["ms"] for row in rows if row["python"]]}
-    if not result["quick"]:
-        calls["of any script"] = [row["ms"] for row in rows]
     found = [Claim("growth: an operation's time / log N, the worst", [worst], slack, at_most=True)]
-    for which, times in calls.items():
-        found.append(Claim(f"growth: longest call {which}, ms", [max(times)], REACH_MS * slack, at_most=True))
     for title, ratio in result["memory"]["ratios"].items():
         found.append(Claim(f"growth: bytes of {title}", [ratio["used_memory"]], REACH_BYTES, at_most=True))
     return found
@@ -72,14 +62,6 @@ def table(result: dict[str, Any]) -> str:
         times = "".join(f"{time:>7.3g}" for time in row["usec"].values())
         figures = f"{row['ratio']:>9.2f}{row['log_ratio']:>7.2f}{row['exponent']:>10.3f}"
         lines.append(f"{row['operation']:<34}{times}{figures}")
-    lines += ["", f"longest hold at {result['holds']['items']:,} items, ms: the call; the median by the clock; "]
-    lines[-1] += "with request and reply; where the time goes"
-    lines.append(f"{'for scale: 10,000 times GET, in a script':<86}{result['holds']['ms_of_10000_gets']:>8.2f}")
-    for row in result["holds"]["rows"]:
-        profile = ", ".join(f"{name} {time:g}" for name, time in row["profile_ms"].items())
-        what = f"{row['script']}: {row['call']}"
-        columns = row["ms"], row["ms_by_the_clock"]["median"], row["ms_with_request_and_reply"]
-        lines.append(f"{what:<86}" + "".join(f"{time:>8.2f}" for time in columns) + f"  {profile}")
     lines += ["", "memory"]
     for what, ratio in result["memory"]["ratios"].items():
         lines.append(f"{what:<86}{ratio['used_memory']:>7.3f}{ratio['MEMORY USAGE']:>7.3f}")

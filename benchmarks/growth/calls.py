@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import redis
@@ -43,7 +42,7 @@ FILLS = {
         for i = 1, math.min(1000, length) do items[i] = item end
         for i = first, last do
           local id = prefix .. string.format('%031d', i)
-          redis.call('RPUSH', queue .. ':batch:' .. id, 'group:0000001', attempts)
+          redis.call('RPUSH', queue .. ':batch:' .. id, 'group:0000001', attempts, 'host:1', '')
           for done = 0, length - 1, 1000 do
             redis.call('RPUSH', queue .. ':batch:' .. id, unpack(items, 1, math.min(1000, length - done)))
           end
@@ -87,22 +86,33 @@ FILLS = {
 DEFAULTS: dict[str, Any] = {
     "now": "",
     "window": 60_000,
+    "holder": "host:1",
+    "reason": "",
     "lease": 3_600_000,
     "delay": 0,
     "order": "fifo",
+    "how": "min",
     "side": "back",
     "attempt": "count",
+    "state": "dead",
     "repair": "report",
-    "cursor": "keys:0",
-    "after": "",
+    "cursor": 0,
     "start": 0,
     "size": 1,
     "count": 1,
     "limit": 10,
     "cost": 1,
+    "fields": 2,
     "min_size": 1,
-    "max_wait": 315_360_000_000,
+    "max_wait": 0,
     "max_attempts": 0,
+    "max_dead": 0,
+    "max_bytes": 0,
+    "ordered": 0,
+    "isolate": 0,
+    "groups": 0,
+    "busy": 0,
+    "paused": 0,
 }
 _numbers = itertools.count(1)
 
@@ -127,26 +137,36 @@ def member_name(number: int) -> str:
     return f"member:{number:016d}"
 
 
-@cache
-def shape(name: str) -> tuple[str, list[str], list[str]]:
-    """Read a script's SHA1, key patterns and argument names, from its header."""
-    script = load(name)
-    keys = [slot.note.split()[0].replace("{queue}", QUEUE) for slot in script.keys]
-    return script.sha, keys, [slot.name for slot in script.args if not slot.rest]
+def call(name: str, **values: Any) -> Command:
+    """Build a call by the names in the script's header.
 
-
-def call(name: str, rest: Sequence[Any] = (), **values: Any) -> Command:
-    """Build a call, its arguments by their names; an id that is not given is new."""
-    sha, patterns, slots = shape(name)
-    given = {**DEFAULTS, "id": fresh(), **values}
-    keys = [pattern.replace("<id>", given["id"]).replace("<group>", given.get("group", "")) for pattern in patterns]
-    return ("EVALSHA", sha, len(keys), *keys, *(given[slot] for slot in slots), *rest)
+    The numbers of an `ints` slot have names of their own; a slot that takes all that follow is given a list, of tuples
+    where several values belong together. An id of a lease (`id`) or of a call (`once`) that is not given is new.
+    """
+    script, given = load(name), {**DEFAULTS, **values}
+    args: list[Any] = []
+    for slot in script.args:
+        if slot.fields:
+            args.append(" ".join(str(given[field.name]) for field in slot.fields))
+        elif slot.rest or slot.note.startswith("0..1 "):
+            rest = given.get(slot.name, ())
+            args += itertools.chain(*(one if isinstance(one, tuple) else (one,) for one in rest))
+        elif slot.name == "id":
+            args.append(given.setdefault("id", fresh()))
+        else:
+            args.append(given.get(slot.name, ""))
+    keys = []
+    for slot in script.keys:
+        pattern = slot.note.split()[0].replace("once:<id>", "once:<once>").replace("{queue}", QUEUE)
+        name_of_key, _, rest = pattern.partition("<")
+        value = rest.removesuffix(">")
+        keys.append(name_of_key + str(given.get(value) or fresh()) if value else pattern)
+    return ("EVALSHA", script.sha, len(keys), *keys, *args)
 
 
 def most(name: str, argument: str) -> int:
-    """Give the greatest value that a script's header allows."""
-    note = next(slot.note for slot in load(name).args if slot.name == argument)
-    return int(note.split()[0].partition("..")[2])
+    """Give the greatest value that a script's header allows, or the most values."""
+    return load(name).limit(argument)[1]
 
 
 def key(name: str) -> str:
@@ -191,9 +211,14 @@ def timed(client: redis.Redis, commands: Sequence[Command], command: str = "eval
     return min(usec_per_call(client, command), spent / len(commands))
 
 
+def load_all(client: redis.Redis) -> None:
+    """Let the server know all scripts."""
+    for name in names():
+        client.script_load(load(name).text)
+
+
 def ready_server(server: Server, stack: contextlib.ExitStack) -> redis.Redis:
     """Give a client of a server that knows all scripts."""
     client: redis.Redis = stack.enter_context(server.client(socket_timeout=None))  # a fill takes long
-    for name in names():
-        client.script_load(load(name).text)
+    load_all(client)
     return client

@@ -1,395 +1,625 @@
-"""Measure the longest that one call can keep everybody else waiting."""
+"""Count how long the longest calls of every script hold the server, by a ruler that is the same on every machine.
+
+    python -m benchmarks.growth.holds                        every call; writes the result and the table; minutes
+    python -m benchmarks.growth.holds --only 'priority/*'    some scripts; writes nothing
+
+The server's instructions for a call are counted, the reading of the request and the writing of the reply included, and
+stated in ms of a machine on which a script of 10,000 `GET`s takes 5 ms. Unlike a time, such a figure does not depend on
+what else the machine does. It knows nothing of memory that is slow to reach, so on a queue of many millions a call may
+take a little longer than it says.
+
+Each call has the largest arguments that its script's header allows, and meets the worst state that was thought of.
+Items, payloads and reasons have 100 bytes, members 23.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import itertools
-import statistics
-from collections.abc import Callable, Iterator
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
 import redis
 
-from redisq.ops import buffer as buffer_ops
-from redisq.ops import priority as priority_ops
+from redisq.embedded import NoServer, Server
 
-from ..measure import private_server, say, significant
-from .calls import (
-    FAR,
-    ITEM,
-    TOKEN,
-    Command,
-    ask,
-    batch_id,
-    call,
-    fill,
-    fresh,
-    group_name,
-    key,
-    member_name,
-    most,
-    processor,
-    ready_server,
-    send,
-    timed,
-)
+from ..instructions.callgrind import Counter, NoValgrind, counting, find_server, valgrind_version, wrapped
+from ..measure import RESULTS, Claim, environment, say, significant, write
+from .calls import FAR, ITEM, Command, ask, batch_id, call, fill, fresh, group_name, key, load_all, member_name, most, send
+
+RULER_GETS = 10_000
+RULER_MS = 5.0
+REACH_MS = 5.0
+TOLERANCE = 0.10
+NEAREST = 10
+OTHERS = 5_000  # items or members that a queue holds beside those that the call is about
+PAST, NOW, LATER = FAR - 10_000, FAR, FAR + 10_000
+
+Prepare = Callable[[redis.Redis], Command]
+"""Brings the server into the state that a call meets, and returns the call."""
+
+ITEMS = most("buffer/push", "item")
+BATCH = most("buffer/reserve", "size")
+BATCHES = most("buffer/redrive", "id")
+PAGE = most("buffer/groups", "limit")
+PUSHED = most("priority/push", "item")
+LEASED = most("priority/reserve", "size")
+MEMBERS = most("priority/remove", "member")
+RATES = [(10**9, 60_000), (10**9, 3_600_000), (10**9, 500)]
+MANY_RATES = [(i, 10**9) for i in range(1, most("limit/acquire", "rates") + 1)]
 
 
 @dataclass(frozen=True)
 class Hold:
-    """Name a script's largest call and say how it is made, its state before it included."""
+    """Name a script's largest call in one state, and say how both are made."""
 
     script: str
     call: str
-    prepare: Callable[[], Command]
-    samples: int = 99
-    """Samples to take at most, where each needs a queue filled anew."""
-    python: bool = True
-    """Whether the Python makes such calls; others only who calls the script by hand, with a larger page."""
+    prepare: Prepare
+
+    def __str__(self) -> str:
+        """Give both names."""
+        return f"{self.script}: {self.call}"
 
 
-def held(client: redis.Redis, hold: Hold, samples: int) -> dict[str, Any]:
-    """Measure one call several times, as `timed` does, and say where the fastest one spent its time."""
-    found: list[tuple[float, dict[str, float]]] = []
-    served = []
-    for _ in range(min(samples, hold.samples)):
-        command = hold.prepare()
-        client.config_resetstat()
-        before = processor(client)
-        ask(client, *command)
-        served.append((processor(client) - before) / 1000)
-        stats: dict[str, Any] = client.info("commandstats")
-        times = {name.removeprefix("cmdstat_"): row["usec"] / 1000 for name, row in stats.items()}
-        whole = times.pop("evalsha")
-        inner = {name: time for name, time in times.items() if name not in ("info", "config|resetstat")}
-        found.append((whole, {**inner, "Lua and reply": whole - sum(inner.values())}))
-    least, profile = min(found, key=lambda one: one[0])
-    top = sorted(profile.items(), key=lambda one: -one[1])[:4]
-    return {
-        "script": hold.script,
-        "call": hold.call,
-        "python": hold.python,
-        "ms": significant(min(least, *served)),
-        "ms_by_the_clock": {"min": significant(least), "median": significant(statistics.median(t for t, _ in found))},
-        "ms_with_request_and_reply": significant(min(served)),
-        "profile_ms": {name: significant(value, 2) for name, value in top},
-    }
+HOLDS: list[Hold] = []
 
 
-def audits(
-    client: redis.Redis, structure: str, phase: str, what: str, page: int, repair: str = "report"
-) -> Iterator[Hold]:
-    """Audit page after page, so that no call finds what another has mended."""
-    script = f"{structure}/audit"
-    position = 0
+def hold(script: str, title: str, **options: Any) -> Callable[[Callable[..., Command]], Callable[..., Command]]:
+    """Add a call, prepared by the function that follows, with these options."""
 
-    def audit(limit: int) -> Command:
-        nonlocal position
-        command = call(script, cursor=f"{phase}:{position}", limit=limit, repair=repair)
-        if phase == "keys":
-            position = int(ask(client, "SCAN", position, "COUNT", limit)[0])
-        else:
-            verb = "HSCAN" if phase == "rows" else "ZSCAN"
-            position = int(ask(client, verb, key(phase), position, "COUNT", limit)[0])
-        return command
+    def add(prepare: Callable[..., Command]) -> Callable[..., Command]:
+        HOLDS.append(Hold(script, title, partial(prepare, **options)))
+        return prepare
 
-    for limit in sorted({page, most(script, "limit")}):
-        yield Hold(script, f"{limit:,} {what}", partial(audit, limit), python=limit == page)
+    return add
 
 
-def one_group(client: redis.Redis, size: int) -> Iterator[Hold]:
-    """Hold a million items in one group."""
-    fill(client, "groups", 1, 1, size, ITEM, FAR)
-    group, items = group_name(1), [ITEM] * 10_000
-    rates = (10**9, 60_000, 10**9, 3_600_000, 10**9, 1_000)
-
-    def reserved(length: int = 10_000) -> str:
-        one = fresh()
-        fill(client, "batches", 0, 0, length, ITEM, "leases", one[:1], FAR, 1)
-        client.rename(key("batch:" + batch_id(one[:1], 0)), key("batch:" + one))
-        send(client, [("ZREM", key("leases"), batch_id(one[:1], 0)), ("ZADD", key("leases"), FAR, one)])
-        return one
-
-    def expired_grants() -> None:
-        fill(client, "grants", 1, 100, 1)
-
-    def reserve() -> Command:
-        expired_grants()
-        return call("buffer/reserve", rates, size=10_000)
-
-    def again() -> Command:
-        return call("buffer/reserve", rates, id=reserved(), size=10_000)
-
-    def due() -> Command:
-        # Nine leases and ten delayed batches have used up their attempts, ten groups are evicted; the tenth is it.
-        expired_grants()
-        one = reserved()
-        client.zadd(key("leases"), {one: 1000})
-        for index, prefix, count in (("leases", "x", 9), ("delayed", "y", 10)):
-            client.delete(*(key("batch:" + batch_id(prefix, i)) for i in range(1, count + 1)))
-            fill(client, "batches", 1, count, 1, ITEM, index, prefix, 1, 5)
-        fill(client, "evicted", 1, 10, 1, 1)
-        return call("buffer/reserve", rates, size=10_000, max_attempts=5, max_wait=1)
-
-    yield Hold("buffer/push", "10,000 items", lambda: call("buffer/push", items, group=group))
-    yield Hold(
-        "buffer/push", "10,000 items, at the front", lambda: call("buffer/push", items, group=group, side="front")
-    )
-    yield Hold("buffer/pop", "10,000 items", lambda: call("buffer/pop", group=group, size=10_000))
-    yield Hold("buffer/pop_longest", "10,000 items of 1 group", lambda: call("buffer/pop_longest", size=10_000))
-    yield Hold("buffer/reserve", "10,000 items, 3 rates, 100 expired grants", reserve)
-    yield Hold("buffer/reserve", "10,000 items, sent again", again)
-    yield Hold("buffer/reserve", "a batch of 10,000 items, behind 29 that are buried or gone", due)
-    yield Hold("buffer/ack", "10,000 items", lambda: call("buffer/ack", id=reserved()))
-    yield Hold("buffer/ack", "10,000 items, all failed", lambda: call("buffer/ack", range(10_000), id=reserved()))
-    yield Hold("buffer/release", "10,000 items", lambda: call("buffer/release", id=reserved(), attempt="forget"))
-    yield Hold("buffer/extend", "1 batch", lambda: call("buffer/extend", id=reserved(1)))
+# The buffer.
 
 
-def purge_group(client: redis.Redis, size: int) -> Iterator[Hold]:
-    """Purge a million items in one group."""
-
-    def purge() -> Command:
-        client.flushall()
-        fill(client, "groups", 1, 1, size, ITEM, FAR)
-        return call("buffer/purge", limit=buffer_ops._PURGE_STEP)
-
-    yield Hold("buffer/purge", "1 group of all the items", purge)
+def push(client: redis.Redis, count: int, group: str = "g", length: int = 0) -> None:
+    """Push items to one group."""
+    size = length or ITEMS
+    for done in range(0, count, size):
+        ask(client, *call("buffer/push", group=group, item=[ITEM] * min(size, count - done), now=NOW))
 
 
-def purge_members(client: redis.Redis, size: int) -> Iterator[Hold]:
-    """Purge a million members, half of them ready."""
-
-    def purge() -> Command:
-        client.flushall()
-        fill(client, "members", 1, size // 2, "ready", 0, "")
-        fill(client, "members", size // 2 + 1, size, "later", FAR, "1 1 - - ")
-        return call("priority/purge")
-
-    yield Hold("priority/purge", "all members", purge, samples=3)
+def leased(client: redis.Redis, size: int = BATCH, **options: Any) -> str:
+    """Lease a batch of so many items, others of its group left; return its id."""
+    push(client, size + OTHERS)
+    one = fresh()
+    ask(client, *call("buffer/reserve", **{"id": one, "size": size, "now": NOW, **options}))
+    return one
 
 
-def letters(client: redis.Redis, size: int) -> Iterator[Hold]:
-    """Hold a million items in dead letters."""
-    ids = [batch_id("d", i) for i in range(1, 1001)]
-
-    def bury(count: int, length: int) -> None:
-        client.flushall()
-        fill(client, "batches", 1, count, length, ITEM, "dead", "d", 1, 3)
-
-    def dead(count: int, length: int) -> Command:
-        bury(count, length)
-        return call("buffer/dead", limit=count)
-
-    def change(verb: str) -> Command:
-        bury(1000, size // 1000)
-        return call(f"buffer/{verb}", ids)
-
-    each = f"{size // 1000:,} items each"
-    for limit in (buffer_ops._DEAD_PAGE, most("buffer/dead", "limit")):
-        length = 10_000 // limit
-        called = f"{limit:,} batches of {length:,} items"
-        yield Hold("buffer/dead", called, partial(dead, limit, length), python=limit == buffer_ops._DEAD_PAGE)
-    yield Hold("buffer/dead", "2 batches of 10,000 items", partial(dead, 2, 10_000))
-    yield Hold("buffer/redrive", f"1,000 batches, {each}", partial(change, "redrive"))
-    yield Hold("buffer/discard", f"1,000 batches, {each}", partial(change, "discard"))
+def dead(client: redis.Redis, count: int, length: int) -> list[str]:
+    """Bury batches, each of a group of its own that has more; return their ids."""
+    ids = [fresh() for _ in range(count)]
+    for number, one in enumerate(ids):
+        push(client, 2 * length, group_name(number), min(2 * length, ITEMS))
+        ask(client, *call("buffer/reserve", id=one, size=length, now=NOW))
+        ask(client, *call("buffer/bury", id=one, now=NOW, reason=ITEM))
+    return ids
 
 
-def many_groups(client: redis.Redis, size: int) -> Iterator[Hold]:
-    """Hold a million groups, and as many batches of each kind as a purge takes."""
-    fill(client, "groups", 1, size, 1, ITEM, FAR)
-    many = most("buffer/pop_longest", "count")
-    evicted = itertools.count(1, many)
-
-    def gone() -> Command:
-        first = next(evicted)
-        fill(client, "evicted", first, first + many - 1, 5, FAR)
-        return call("buffer/pop_longest", count=many)
-
-    def purge(limit: int) -> Command:
-        for index, prefix in (("leases", "l"), ("delayed", "w"), ("dead", "d")):
-            fill(client, "batches", 1, limit, 1, ITEM, index, prefix, FAR, 1)
-        return call("buffer/purge", limit=limit)
-
-    longest = most("buffer/longest", "count")
-    yield Hold("buffer/longest", f"{longest:,} groups", partial(call, "buffer/longest", count=longest))
-    for limit in (buffer_ops._STATS_PAGE, most("buffer/stats", "limit")):
-        stats = partial(call, "buffer/stats", start=max(0, size - limit), limit=limit)
-        yield Hold("buffer/stats", f"{limit:,} groups", stats, python=limit == buffer_ops._STATS_PAGE)
-    for phase in ("keys", "groups"):
-        yield from audits(client, "buffer", phase, f"{phase}, all sound", buffer_ops._AUDIT_PAGE)
-    yield Hold("buffer/pop_longest", f"{many:,} groups, 1 item each", partial(call, "buffer/pop_longest", count=many))
-    yield Hold("buffer/pop_longest", f"{many:,} groups, all evicted", gone)
-    for limit in (buffer_ops._PURGE_STEP, most("buffer/purge", "limit")):
-        called = f"{limit:,} groups and batches of each kind"
-        yield Hold("buffer/purge", called, partial(purge, limit), python=limit == buffer_ops._PURGE_STEP)
+def expired_grants(client: redis.Redis, count: int = 300) -> None:
+    """Charge what has left every span, more than one call sweeps away."""
+    client.zadd(key("grants"), {f"{i:016d} 1 {1000 + i}": 1000 + i for i in range(count)})
 
 
-def broken_buffer(client: redis.Redis, size: int) -> Iterator[Hold]:
-    """Hold a million groups, none of them counted."""
-    fill(client, "groups", 1, size, 1, ITEM, FAR)
+@hold("buffer/push", f"{ITEMS:,} items", side="back")
+@hold("buffer/push", f"{ITEMS:,} items at the front", side="front")
+def _push(client: redis.Redis, side: str) -> Command:
+    push(client, OTHERS)
+    return call("buffer/push", group="g", item=[ITEM] * ITEMS, side=side)
+
+
+@hold("buffer/pop", f"{ITEMS:,} items")
+def _pop(client: redis.Redis) -> Command:
+    push(client, ITEMS + OTHERS)
+    return call("buffer/pop", group="g", size=ITEMS)
+
+
+@hold("buffer/reserve", f"{BATCH:,} items, 3 rates, 100 expired grants", rates=RATES)
+@hold("buffer/reserve", f"{BATCH:,} items, max_bytes", max_bytes=10**9)
+@hold("buffer/reserve", f"{BATCH:,} items, max_bytes, ordered, 3 rates", max_bytes=10**9, ordered=1, rates=RATES)
+def _reserve(client: redis.Redis, **options: Any) -> Command:
+    push(client, BATCH + OTHERS)
+    expired_grants(client)
+    return call("buffer/reserve", size=BATCH, **options)
+
+
+@hold("buffer/reserve", f"{BATCH:,} items, {len(MANY_RATES)} rates, 10 pauses that ended")
+def _reserve_paused(client: redis.Redis) -> Command:
+    push(client, BATCH + OTHERS)
+    expired_grants(client)
+    for number in range(10):
+        client.zadd(key("paused_groups"), {group_name(number): 1})
+        push(client, 1, group_name(number))
+    return call("buffer/reserve", size=BATCH, rates=[(10**9, i) for i in range(1, len(MANY_RATES) + 1)], now=NOW)
+
+
+@hold("buffer/reserve", f"{BATCH:,} items, sent again")
+def _reserve_again(client: redis.Redis) -> Command:
+    return call("buffer/reserve", id=leased(client), size=BATCH)
+
+
+@hold("buffer/reserve", f"a batch of {BATCH:,} items whose lease ran out", rates=RATES)
+@hold("buffer/reserve", f"a batch of {BATCH:,} items that is split", isolate=1, max_attempts=1, rates=RATES)
+def _reserve_expired(client: redis.Redis, **options: Any) -> Command:
+    leased(client, lease=1, ordered=1)
+    expired_grants(client)
+    return call("buffer/reserve", now=LATER, ordered=1, **options)
+
+
+@hold("buffer/reserve", f"a batch of {BATCH:,} items is buried, 10 are trimmed")
+def _reserve_buries(client: redis.Redis) -> Command:
+    dead(client, 20, 500)
+    leased(client, lease=1, ordered=1)
+    return call("buffer/reserve", now=LATER, ordered=1, max_attempts=1, max_dead=1)
+
+
+@hold("buffer/ack", f"{BATCH:,} items, all failed", failed=BATCH)
+@hold("buffer/ack", f"{BATCH:,} items, all but one failed", failed=BATCH - 1)
+@hold("buffer/ack", f"{BATCH:,} items, half of them failed", failed=BATCH // 2)
+@hold("buffer/ack", f"{BATCH:,} items", failed=0)
+def _ack(client: redis.Redis, failed: int) -> Command:
+    return call("buffer/ack", id=leased(client, ordered=1), failed=range(failed), reason=ITEM)
+
+
+@hold("buffer/release", f"{BATCH:,} items")
+def _release(client: redis.Redis) -> Command:
+    return call("buffer/release", id=leased(client), reason=ITEM)
+
+
+@hold("buffer/bury", f"{BATCH:,} items, 10 batches are trimmed")
+def _bury(client: redis.Redis) -> Command:
+    dead(client, 20, 500)
+    return call("buffer/bury", id=leased(client, ordered=1), max_dead=1, reason=ITEM)
+
+
+@hold("buffer/extend", "1 batch")
+def _extend(client: redis.Redis) -> Command:
+    return call("buffer/extend", id=leased(client, 1), lease=most("buffer/extend", "lease"))
+
+
+@hold("buffer/redrive", f"{BATCHES} batches of 40 items", count=BATCHES, length=40)
+@hold("buffer/redrive", f"a batch of {BATCH:,} items", count=1, length=BATCH)
+def _redrive(client: redis.Redis, count: int, length: int) -> Command:
+    return call("buffer/redrive", id=dead(client, count, length))
+
+
+@hold("buffer/discard", f"{most('buffer/discard', 'id'):,} batches of 100 items")
+def _discard(client: redis.Redis) -> Command:
+    count = most("buffer/discard", "id")
+    fill(client, "batches", 1, count, 100, ITEM, "dead", "d", FAR, 3)
+    return call("buffer/discard", id=[batch_id("d", i) for i in range(1, count + 1)])
+
+
+@hold("buffer/batches", f"{most('buffer/batches', 'limit')} batches of 40 items", count=100, length=40)
+@hold("buffer/batches", f"a batch of {BATCH:,} items", count=1, length=BATCH)
+def _batches(client: redis.Redis, count: int, length: int) -> Command:
+    fill(client, "batches", 1, count, length, ITEM, "dead", "d", FAR, 3)
+    return call("buffer/batches", limit=most("buffer/batches", "limit"))
+
+
+def waiting(client: redis.Redis, count: int, length: int = 1, **indexes: str) -> list[str]:
+    """Fill groups, which then are busy or paused; return their names."""
+    names = [group_name(i) for i in range(1, count + 1)]
+    fill(client, "groups", 1, count, length, ITEM, PAST)
+    if "busy" in indexes:
+        client.hset(key("busy"), mapping={name: fresh() for name in names})
+    if "paused" in indexes:
+        client.zadd(key("paused_groups"), dict.fromkeys(names, float("inf")))
+    if indexes:
+        client.unlink(key("groups"), key("since"))
+    return names
+
+
+GROUPS = most("buffer/pop_longest", "count")
+
+
+@hold("buffer/pop_longest", f"{GROUPS} groups, {ITEMS // GROUPS} items each", size=ITEMS // GROUPS)
+@hold("buffer/pop_longest", f"{ITEMS:,} items of 1 group", count=1, size=ITEMS)
+@hold("buffer/pop_longest", f"{GROUPS} groups, half of which have waited max_wait", size=ITEMS // GROUPS, max_wait=1)
+def _pop_longest(client: redis.Redis, size: int, count: int = GROUPS, max_wait: int = 0) -> Command:
+    names = waiting(client, 2 * count, size + 1)
+    client.zadd(key("since"), dict.fromkeys(names[count // 2 :], LATER))
+    client.zincrby(key("groups"), 0, names[0])
+    return call("buffer/pop_longest", count=count, size=size, max_wait=max_wait, now=NOW)
+
+
+@hold("buffer/groups", f"{PAGE:,} groups", state="waiting")
+@hold("buffer/groups", f"{PAGE:,} busy groups", state="busy")
+@hold("buffer/groups", f"{PAGE:,} paused groups", state="paused")
+def _groups(client: redis.Redis, state: str) -> Command:
+    waiting(client, 2 * PAGE, **({} if state == "waiting" else {state: "all"}))
+    return call("buffer/groups", state=state, limit=PAGE)
+
+
+@hold("buffer/stats", f"{most('buffer/stats', 'limit'):,} groups of each state")
+def _stats(client: redis.Redis) -> Command:
+    limit = most("buffer/stats", "limit")
+    names = waiting(client, 3 * limit)
+    client.zrem(key("groups"), *names[limit:])
+    client.hset(key("busy"), mapping={name: fresh() for name in names[limit : 2 * limit]})
+    client.zadd(key("paused_groups"), dict.fromkeys(names[2 * limit :], float("inf")))
+    return call("buffer/stats", limit=limit)
+
+
+@hold("buffer/purge", f"{most('buffer/purge', 'limit')} groups and batches of each kind")
+def _purge(client: redis.Redis) -> Command:
+    limit = most("buffer/purge", "limit")
+    names = waiting(client, 3 * limit, 20)
+    client.zrem(key("groups"), *names[limit:])
+    client.hset(key("busy"), mapping={name: fresh() for name in names[limit : 2 * limit]})
+    client.zadd(key("paused_groups"), dict.fromkeys(names[2 * limit :], float("inf")))
+    for index in ("leases", "delayed", "dead"):
+        fill(client, "batches", 1, limit, 20, ITEM, index, index[:2], FAR, 3)
+    return call("buffer/purge", limit=limit)
+
+
+AUDITED = most("buffer/audit", "limit")
+SMALL = 128  # the entries of a sorted set that is searched as a whole, whatever the page
+
+
+@hold("buffer/audit", f"{AUDITED} keys, groups that nobody counted, all mended", phase="keys")
+@hold("buffer/audit", f"{AUDITED} groups, all busy for a batch that is gone, all mended", phase="busy")
+def _audit_groups(client: redis.Redis, phase: str) -> Command:
+    waiting(client, 1000, **({"busy": "all"} if phase == "busy" else {}))
     client.unlink(key("groups"), key("since"))
-    yield from audits(client, "buffer", "keys", "keys, all mended", buffer_ops._AUDIT_PAGE, "repair")
+    return call("buffer/audit", cursor=f"{phase}:0", limit=AUDITED, repair="repair", lease=1, delay=1)
 
 
-OWNER = "o" + "0" * 31
+@hold("buffer/audit", f"{SMALL} batches that are leased, delayed and dead, all mended", length=1)
+@hold("buffer/audit", f"{SMALL} batches without a list, all mended", length=0)
+def _audit_batches(client: redis.Redis, length: int) -> Command:
+    names = [batch_id("d", i) for i in range(1, SMALL + 1)]
+    for name in names if length else ():
+        client.rpush(key(f"batch:{name}"), "g", "none")
+    for index in ("leases", "delayed", "dead"):
+        client.zadd(key(index), dict.fromkeys(names, LATER))
+    return call("buffer/audit", cursor="leases:0", limit=AUDITED, repair="repair", lease=1, delay=1, now=PAST)
 
 
-def ready_members(client: redis.Redis, size: int) -> Iterator[Hold]:
-    """Hold a million members that are ready, each with a row, because each was delayed once."""
-    client.hset(key("meta"), mapping={"order": "fifo", "sequence": 3 * size})
-    fill(client, "members", 1, size, "ready", 0, "1 1 - - ")
-    rates = (10**9, 60_000, 10**9, 3_600_000, 10**9, 1_000)
-    numbers = itertools.count(2 * size, 100)
-
-    def due(row: str) -> None:
-        first = next(numbers)
-        fill(client, "members", first, first + 99, "later", -3 * size, row)
-        fill(client, "grants", 1, 100, 1)
-
-    def pop() -> Command:
-        due(f"1 1 1 1 {OWNER}")
-        return call("priority/pop", count=1000)
-
-    def reserve() -> Command:
-        due(f"1 1 1 1 {OWNER}")
-        return call("priority/reserve", rates, size=1000)
-
-    def reserve_dying() -> Command:
-        due(f"1 5 - - {OWNER}")
-        return call("priority/reserve", rates, size=1000, max_attempts=5)
-
-    def again() -> Command:
-        command = call("priority/reserve", rates, size=1000)
-        ask(client, *command)
-        return command
-
-    def pushes(first: int | None, **values: Any) -> Command:
-        start = first or next(numbers) * 10 + 10**9
-        pairs = itertools.chain(*((-5, member_name(i)) for i in range(start, start + 1000)))
-        return call("priority/push", list(pairs), **values)
-
-    yield Hold("priority/peek", "1,000 members", partial(call, "priority/peek", count=1000))
-    yield Hold("priority/reserve", "1,000 members, sent again", again)
-    yield Hold("priority/pop", "1,000 members, 100 due ones noted", pop)
-    yield Hold("priority/reserve", "1,000 members, 100 due ones noted, 3 rates, 100 expired grants", reserve)
-    yield Hold("priority/reserve", "1,000 members, 100 due ones buried, 3 rates, 100 expired grants", reserve_dying)
-    yield Hold("priority/push", "1,000 new members", lambda: pushes(None))
-    yield Hold("priority/push", "1,000 new members, delayed", lambda: pushes(None, delay=10**9))
-    ranges = itertools.count(size // 2, 1000)
-    yield Hold("priority/push", "1,000 members, all raised", lambda: pushes(next(ranges)))
+# The priority queue.
 
 
-def parked_members(client: redis.Redis, size: int) -> Iterator[Hold]:
-    """Hold a million members: half leased, and pushed again since, half dead."""
-    half = size // 2
-    client.hset(key("meta"), mapping={"order": "fifo", "sequence": size})
-    fill(client, "members", 1, half, "later", FAR, f"100 1 50 1 {OWNER}")
-    fill(client, "members", half + 1, size, "later", "+inf", "100 3 - - ")
-    leased, dead = itertools.count(1, 1000), itertools.count(half + 1, 1000)
+def pairs(first: int, count: int, *payload: bytes, mixed: bool = True) -> list[tuple[Any, ...]]:
+    """Give members, with different priorities: equal ones cost less."""
+    return [((i % 2048 - 1024) if mixed else 5, member_name(i), *payload) for i in range(first, first + count)]
 
-    def take(numbers: Iterator[int]) -> list[str]:
-        first = next(numbers)
-        return [member_name(i) for i in range(first, first + 1000)]
 
-    def lease() -> list[str]:
-        members = take(leased)
-        client.delete(key(f"lease:{OWNER}"))
-        client.rpush(key(f"lease:{OWNER}"), "held", *members)
-        return members
+def names_of(first: int, count: int) -> list[str]:
+    """Give the names of members."""
+    return [member_name(i) for i in range(first, first + count)]
 
-    def push(members: list[str], **values: Any) -> Command:
-        return call("priority/push", list(itertools.chain(*((-5, member) for member in members))), **values)
 
-    def delayed(row: str) -> list[str]:
-        first = next(leased)
-        fill(client, "members", first, first + 999, "later", FAR, row)
-        return [member_name(i) for i in range(first, first + 1000)]
+def push_members(client: redis.Redis, first: int, count: int, **options: Any) -> None:
+    """Push members, as many a call as the script takes; `fields`: with payloads."""
+    payload = (ITEM,) if options.get("fields") == 3 else ()
+    for done in range(first, first + count, PUSHED):
+        item = pairs(done, min(PUSHED, first + count - done), *payload)
+        ask(client, *call("priority/push", **{"item": item, "now": PAST, **options}))
 
-    def release(row: str, **values: Any) -> Command:
-        members = delayed(row)
-        client.delete(key(f"lease:{OWNER}"))
-        client.rpush(key(f"lease:{OWNER}"), "held", *members)
-        return call("priority/release", members, id=OWNER, **values)
 
-    dying = partial(release, f"100 5 - - {OWNER}", max_attempts=5)
-    yield Hold("priority/ack", "1,000 members, all noted", lambda: call("priority/ack", lease(), id=OWNER))
-    yield Hold("priority/release", "1,000 members, all noted", partial(release, f"100 1 50 1 {OWNER}"))
-    yield Hold(
-        "priority/release",
-        "1,000 members, all noted, not counted",
-        partial(release, f"100 1 50 1 {OWNER}", attempt="forget"),
+def leases(client: redis.Redis, count: int = 1, size: int = LEASED, **options: Any) -> list[str]:
+    """Lease members with payloads and rows, from 0 on; others wait."""
+    push_members(client, 0, count * size, fields=3)
+    client.zadd(key("ready"), {name: i for i, name in enumerate(names_of(0, count * size))})  # to go in this order
+    client.hset(key("rows"), mapping={name: f"0 1 {ITEM.decode()}" for name in names_of(0, count * size)})
+    ids = [fresh() for _ in range(count)]
+    for one in ids:
+        ask(client, *call("priority/reserve", **{"id": one, "size": size, "now": PAST, **options}))
+    push_members(client, 10**6, OTHERS)
+    return ids
+
+
+def note(client: redis.Redis, count: int = LEASED, *, half: bool = False) -> None:
+    """Push members that are leased, all or every other one."""
+    item = pairs(0, count, ITEM)[:: 2 if half else 1]
+    for done in range(0, len(item), PUSHED):
+        ask(client, *call("priority/push", item=item[done : done + PUSHED], fields=3, delay=100, now=PAST))
+
+
+def bury(client: redis.Redis, count: int) -> None:
+    """Bury so many members, with payloads."""
+    for one in leases(client, count // LEASED):
+        ask(client, *call("priority/bury", id=one, reason=ITEM, now=PAST))
+
+
+@hold("priority/push", f"{PUSHED} new members", first=10**7)
+@hold("priority/push", f"{PUSHED} new members with payloads", first=10**7, fields=3)
+@hold("priority/push", f"{PUSHED} new members with payloads, delayed", first=10**7, fields=3, delay=5000)
+@hold("priority/push", f"{PUSHED} members that are ready, raised", first=10**6, how="min")
+@hold("priority/push", f"{PUSHED} members that are ready, set, delayed", first=10**6, how="set", fields=3, delay=5000)
+def _push_members(client: redis.Redis, first: int, fields: int = 2, **options: Any) -> Command:
+    push_members(client, 10**6, OTHERS)
+    client.zadd(key("ready"), dict.fromkeys(names_of(10**6, OTHERS), 3 * 10**15))  # later than what is asked for
+    return call("priority/push", item=pairs(first, PUSHED, *[ITEM] * (fields - 2)), fields=fields, **options)
+
+
+@hold("priority/push", f"{PUSHED} members that are leased", noted=False)
+@hold("priority/push", f"{PUSHED} members that are leased and noted, set", noted=True, how="set")
+@hold("priority/push", f"{PUSHED} members that are leased and noted", noted=True)
+def _push_leased(client: redis.Redis, noted: bool, **options: Any) -> Command:
+    leases(client)
+    if noted:
+        note(client)
+    return call("priority/push", item=pairs(0, PUSHED, ITEM), fields=3, delay=50, now=PAST, **options)
+
+
+@hold("priority/push", f"{PUSHED} members that are delayed, to be ready", how="min", delay=0)
+@hold("priority/push", f"{PUSHED} members that are delayed, set", how="set", delay=9999)
+def _push_delayed(client: redis.Redis, **options: Any) -> Command:
+    push_members(client, 0, PUSHED, delay=5000, fields=3)
+    push_members(client, 10**6, OTHERS)
+    return call("priority/push", item=pairs(0, PUSHED, ITEM), fields=3, now=PAST, **options)
+
+
+@hold("priority/push", f"{PUSHED} members that are dead", delay=0)
+@hold("priority/push", f"{PUSHED} members that are dead, delayed", delay=5000)
+def _push_dead(client: redis.Redis, delay: int) -> Command:
+    bury(client, 2 * PUSHED)
+    return call("priority/push", item=pairs(0, PUSHED, ITEM), fields=3, delay=delay)
+
+
+@hold("priority/pop", f"{most('priority/pop', 'count'):,} members, 100 were due, all with row and payload")
+def _pop_members(client: redis.Redis) -> Command:
+    count = most("priority/pop", "count")
+    push_members(client, 0, count + OTHERS, fields=3)
+    client.hset(key("rows"), mapping={name: f"0 1 {ITEM.decode()}" for name in names_of(0, count + OTHERS)})
+    push_members(client, 10**7, LEASED, fields=3, delay=1, how="set")
+    return call("priority/pop", count=count, now=NOW)
+
+
+def due(client: redis.Redis) -> None:
+    """Fill a queue of which many members are due, all with rows and payloads."""
+    push_members(client, 0, OTHERS, fields=3)
+    push_members(client, 10**7, LEASED, fields=3, delay=1)
+    ids = (*names_of(0, OTHERS), *names_of(10**7, LEASED))
+    client.hset(key("rows"), mapping={name: f"1 1 {ITEM.decode()}" for name in ids})
+    expired_grants(client)
+
+
+@hold("priority/reserve", f"{LEASED} members, 100 were due, all with row and payload, max_bytes, 3 rates", dying=False)
+@hold("priority/reserve", f"{LEASED} members, 100 are buried, 110 trimmed, max_bytes, 3 rates", dying=True)
+def _reserve_members(client: redis.Redis, dying: bool) -> Command:
+    due(client)
+    options = {"max_attempts": 1, "max_dead": 1} if dying else {}
+    client.zadd(key("dead"), {name: i for i, name in enumerate(names_of(10**8, 1000 if dying else 0))} or {"m": 1})
+    return call("priority/reserve", size=LEASED, max_bytes=10**9, rates=RATES, now=NOW, **options)
+
+
+@hold("priority/reserve", f"{LEASED} members, sent again")
+def _reserve_members_again(client: redis.Redis) -> Command:
+    return call("priority/reserve", id=leases(client)[0], size=LEASED)
+
+
+@hold("priority/reserve", f"a lease of {LEASED} members ran out, all noted", count=1, size=LEASED)
+@hold("priority/reserve", "100 leases of 1 member ran out, all noted", count=100, size=1)
+def _reserve_members_expired(client: redis.Redis, count: int, size: int) -> Command:
+    leases(client, count, size, lease=1)
+    note(client, count * size)
+    expired_grants(client)
+    return call("priority/reserve", size=LEASED, max_attempts=1, rates=RATES, now=NOW)
+
+
+def failures() -> list[tuple[int, bytes]]:
+    """Let all members fail."""
+    return [(place, ITEM) for place in range(LEASED)]
+
+
+@hold("priority/ack", f"{LEASED} members, all noted", noted=True)
+@hold("priority/ack", f"{LEASED} members, all failed", failed=failures())
+@hold("priority/ack", f"{LEASED} members, all failed, all noted", noted=True, failed=failures())
+@hold("priority/ack", f"{LEASED} members, half of them failed, half of them noted", half=True, failed=failures()[::2])
+def _ack_members(client: redis.Redis, noted: bool = False, half: bool = False, **options: Any) -> Command:
+    one = leases(client)[0]
+    if noted or half:
+        note(client, half=half)
+    return call("priority/ack", id=one, **options)
+
+
+@hold("priority/release", f"{LEASED} members", noted=False)
+@hold("priority/release", f"{LEASED} members, all noted", noted=True)
+def _release_members(client: redis.Redis, noted: bool) -> Command:
+    one = leases(client)[0]
+    if noted:
+        note(client)
+    return call("priority/release", id=one, reason=ITEM)
+
+
+@hold("priority/bury", f"{LEASED} members, {LEASED + 10} are trimmed")
+@hold("priority/bury", f"{LEASED} members, half of them noted, {LEASED // 2 + 10} are trimmed", half=True)
+@hold("priority/bury", f"{LEASED} members, all noted", half=False)
+def _bury_members(client: redis.Redis, half: bool | None = None) -> Command:
+    older, one = leases(client, 2)
+    ask(client, *call("priority/bury", id=older, reason=ITEM))
+    if half is not None:
+        item = pairs(LEASED, LEASED, ITEM)[:: 2 if half else 1]
+        ask(client, *call("priority/push", item=item, fields=3, delay=100))
+    return call("priority/bury", id=one, max_dead=1, reason=ITEM)
+
+
+@hold("priority/extend", f"{LEASED} members")
+def _extend_members(client: redis.Redis) -> Command:
+    return call("priority/extend", id=leases(client)[0], lease=most("priority/extend", "lease"))
+
+
+@hold("priority/remove", f"{MEMBERS:,} members that are leased", prepare=lambda client: leases(client, 2))
+@hold("priority/remove", f"{MEMBERS:,} members that are dead", prepare=lambda client: bury(client, MEMBERS))
+@hold("priority/redrive", f"{MEMBERS:,} members", verb="redrive", prepare=lambda client: bury(client, MEMBERS))
+@hold("priority/discard", f"{MEMBERS:,} members", verb="discard", prepare=lambda client: bury(client, MEMBERS))
+def _by_name(client: redis.Redis, prepare: Callable[[redis.Redis], Any], verb: str = "remove") -> Command:
+    prepare(client)
+    return call(f"priority/{verb}", member=names_of(0, MEMBERS))
+
+
+@hold("priority/members", f"{most('priority/members', 'limit')} dead members, all with row and payload")
+def _members(client: redis.Redis) -> Command:
+    bury(client, MEMBERS)
+    return call("priority/members", limit=most("priority/members", "limit"))
+
+
+@hold("priority/batches", f"{LEASED} members of 99 leases, and behind them one of {LEASED}")
+def _lease_batches(client: redis.Redis) -> Command:
+    limit = most("priority/batches", "limit")
+    leases(client, limit - 1, LEASED // limit)
+    push_members(client, 10**7, LEASED, how="set")
+    client.zadd(key("ready"), dict.fromkeys(names_of(10**7, LEASED), -1))
+    ask(client, *call("priority/reserve", size=LEASED, lease=4_000_000, now=PAST))
+    return call("priority/batches", limit=limit)
+
+
+@hold("priority/state", "1 member")
+def _state(client: redis.Redis) -> Command:
+    bury(client, LEASED)
+    return call("priority/state", member=member_name(0))
+
+
+@hold("priority/stats", "any number of members")
+def _member_stats(client: redis.Redis) -> Command:
+    bury(client, LEASED)
+    return call("priority/stats")
+
+
+@hold("priority/purge", f"{most('priority/purge', 'limit')} leases of 2 members, all with row, payload and note")
+def _purge_members(client: redis.Redis) -> Command:
+    limit = most("priority/purge", "limit")
+    leases(client, limit + 1, 2)
+    note(client, 2 * limit + 2)
+    return call("priority/purge", limit=limit)
+
+
+@hold("priority/audit", f"{AUDITED} leases that are in no index, all mended")
+def _audit_leases(client: redis.Redis) -> Command:
+    leases(client, 1000, 1)
+    client.unlink(key("leases"))
+    return call("priority/audit", cursor="keys:0", limit=AUDITED, repair="repair")
+
+
+@hold("priority/audit", "500 members that no lease names, and 500 of 200 leases that are not held, all mended")
+def _audit_held(client: redis.Redis) -> Command:
+    leases(client, 198, 2)
+    leases(client, 1, 104)
+    client.unlink(key("held"))
+    client.sadd(key("held"), *names_of(10**7, 500))
+    client.hset(key("again"), mapping={name: f"5 {FAR} min" for name in names_of(10**7, 500)})
+    return call("priority/audit", cursor="held:0", limit=AUDITED, repair="repair")
+
+
+@hold("priority/audit", f"{SMALL} members that are held, ready, delayed and dead, rows that say nothing, all mended")
+def _audit_twice(client: redis.Redis) -> Command:
+    names = names_of(0, SMALL)
+    client.sadd(key("held"), *names)
+    for index in ("ready", "delayed", "dead"):
+        client.zadd(key(index), dict.fromkeys(names, LATER))
+    client.hset(key("rows"), mapping=dict.fromkeys(names, "nothing"))
+    return call("priority/audit", cursor="delayed:0", limit=AUDITED, repair="repair", lease=1, delay=1, now=PAST)
+
+
+@hold("priority/audit", f"{AUDITED} rows, all stray, all mended")
+def _audit_stray(client: redis.Redis) -> Command:
+    push_members(client, 0, OTHERS)
+    client.hset(key("rows"), mapping=dict.fromkeys(names_of(10**7, OTHERS), "1 1 "))
+    return call("priority/audit", cursor="rows:0", limit=AUDITED, repair="repair")
+
+
+# The limiter.
+
+
+@hold("limit/acquire", "3 rates, 100 expired grants", rates=RATES, now="")
+@hold("limit/acquire", f"{len(MANY_RATES)} rates, all lowered since, 100,000 grants", rates=MANY_RATES, now=FAR + 10**5)
+def _acquire(client: redis.Redis, **options: Any) -> Command:
+    if options["now"]:
+        client.eval(
+            "for i = 0, 99999 do redis.call('ZADD', KEYS[1], string.format('%d', ARGV[1] + i),"
+            "string.format('%016d 1 %d', i, ARGV[1] + i)) end",
+            *(1, key("grants"), FAR),
+        )
+    expired_grants(client, 0 if options["now"] else 300) if not options["now"] else None
+    return call("limit/acquire", **options)
+
+
+# The ruler.
+
+
+def ruler(counter: Counter) -> int:
+    """Count the instructions of so many GETs, of which the ms are defined."""
+    loop = f"for i = 1, {RULER_GETS} do redis.call('GET', KEYS[1]) end"
+    counter.start()
+    counter.client.eval(loop, 1, key("nothing"))
+    return counter.stop()
+
+
+def measured(holds: Sequence[Hold]) -> Iterator[tuple[Hold, float]]:
+    """Give each call's ms by the ruler."""
+    with wrapped(find_server()) as program, Server(program) as server, counting(server) as counter:
+        load_all(counter.client)
+        unit = ruler(counter)
+        for one in holds:
+            counter.client.flushall()
+            command = one.prepare(counter.client)
+            counter.start()
+            ask(counter.client, *command)
+            yield one, significant(counter.stop() / unit * RULER_MS)
+
+
+def nearest() -> list[Hold]:
+    """Give the calls that the result says are nearest to the bound; without a result, all."""
+    path = RESULTS / "holds.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    times = {(row["script"], row["call"]): row["ms"] for row in rows}
+    ordered = sorted(HOLDS, key=lambda one: -times.get((one.script, one.call), REACH_MS))  # a new one is looked at too
+    return ordered[: NEAREST if rows else None]
+
+
+def too_long(found: Iterable[tuple[Hold, float]]) -> list[str]:
+    """Return a line for each call that is longer than it may be."""
+    most_ms = REACH_MS * (1 + TOLERANCE)
+    return [f"{one}: {ms:g} ms by the ruler, at most {REACH_MS:g} are allowed" for one, ms in found if ms > most_ms]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Count, print, and write the result."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.growth.holds", description=(__doc__ or "").partition("\n")[0]
     )
-    yield Hold("priority/release", "1,000 members, all buried", dying)
-    yield Hold("priority/extend", "1,000 members", lambda: call("priority/extend", lease(), id=OWNER, lease=10**11))
-    yield Hold("priority/push", "1,000 members, all leased", lambda: push(lease()))
-    yield Hold("priority/push", "1,000 members, all delayed", lambda: push(delayed("100 1 - - ")))
-    yield Hold("priority/push", "1,000 members, all dead", lambda: push(take(dead)))
-    yield Hold("priority/push", "1,000 members, all dead, delayed", lambda: push(take(dead), delay=10**9))
-    yield Hold("priority/remove", "1,000 members", lambda: call("priority/remove", take(leased)))
-    yield Hold("priority/dead", "1,000 members", partial(call, "priority/dead", limit=1000))
-    yield Hold("priority/redrive", "1,000 members", lambda: call("priority/redrive", take(dead)))
-    yield Hold("priority/discard", "1,000 members", lambda: call("priority/discard", take(dead)))
-    yield Hold("priority/state", "1 member", partial(call, "priority/state", member=member_name(half)))
-    for limit in (priority_ops._STATS_PAGE, most("priority/stats", "limit")):
-        stats = partial(call, "priority/stats", limit=limit)
-        yield Hold("priority/stats", f"{limit:,} members", stats, python=limit == priority_ops._STATS_PAGE)
+    parser.add_argument("--only", default="", metavar="PATTERN", help="some scripts, such as priority/*; writes nothing")
+    parser.add_argument("--check", action="store_true", help=f"the {NEAREST} nearest to the bound; 1 if one is above it")
+    options = parser.parse_args(argv)
+    holds = nearest() if options.check else [one for one in HOLDS if fnmatchcase(one.script, options.only or "*")]
+    rows, found = [], []
+    try:
+        for one, ms in measured(holds):
+            print(f"{one!s:<110}{ms:>7.3g} ms", flush=True)
+            rows.append({"script": one.script, "call": one.call, "ms": ms})
+            found.append((one, ms))
+        with Server(find_server()) as server:
+            facts = {**environment(server), "valgrind": valgrind_version().removeprefix("valgrind-")}
+    except (NoServer, NoValgrind) as error:
+        print(error, file=sys.stderr)
+        return 2
+    over = too_long(found)
+    for line in over:
+        print(f"too long: {line}", file=sys.stderr)
+    if not (options.only or options.check):
+        from .. import report
+
+        claim = Claim("growth: longest call of any script, ms by the ruler", [max(ms for _, ms in found)], REACH_MS, True)
+        result = {"environment": facts, "ruler": f"{RULER_GETS} GETs are {RULER_MS:g} ms", "rows": rows}
+        say(f"written to {write('holds', {**result, 'claims': [claim.summary()]})}")
+        report.write()
+    return int(bool(over))
 
 
-def broken_priority(client: redis.Redis, size: int) -> Iterator[Hold]:
-    """Hold members that are ready and leased at once, rows whose members are nowhere, and rows that say nothing."""
-    half = size // 2
-
-    mend = partial(audits, client, "priority", page=priority_ops._AUDIT_PAGE, repair="repair")
-    client.hset(key("meta"), mapping={"order": "fifo", "sequence": 10 * size})
-    fill(client, "members", 1, half, "later", FAR, f"100 1 50 1 {OWNER}")
-    fill(client, "members", 1, half, "ready", 0, "")
-    yield from mend("ready", "members, all ready and leased, mended")
-    client.unlink(key("ready"), key("later"))
-    yield from mend("rows", "rows, all stranded, mended")
-    client.unlink(key("ready"), key("later"), key("rows"))
-    fill(client, "members", 1, half, "later", FAR, "nothing")
-    yield from mend("later", "members, no row can be read, mended")
-    fill(client, "once", 1, size, TOKEN)
-    yield from mend("keys", "keys")
-
-
-def limiter(client: redis.Redis, size: int) -> Iterator[Hold]:
-    """Hold a million grants, of which 100 leave the span at each call."""
-    fill(client, "grants", 1, size, FAR)
-
-    def acquire() -> Command:
-        fill(client, "grants", 1, 100, 1)
-        return call("limit/acquire", (10**9, 60_000, 10**9, 3_600_000, 10**9, 1_000), cost=1000)
-
-    yield Hold("limit/acquire", "3 rates, 100 expired grants", acquire)
-
-
-WORLDS = (
-    one_group,
-    purge_group,
-    purge_members,
-    letters,
-    many_groups,
-    broken_buffer,
-    ready_members,
-    parked_members,
-    broken_priority,
-    limiter,
-)
-
-
-def holds(size: int, samples: int, by_hand: bool) -> dict[str, Any]:
-    """Measure each script's largest calls, of so many items; `by_hand`: with pages that no Python asks for."""
-    rows = []
-    with contextlib.ExitStack() as stack:
-        client = ready_server(stack.enter_context(private_server()), stack)
-        loop = ("EVAL", "for i = 1, 10000 do redis.call('GET', KEYS[1]) end", 1, key("layout"))
-        scale = min(timed(client, [loop], "eval") for _ in range(20))
-        for world in WORLDS:
-            say(f"holds: {world.__name__}")
-            client.flushall()
-            rows += [held(client, hold, samples) for hold in world(client, size) if hold.python or by_hand]
-    return {"items": size, "samples": samples, "ms_of_10000_gets": significant(scale / 1000), "rows": rows}
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main())

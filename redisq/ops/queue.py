@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeVar
 
-from ..scripts import load
+from ..scripts import Script, load
 from . import check
 from .op import Op, as_text
 
@@ -27,6 +27,7 @@ class QueueOps:
         self.structure = structure
         self.queue = check.key_prefix(prefix, name)
         self._window = check.milliseconds("dedup_window", dedup_window, 0, 604_800)
+        self._keys: dict[str, tuple[Script, list[tuple[bytes, str | None]]]] = {}
 
     def _op(
         self,
@@ -40,12 +41,13 @@ class QueueOps:
         **names: bytes,
     ) -> Op[R]:
         """Build a call; `names` fill what stands in angle brackets in its keys' patterns."""
-        script = load(f"{self.structure}/{verb}")
-        keys = tuple(
-            self.queue + noun if name is None else self.queue + noun + names[name]
-            for noun, name in patterns(script.name)
-        )
-        return Op(script, keys, tuple(args), decode, writes, token, lease_id)
+        found = self._keys.get(verb)
+        if found is None:
+            script = load(f"{self.structure}/{verb}")
+            found = self._keys[verb] = script, [(self.queue + noun, name) for noun, name in patterns(script.name)]
+        script, keys = found
+        named = tuple([key if name is None else key + names[name] for key, name in keys])
+        return Op(script, named, tuple(args), decode, writes, token, lease_id)
 
     def limit(self, verb: str, argument: str) -> tuple[int, int]:
         """Return the range of an argument, from the header of its script."""
@@ -65,14 +67,15 @@ def patterns(script: str) -> tuple[tuple[bytes, str | None], ...]:
 
 
 @cache
-def fields(script: str, slot: str) -> tuple[str, ...]:
-    """Return the names of the numbers that share one argument, in their order."""
-    return next(tuple(field.name for field in one.fields) for one in load(script).args if one.name == slot)
+def template(script: str, slot: str) -> bytes:
+    """Return how the numbers that share one argument are written, in the order of the header."""
+    names = next([field.name for field in one.fields] for one in load(script).args if one.name == slot)
+    return b" ".join(b"%%(%s)d" % name.encode() for name in names)
 
 
 def pack(script: str, slot: str, **numbers: int) -> bytes:
     """Return several numbers as one argument, in the order of the header."""
-    return " ".join([str(numbers[name]) for name in fields(script, slot)]).encode()
+    return template(script, slot) % {name.encode(): number for name, number in numbers.items()}
 
 
 _holders: dict[int, bytes] = {}

@@ -107,9 +107,9 @@ def claims() -> str:
 
 
 def holds() -> str:
-    """Show the longest that each script was seen to hold the server, at a million items."""
+    """Show the longest that each script was seen to hold the server, by the ruler."""
     worst: dict[str, dict[str, Any]] = {}
-    for row in _result("growth")["holds"]["rows"]:
+    for row in _result("holds")["rows"]:
         if row["script"] not in worst or row["ms"] > worst[row["script"]]["ms"]:
             worst[row["script"]] = row
     lines = [[f"`{name}`", row["call"], f"{row['ms']:.3g}"] for name, row in sorted(worst.items())]

@@ -17,6 +17,7 @@ from ..measure import usec_per_call
 QUEUE = "redisq:{growth}"
 ITEM = b"x" * 100
 FAR = 4_102_444_800_000  # ms of the year 2100: nothing is due by itself
+READY = 1_024 * 10**12  # the score of priority 0, in fifo order, before the place
 TOKEN = 6 * 10**8  # ms for which the fills remember ids
 
 Command = tuple[Any, ...]
@@ -54,19 +55,20 @@ FILLS = {
           local scores, new = {}, {}
           for i = start, math.min(last, start + 999) do
             local member = string.format('member:%016d', i)
-            scores[#scores + 1] = at == '+inf' and at or at + i
+            scores[#scores + 1] = string.format('%d', at + i)
             scores[#scores + 1] = member
             new[#new + 1] = member
-            new[#new + 1] = string.gsub(row, '#', string.format('%031d', i), 1)
+            new[#new + 1] = row
           end
-          if index ~= 'rows' then redis.call('ZADD', queue .. ':' .. index, unpack(scores)) end
+          redis.call('ZADD', queue .. ':' .. index, unpack(scores))
           if row ~= '' then redis.call('HSET', queue .. ':rows', unpack(new)) end
         end""",
     "held": """
         for i = ARGV[2], ARGV[3] do
-          local lease = ARGV[1] .. ':lease:l' .. string.format('%031d', i)
-          redis.call('RPUSH', lease, 'held', string.format('member:%016d', i))
-          redis.call('PEXPIRE', lease, ARGV[4])
+          local id, member = 'l' .. string.format('%031d', i), string.format('member:%016d', i)
+          redis.call('RPUSH', ARGV[1] .. ':lease:' .. id, 'host:1', member, ARGV[5])
+          redis.call('SADD', ARGV[1] .. ':held', member)
+          redis.call('ZADD', ARGV[1] .. ':leases', ARGV[4] + i, id)
         end""",
     "once": """
         for i = ARGV[2], ARGV[3] do
@@ -74,12 +76,7 @@ FILLS = {
         end""",
     "grants": """
         for i = ARGV[2], ARGV[3] do
-          redis.call('ZADD', ARGV[1] .. ':grants', ARGV[4] + i, string.format('%016.0f 1', i))
-        end""",
-    "evicted": """
-        for i = ARGV[2], ARGV[3] do
-          redis.call('ZADD', ARGV[1] .. ':groups', ARGV[4], string.format('evicted:%07d', i))
-          redis.call('ZADD', ARGV[1] .. ':since', ARGV[5] + i, string.format('evicted:%07d', i))
+          redis.call('ZADD', ARGV[1] .. ':grants', ARGV[4] + i, string.format('%016d 1 %d', i, ARGV[4] + i))
         end""",
 }
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.growth.holds                        every call; writes the result and the table; minutes
     python -m benchmarks.growth.holds --only 'priority/*'    some scripts; writes nothing
+    python -m benchmarks.instructions --check                the calls nearest to the bound, and the budgets
 
 The server's instructions for a call are counted, the reading of the request and the writing of the reply included, and
 stated in ms of a machine on which a script of 10,000 `GET`s takes 5 ms. Unlike a time, such a figure does not depend on
@@ -15,7 +16,6 @@ Items, payloads and reasons have 100 bytes, members 23.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +30,21 @@ from redisq.embedded import NoServer, Server
 
 from ..instructions.callgrind import Counter, NoValgrind, counting, find_server, valgrind_version, wrapped
 from ..measure import RESULTS, Claim, environment, say, significant, write
-from .calls import FAR, ITEM, Command, ask, batch_id, call, fill, fresh, group_name, key, load_all, member_name, most, send
+from .calls import (
+    FAR,
+    ITEM,
+    Command,
+    ask,
+    batch_id,
+    call,
+    fill,
+    fresh,
+    group_name,
+    key,
+    load_all,
+    member_name,
+    most,
+)
 
 RULER_GETS = 10_000
 RULER_MS = 5.0
@@ -209,15 +223,15 @@ def _batches(client: redis.Redis, count: int, length: int) -> Command:
     return call("buffer/batches", limit=most("buffer/batches", "limit"))
 
 
-def waiting(client: redis.Redis, count: int, length: int = 1, **indexes: str) -> list[str]:
-    """Fill groups, which then are busy or paused; return their names."""
+def waiting(client: redis.Redis, count: int, length: int = 1, state: str = "waiting") -> list[str]:
+    """Fill groups that may be chosen, are busy or are paused; return their names."""
     names = [group_name(i) for i in range(1, count + 1)]
     fill(client, "groups", 1, count, length, ITEM, PAST)
-    if "busy" in indexes:
+    if state == "busy":
         client.hset(key("busy"), mapping={name: fresh() for name in names})
-    if "paused" in indexes:
+    if state == "paused":
         client.zadd(key("paused_groups"), dict.fromkeys(names, float("inf")))
-    if indexes:
+    if state != "waiting":
         client.unlink(key("groups"), key("since"))
     return names
 
@@ -239,7 +253,7 @@ def _pop_longest(client: redis.Redis, size: int, count: int = GROUPS, max_wait: 
 @hold("buffer/groups", f"{PAGE:,} busy groups", state="busy")
 @hold("buffer/groups", f"{PAGE:,} paused groups", state="paused")
 def _groups(client: redis.Redis, state: str) -> Command:
-    waiting(client, 2 * PAGE, **({} if state == "waiting" else {state: "all"}))
+    waiting(client, 2 * PAGE, state=state)
     return call("buffer/groups", state=state, limit=PAGE)
 
 
@@ -272,7 +286,7 @@ SMALL = 128  # the entries of a sorted set that is searched as a whole, whatever
 @hold("buffer/audit", f"{AUDITED} keys, groups that nobody counted, all mended", phase="keys")
 @hold("buffer/audit", f"{AUDITED} groups, all busy for a batch that is gone, all mended", phase="busy")
 def _audit_groups(client: redis.Redis, phase: str) -> Command:
-    waiting(client, 1000, **({"busy": "all"} if phase == "busy" else {}))
+    waiting(client, 1000, state="busy" if phase == "busy" else "waiting")
     client.unlink(key("groups"), key("since"))
     return call("buffer/audit", cursor=f"{phase}:0", limit=AUDITED, repair="repair", lease=1, delay=1)
 
@@ -511,7 +525,7 @@ def _audit_held(client: redis.Redis) -> Command:
     leases(client, 1, 104)
     client.unlink(key("held"))
     client.sadd(key("held"), *names_of(10**7, 500))
-    client.hset(key("again"), mapping={name: f"5 {FAR} min" for name in names_of(10**7, 500)})
+    client.hset(key("again"), mapping=dict.fromkeys(names_of(10**7, 500), f"5 {FAR} min"))
     return call("priority/audit", cursor="held:0", limit=AUDITED, repair="repair")
 
 
@@ -544,7 +558,8 @@ def _acquire(client: redis.Redis, **options: Any) -> Command:
             "string.format('%016d 1 %d', i, ARGV[1] + i)) end",
             *(1, key("grants"), FAR),
         )
-    expired_grants(client, 0 if options["now"] else 300) if not options["now"] else None
+    else:
+        expired_grants(client)
     return call("limit/acquire", **options)
 
 
@@ -559,9 +574,9 @@ def ruler(counter: Counter) -> int:
     return counter.stop()
 
 
-def measured(holds: Sequence[Hold]) -> Iterator[tuple[Hold, float]]:
+def measured(holds: Sequence[Hold], server: str | None = None) -> Iterator[tuple[Hold, float]]:
     """Give each call's ms by the ruler."""
-    with wrapped(find_server()) as program, Server(program) as server, counting(server) as counter:
+    with wrapped(find_server(server)) as program, Server(program) as running, counting(running) as counter:
         load_all(counter.client)
         unit = ruler(counter)
         for one in holds:
@@ -592,10 +607,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.growth.holds", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--only", default="", metavar="PATTERN", help="some scripts, such as priority/*; writes nothing")
-    parser.add_argument("--check", action="store_true", help=f"the {NEAREST} nearest to the bound; 1 if one is above it")
+    parser.add_argument(
+        "--only", default="", metavar="PATTERN", help="some scripts, such as priority/*; writes nothing"
+    )
     options = parser.parse_args(argv)
-    holds = nearest() if options.check else [one for one in HOLDS if fnmatchcase(one.script, options.only or "*")]
+    holds = [one for one in HOLDS if fnmatchcase(one.script, options.only or "*")]
     rows, found = [], []
     try:
         for one, ms in measured(holds):
@@ -610,10 +626,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     over = too_long(found)
     for line in over:
         print(f"too long: {line}", file=sys.stderr)
-    if not (options.only or options.check):
+    if not options.only:
         from .. import report
 
-        claim = Claim("growth: longest call of any script, ms by the ruler", [max(ms for _, ms in found)], REACH_MS, True)
+        claim = Claim(
+            "growth: longest call of any script, ms by the ruler", [max(ms for _, ms in found)], REACH_MS, True
+        )
         result = {"environment": facts, "ruler": f"{RULER_GETS} GETs are {RULER_MS:g} ms", "rows": rows}
         say(f"written to {write('holds', {**result, 'claims': [claim.summary()]})}")
         report.write()
@@ -621,5 +639,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        sys.exit(main())
+    sys.exit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ import redis
 from redisq.embedded import Server
 
 from ..measure import private_server, say, significant
-from .calls import ITEM, Command, ask, batch_id, call, key, member_name, ready_server, send
+from .calls import ITEM, Command, ask, batch_id, call, key, member_name, most, ready_server, send
 
 
 def used(server: Server) -> int:
@@ -41,25 +40,29 @@ def memory(count: int) -> dict[str, Any]:
     say("memory")
     few = count // 10
     members = [member_name(i) for i in range(count)]
-    pieces = [members[start : start + 1000] for start in range(0, count, 1000)]
+    piece_size = most("priority/reserve", "size")
+    pieces = [members[start : start + piece_size] for start in range(0, count, piece_size)]
     ids = [batch_id("l", i) for i in range(few)]
     call_once = partial(call, window=0)
 
     def push(items: int) -> list[Command]:
-        return [call_once("buffer/push", [ITEM] * 100, group="default") for _ in range(items // 100)]
+        return [call_once("buffer/push", item=[ITEM] * 100, group="default") for _ in range(items // 100)]
 
     def take(batches: int, size: int) -> list[Command]:
         return [call_once("buffer/reserve", id=one, size=size) for one in ids[:batches]]
 
-    pushes = [call_once("priority/push", list(itertools.chain(*((0, one) for one in piece)))) for piece in pieces]
-    whole = [call_once("priority/reserve", id=one, size=1000) for one, _ in zip(ids, pieces, strict=False)]
-    some = [call_once("priority/push", [0, member]) for member in members[:few]]
+    pushes = [call_once("priority/push", item=[(0, one) for one in piece]) for piece in pieces]
+    whole = [call_once("priority/reserve", id=one, size=piece_size) for one, _ in zip(ids, pieces, strict=False)]
+    some = [call_once("priority/push", item=[(0, member)]) for member in members[:few]]
     single = [call_once("priority/reserve", id=one) for one in ids]
-    buried = [
-        call_once("priority/release", piece, id=one, max_attempts=1) for one, piece in zip(ids, pieces, strict=False)
-    ]
+    buried = [call_once("priority/bury", id=one) for one, _ in zip(ids, pieces, strict=False)]
     costs: list[tuple[str, int, list[Command], list[Command]]] = [
-        ("a group, its item included", few, [], [call_once("buffer/push", [ITEM], group=one) for one in members[:few]]),
+        (
+            "a group, its item included",
+            few,
+            [],
+            [call_once("buffer/push", item=[ITEM], group=one) for one in members[:few]],
+        ),
         *(
             (
                 f"a batch of {size}, leased, delayed or dead, more than its items waiting",
@@ -69,10 +72,10 @@ def memory(count: int) -> dict[str, Any]:
             )
             for size in (1, 10, 100)
         ),
-        ("a member leased with 999 others, more than ready", count, pushes, whole),
+        (f"a member leased with {piece_size - 1} others, more than ready", count, pushes, whole),
         ("a member leased alone, more than ready", few, some, single),
         ("a dead member, more than ready", count, pushes, whole + buried),
-        ("a remembered id", few, [], [call("buffer/discard") for _ in ids]),
+        ("a remembered id", few, [], [call("buffer/discard", id=["none"]) for _ in ids]),
         (
             "an acked lease of a buffer, remembered",
             few,
@@ -86,17 +89,18 @@ def memory(count: int) -> dict[str, Any]:
             [
                 *some,
                 *single,
-                *(call("priority/ack", [member], id=one) for member, one in zip(members, ids, strict=False)),
+                *(call("priority/ack", id=one) for one in ids),
             ],
         ),
-        ("a grant", few, [], [call_once("limit/acquire", (10**9, 10**9)) for _ in ids]),
+        ("a grant", few, [], [call_once("limit/acquire", rates=[(10**9, 10**9)]) for _ in ids]),
     ]
     ratios: dict[str, dict[str, float]] = {}
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(private_server())
         client = ready_server(server, stack)
 
-        send(client, [*push(1000), *pushes[:1]])  # what a server allocates for its first large call, it keeps
+        for first in (push(1000), pushes[:1]):  # what a server allocates for its first large call, it keeps
+            send(client, [*first, ("FLUSHALL",)])
 
         def measured(commands: list[Command], keys: Sequence[str]) -> tuple[int, int]:
             client.flushall()
@@ -104,11 +108,11 @@ def memory(count: int) -> dict[str, Any]:
 
         plain = [("LPUSH", "plain", *[ITEM] * 100)] * (count // 100)
         theirs = measured(plain, ["plain"])
-        ours = measured(push(count), [key(one) for one in ("items:default", "groups", "since", "layout", "wake")])
+        ours = measured(push(count), [key(one) for one in ("items:default", "groups", "since", "meta", "wake")])
         ratios["a waiting item / an item of a plain list"] = compared(ours, theirs, count)
         plain = [("ZADD", "plain", *(word for one in piece for word in ("7", one))) for piece in pieces]
         theirs = measured(plain, ["plain"])
-        ours = measured(pushes, [key(one) for one in ("ready", "later", "rows", "meta", "layout", "wake")])
+        ours = measured(pushes, [key(one) for one in ("ready", "delayed", "rows", "meta", "wake")])
         ratios["a ready member / a member of a plain sorted set"] = compared(ours, theirs, count)
         bytes_each = {}
         for title, number, before, commands in costs:

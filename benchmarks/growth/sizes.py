@@ -17,6 +17,7 @@ from .calls import (
     FAR,
     ITEM,
     QUEUE,
+    READY,
     TOKEN,
     Command,
     batch_id,
@@ -49,7 +50,7 @@ class State:
 
 def fill_buffer(client: redis.Redis, state: State) -> None:
     """Fill a buffer."""
-    send(client, [("FLUSHALL",), ("SET", key("layout"), 1), ("LPUSH", key("wake"), 1)])
+    send(client, [("FLUSHALL",), ("HSET", key("meta"), "queue", "2 buffer"), ("LPUSH", key("wake"), 1)])
     fill(client, "groups", 1, state.groups, state.items // state.groups, ITEM, FAR)
     for index, prefix in (("leases", "l"), ("delayed", "w"), ("dead", "d")):
         fill(client, "batches", 1, state.leases, 1, ITEM, index, prefix, FAR, 1)
@@ -63,7 +64,7 @@ def buffer_steps(state: State, some: random.Random) -> Iterator[Step]:
     def pushes() -> list[Command]:
         numbers = range(1, state.groups + 1)
         chosen = some.sample(numbers, BATCH) if state.groups >= BATCH else some.choices(numbers, k=BATCH)
-        return [call("buffer/push", [ITEM], group=group_name(number)) for number in chosen]
+        return [call("buffer/push", item=[ITEM], group=group_name(number)) for number in chosen]
 
     def reserves(ids: list[str]) -> list[Command]:
         return [call("buffer/reserve", id=one) for one in ids]
@@ -71,10 +72,10 @@ def buffer_steps(state: State, some: random.Random) -> Iterator[Step]:
     first = pushes()
     yield "push", first
     yield "push, sent again", first
-    yield "pop", [call("buffer/pop", group=command[7]) for command in first]
+    yield "pop", [call("buffer/pop", group=command[6].removeprefix(key("items:"))) for command in first]
     yield "", pushes()
     yield "pop_longest", [call("buffer/pop_longest", count=2)] * (BATCH // 2)
-    ids, others, later = [fresh() for _ in many], [fresh() for _ in many], [fresh() for _ in many]
+    ids, others, last = [fresh() for _ in many], [fresh() for _ in many], [fresh() for _ in many]
     yield "", pushes()
     yield "reserve", reserves(ids)
     yield "extend", [call("buffer/extend", id=one, lease=7_200_000) for one in ids]
@@ -82,30 +83,31 @@ def buffer_steps(state: State, some: random.Random) -> Iterator[Step]:
     yield "", pushes()
     yield "", reserves(others)
     yield "release", [call("buffer/release", id=one) for one in others]
-    yield "reserve, a batch that is due", reserves(later)
-    yield "", [call("buffer/ack", id=one) for one in later]
-    yield "longest", [call("buffer/longest", count=10)] * BATCH
-    yield "dead", [call("buffer/dead")] * BATCH
+    yield "reserve, a batch that is due", reserves(last)
+    yield "", [call("buffer/ack", id=one) for one in last]
+    yield "groups", [call("buffer/groups", state="waiting")] * BATCH
+    yield "batches", [call("buffer/batches")] * BATCH
     yield "stats", [call("buffer/stats")] * BATCH
     for phase in ("keys", "groups", "leases"):
         yield f"audit, {phase}", [call("buffer/audit", cursor=f"{phase}:0")] * BATCH
     dead = some.sample([batch_id("d", i) for i in range(1, state.leases + 1)], min(BATCH, state.leases))
-    yield "redrive", [call("buffer/redrive", [one]) for one in dead]
     bury = ("ZADD", key("dead"), *itertools.chain(*((FAR + int(one[1:]), one) for one in dead)))
-    yield "", [("ZREM", key("delayed"), *dead), bury]
-    yield "discard", [call("buffer/discard", [one]) for one in dead]
-    yield "", [bury, *(("RPUSH", key(f"batch:{one}"), group_name(1), 1, ITEM) for one in dead)]
+    batches = [("RPUSH", key(f"batch:{one}"), group_name(1), 1, "host:1", "", ITEM) for one in dead]
+    yield "redrive", [call("buffer/redrive", id=[one]) for one in dead]
+    yield "", [call("buffer/pop", group=group_name(1), size=len(dead)), bury, *batches]
+    yield "discard", [call("buffer/discard", id=[one]) for one in dead]
+    yield "", [bury, *batches]
 
 
 def fill_priority(client: redis.Redis, state: State) -> None:
     """Fill a priority queue; its members that are ready are counted by `items`."""
     size, count = state.items, state.leases
-    send(client, [("FLUSHALL",), ("SET", key("layout"), 1), ("LPUSH", key("wake"), 1)])
-    client.hset(key("meta"), mapping={"order": "fifo", "sequence": size + 3 * count})
-    fill(client, "members", 1, size, "ready", 0, "")
-    for place, (at, row) in enumerate(((FAR, "1 1 - - l#"), (FAR, "1 1 - - "), ("+inf", "1 3 - - "))):
-        fill(client, "members", size + place * count + 1, size + (place + 1) * count, "later", at, row)
-    fill(client, "held", size + 1, size + count, TOKEN)
+    send(client, [("FLUSHALL",), ("LPUSH", key("wake"), 1)])
+    client.hset(key("meta"), mapping={"queue": "2 fifo", "sequence": size + 3 * count})
+    fill(client, "members", 1, size, "ready", READY, "")
+    fill(client, "held", size + 1, size + count, FAR, READY)
+    for place, index in ((1, "delayed"), (2, "dead")):
+        fill(client, "members", size + place * count + 1, size + (place + 1) * count, index, FAR, "1 1 ")
     fill(client, "once", 1, state.once, TOKEN)
 
 
@@ -116,7 +118,7 @@ def priority_steps(state: State, some: random.Random) -> Iterator[Step]:
 
     def pushes(score: int = -5, members: Sequence[str] = ()) -> list[Command]:
         chosen = members or [fresh() for _ in range(BATCH)]
-        return [call("priority/push", [score, member]) for member in chosen]
+        return [call("priority/push", item=[(score, member)]) for member in chosen]
 
     first = pushes()
     news = [command[-1] for command in first]
@@ -127,27 +129,27 @@ def priority_steps(state: State, some: random.Random) -> Iterator[Step]:
     yield "pop", [call("priority/pop")] * BATCH
     back = pushes()
     yield "", back
-    yield "remove", [call("priority/remove", [command[-1]]) for command in back]
+    yield "remove", [call("priority/remove", member=[command[-1]]) for command in back]
     for verb in ("ack", "release"):
-        second, ids = pushes(), [fresh() for _ in range(BATCH)]
-        pairs = list(zip(ids, (command[-1] for command in second), strict=True))
-        yield "", second
+        ids = [fresh() for _ in range(BATCH)]
+        yield "", pushes()
         yield "reserve" if verb == "ack" else "", [call("priority/reserve", id=one) for one in ids]
         if verb == "ack":
-            yield "extend", [call("priority/extend", [member], id=one, lease=7_200_000) for one, member in pairs]
-        yield verb, [call(f"priority/{verb}", [member], id=one) for one, member in pairs]
+            yield "extend", [call("priority/extend", id=one, lease=7_200_000) for one in ids]
+        yield verb, [call(f"priority/{verb}", id=one) for one in ids]
     yield "", [call("priority/pop")] * BATCH
-    yield "peek", [call("priority/peek", count=10)] * BATCH
-    yield "dead", [call("priority/dead")] * BATCH
+    for index in ("ready", "dead"):
+        yield f"members, {index}", [call("priority/members", state=index)] * BATCH
+    yield "batches", [call("priority/batches")] * BATCH
     yield "stats", [call("priority/stats")] * BATCH
-    for phase in ("keys", "ready", "later", "rows"):
+    for phase in ("keys", "leases", "ready", "delayed", "rows"):
         yield f"audit, {phase}", [call("priority/audit", cursor=f"{phase}:0")] * BATCH
     members = [member_name(number) for number in dead]
-    bury = ("ZADD", key("later"), *itertools.chain(*(("+inf", member) for member in members)))
-    rows = ("HSET", key("rows"), *itertools.chain(*((member, "1 3 - - ") for member in members)))
-    yield "redrive", [call("priority/redrive", [member]) for member in members]
+    bury = ("ZADD", key("dead"), *itertools.chain(*((FAR, member) for member in members)))
+    rows = ("HSET", key("rows"), *itertools.chain(*((member, "1 1 ") for member in members)))
+    yield "redrive", [call("priority/redrive", member=[member]) for member in members]
     yield "", [("ZREM", key("ready"), *members), bury, rows]
-    yield "discard", [call("priority/discard", [member]) for member in members]
+    yield "discard", [call("priority/discard", member=[member]) for member in members]
     yield "", [bury, rows]
 
 
@@ -160,8 +162,8 @@ def fill_limit(client: redis.Redis, state: State) -> None:
 def limit_steps(state: State, some: random.Random) -> Iterator[Step]:
     """Acquire, and take the grants out."""
     del some
-    rates = (10**9, 315_360_000_000, 10**9, 1)
-    yield "acquire", [call("limit/acquire", rates)] * BATCH
+    rates = [(10**9, 10**10), (10**9, 1)]
+    yield "acquire", [call("limit/acquire", rates=rates) for _ in range(BATCH)]
     yield "", [("ZREMRANGEBYRANK", key("grants"), state.grants, -1)]
 
 
@@ -199,14 +201,14 @@ def cycle(kind: Kind, state: State, client: redis.Redis, some: random.Random) ->
         else:
             send(client, commands)
         declared = [one for command in commands if command[0] == "EVALSHA" for one in command[3 : 3 + command[2]]]
-        used += [one for one in declared if one.startswith((key("once:"), key("ended:"), key("lease:")))]
+        used += [one for one in declared if one.startswith((key("once:"), key("ended:")))]
     if used:
         client.unlink(*used)
     return found
 
 
 def purged(kind: Kind, state: State, client: redis.Redis) -> list[float]:
-    """Purge, last, for it leaves nothing to measure: a group and a batch of each kind a call, or all members."""
+    """Purge, last, for it leaves nothing to measure: a group and a batch of each kind a call, or all but leases."""
     times = []
     purge = call("priority/purge")
     tiny = tuple(word.replace(QUEUE, "tiny") if isinstance(word, str) else word for word in purge)
@@ -218,6 +220,7 @@ def purged(kind: Kind, state: State, client: redis.Redis) -> list[float]:
         for again in range(5 if size <= 10**5 else 2 if size <= 10**6 else 1):  # to fill it anew takes long
             if again:
                 kind.fill(client, state)
+            client.unlink(key("leases"))  # they go a number a call, and all else after the last
             send(client, [*filled, tiny] * BATCH)  # the one that counts shall not be the first that the server does
             times.append(timed(client, [purge]))
     return times

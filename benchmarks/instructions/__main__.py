@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--only", default="", metavar="PATTERN,...", help="only these, e.g. buffer/reserve,priority/*")
     parser.add_argument(
-        "--check", action="store_true", help="only what has a budget; 1 if one is exceeded by over 5 %%"
+        "--check",
+        action="store_true",
+        help="only what has a budget; 1 if one is exceeded by over 5 %%, or a call holds the server for too long",
     )
     parser.add_argument("--items", action="store_true", help="only whole items")
     parser.add_argument("--calls", type=int, default=CALLS, help="calls of a round (default: %(default)s)")
@@ -48,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         over = [] if options.items else _operations(cases, options, result)
         if options.items or full:
             _items(options, result)
+        if options.check:
+            over += _holds(options.server)
     except (NoServer, NoValgrind) as error:
         print(error, file=sys.stderr)
         return 2
@@ -72,6 +76,16 @@ def _operations(cases: Sequence[Any], options: argparse.Namespace, result: dict[
         found.append(figure)
     result["operations"] = [figure.row() for figure in found]
     return exceeded(found)
+
+
+def _holds(server: str | None) -> list[str]:
+    from ..growth import holds  # it counts with what this package has
+
+    found = []
+    for one, ms in holds.measured(holds.nearest(), server):
+        print(f"{one!s:<106}{ms:>7.3g} ms", flush=True)
+        found.append((one, ms))
+    return holds.too_long(found)
 
 
 def _items(options: argparse.Namespace, result: dict[str, Any]) -> None:

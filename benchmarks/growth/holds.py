@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -592,7 +593,7 @@ def nearest() -> list[Hold]:
     path = RESULTS / "holds.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     times = {(row["script"], row["call"]): row["ms"] for row in rows}
-    ordered = sorted(HOLDS, key=lambda one: -times.get((one.script, one.call), REACH_MS))  # a new one is looked at too
+    ordered = sorted(HOLDS, key=lambda one: -times.get((one.script, one.call), math.inf))  # a new one is looked at too
     return ordered[: NEAREST if rows else None]
 
 

@@ -1,0 +1,72 @@
+"""How long calls hold the server: each that is counted does its work, every script has one, too long ones fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from benchmarks.growth import holds
+from benchmarks.growth.calls import ask, load_all
+from benchmarks.growth.holds import HOLDS, NEAREST, REACH_MS, RULER_MS, TOLERANCE, Hold
+from benchmarks.instructions import __main__ as check
+from redisq.embedded import Server
+from redisq.scripts import names
+
+WORKED = {  # what an answer begins with, where that is not a number above 0 or a list that is not empty
+    "buffer/reserve": re.compile(rb"batch|buried"),
+    "priority/reserve": re.compile(rb"batch|none"),  # none: leases that ran out ended, ask again
+    "priority/push": re.compile(rb"[ARCK]{500}"),
+    "priority/state": re.compile(rb"dead"),
+}
+
+
+def test_every_script_has_a_call() -> None:
+    """A new script needs one, and no call is there twice."""
+    assert {one.script for one in HOLDS} == set(names())
+    assert len({(one.script, one.call) for one in HOLDS}) == len(HOLDS)
+
+
+@pytest.mark.parametrize("one", HOLDS, ids=str)
+def test_every_call_does_its_work(one: Hold, server: Server) -> None:
+    """The state is what its name says, so the call finds something to do."""
+    with server.client() as client:
+        client.flushall()
+        load_all(client)
+        reply = ask(client, *one.prepare(client))
+    first = reply[0] if isinstance(reply, list) and reply else reply
+    if pattern := WORKED.get(one.script):
+        assert pattern.match(first), reply
+    elif one.script.endswith("/audit"):
+        assert reply[2], reply
+    elif "all failed" in one.call or (one.script in ("priority/ack", "priority/bury") and "all noted" in one.call):
+        assert isinstance(reply, int), reply  # nothing is done, or buried
+    else:
+        assert first or any(reply), reply
+
+
+@pytest.mark.parametrize(("ms", "code"), [(REACH_MS, 0), (REACH_MS * (1.01 + TOLERANCE), 1)])
+def test_the_check_fails_when_a_call_is_too_long(
+    ms: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m benchmarks.instructions --check` looks at the calls nearest to the bound, and names those beyond."""
+    looked_at: list[Hold] = []
+
+    def measured(chosen: Sequence[Hold], server: str | None) -> Iterator[tuple[Hold, float]]:  # noqa: ARG001
+        looked_at.extend(chosen)
+        return ((one, ms if one is chosen[0] else RULER_MS / 2) for one in chosen)
+
+    monkeypatch.setattr(holds, "measured", measured)
+    monkeypatch.setattr(check, "figures", lambda *_, **__: iter(()))
+    monkeypatch.setattr(check, "facts", lambda _: {"server": "s", "valgrind": "v"})
+    assert check.main(["--check"]) == code
+    assert len(looked_at) == NEAREST
+    assert (str(looked_at[0]) in capsys.readouterr().err) == bool(code)
+
+
+def test_the_nearest_are_looked_at_and_new_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the result says is nearest; a call of which it says nothing comes first."""
+    new = Hold("buffer/push", "a new one", HOLDS[0].prepare)
+    monkeypatch.setattr(holds, "HOLDS", [*HOLDS, new])
+    assert holds.nearest()[0] is new

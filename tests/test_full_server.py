@@ -11,6 +11,7 @@ import redis
 
 from redisq import BYTES, Batch, Buffer, PriorityQueue, Rate, RateLimiter, State
 from redisq.embedded import Server
+from redisq.ops.priority import Order
 from redisq.sync.runner import Runner
 
 from . import keyspace
@@ -223,10 +224,11 @@ def test_a_full_server_takes_removals_and_purges(client: redis.Redis, fill: Fill
     assert queue.reserve() is None
 
 
-def test_a_full_server_refuses_every_push_whole(client: redis.Redis, fill: Fill) -> None:
+@pytest.mark.parametrize("order", ["fifo", "score"])
+def test_a_full_server_refuses_every_push_whole(client: redis.Redis, fill: Fill, order: Order) -> None:
     """Pushes of all kinds, to members in every state, and grants: refused, with every key as it was."""
     buffer, held = stocked_buffer(client, 5)
-    queue, leased = stocked_queue(client, 5)
+    queue, leased = stocked_queue(client, 5, order=order)
     buffer.release(*held[:3])
     queue.bury(*leased[:1])
     queue.push("1", 9)

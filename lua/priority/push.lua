@@ -91,9 +91,10 @@ if not plain then
 end
 local waits = (single or plain and fifo) and call('ZCARD', ready) or call('ZMSCORE', ready, unpack(members))
 
--- The first write needs memory, so a full server refuses the whole push.
+-- The first write needs memory, so a full server refuses the whole push: PERSIST does not, so in score order the mark is
+-- written each time.
 local place = fifo and call('HINCRBY', meta, 'sequence', count == 1 and '1' or string.format('%d', count)) - count
-if not mark then
+if not (mark and fifo) then
   call('HSET', meta, 'queue', '2 ' .. order)
 end
 if not fifo or place == 0 then

@@ -116,6 +116,16 @@ def test_what_is_granted_in_part_says_when_there_is_more(server: Backend) -> Non
     assert limiter.acquire(NOW + 400 + 601, 5)[0] == 2
 
 
+def test_the_time_of_a_refusal_is_true_after_a_limit_was_lowered(server: Backend) -> None:
+    """As many grants have to leave the span as the new limit does not allow."""
+    limiter = Limiter(server, "limiter")
+    limiter.limiter = LimitOps("q", (Rate(100, 300),))
+    for i in range(40):
+        assert limiter.acquire(NOW + i * 1000) == (1, 0)
+    limiter.limiter = LimitOps("q", (Rate(7, 300), Rate(3, 1)))
+    assert limiter.opens(NOW + 60_000) == NOW + 33_000 + LONGEST + 1
+
+
 def test_no_span_has_more_than_its_limit_while_the_clock_goes_on(limiter: Limiter) -> None:
     """Both ends of a span count."""
     some, now, granted = random.Random(2), NOW, list[tuple[int, int]]()

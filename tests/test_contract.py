@@ -312,7 +312,7 @@ LONGER = {
     "buffer/audit": 140,
     "buffer/pop": 55,
     "buffer/reserve": 130,
-    "priority/audit": 140,
+    "priority/audit": 160,
     "priority/pop": 55,
     "priority/push": 160,
 }

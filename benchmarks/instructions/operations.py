@@ -254,6 +254,12 @@ def _priority_peek(client: redis.Redis, size: int, calls: int) -> list[Call]:
     return [_script(client, queue.peek(size), lambda items: len(items) == size) for _ in range(calls)]
 
 
+def _priority_leased(client: redis.Redis, size: int, calls: int) -> list[Call]:
+    queue = _full_priority(client, 10 * size)
+    _leases(client, queue, 1, size)
+    return [_script(client, queue.leased(size), lambda found: len(found) == size) for _ in range(calls)]
+
+
 def _priority_state(client: redis.Redis, size: int, calls: int) -> list[Call]:
     queue = _full_priority(client, size * calls)
     return [_script(client, queue.state(member)) for member in _members(calls)]
@@ -388,6 +394,7 @@ CASES = [
     *_sizes("priority/redrive", partial(_priority_dead_members, "redrive")),
     *_sizes("priority/discard", partial(_priority_dead_members, "discard")),
     *_sizes("priority/members (ready)", _priority_peek),
+    *_sizes("priority/batches (leased)", _priority_leased),
     *_sizes("priority/state", _priority_state, 1),
     *_sizes("priority/stats", partial(_priority_page, "stats"), 100),
     *_sizes("priority/audit", partial(_priority_page, "audit"), 100),

@@ -69,7 +69,7 @@ def _handing_out(case: Cases) -> None:
     s.send(size=1000, max_bytes=101)
     for most, size in ((2003, 3000), (5000, 2003)):
         s = case(f"thousands of items, at most {size}, at most {most} bytes")
-        s.do("push", item=["a"] * 1000 + ["b"] * 1000 + ["c"] * 5)
+        s.do("push", item=["a"] * 999 + ["b"] + ["c"] * 999 + ["d"] + ["e"] * 5)
         s.send(size=size, max_bytes=most)
     s = case("thousands of items keep their order")
     s.do("push", item=["a"] * 1000 + ["b"] * 1000 + ["c"] * 5)
@@ -343,6 +343,7 @@ def _ordered(case: Cases) -> None:
     by_type(
         case, lambda s: waiting(s, g="ab"), only=["busy", "groups", "since", "items:g"], title=": ordered", ordered=1
     )
+    by_type(case, lambda s: waiting(s, g="ab"), only=["groups", "since", "items:g"], title=": nothing is due")
 
 
 def _nothing(case: Cases) -> None:

@@ -133,7 +133,13 @@ def groups(case: Cases) -> None:
 def stats(case: Cases) -> None:
     nothing = {"groups": 0, "busy": 0, "paused": 0}
     case.defaults |= nothing
-    derive(case, everything, reads=["items:b", "items:p"], highest={**nothing, "limit": case.most("limit")}, lowest={"limit": 10})
+    derive(
+        case,
+        everything,
+        reads=["items:b", "items:p"],
+        highest={**nothing, "limit": case.most("limit")},
+        lowest={"limit": 10},
+    )
     s = case("everything")
     everything(s)
     for now in (NOW, NOW - 66_000, 31_999, 32_000, 0):

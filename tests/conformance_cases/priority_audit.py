@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
+
+from redisq.scripts import load
 
 from .buffer_audit import audits
 from .derived import refusals
@@ -366,21 +369,26 @@ def _leases(case: Cases) -> None:
         {**odd_lease, "ready": {"a": 0}},
         left=(0, []),
     )
-    for count in (1000, 1001):
+    found = re.search(
+        r"at most (\d+) members are held, and named by at most (\d+) leases", load(case.script).text.decode()
+    )
+    assert bounds
+    held, leases = map(int, bounds.groups())
+    for count in (held, held + 1):
         odd = case.by_hand(
             f"{count} members are held that no lease names", {"meta": META, "held": {f"m{i}" for i in range(count)}}
         )
         odd.given = [["HSET", "{q}:meta", "queue", "2 score"],
                      ["SADD", "{q}:held", {"repeat": ["m#"], "times": count}]]  # fmt: skip
-        found = [["held", {"match": "^m[1-9]"}, "held", "a lease"]] * count if count == 1000 else []
+        found = [["held", {"match": "^m[1-9]"}, "held", "a lease"]] * count if count == held else []
         odd.send(["ready:0", count, found], cursor="held:0")
-    for count in (500, 501):
+    for count in (leases, leases + 1):
         odd = case.by_hand(f"a member is held that no lease names, with {count} leases", {})
         odd.given = [
             ["SADD", "{q}:held", "a"],
             ["ZADD", "{q}:leases", {"repeat": ["#", "k#"], "times": count}],
         ]
-        odd.send(["ready:0", 1, [finding] if count == 500 else []], cursor="held:0")
+        odd.send(["ready:0", 1, [finding] if count == leases else []], cursor="held:0")
 
 
 def _strays(case: Cases) -> None:

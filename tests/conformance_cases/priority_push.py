@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..model import Member
 from .derived import by_type, derive
+from .form import CLOCK
 from .scenario import NOW, Cases, Scenario, Setup, script
 
 DUE = 5000
@@ -185,6 +186,14 @@ def _fifo(case: Cases) -> None:
         s.model.sequence = sequence
         s.send(item=[(1, "a"), (1, "b")])
         s.send(item=[(1, "c"), (1, "x")], delay=DUE, once="p")
+        for others in ((), ("y",)):
+            for delay in (0, DUE):
+                what = f"{len(others) + 1} pushed{' with a delay' if delay else ''}"
+                s = case(f"fifo: a member that has the place before {sequence + 1}, {what}", order="fifo")
+                s.do("push", item=[(0, "z")])
+                s.model.sequence = sequence - 1
+                s.do("push", item=[(1, "x")], delay=delay)
+                s.send(item=[(1, member) for member in ("x", *others)], delay=delay)
         s = case(f"fifo: one place that has twelve digits: {sequence} were given", order="fifo")
         s.do("push", item=[(0, "x")])
         s.model.sequence = sequence
@@ -362,6 +371,10 @@ def pop(case: Cases) -> None:
     s = case("rows and payloads of members in other states stay")
     everywhere(s)
     s.send(count=10)
+    s = case("due by the server's clock: since 2020, not before 2286")
+    for member, due in (("a", 1_600_000_000_000), ("b", 9_999_999_999_999)):
+        s.do("push", item=[(1, member)], now=due - 1, delay=1)
+    s.send(now=CLOCK)
     s = case("leases that ran out are no matter of pop")
     lease(s, a=5)
     s.send(now=900_000)
@@ -431,6 +444,10 @@ def remove(case: Cases) -> None:
         ready(s, a=1)
         s.awake()
         s.send(member=["a"])
+    s = case("40 leased ones")
+    s.do("push", item=[(i, f"m{i}") for i in range(1, 41)])
+    s.do("reserve", size=40)
+    s.send(member=[f"m{i}" for i in range(1, 41)])
     s = case("the only leased one: its lease stays")
     lease(s, a=1)
     s.send(member=["a"])

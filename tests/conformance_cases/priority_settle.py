@@ -40,7 +40,7 @@ def _no_lease(case: Cases, other: str, **args: object) -> None:
     s.send(**args, now=LATER)
 
 
-MEMBERS = ("plain", "payload", "tried", "lower", "higher", "later", "set", "set later", "removed", "removed, pushed")
+MEMBERS = ("higher", "later", "lower", "payload", "plain", "removed", "removed, pushed", "set", "set later", "tried")
 
 
 def noted(s: Scenario) -> None:
@@ -115,7 +115,7 @@ def _ends(case: Cases) -> None:
 
 @script("priority/ack")
 def ack(case: Cases) -> None:
-    derive(case, noted, failed=[(0, "boom")], delay=DUE)
+    derive(case, noted, failed=[(MEMBERS.index("plain"), "boom")], delay=DUE)
     s = case("places that are no numbers, or twice, or not there")
     lease(s, a=1, b=2, c=3)
     for place in ("x", "-1", "1.5", "", "1e0", " 1"):

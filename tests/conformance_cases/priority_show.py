@@ -6,6 +6,7 @@ from typing import Any
 
 from ..model import Member
 from .derived import derive
+from .form import CLOCK
 from .priority_push import DUE, KEEPING, dead, delayed, everywhere, lease, ready, tried
 from .scenario import NOW, Cases, Scenario, script
 
@@ -138,6 +139,10 @@ def stats(case: Cases) -> None:
         s.send(now=now)
     s = case("an empty queue")
     s.send()
+    s = case("due by the server's clock: since 2020, not before 2286")
+    for member, due in (("a", 1_600_000_000_000), ("b", 9_999_999_999_999)):
+        s.do("push", item=[(1, member)], now=due - 1, delay=1)
+    s.send(now=CLOCK)
     s = case("several leases")
     lease(s, id="a", x=1, y=2)
     lease(s, id="b", z=1)

@@ -149,6 +149,7 @@ call('SCARD', held)
 
 if call('ZCOUNT', leases, '-inf', now) > 0 then
   -- A script is not rolled back: a key of another type must stop it here, before it has written anything.
+  call('ZCARD', ready)
   call('ZCARD', delayed)
   call('HLEN', again)
   call('HLEN', rows)

@@ -373,7 +373,7 @@ BURIED = (
 )
 PARKED = (_add([(b"a", 1), (b"b", 2)], "t1"), _add([(b"d", 1), (b"e", 2)], "t2", 9))
 ALL_STATES = (*BURIED, *PARKED[1:], _add([(b"f", 5, b"p"), (b"b", 7, b"q")], "t3"))
-HUNDRED = [b"%d" % i for i in range(40)]
+FORTY = [b"%d" % i for i in range(40)]
 
 
 def _ask_scenes() -> Iterable[Scene]:
@@ -387,10 +387,13 @@ def _ask_scenes() -> Iterable[Scene]:
     yield Scene("kept", ready, _add([(b"b", 9)], "t"), True)
     yield Scene("while somebody waits", (*ready, ASLEEP), _add([(b"b", 9)], "t"), True)
     yield Scene("with a payload", ready, _add([(b"a", 9, b"p"), (b"n", 9, b"p")], "t"), True)
+    yield Scene("many, later", ready, _add([(member, 1, b"p") for member in FORTY], "t", 5), True)
     yield Scene("delayed, now", PARKED, _add([(b"d", 5)], "t"), True)
     yield Scene("delayed, earlier", PARKED, _add([(b"d", 5), (b"e", 1)], "t", 5), True)
     yield Scene("failed", FAILED, _add([(b"a", 5)], "t"), True)
     yield Scene("leased", LEASED, _add([(b"a", 5), (b"b", 0), (b"n", 1)], "t"), True)
+    held = (_add([(member, 1) for member in FORTY], "t1"), _take("l", 40))
+    yield Scene("many leased", held, _add([(member, 1) for member in FORTY], "t"), True)
     yield Scene("noted before", NOTED_LATER, _add([(b"a", 5)], "t", 5), True)
     yield Scene("removed before", REMOVED, _add([(b"a", 5)], "t"), True)
     yield Scene("dead", BURIED, _add([(b"a", 5)], "t"), True)
@@ -428,18 +431,22 @@ def _take_scenes() -> Iterable[Scene]:
         (PAYLOADS, "with payloads"),
     ):
         yield Scene(f"{what}", before, _take("new", 9, 5000))
-        yield Scene(f"{what}, buried", before, _take("new", 9, 5000, MORTAL))
-    many = (_add([(member, 1) for member in HUNDRED], "t"), _take("l", 40))
+        ended = (*before, _take("-", 9, 5000))
+        yield Scene(f"{what}, its members are due", ended, _take("new", 9, 5000))
+        yield Scene(f"{what}, its members are buried", ended, _take("new", 9, 5000, MORTAL))
+    many = (_add([(member, 1) for member in FORTY], "t"), _take("l", 40))
     yield Scene("a large lease ran out", many, _take("new", 9, 5000))
     yield Scene("members that failed are buried", FAILED, _take("new", 9, 20, MORTAL))
-    yield Scene("others are dropped", (*BURIED, _add([(b"n", 5, b"p")], "t2")), _take("new", 9, 9000, FEW_DEAD))
+    ended = (*BURIED, _add([(b"n", 5, b"p")], "t2"), _take("-", 9, 9000))
+    yield Scene("others are dropped", ended, _take("new", 9, 9000, FEW_DEAD))
     yield Scene("so many bytes", PAYLOADS[:1], _take("new", 9, max_bytes=3))
     yield Scene("sent again", LEASED, _take("l", 2))
     yield Scene("sent again, with payloads", PAYLOADS, _take("l", 2))
     yield Scene("sent again, given back since", FAILED, _take("l", 2, 20))
     yield Scene("charged", ready, _take("new", 1, 0, RATED))
     charged = (_add([(b"a", 1), (b"b", 2), (b"c", 3)], "t1"), _take("l", 1, 0, RATED), _take("m", 1, 1, RATED))
-    yield Scene("charged, old charges go", charged, _take("new", 1, LATE, RATED))
+    done = (*charged, *(_settle(QUEUE.ack([_batch(lease, A)]), 10) for lease in ("l", "m")))
+    yield Scene("charged, old charges go", done, _take("new", 1, LATE, RATED))
     closed = (*charged[:2], _take("m", 1, 900, RATED))
     yield Scene("the rate is used up, a lease ran out", closed, _take("new", 1, 1000, RATED))
     yield Scene("the limit was lowered", charged, _take("new", 1, 2, STRICT))
@@ -486,11 +493,11 @@ def _end_scenes() -> Iterable[Scene]:
         yield Scene("too late", (*LEASED, _take("m", 9, 5000)), _settle(ops([batch]), 5001))
         yield Scene("of nobody", LEASED[:1], one)
     yield Scene("too late", (*LEASED, _take("m", 9, 5000)), _settle(QUEUE.extend([batch]), 5001))
-    many = (_add([(member, 1) for member in HUNDRED], "t"), _take("l", 40))
+    many = (_add([(member, 1) for member in FORTY], "t"), _take("l", 40))
     for verb, call in (
-        ("release", QUEUE.release([_batch("l", HUNDRED)], reason="busy")),
-        ("bury", QUEUE.bury([_batch("l", HUNDRED)])),
-        ("all fail", QUEUE.ack([_batch("l", HUNDRED, range(40), "bad")])),
+        ("release", QUEUE.release([_batch("l", FORTY)], reason="busy")),
+        ("bury", QUEUE.bury([_batch("l", FORTY)])),
+        ("all fail", QUEUE.ack([_batch("l", FORTY, range(40), "bad")])),
     ):
         yield Scene(f"{verb} many", many, _settle(call, 10))
     yield Scene("others are dropped", BURIED, _settle(FEW_DEAD.bury([_batch("l", [b"c"])]), 6000))
@@ -522,6 +529,8 @@ def _priority() -> Iterable[Scene]:
     yield Scene("dead, delayed, leased and nobody", ALL_STATES, QUEUE.remove([b"a", b"d", b"c", b"nobody"], "t"))
     yield Scene("noted", NOTED, QUEUE.remove([b"a", b"nobody", b"c"], "t"))
     yield Scene("removed", REMOVED, QUEUE.remove([b"a"], "t"))
+    many = (_add([(member, 1) for member in FORTY], "t1"), _take("l", 40))
+    yield Scene("many leased", many, QUEUE.remove(FORTY, "t"))
     yield Scene("nobody", ALL_STATES, QUEUE.remove([b"nobody"], "t"))
     yield Scene("sent again", (*LEASED, QUEUE.remove([b"a"], "t")), QUEUE.remove([b"a"], "t"))
     yield Scene("members in every state", (*ALL_STATES, PAUSED), _first(QUEUE.purge()))

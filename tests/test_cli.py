@@ -312,9 +312,18 @@ def test_peek_shows_the_longest_groups_or_the_most_urgent_members(client: redis.
     buffer.push(1, 2, group="long\x1b[31m")
     buffer.push(1, group="short")
     code, out, _ = run("peek", "b")
-    assert (code, out.splitlines()) == (0, ["waiting  group", "      2  long\\x1b[31m", "      1  short"])
+    rows = ["waiting  group         state", "      2  long\\x1b[31m  waiting", "      1  short         waiting"]
+    assert (code, out.splitlines()) == (0, rows)
     found = json.loads(run("peek", "b", "--count", 1, "--json")[1])
-    assert found == {"queue": "b", "kind": "buffer", "groups": [{"group": "long\x1b[31m", "waiting": 2}]}
+    (group,) = found.pop("groups")
+    assert found == {"queue": "b", "kind": "buffer"}
+    assert group == {"group": "long\x1b[31m", "waiting": 2, "state": "waiting"}
+    assert Buffer(client, "b", ordered=True).reserve(1)
+    client.zrem("redisq:{b}:groups", "short")
+    client.zadd("redisq:{b}:paused_groups", {"short": "inf"})
+    _, *rows = run("peek", "b")[1].splitlines()
+    assert [row.split() for row in rows] == [["1", "long\\x1b[31m", "busy"], ["1", "short", "paused"]]
+    assert len(json.loads(run("peek", "b", "--count", 1, "--json")[1])["groups"]) == 1
 
     queue = PriorityQueue(client, "p", codec=BYTES, payload_codec=BYTES)
     queue.push(b"late \xff\n", 7)

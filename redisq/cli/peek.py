@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..ops.buffer import GroupState
 from ..sync import Buffer
 from .command import Commands, describe, positive
 from .output import brief, line, member_json, show_json, show_table, text
@@ -18,7 +19,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         "peek",
         run,
         summary="show what is next, and take nothing",
-        text="Show a buffer's longest groups with their lengths, or a priority queue's most urgent members.",
+        text="Show a buffer's longest groups with their lengths, first those that may be handed out, then those of an "
+        "ordered buffer whose batch is out, then those that are paused; or a priority queue's most urgent members.",
         example="redisq peek mails\nredisq peek search --count 3 --json",
         options=queue_options(),
     )
@@ -31,19 +33,32 @@ def run(args: argparse.Namespace) -> int:
     with connected(url_of(args)) as client:
         queue = existing(client, args)
         if isinstance(queue, Buffer):
-            groups = queue.groups(args.count)
-            found: dict[str, Any] = {"groups": [{"group": text(name), "waiting": n} for name, n in groups.items()]}
-            rows: list[tuple[object, ...]] = [(n, line(name)) for name, n in groups.items()]
-            columns = (">waiting", "group")
+            groups = _groups(queue, args.count)
+            found: dict[str, Any] = {
+                "groups": [{"group": text(name), "waiting": n, "state": state} for name, n, state in groups]
+            }
+            rows: list[tuple[object, ...]] = [(n, line(name), state) for name, n, state in groups]
+            columns: tuple[str, ...] = (">waiting", "group", "state")
         else:
             members = queue.peek(args.count)
             found = {"members": [member_json(item) for item in members]}
             rows = [
                 (f"{item.priority:g}", item.attempts, line(item.member), brief(item.payload or b"")) for item in members
             ]
-            columns = (">priority", ">attempts", "member", "payload")  # type: ignore[assignment]
+            columns = (">priority", ">attempts", "member", "payload")
     if args.json:
         show_json({"queue": args.queue, "kind": kind_of(queue), **found})
     elif rows:
         show_table(columns, rows)
     return 0
+
+
+def _groups(buffer: Buffer[bytes], count: int) -> list[tuple[str, int, str]]:
+    """Return so many groups with their lengths, those that are next first."""
+    found: list[tuple[str, int, str]] = []
+    states: tuple[GroupState, ...] = ("waiting", "busy", "paused")
+    for state in states:
+        if len(found) < count:
+            groups = buffer.groups(count - len(found), state=state)
+            found += [(name, length, state) for name, length in groups.items()]
+    return found

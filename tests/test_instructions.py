@@ -22,26 +22,44 @@ DUMP = """# callgrind format
 version: 1
 creator: callgrind-3.19.0
 pid: 6032
-desc: Trigger: Client Request: zero
+desc: Trigger: dump
 positions: line
 events: Ir
-summary: 571193
+summary: 702316
 
-fn=(1) epoll_wait
-0 571193
+fn=(122) aeProcessEvents
+0 300
+cfn=(390) serverCron
+calls=1 0
+0 130000
+cfn=(391) readQueryFromClient
+calls=150 0
+0 570893
 
-totals: 571193
+fn=(390)
+0 1123
+cfn=(400) serverCronHelper
+calls=2 0
+0 128877
+
+fn=(123) processTimeEvents
+cfn=(390)
+calls=1 0
++12 123
+
+totals: 702316
 """
 BUDGETED = ("buffer/ack", 1)
 
 
 def test_a_dump_states_its_instructions() -> None:
-    """One that is still being written, without its last line, states none yet."""
-    assert parse(DUMP) == 571193
+    """Without those of the timer; one that is still being written, without its last line, states none yet."""
+    assert parse(DUMP) == 702316 - 130000 - 123
+    assert parse(DUMP.replace("serverCron", "0x77ad0")) == 702316  # a server without symbols
     assert parse(DUMP.partition("totals")[0]) is None
     assert parse("") is None
     with pytest.raises(ValueError, match="one event"):
-        parse(DUMP.replace("summary: 571193", "summary: 571193 12"))
+        parse(DUMP.replace("summary: 702316", "summary: 702316 12"))
 
 
 @pytest.mark.parametrize(("factor", "over"), [(0.5, False), (1 + TOLERANCE, False), (1.001 + TOLERANCE, True)])
@@ -129,7 +147,7 @@ def test_counts_are_repeatable(binary: Path) -> None:
         short, again = (counter.count([client.ping] * 150) for _ in range(2))
         long = counter.count([lambda: bool(client.echo("x" * 10_000))] * 150)
         assert short > 1000
-        assert abs(short - again) < 0.5 * short  # a tick of the timer may be in one of them
+        assert abs(short - again) < 0.1 * short
         assert long > 1.1 * short
         with pytest.raises(RuntimeError, match="1 of 2 calls"):
             counter.count([lambda: True, lambda: False])

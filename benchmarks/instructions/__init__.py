@@ -7,7 +7,7 @@
 `redis-server` runs under Callgrind (of valgrind), so a figure hardly depends on what else the machine does. For each
 case Lua starts anew and the state that the calls need is prepared. Then the count is set to zero, 150 calls are made
 one after the other, and the count is read and divided. 150, because every 50th script call pays for a step of Lua's
-garbage collector, and because the server's timer, about 100,000 instructions a second, is counted too.
+garbage collector. What the server's timer does depends on the time that passes, not on the calls: it is left out.
 """
 
 from __future__ import annotations

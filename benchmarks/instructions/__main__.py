@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (NoServer, NoValgrind) as error:
         print(error, file=sys.stderr)
         return 2
-    for line in over:
+    for line in over if options.check else []:
         print(f"exceeded: {line}", file=sys.stderr)
     if full:
         from .. import report

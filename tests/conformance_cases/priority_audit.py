@@ -369,7 +369,7 @@ def _leases(case: Cases) -> None:
         {**odd_lease, "ready": {"a": 0}},
         left=(0, []),
     )
-    found = re.search(
+    bounds = re.search(
         r"at most (\d+) members are held, and named by at most (\d+) leases", load(case.script).text.decode()
     )
     assert bounds

@@ -42,8 +42,9 @@ instructions: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
-# Everything in tests/faults, long: CHAOS_MINUTES and CHAOS_SEED say how long, and which faults. Then every state of small
-# scopes, as far as the time lasts. Then all other tests while MONITOR is read: no script may touch a key of another queue. All of it on every server that is found.
+# Everything in tests/faults, long: CHAOS_MINUTES and CHAOS_SEED say how long, and which faults. Then every state of
+# small scopes, as far as the time lasts. Then all other tests while MONITOR is read: no script may touch a key of
+# another queue. The tests on every server that is found.
 chaos: export CHAOS_MINUTES ?= 20
 chaos: export CHAOS_SEED ?= 1
 chaos: export REDISQ_TEST_SERVERS := all

@@ -282,8 +282,7 @@ local sizes = #seen > 0 and call('HMGET', payloads, unpack(seen)) or {}
 for i, member in ipairs(seen) do
   left = left - #member - #(sizes[i] or '')
   if left < 0 and i > 1 then
-    size = string.format('%d', i - 1)
-    break
+    size = string.format('%d', math.min(size, i - 1))
   end
 end
 local taken = call('ZPOPMIN', ready, size)

@@ -50,36 +50,34 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """Hold one broken script: what was done, where, and its text."""
+    """A broken script: what was done, where, and its text."""
 
     script: str
     kind: str
     line: int
-    before: str
-    after: str
+    change: str
+    """the line with what was there and what is there instead: `if {a < b => a <= b} then`"""
     text: bytes
 
     @property
     def key(self) -> str:
-        """Give what names the mutant though lines above it come and go: its line as it was and as it is."""
-        return f"{self.before} => {self.after}"
+        """Return what names the mutant though lines above it come and go."""
+        return f"{self.script}: {self.change}"
 
     def __str__(self) -> str:
-        return f"{self.script}:{self.line} {self.kind}: {self.key}"
+        return f"{self.script}:{self.line} {self.kind}: {self.change}"
 
 
 def mutants(script: str, text: str) -> list[Mutant]:
-    """Give every mutant of a script, once each; the texts of errors are no part of the contract and stay."""
-    found: dict[bytes, Mutant] = {}
+    """Return every mutant of a script, once each; the texts of errors are no part of the contract and stay."""
+    found: dict[str, Mutant] = {}
     for kind, start, end, replacement in _changes(text):
         broken = text[:start] + replacement + text[end:]
-        first = text.rfind("\n", 0, start) + 1
-        tail = len(text) - (text + "\n").index("\n", end)  # what follows the changed lines, from the end
-        before, after = (" ".join(part[first : len(part) - tail].split()) for part in (text, broken))
+        first, last = text.rfind("\n", 0, start) + 1, (text + "\n").index("\n", end)
+        was, new = text[start:end].strip(), replacement.strip() or "nothing"
+        change = " ".join(f"{text[first:start]}{{{was} => {new}}}{text[end:last]}".split())
         if broken != text:
-            found.setdefault(
-                broken.encode(), Mutant(script, kind, line(text, start), before, after or "nothing", _bounded(broken))
-            )
+            found.setdefault(broken, Mutant(script, kind, line(text, start), change, _bounded(broken)))
     return list(found.values())
 
 
@@ -101,7 +99,7 @@ def sample(every: list[Mutant], count: int) -> list[Mutant]:
 
 
 def _digest(mutant: Mutant) -> str:
-    return hashlib.sha1(f"{mutant.script} {mutant.key}".encode()).hexdigest()
+    return hashlib.sha1(mutant.key.encode()).hexdigest()
 
 
 def _changes(text: str) -> Iterator[tuple[str, int, int, str]]:

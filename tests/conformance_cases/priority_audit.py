@@ -389,6 +389,26 @@ def _leases(case: Cases) -> None:
             ["ZADD", "{q}:leases", {"repeat": ["#", "k#"], "times": count}],
         ]
         odd.send(["ready:0", 1, [finding] if count == leases else []], cursor="held:0")
+    for count in (held, held + 1):
+        odd = case.by_hand(f"a lease names {count} members, of which one is held", {})
+        names = {"repeat": ["m#", "#"], "times": count}
+        odd.given = [
+            ["SADD", "{q}:held", "m1"],
+            ["ZADD", "{q}:leases", "1", "l"],
+            ["RPUSH", "{q}:lease:l", "w", names],
+        ]
+        missing = [["held", f"m{i}", "not held", "lease l"] for i in range(2, count + 1)] if count == held else []
+        odd.send(["ready:0", 1, missing], cursor="held:0")
+    one = {"meta": META, "leases": {"l": 1000}, "lease:l": ["w", "a", "5"]}
+    _add(
+        case,
+        "a lease names one member, and nobody is held",
+        "held:0",
+        0,
+        one,
+        [["held", "a", "not held", "lease l"]],
+        {**one, "held": {"a"}},
+    )
 
 
 def _strays(case: Cases) -> None:

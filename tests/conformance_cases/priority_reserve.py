@@ -40,7 +40,7 @@ def reserve(case: Cases) -> None:
         case,
         expired,
         reads=["again"],
-        unread=["ready", "ended:l", "ended:m", "lease:m"],
+        unread=["ended:l", "ended:m", "lease:m"],
         title=": a lease ran out",
         id="m",
         now=300_000,

@@ -268,13 +268,6 @@ if call('ZCOUNT', delayed, '-inf', now) > 0 then
   end
   -- end
   dead_members = buried
-  -- idiom: priority drained
-  if call('EXISTS', queue .. 'ready', queue .. 'leases', queue .. 'delayed', queue .. 'dead') == 0 then
-    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
-    call('HDEL', meta, 'sequence') -- nobody is left to be overtaken: places start anew
-    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-  end
-  -- end
 end
 
 local left, seen = tonumber(max_bytes), max_bytes ~= '0' and call('ZRANGE', ready, '0', string.format('%d', size - 1)) or {}

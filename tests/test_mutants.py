@@ -63,6 +63,7 @@ EQUIVALENT = {
     r"audit: .*(\{'ZRANGE' => 'ZREVRANGE'\}, leases|, \{'200' => |total \{> => >=\} 0)": "all of them, or none",
     r"push: .*\* \{1000000000000 => 1000000000001\} \+": "places grow, and a thousand makes no difference",
     r"push: if\{not \(mark and fifo\) => true": "it is as it is written",
+    r"audit: named = named .*(LLEN', key\) - \{1 => 2\}|or \{0 => 1\})": "half a member more or less",
     r"ack: local delayed, .* tokens = .*\{1 => 2\}": "whether there is one",
     # How a hash of many fields is made a table: it costs less, and does the same.
     r"if #values (> \{64 => |\{> => >=\} 64|> 64 \{and => or\})|\{#values > 64 .* => ": "it costs more or less",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any, TypeVar
@@ -24,8 +25,9 @@ Client = Redis | RedisCluster
 # What a cluster answers while a slot or a master's place changes hands. Nothing has run, and it passes: redis-py waits
 # less than a second for it, but a large queue takes longer to move.
 MOVING = (TryAgainError, AskError, ClusterError, SlotNotCoveredError)
-ELSEWHERE = "non local key"
-"""What a script is stopped with that has all keys that it declares, because it was sent again, and computes another."""
+# What a script is stopped with that has all keys that it declares, because it was sent again, and computes another;
+# the second is that of Redis 8.
+ELSEWHERE = re.compile("non local key|during rehashing of the slot")
 PATIENCE = 30.0
 PAUSE = 0.05
 
@@ -140,7 +142,7 @@ class Runner:
 
     def _moves(self, reply: Any) -> bool:
         return isinstance(reply, MOVING) or (
-            self._cluster and isinstance(reply, ResponseError) and ELSEWHERE in str(reply)
+            self._cluster and isinstance(reply, ResponseError) and bool(ELSEWHERE.search(str(reply)))
         )
 
     async def _patiently(self, *command: Any) -> Any:

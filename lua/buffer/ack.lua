@@ -46,10 +46,13 @@ end
 -- end
 
 local count, busy, tokens, header, group = call('LLEN', batch) - 4, queue .. 'busy', nil, nil, nil
+if count < 1 then -- it is gone, or the server evicted it: a reserve drops what is left
+  return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
+end
 local some = failed > 0 and failed ~= count -- if all failed, the list stays as it is
 if failed > 0 or call('EXISTS', busy) > 0 then
   header, tokens = call('LRANGE', batch, '0', some and '-1' or '0'), call('LLEN', queue .. 'wake')
-  group = header[1] or ''
+  group = header[1]
   -- idiom: clock
   if now == '' then
     local time = call('TIME')
@@ -68,7 +71,7 @@ end
 local back, last = some and { group, header[2], header[3], string.sub(reason, 1, 1000) }, -1
 for i = 5, #ARGV do
   local place = tonumber(ARGV[i])
-  if not place or place % 1 > 0 or place <= last or count > 0 and place >= count then
+  if not place or place % 1 > 0 or place <= last or place >= count then
     return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32)
       .. ': give places from 0 in rising order, below ' .. count)
   end

@@ -61,7 +61,7 @@ end
 call('HLEN', queue .. 'busy')
 call('LLEN', queue .. 'items:' .. group)
 -- end
-if not call('ZSCORE', leases, id) then
+if count < 1 or not call('ZSCORE', leases, id) then -- it is gone, or the server evicted it
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 -- idiom: bury batch

@@ -52,6 +52,9 @@ end
 
 local back, attempts, tokens = call('LLEN', batch) - 4, call('LINDEX', batch, '1'), call('LLEN', wake)
 call('ZCARD', delayed)
+if back < 1 then -- it is gone, or the server evicted it: a reserve drops what is left
+  return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
+end
 -- idiom: held
 if call('ZREM', leases, id) == 0 then -- what frees comes first, so a full server takes the rest
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')

@@ -24,7 +24,32 @@ CASES = {name: conformance.read(FOLDER / f"{name}.json") for name in names()}
 EVERY = [case for cases in CASES.values() for case in cases]
 
 # A branch that no case can reach, as "script: line's text", and why.
-UNREACHABLE: dict[str, str] = {}
+_RETRY = "retry, granted = math.max(free == granted and retry or 0, (at or now) + per + 1 - now), free"
+UNREACHABLE = {
+    **dict.fromkeys(
+        [
+            f"{name}: return tonumber(answer) or answer"
+            for name in ("buffer/discard", "buffer/push", "priority/discard", "priority/redrive", "priority/remove")
+        ],
+        "their answers are numbers; the idiom is priority/push's too",
+    ),
+    **dict.fromkeys(
+        [f"{name}: {_RETRY}" for name in ("buffer/reserve", "priority/reserve")],
+        "who wants one gets it if nothing was granted; the idiom is acquire's too",
+    ),
+    "limit/acquire: if longest > 0 then": "it has rates; the idiom is reserve's too",
+    "priority/pop: if max_attempts ~= '0' and tonumber(attempts) >= tonumber(max_attempts) then": (
+        "it applies none; the idiom is reserve's too"
+    ),
+    "priority/reserve: new[#new + 1], new[#new + 2] = "
+    "member, score .. ' ' .. tried .. ' ' .. (reason == '' and earlier or reason)": (
+        "a lease that ran out is a reason; the idiom is release's too"
+    ),
+    "priority/reserve: for i, row in ipairs(#due > 0 and call('HMGET', rows, unpack(due)) or {}) do": (
+        "it looks only if something is due; the idiom is pop's too"
+    ),
+    "buffer/purge: doom(busy, 'HDEL', call('HRANDFIELD', busy, limit) or {}, 'items:', 0)": "fakeredis answers nil",
+}
 
 
 @pytest.mark.parametrize("name", names())

@@ -15,6 +15,10 @@ MINUTE = 60_000
 
 def _no_lease(case: Cases, other: str, **args: object) -> None:
     """Add the ways in which a lease is no longer held."""
+    given = {"meta": {"queue": "2 buffer"}, "leases": {"l": 200_000}, "busy": {"g": "l"}, "items:g": ["x"]}
+    lost = case.by_hand("the server evicted the batch: a reserve drops what is left", given)
+    for more in ({}, {"reason": "boom"}, {"failed": [0]}, {"attempt": "forget"}):
+        lost.refuse("LEASELOST", **{**args, **more})
     s = case("there never was such a lease")
     s.send(**args)
     for verb in ("ack", "release", "bury"):

@@ -149,6 +149,11 @@ def _plain(case: Cases) -> None:
     s.send(item=[(1, b"\xff\x00", b"\xfe\x00"), (1.5, "", ""), (-2.25, "a b", " ")], once="p")
     s = case("scores: numbers of any size")
     s.send(item=[(1e300, "a"), (-1e-300, "b"), (0, "c"), (2.0**60, "d"), (-0.5, "e")])
+    given = {"meta": {"queue": "2 score"}, "delayed": {"a": 200_000}, "rows": {"x": "1 1 boom"}, "dead": {"x": 5}}
+    then = {**given, "ready": {"a": 7}, "wake": ["1"], "once:o": "R"}
+    del then["delayed"]
+    lost = case.by_hand("the server evicted the row of a delayed member", given, then, ttl={"once:o": 60_000})
+    lost.send("R", item=[(7, "a")])
     s = case("a paused queue takes members")
     s.do("pause", time=50_000)
     s.send(item=[(5, "a")])

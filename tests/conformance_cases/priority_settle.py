@@ -13,6 +13,8 @@ MINUTE = 60_000
 def _no_lease(case: Cases, other: str, **args: object) -> None:
     """Add the ways in which a lease is no longer held."""
     own = case.script.split("/")[1]
+    given = {"meta": {"queue": "2 score"}, "lease:l": ["w", "a", "5"], "held": {"a"}, "payloads": {"a": "p"}}
+    case.by_hand("its list is there, but in no index", given).refuse("LEASELOST", **args)
     s = case("there never was such a lease")
     s.send(**args)
     for verb in ("ack", "release", "bury"):

@@ -2,6 +2,9 @@
 
 A function for each script gives its cases (`@script` registers it): scenarios that the model plays, what follows from
 the script's header, and what neither knows, by hand. `python -m tests.write_conformance` writes the files.
+
+For a new script: what the model answers to its arguments (`answers.py`), and a function with a call of `derive` and the
+scenarios that its header does not give, in any module here.
 """
 
 from __future__ import annotations

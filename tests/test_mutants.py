@@ -32,7 +32,6 @@ EQUIVALENT = {
     r"#ARGV > \{(102 => 103|104 => 105|105 => 106|1003 => 1004)\} or #ARGV %": "so many are an incomplete pair",
     r"push: (if .*#ARGV < \{4 => 3\}$|.*#ARGV - \{4 => 5\} > )": "so many are an incomplete pair",
     r"ack: .*failed > \{3000 => 3001\}": "no batch has so many items: one of the places is not there",
-    r"ack: .*count \{> => >=\} 0 and place": "a batch has items",
     r"ack: .*or -\{1 => 2\}\) \+ 1\]": "there is no such place either",
     # Look-ups that are spared, and what is read and not used.
     r"local special = .*EXISTS', .*\) \{> => >=\} 0|if ?\{special => true": "it spares look-ups",

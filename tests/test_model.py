@@ -22,7 +22,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -71,6 +70,7 @@ bounds = st.sampled_from([None, None, 1, 5, 12])
 once_in_a_while = st.sampled_from([False, False, False, True])
 PUSHED = {"A": Pushed.ADDED, "R": Pushed.RAISED, "C": Pushed.CHANGED, "K": Pushed.KEPT}
 Settings = dict[str, Any]
+Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 def seconds(ms: float) -> float | None:
@@ -119,10 +119,10 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(flavour=flavours, data=st.data())
     def start(self, flavour: str, data: st.DataObject) -> None:
-        self.make(data)
+        self.make(data.draw)
         self.backends = Backends(flavour, data)
 
-    def make(self, data: st.DataObject) -> None:
+    def make(self, draw: Draw) -> None:
         """Make the model and the operations."""
         raise NotImplementedError
 
@@ -167,10 +167,24 @@ class Machine(RuleBasedStateMachine):
             raw: Any = backend.client
             raw.execute_command(*command)
 
-    @precondition(lambda self: self.sent)
+    VERBS: ClassVar[dict[str, int]] = {}
+    """what may be done, and how often"""
+    NEEDS: ClassVar[dict[str, str]] = {"send_again": "sent", "ack": "held", "give_back": "held", "extend": "held"}
+    """what there must be for it"""
+
     @rule(data=st.data())
-    def send_again(self, data: st.DataObject) -> None:
-        self._step(*data.draw(st.sampled_from(self.sent)))
+    def act(self, data: st.DataObject) -> None:
+        """Do one thing. A single rule, because Hypothesis leaves whole rules out of most of its examples."""
+        verbs = [
+            verb
+            for verb, often in self.VERBS.items()
+            for _ in range(often)
+            if verb not in self.NEEDS or getattr(self, self.NEEDS[verb])
+        ]
+        getattr(self, data.draw(st.sampled_from(verbs)))(data.draw)
+
+    def send_again(self, draw: Draw) -> None:
+        self._step(*draw(st.sampled_from(self.sent[-20:])))
 
     def teardown(self) -> None:
         if hasattr(self, "backends"):
@@ -191,14 +205,25 @@ class Machine(RuleBasedStateMachine):
 class QueueMachine(Machine):
     """What both structures have in common."""
 
-    @rule(consumer=st.data(), rarely=once_in_a_while)
-    def another_consumer_calls(self, consumer: st.DataObject, rarely: bool) -> None:
-        """Let the next calls come from a consumer with other settings, as in a rolling deploy."""
-        if rarely:
-            self.settings = self.draw_settings(consumer)
-            self.ops = self.make_ops(self.settings)
+    def look(self, draw: Draw) -> None:
+        """Show or count something."""
+        raise NotImplementedError
 
-    def draw_settings(self, data: st.DataObject) -> Settings:
+    def purge(self, draw: Draw) -> None:
+        if draw(once_in_a_while):  # often, it would leave nothing to look at
+            self.step(self.ops.purge, self.model.purge)
+
+    def lose_a_wake_up(self, draw: Draw) -> None:  # noqa: ARG002
+        """Let a client take it, and die."""
+        self.model.token = False
+        self.on_servers("DEL", PREFIX + b"wake")
+
+    def change_consumer(self, draw: Draw) -> None:
+        """Let the next calls come from one with other settings, as in a rolling deploy."""
+        self.settings = self.draw_settings(draw)
+        self.ops = self.make_ops(self.settings)
+
+    def draw_settings(self, draw: Draw) -> Settings:
         """Draw what a consumer may set."""
         raise NotImplementedError
 
@@ -206,53 +231,44 @@ class QueueMachine(Machine):
         """Make the operations of a consumer."""
         raise NotImplementedError
 
-    @rule()
-    def somebody_takes_the_wake_up(self) -> None:
-        self.model.token = False
-        self.on_servers("DEL", PREFIX + b"wake")
-
-    @rule(ms=st.sampled_from([0, 300, 2000]), reason=st.sampled_from([b"", b"not now"]), rarely=once_in_a_while)
-    def the_queue_is_paused(self, ms: int, reason: bytes, rarely: bool) -> None:
-        """Write the pause by hand, and end it in the same way."""
+    def pause(self, draw: Draw) -> None:
+        """Write a pause by hand, or end it in the same way."""
+        ms, reason = draw(st.sampled_from([0, 300, 2000])), draw(st.sampled_from([b"", b"not now"]))
         if self.model.paused:
             self.model.paused = None
             self.on_servers("DEL", PREFIX + b"paused")
-        elif rarely:
+        elif draw(st.booleans()):
             until = self.now + ms if ms else 0
             self.model.paused = until, reason
             ttl = ("PX", WINDOW * 1000) if until else ()  # the server's clock is another one
             self.on_servers("SET", PREFIX + b"paused", b"%d %s" % (until, reason), *ttl)
 
-    def some_lease(self, data: st.DataObject) -> Lease[bytes]:
+    def some_lease(self, draw: Draw) -> Lease[bytes]:
         """Choose what to settle: mostly something that is held."""
         live = [lease for lease in self.held if self.is_held(lease.id.encode())]
-        return data.draw(st.sampled_from(3 * live + self.held[-3:]))
+        found: Lease[bytes] = draw(st.sampled_from(3 * live + self.held[-3:]))
+        return found
 
     def is_held(self, name: bytes) -> bool:
         raise NotImplementedError
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data(), delay=delays, counted=st.sampled_from([True, True, False]), reason=reasons)
-    def release(self, data: st.DataObject, delay: int, counted: bool, reason: str | None) -> None:
-        lease = self.some_lease(data)
-        self.step(
-            lambda: self.ops.release([lease], delay / 1000, count=counted, reason=reason),
-            lambda: self.model.release(self.now, lease.id.encode(), delay, counted, encoded(reason)),
-        )
+    def give_back(self, draw: Draw) -> None:
+        """Release, counted or not, or bury."""
+        lease, delay, reason = self.some_lease(draw), draw(delays), draw(reasons)
+        counted = draw(st.sampled_from([True, True, False, None]))
+        if counted is None:
+            self.step(
+                lambda: self.ops.bury([lease], reason),
+                lambda: self.model.bury(self.now, lease.id.encode(), encoded(reason)),
+            )
+        else:
+            self.step(
+                lambda: self.ops.release([lease], delay / 1000, count=counted, reason=reason),
+                lambda: self.model.release(self.now, lease.id.encode(), delay, counted, encoded(reason)),
+            )
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data(), reason=reasons)
-    def bury(self, data: st.DataObject, reason: str | None) -> None:
-        lease = self.some_lease(data)
-        self.step(
-            lambda: self.ops.bury([lease], reason),
-            lambda: self.model.bury(self.now, lease.id.encode(), encoded(reason)),
-        )
-
-    @precondition(lambda self: self.held)
-    @rule(data=st.data(), term=leases)
-    def extend(self, data: st.DataObject, term: int) -> None:
-        lease = self.some_lease(data)
+    def extend(self, draw: Draw) -> None:
+        lease, term = self.some_lease(draw), draw(leases)
         self.step(
             lambda: self.ops.extend([lease], term / 1000),
             lambda: self.model.extend(self.now, lease.id.encode(), term) / 1000,
@@ -262,11 +278,6 @@ class QueueMachine(Machine):
     def audit(self, repair: bool) -> None:
         for backend in self.backends.all:
             assert backend.talk(self.ops.audit(repair), self.now).findings == [], backend.label
-
-    @rule(rarely=st.sampled_from([*[False] * 9, True]))  # often, it would leave nothing to look at
-    def purge(self, rarely: bool) -> None:
-        if rarely:
-            self.step(self.ops.purge, self.model.purge)
 
     def paused_stats(self, found: dict[str, Any]) -> dict[str, Any]:
         """Return what stats say of a pause."""
@@ -281,24 +292,41 @@ class QueueMachine(Machine):
 class BufferMachine(QueueMachine):
     """Steps for the grouped batch buffer."""
 
-    def make(self, data: st.DataObject) -> None:
-        self.groups = data.draw(st.lists(groups, min_size=2, max_size=3, unique=True))  # few, so that steps meet
+    VERBS: ClassVar = {
+        "push": 5,
+        "pop": 2,
+        "reserve": 6,
+        "ack": 4,
+        "give_back": 4,
+        "bring_out_the_dead": 2,
+        "send_again": 2,
+        "look": 3,
+        "extend": 1,
+        "pause": 1,
+        "pause_group": 1,
+        "lose_a_wake_up": 1,
+        "change_consumer": 1,
+        "purge": 1,
+    }
+
+    def make(self, draw: Draw) -> None:
+        self.groups = draw(st.lists(groups, min_size=2, max_size=3, unique=True))  # few, so that steps meet
         self.model = model.Buffer(limit=model.Limit([]))
-        self.settings = self.draw_settings(data)
+        self.settings = self.draw_settings(draw)
         self.ops = self.make_ops(self.settings)
 
-    def draw_settings(self, data: st.DataObject) -> Settings:
+    def draw_settings(self, draw: Draw) -> Settings:
         # min_size and max_wait; with rates, less often, because they leave little to do
-        sizes = data.draw(st.sampled_from([(1, 3000), (3, 900), (1, 0)]))
+        sizes = draw(st.sampled_from([(1, 3000), (3, 900), (1, 0)]))
         return {
             "lease": 2000,
             "min_size": sizes[0],
             "max_wait": sizes[1],
-            "max_attempts": data.draw(st.sampled_from([0, 1, 2, 2, 3])),
-            "max_dead": data.draw(st.sampled_from([0, 1, 2])),
-            "ordered": data.draw(st.booleans()),
-            "isolate": data.draw(st.booleans()),
-            "rates": data.draw(st.sampled_from([[], [], [], [(2, 1000), (5, 10_000)]])),
+            "max_attempts": draw(st.sampled_from([0, 1, 2, 2, 3])),
+            "max_dead": draw(st.sampled_from([0, 1, 2])),
+            "ordered": draw(st.booleans()),
+            "isolate": draw(st.booleans()),
+            "rates": draw(st.sampled_from([[], [], [], [(2, 1000), (5, 10_000)]])),
         }
 
     def make_ops(self, consumer: Settings) -> BufferOps[bytes]:
@@ -316,41 +344,39 @@ class BufferMachine(QueueMachine):
             dedup_window=WINDOW,
         )
 
-    def group(self, which: int) -> str:
-        return self.groups[which % len(self.groups)]
+    def group(self, draw: Draw) -> str:
+        return str(draw(st.sampled_from(self.groups)))
 
-    @rule(items=st.lists(payloads, max_size=5), which=st.integers(0, 2), front=once_in_a_while)
-    def push(self, items: list[bytes], which: int, front: bool) -> None:
-        group, token = self.group(which), next(self.tokens)
-        op = self.ops.push(items, group, token, front=front)
-        expect = partial(lambda: self.model.push(self.now, bytes_of(group), items, token.encode(), front))
-        self.step(lambda: op, expect, again=True)
+    def push(self, draw: Draw) -> None:
+        items, where = draw(st.lists(payloads, max_size=5)), draw(st.sampled_from(["back", "back", "front", "many"]))
+        group, token = self.group(draw), next(self.tokens)
+        if where == "many":
+            self.step(
+                lambda: self.ops.push_many(items, group, token),
+                lambda: self.model.push(self.now, bytes_of(group), items, f"{token}:0".encode()),
+                again=True,
+            )
+        else:
+            front = where == "front"
+            op = self.ops.push(items, group, token, front=front)
+            expect = partial(lambda: self.model.push(self.now, bytes_of(group), items, token.encode(), front))
+            self.step(lambda: op, expect, again=True)
 
-    @rule(items=st.lists(payloads, max_size=5), which=st.integers(0, 2))
-    def push_many(self, items: list[bytes], which: int) -> None:
-        group, token = self.group(which), next(self.tokens)
-        self.step(
-            lambda: self.ops.push_many(items, group, token),
-            lambda: self.model.push(self.now, bytes_of(group), items, f"{token}:0".encode()),
-            again=True,
-        )
+    def pop(self, draw: Draw) -> None:
+        """Pop of a group, or of the longest ones."""
+        group, count, size = self.group(draw), draw(st.sampled_from([0, 1, 2, 4])), draw(st.integers(1, 6))
+        if not count:
+            self.step(lambda: self.ops.pop(group, size), lambda: self.model.pop(self.now, bytes_of(group), size))
+        else:
+            self.step(
+                lambda: self.ops.pop_longest(count, size),
+                lambda: [(name_of(group), items) for group, items in self.model.pop_longest(self.now, count, size)],
+                seen=lambda found: list(found.items()),
+            )
 
-    @rule(which=st.integers(0, 2), size=st.integers(1, 6))
-    def pop(self, which: int, size: int) -> None:
-        group = self.group(which)
-        self.step(lambda: self.ops.pop(group, size), lambda: self.model.pop(self.now, bytes_of(group), size))
-
-    @rule(count=st.integers(1, 4), size=st.integers(1, 6))
-    def pop_longest(self, count: int, size: int) -> None:
-        self.step(
-            lambda: self.ops.pop_longest(count, size),
-            lambda: [(name_of(group), items) for group, items in self.model.pop_longest(self.now, count, size)],
-            seen=lambda found: list(found.items()),
-        )
-
-    @rule(size=st.integers(1, 6), max_bytes=bounds, lease=leases, holder=holders, ms=passing)
-    def reserve(self, size: int, max_bytes: int | None, lease: int, holder: str | None, ms: int) -> None:
-        self.pass_time(ms)
+    def reserve(self, draw: Draw) -> None:
+        size, max_bytes, lease, holder = draw(st.integers(1, 6)), draw(bounds), draw(leases), draw(holders)
+        self.pass_time(draw(passing))
         token = next(self.tokens)
         who = holder_bytes(holder)
 
@@ -378,11 +404,9 @@ class BufferMachine(QueueMachine):
     def is_held(self, name: bytes) -> bool:
         return bool(self.model._held(name))
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data(), delay=delays, reason=reasons)
-    def ack(self, data: st.DataObject, delay: int, reason: str | None) -> None:
-        lease = self.some_lease(data)
-        places = data.draw(st.just(set()) | st.sets(st.integers(0, len(lease.items) - 1), max_size=3))
+    def ack(self, draw: Draw) -> None:
+        lease, delay, reason = self.some_lease(draw), draw(delays), draw(reasons)
+        places = draw(st.just(set()) | st.sets(st.integers(0, len(lease.items) - 1), max_size=3))
         marked = replace(lease, failed=dict.fromkeys(places, reason or ""))
         why = encoded(reason) if places else b""
         self.step(
@@ -390,10 +414,10 @@ class BufferMachine(QueueMachine):
             lambda: self.model.ack(self.now, lease.id.encode(), sorted(places), delay, why),
         )
 
-    @rule(data=st.data(), again=st.booleans())
-    def bring_out_the_dead(self, data: st.DataObject, again: bool) -> None:
+    def bring_out_the_dead(self, draw: Draw) -> None:
+        again = draw(st.booleans())
         there = [name.decode() for _, name in self.model._placed("dead")]
-        names = data.draw(st.lists(st.sampled_from([*there, *there, "x"]), min_size=len(there[:1]), max_size=3))
+        names = draw(st.lists(st.sampled_from([*there, *there, "x"]), min_size=len(there[:1]), max_size=3))
         token, ids = next(self.tokens), [name.encode() for name in names]
         if again:
             expect: Callable[[], object] = lambda: self.model.redrive(self.now, ids, token.encode())[0]  # noqa: E731
@@ -402,26 +426,25 @@ class BufferMachine(QueueMachine):
             op = self.ops.discard(names, token)
             self.step(lambda: op, lambda: self.model.discard(ids, token.encode()), again=True)
 
-    @rule(which=st.integers(0, 2), ms=st.sampled_from([1, 500, 4000]), rarely=once_in_a_while)
-    def a_group_is_paused(self, which: int, ms: int, rarely: bool) -> None:
+    def pause_group(self, draw: Draw) -> None:
         """Write the pause by hand; a reserve ends it when its time has come."""
-        if rarely:
-            group = bytes_of(self.group(which))
+        group, ms = bytes_of(self.group(draw)), draw(st.sampled_from([1, 500, 4000]))
+        if draw(st.booleans()):
             self.model.paused_groups[group] = self.now + ms
             self.model._withdraw(group)
             self.on_servers("ZADD", PREFIX + b"paused_groups", self.now + ms, group)
             self.on_servers("ZREM", PREFIX + b"groups", group)
             self.on_servers("ZREM", PREFIX + b"since", group)
 
-    @rule(what=st.sampled_from(["stats", "stats", "groups", "leased", "delayed", "dead", "audit"]), data=st.data())
-    def look(self, what: str, data: st.DataObject) -> None:
+    def look(self, draw: Draw) -> None:
+        what = draw(st.sampled_from(["stats", "stats", "groups", "leased", "delayed", "dead", "audit"]))
         if what == "audit":
-            self.audit(data.draw(st.booleans()))
+            self.audit(draw(st.booleans()))
         elif what == "stats":
             self.step(self.ops.stats, self.stats)
         elif what == "groups":
-            state = data.draw(st.sampled_from(["waiting", "busy", "paused"]))
-            limit, after = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 2))
+            state = draw(st.sampled_from(["waiting", "busy", "paused"]))
+            limit, after = draw(st.integers(1, 3)), draw(st.integers(0, 2))
 
             def expect_groups() -> object:
                 found = [(length, name_of(group)) for group, length in self.model.groups(state)]
@@ -432,12 +455,12 @@ class BufferMachine(QueueMachine):
                 lambda: self.ops.groups(limit, after, state), expect_groups, seen=lambda found: list(found.items())
             )
         else:
-            self.look_at_batches(what, data)
+            self.look_at_batches(what, draw)
 
-    def look_at_batches(self, what: str, data: st.DataObject) -> None:
+    def look_at_batches(self, what: str, draw: Draw) -> None:
         every = self.model.show("leases" if what == "leased" else what)
-        after = data.draw(st.none() | st.sampled_from([one[0].decode() for one in every] or ["x"]))
-        limit = data.draw(st.integers(1, 3))
+        after = draw(st.none() | st.sampled_from([one[0].decode() for one in every] or ["x"]))
+        limit = draw(st.integers(1, 3))
 
         def expect() -> object:
             first = next((i + 1 for i, one in enumerate(every) if one[0].decode() == after), 0)
@@ -464,24 +487,42 @@ class BufferMachine(QueueMachine):
 class PriorityMachine(QueueMachine):
     """Steps for the unique priority queue."""
 
+    VERBS: ClassVar = {
+        "push": 5,
+        "push_many": 2,
+        "pop_many": 1,
+        "reserve": 6,
+        "ack": 4,
+        "give_back": 4,
+        "by_member": 3,
+        "send_again": 2,
+        "look": 3,
+        "extend": 1,
+        "pause": 1,
+        "lose_a_wake_up": 1,
+        "change_consumer": 1,
+        "purge": 1,
+    }
+
     PRIORITIES: ClassVar[dict[str, st.SearchStrategy[Any]]] = {
         "fifo": st.integers(-1024, 1023) | st.integers(0, 2),
         "score": st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, 0.1, -1.5, 2.0**60]),
     }
 
-    def make(self, data: st.DataObject) -> None:
-        self.order: Order = data.draw(st.sampled_from(["fifo", "fifo", "score"]))
+    def make(self, draw: Draw) -> None:
+        self.order: Order = draw(st.sampled_from(["fifo", "fifo", "score"]))
         self.priorities = self.PRIORITIES[self.order]
+        self.names = draw(st.lists(members, min_size=2, max_size=3, unique=True))  # few, so that steps meet
         self.model = model.Priority(limit=model.Limit([]), order=self.order)
-        self.settings = self.draw_settings(data)
+        self.settings = self.draw_settings(draw)
         self.ops = self.make_ops(self.settings)
 
-    def draw_settings(self, data: st.DataObject) -> Settings:
+    def draw_settings(self, draw: Draw) -> Settings:
         return {
             "lease": 2000,
-            "max_attempts": data.draw(st.sampled_from([0, 1, 2, 2, 3])),
-            "max_dead": data.draw(st.sampled_from([0, 1, 2])),
-            "rates": data.draw(st.sampled_from([[], [], [], [(2, 1000), (5, 10_000)]])),
+            "max_attempts": draw(st.sampled_from([0, 1, 2, 2, 3])),
+            "max_dead": draw(st.sampled_from([0, 1, 2])),
+            "rates": draw(st.sampled_from([[], [], [], [(2, 1000), (5, 10_000)]])),
         }
 
     def make_ops(self, consumer: Settings) -> PriorityOps[bytes]:
@@ -513,15 +554,11 @@ class PriorityMachine(QueueMachine):
             for i, one in enumerate(found)
         ]
 
-    @rule(
-        data=st.data(),
-        member=members,
-        payload=st.none() | st.none() | payloads,
-        delay=st.sampled_from([0, 0, 1, 1500]),
-        exactly=once_in_a_while,
-    )
-    def push(self, data: st.DataObject, member: bytes, payload: bytes | None, delay: int, exactly: bool) -> None:
-        priority, token = data.draw(self.priorities), next(self.tokens)
+    def push(self, draw: Draw) -> None:
+        payload = draw(st.none() | st.none() | payloads)
+        delay = draw(st.sampled_from([0, 0, 1, 1500]))
+        exactly = draw(once_in_a_while)
+        member, priority, token = draw(st.sampled_from(self.names)), draw(self.priorities), next(self.tokens)
         op = self.ops.push(member, priority, payload=payload, delay=delay / 1000, replace=exactly, token=token)
 
         def expect() -> object:
@@ -531,11 +568,13 @@ class PriorityMachine(QueueMachine):
 
         self.step(lambda: op, expect, again=True)
 
-    @rule(data=st.data(), delay=st.sampled_from([0, 0, 700]), exactly=once_in_a_while)
-    def push_many(self, data: st.DataObject, delay: int, exactly: bool) -> None:
+    def push_many(self, draw: Draw) -> None:
         """Push with and without payloads, some members twice: each begins a call of its own."""
-        one = st.tuples(members, self.priorities) | st.tuples(members, self.priorities, st.none() | payloads)
-        given = data.draw(st.lists(one, max_size=6))
+        delay = draw(st.sampled_from([0, 0, 700]))
+        exactly = draw(once_in_a_while)
+        name = st.sampled_from(self.names)
+        one = st.tuples(name, self.priorities) | st.tuples(name, self.priorities, st.none() | payloads)
+        given = draw(st.lists(one, max_size=6))
         token = next(self.tokens)
 
         def expect() -> object:
@@ -556,14 +595,14 @@ class PriorityMachine(QueueMachine):
         make = partial(self.ops.push_many, given, delay=delay / 1000, replace=exactly, token=token)
         self.step(make, expect, again=True)
 
-    @rule(count=st.integers(1, 4), ms=passing)
-    def pop_many(self, count: int, ms: int) -> None:
-        self.pass_time(ms)
+    def pop_many(self, draw: Draw) -> None:
+        count = draw(st.integers(1, 4))
+        self.pass_time(draw(passing))
         self.step(lambda: self.ops.pop_many(count), lambda: self.items(self.model.pop(self.now, count)[1], 1))
 
-    @rule(size=st.integers(1, 4), max_bytes=bounds, lease=leases, holder=holders, ms=passing)
-    def reserve(self, size: int, max_bytes: int | None, lease: int, holder: str | None, ms: int) -> None:
-        self.pass_time(ms)
+    def reserve(self, draw: Draw) -> None:
+        size, max_bytes, lease, holder = draw(st.integers(1, 4)), draw(bounds), draw(leases), draw(holders)
+        self.pass_time(draw(passing))
         token = next(self.tokens)
         who = holder_bytes(holder)
 
@@ -596,12 +635,10 @@ class PriorityMachine(QueueMachine):
     def is_held(self, name: bytes) -> bool:
         return name in self.model.leases
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data(), delay=delays)
-    def ack(self, data: st.DataObject, delay: int) -> None:
-        lease = self.some_lease(data)
+    def ack(self, draw: Draw) -> None:
+        lease, delay = self.some_lease(draw), draw(delays)
         place = st.integers(0, len(lease.items) - 1)
-        failed = data.draw(st.just({}) | st.dictionaries(place, reasons.map(lambda text: text or "")))
+        failed = draw(st.just({}) | st.dictionaries(place, reasons.map(lambda text: text or "")))
         marked = replace(lease, failed=failed)
         why = [(place, encoded(reason)) for place, reason in sorted(failed.items())]
         self.step(
@@ -609,27 +646,25 @@ class PriorityMachine(QueueMachine):
             lambda: self.model.ack(self.now, lease.id.encode(), why, delay),
         )
 
-    @rule(data=st.data(), what=st.sampled_from(["redrive", "discard", "remove"]))
-    def by_member(self, data: st.DataObject, what: str) -> None:
+    def by_member(self, draw: Draw) -> None:
+        what = draw(st.sampled_from(["redrive", "discard", "remove"]))
         dead = [name for _, name in self.model._parked("dead")]
-        chosen = data.draw(st.lists(st.sampled_from(dead) if dead and what != "remove" else members, max_size=3))
+        chosen = draw(st.lists(st.sampled_from(dead if dead and what != "remove" else self.names), max_size=3))
         token = next(self.tokens)
         op = getattr(self.ops, what)(chosen, token)
         self.step(lambda: op, lambda: getattr(self.model, what)(chosen, token.encode()), again=True)
 
-    @rule(
-        what=st.sampled_from(["stats", "stats", "peek", "leased", "delayed", "dead", "state", "audit"]), data=st.data()
-    )
-    def look(self, what: str, data: st.DataObject) -> None:
+    def look(self, draw: Draw) -> None:
+        what = draw(st.sampled_from(["stats", "stats", "peek", "leased", "delayed", "dead", "state", "audit"]))
         if what == "audit":
-            self.audit(data.draw(st.booleans()))
+            self.audit(draw(st.booleans()))
         elif what == "stats":
             self.step(self.ops.stats, self.stats)
         elif what == "state":
-            name = data.draw(members)
+            name = draw(members)
             self.step(lambda: self.ops.state(name), lambda: State(self.model.state(name)))
         else:
-            limit, after = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 2))
+            limit, after = draw(st.integers(1, 3)), draw(st.integers(0, 2))
             if what == "peek":
                 self.step(
                     lambda: self.ops.peek(limit, after),
@@ -638,7 +673,7 @@ class PriorityMachine(QueueMachine):
             elif what == "leased":
                 self.look_at_leases(limit, after)
             else:
-                self.look_at_members(what, limit, data.draw(st.none() | members))
+                self.look_at_members(what, limit, draw(st.none() | members))
 
     def look_at_members(self, state: str, limit: int, after: bytes | None) -> None:
         def expect() -> object:
@@ -672,17 +707,19 @@ class PriorityMachine(QueueMachine):
 class LimitMachine(Machine):
     """Steps for the rate limiter."""
 
+    VERBS: ClassVar = {"acquire": 3, "send_again": 1, "set_the_clock_back": 1}
+
     RATES = ((3, 1000), (7, 5000), (100, 60_000))
 
-    def make(self, data: st.DataObject) -> None:  # noqa: ARG002
+    def make(self, draw: Draw) -> None:  # noqa: ARG002
         self.settings = {}
         self.model = model.Limit(list(self.RATES))
         self.ops = LimitOps("q", tuple(Rate(limit, per / 1000) for limit, per in self.RATES), dedup_window=WINDOW)
         self.elapsed = 0
         self.granted: list[tuple[int, int]] = []
 
-    @rule(cost=st.integers(1, 8), ms=st.sampled_from([0, 0, 1, 400, 999, 1000, 1001, 5001, 60_001]))
-    def acquire(self, cost: int, ms: int) -> None:
+    def acquire(self, draw: Draw) -> None:
+        cost, ms = draw(st.integers(1, 8)), draw(st.sampled_from([0, 0, 1, 400, 999, 1000, 1001, 5001, 60_001]))
         self.pass_time(ms)
         self.elapsed += ms
         token = next(self.tokens)
@@ -695,9 +732,8 @@ class LimitMachine(Machine):
         # An empty answer is not remembered: sent again, it may be granted, so only the model can say.
         self.step(lambda: op, expect, again=True)
 
-    @rule(ms=st.sampled_from([1, 500, 3000, 500_000]))
-    def the_clock_is_set_back(self, ms: int) -> None:
-        self.now -= ms
+    def set_the_clock_back(self, draw: Draw) -> None:
+        self.now -= draw(st.sampled_from([1, 500, 3000, 500_000]))
 
     @invariant()
     def no_span_has_more(self) -> None:
@@ -723,7 +759,7 @@ def test_scripts_follow_the_model(machine: type[Machine]) -> None:
         machine,
         settings=settings(
             max_examples=EXAMPLES,
-            stateful_step_count=50,
+            stateful_step_count=80,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -237,6 +237,9 @@ def bury(case: Cases) -> None:
     )
     _no_lease(case, "ack")
 
+    s = case("a batch of one item is dead")
+    lease(s, "a")
+    s.send()
     s = case("a batch is dead")
     lease(s, "abc")
     s.send()

@@ -407,11 +407,12 @@ class PriorityScope(QueueScope):
         def at(due: int) -> int | None:
             return max(-1, due - now) if due else None  # a due time of 0 is sooner than any
 
-        scores = {one.score for one in q.members.values()} | {one.note.score for one in q.members.values() if one.note}
+        present = [one for one in q.members.values() if one.state != REMOVED]
+        scores = {one.score for one in present} | {one.note.score for one in present if one.note}
         if q.order == "fifo":  # of the places, the order alone counts
-            order = {score: (score // PLACES, i) for i, score in enumerate(sorted(scores))}
+            order = {score: (float(score // PLACES), i) for i, score in enumerate(sorted(scores))}
         else:
-            order = {score: (score, 0) for score in scores}
+            order = {score: (float(score), 0) for score in scores}
         members: list[Hashable] = []
         for name, one in sorted(q.members.items()):
             if one.state == REMOVED:
@@ -446,13 +447,28 @@ class LimitScope(Scope):
     def over(self, state: State) -> list[bytes]:  # noqa: ARG002, as others need it
         return []
 
+    BACK: ClassVar = 2
+    """ms by which the clock may be behind a grant"""
+
+    def newest(self, state: State) -> int | None:
+        """Return when the last grant was, as far as that can matter."""
+        newest = max((grant.at for grant in state.model.grants), default=0)
+        return newest if newest >= state.now - self.longest(state) else None
+
+    def longest(self, state: State) -> int:
+        """Return the longest span."""
+        return int(max(per for _, per in state.model.rates))
+
     def allows(self, state: State, ms: int) -> bool:
-        return ms > 0 or all(grant.at < state.now + self.get("back", 2) for grant in state.model.grants)
+        newest = self.newest(state)
+        return ms > 0 or (newest is not None and newest < state.now + self.BACK)
 
     def canonical(self, state: State) -> tuple[Any, ...]:
-        longest = max(per for _, per in state.model.rates)
-        grants = state.model.grants
-        return tuple((one.at - state.now, one.amount) for one in grants if one.at >= state.now - longest)
+        newest = self.newest(state)
+        if newest is None:
+            return ()
+        start = newest - self.BACK - self.longest(state)  # what leaves the span may be in it again
+        return tuple((one.at - state.now, one.amount) for one in state.model.grants if one.at >= start)
 
 
 # -- the search
@@ -623,7 +639,10 @@ class Search:
         """Check the replies to what was sent; return the new states to which the calls lead."""
         for quiet in sent.quiet:
             self.check_quiet(sent.state, quiet)
-        found = [self.check(sent.state, step) for step in sent.steps] + self.without_call(sent.state)
+        found = [self.check(sent.state, step) for step in sent.steps]
+        for call, after in self.unscripted(sent.state):
+            self.transitions += 1
+            found.append(self.new(sent.state, after, call, None, self.rewritten(sent.state, after.model)))
         return [one for one in found if one]
 
     def mark(self, state: State) -> int:
@@ -636,7 +655,7 @@ class Search:
         """Let the model make every call; return those that change something, and the others with their answers."""
         steps, quiet = [], []
         for call in self.scope.calls(state):
-            if not self.scope.has(call[0]):  # see without_call
+            if not self.scope.has(call[0]):  # see unscripted
                 continue
             step = self.step(state, call)
             if step.after.waiting == state.waiting and step.after.model == state.model:
@@ -665,6 +684,33 @@ class Search:
         elif len(queue.once) > len(state.model.once):
             after.sent = (*after.sent, (call, expected))[-REMEMBERED:]
         return Step(call, after, expected, woken, again)
+
+    def unscripted(self, state: State) -> Iterator[tuple[Call, State]]:
+        """Yield what happens without a script, and the states after it.
+
+        Time passes; a client dies that took a wake-up; and what there is no script for is done by hand.
+        """
+
+        def copy(ms: int = 0, steps: int = 0) -> State:
+            return State(copied(state.model), state.now + ms, (), state.steps + steps, state.waiting, state.sent)
+
+        for ms in self.scope.TICKS:
+            if self.scope.allows(state, ms):
+                after = copy(ms)
+                if getattr(after.model, "paused", None) and not after.model.is_paused(after.now):
+                    after.model.paused = None  # the server forgets it
+                yield ("time passes", (ms,)), after
+        if self.scope.client and state.model.token:
+            after = copy()
+            after.model.token, after.waiting = False, None
+            yield ("a wake-up is lost", ()), after
+        for verb, args in self.scope.calls(state):
+            if not self.scope.has(verb):
+                after = copy(steps=1)
+                after.model.window = 0  # the server will not know of it when it is sent again
+                getattr(after.model, verb)(*args)
+                after.model.window = state.model.window
+                yield (verb, args), after
 
     def quiet(self, state: State) -> Quiet:
         """List calls that are late, and so change nothing, and those that only read and have something to tell."""
@@ -795,29 +841,6 @@ class Search:
         after.snapshot = [entry for entry in every if entry[0] not in gone] if gone else every
         return after
 
-    def without_call(self, state: State) -> list[State | None]:
-        """Return the new states that are reached without a script.
-
-        Time passes; a client dies that took a wake-up; and what there is no script for is done on both sides by hand.
-        """
-        found = []
-
-        def reach(call: Call, ms: int, change: Callable[[Any], Any], waiting: int | None, count: int) -> None:
-            after = State(copied(state.model), state.now + ms, (), state.steps + count, waiting, state.sent)
-            change(after.model)
-            found.append(self.new(state, after, call, None, self.rewritten(state, after.model)))
-
-        for ms in self.scope.TICKS:
-            if self.scope.allows(state, ms):
-                reach(("time passes", (ms,)), ms, lambda _: None, state.waiting, 0)
-        if self.scope.client and state.model.token:
-            reach(("a wake-up is lost", ()), 0, lambda queue: setattr(queue, "token", False), None, 0)
-        for verb, args in self.scope.calls(state):
-            if not self.scope.has(verb):
-                reach((verb, args), 0, lambda queue, v=verb, a=args: _unremembered(queue, v, a), state.waiting, 1)  # type: ignore[misc]
-        self.transitions += len(found)
-        return found
-
     def rewritten(self, state: State, queue: Any) -> Sequence[Any]:
         """Return the keys of a state with those that are other ones after a change that no script made."""
         before, after = state.model.keys(state.now), queue.keys(state.now)
@@ -844,13 +867,6 @@ class Search:
             trace, earlier, answer = trace
             lines.append(f"    {_told(earlier)}" + (f" -> {_short(answer)}" if answer is not None else ""))
         raise Difference("\n".join(["after", *reversed(lines)]))
-
-
-def _unremembered(queue: Any, verb: str, args: tuple[Any, ...]) -> None:
-    """Let the model make a call that the server will not know of when it is sent again."""
-    window, queue.window = queue.window, 0
-    getattr(queue, verb)(*args)
-    queue.window = window
 
 
 def _pack(*parts: Any) -> bytes:

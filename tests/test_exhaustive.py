@@ -10,7 +10,7 @@ from redisq.embedded import Server
 from redisq.scripts import load
 
 from . import model
-from .exhaustive import SCOPES, Search
+from .exhaustive import SCOPES, Quiet, Scope, Search, Sent, State, Step
 from .walk import Difference
 
 # Where no depth is given, the scope is closed: all that can be reached is seen. `make chaos` goes deeper.
@@ -44,6 +44,60 @@ def test_scripts_and_model_agree(server: Server, structure: str, name: str) -> N
     print(f"{structure} {name}: {search}")
     assert search.closed or search.depth == depth
     assert search.transitions > 500
+
+
+class Merging(Search):
+    """A search of the model alone, which sees that merged states go on alike: to the same states, by the same calls."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.frontier = [State(scope.new())]
+        self.first = {self.mark(self.frontier[0]): self.frontier[0]}
+        """the first state of each kind"""
+        self.depth = self.merged = self.compared = 0
+
+    def send(self, state: State) -> Sent:
+        """Send nothing."""
+        return Sent(state, [], [])
+
+    def receive(self, sent: Sent) -> list[State]:
+        """Return the new states; of those that are merged, compare every seventh with the one that is kept."""
+        found = []
+        for after in self.following(sent.state):
+            kept = self.first.setdefault(self.mark(after), after)
+            if kept is after:
+                found.append(after)
+                continue
+            self.merged += 1
+            if self.merged % 7 == 0:
+                self.compared += 1
+                ways = [{self.mark(one) for one in [state, *self.following(state)]} for state in (kept, after)]
+                assert ways[0] == ways[1], f"{kept.model} and {after.model} go on differently"
+        return found
+
+    def following(self, state: State) -> list[State]:
+        """Return the states after this one."""
+        return [*(step.after for step in self.steps(state)[0]), *(after for _, after in self.unscripted(state))]
+
+    def steps(self, state: State) -> tuple[list[Step], Quiet]:
+        """Let the model make every call, and remember nothing of the way."""
+        self.transitions = 0
+        steps, quiet = super().steps(state)
+        for step in steps:
+            queue, step.after.sent = step.after.model, ()
+            for memory in (queue.once, getattr(queue, "ended", {})):
+                memory.clear()
+        return steps, quiet
+
+
+@pytest.mark.parametrize(
+    ("structure", "name"), [(structure, name) for structure in SCOPES for name in SCOPES[structure]]
+)
+def test_merged_states_go_on_alike(structure: str, name: str) -> None:
+    """What is seen of one state holds for those that are merged with it, as far as the model goes."""
+    search = Merging(SCOPES[structure][name])
+    search.run(depth=4)
+    assert search.compared > 1
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from .measure import RESULTS
 
 ROOT = Path(__file__).parent.parent
-READMES = (ROOT / "README.md", ROOT / "lua" / "README.md")
+READMES = (ROOT / "README.md", ROOT / "lua" / "README.md", ROOT / "docs" / "instructions.md")
 MARKED = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -116,12 +116,40 @@ def holds() -> str:
     return _table(["script", "its longest call", "ms"], lines)
 
 
+def instructions() -> str:
+    """Show the instructions of one call of each operation, beside its budget."""
+    lines = []
+    for row in _result("instructions")["operations"]:
+        budget = row.get("budget")
+        lines.append(
+            [
+                f"`{row['name']}`" if "/" in row["name"] else row["name"],
+                str(row["size"]),
+                f"{row['k_instructions']['median']:,.1f}",
+                f"{budget:,}" if budget else "",
+            ]
+        )
+    return _table(["one call", "size", "k instructions", "budget"], lines)
+
+
+def items() -> str:
+    """Show the instructions of a whole item, pushed, taken and done."""
+    lines = []
+    for row in _result("instructions")["items"]:
+        found = row["k_instructions"]
+        cells = [f"{found[part]['median']:,.1f}" for part in ("push", "take and done", "whole")]
+        lines.append([f"{row['name']} {row['version']}".strip(), str(row["batch"]), *cells])
+    return _table(["k instructions for one item", "in batches of", "push", "take and done", "together"], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "contention": contention,
     "flush": flush,
     "peers": peers,
     "claims": claims,
     "holds": holds,
+    "instructions": instructions,
+    "items": items,
 }
 
 

@@ -50,7 +50,7 @@ class Scripts:
         return WINDOW if self.queue.window else 0
 
     def pause(self, now: int, time: int, reason: bytes, once: bytes) -> int:
-        return int(self.call("pause", now=now, time=time, reason=reason, once=once, window=self.window))
+        return int(self.call("pause", now=now, duration=time, reason=reason, once=once, window=self.window))
 
     def resume(self, once: bytes) -> int:
         return int(self.call("resume", once=once, window=self.window))
@@ -133,15 +133,20 @@ class BufferScripts(Scripts):
         return int(self.call("discard", id=ids, once=once, window=self.window))
 
     def pause_group(self, now: int, group: bytes, time: int, once: bytes) -> int:
-        return int(self.call("pause_group", now=now, group=group, time=time, once=once, window=self.window))
+        return int(self.call("pause_group", now=now, group=group, duration=time, once=once, window=self.window))
 
     def resume_group(self, now: int, group: bytes, once: bytes) -> int:
         return int(self.call("resume_group", now=now, group=group, once=once, window=self.window))
 
-    def drop_group(self, group: bytes, once: bytes) -> tuple[int, int]:
+    def drop_group(self, group: bytes, once: bytes) -> int:
         _, most = load("buffer/drop_group").limit("limit")
-        dropped, following = self.call("drop_group", group=group, start=0, limit=most, once=once, window=self.window)
-        return int(dropped), int(following)
+        values = {"group": group, "state": 0, "start": 0, "limit": most, "once": once, "window": self.window}
+        cursor, dropped = self.call("drop_group", **values)
+        assert cursor == b"", "a queue as small as those of tests is done in one call"
+        return int(dropped)
+
+    def peek(self, group: bytes, count: int, after: int = 0) -> list[bytes]:
+        return list(self.call("peek", group=group, start=after, count=count))
 
     def purge(self, limit: int = 2) -> int:
         cursor, items = 0, 0

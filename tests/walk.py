@@ -285,6 +285,8 @@ class Walk:
             values["after"] = b""
         elif verb == "groups":
             values["state"] = "busy"
+        elif verb == "drop_group":
+            values["state"] = 0
         raw = Raw(self.client, PREFIX, **values)
         try:
             raw.call(f"{self.scripts.structure}/{verb}")
@@ -372,7 +374,7 @@ class BufferWalk(Walk):
         "after": b"", "attempt": "count", "busy": 0, "count": 1, "delay": 0, "group": b"a", "groups": 0, "holder": b"h",
         "horizon": 0, "id": b"i", "isolate": 0, "item": [b"1"], "lease": 1000, "max_attempts": 0, "max_bytes": 0,
         "max_dead": 0, "max_wait": 0, "min_size": 1, "once": b"o", "ordered": 0, "paused": 0, "rates": [],
-        "reason": b"", "repair": "report", "side": "back", "size": 1, "start": 0, "state": "dead", "time": 0,
+        "reason": b"", "repair": "report", "side": "back", "size": 1, "start": 0, "state": "dead", "duration": 0,
         "window": 1,
     }  # fmt: skip
     model: model.Buffer
@@ -603,7 +605,7 @@ class PriorityWalk(Walk):
         "after": [], "attempt": "count", "count": 1, "delay": 0, "fields": 2, "holder": b"h", "how": "min", "id": b"i",
         "item": [(1, b"m")], "lease": 1000, "max_attempts": 0, "max_bytes": 0, "max_dead": 0, "member": [b"m"],
         "once": b"o", "order": "fifo", "rates": [], "reason": b"", "repair": "report", "size": 1, "start": 0,
-        "state": "dead", "time": 0, "window": 1,
+        "state": "dead", "duration": 0, "window": 1,
     }  # fmt: skip
     model: model.Priority
 

@@ -93,7 +93,7 @@ def _(q: Buffer, a: SimpleNamespace) -> object:
 @_answers("buffer/pause")
 @_answers("priority/pause")
 def _(q: Buffer | Priority, a: SimpleNamespace) -> object:
-    return q.pause(a.now, a.time, a.reason[:KEPT], a.once)
+    return q.pause(a.now, a.duration, a.reason[:KEPT], a.once)
 
 
 @_answers("buffer/resume")
@@ -104,7 +104,7 @@ def _(q: Buffer | Priority, a: SimpleNamespace) -> object:
 
 @_answers("buffer/pause_group")
 def _(q: Buffer, a: SimpleNamespace) -> object:
-    return q.pause_group(a.now, a.group, a.time, a.once)
+    return q.pause_group(a.now, a.group, a.duration, a.once)
 
 
 @_answers("buffer/resume_group")
@@ -114,7 +114,7 @@ def _(q: Buffer, a: SimpleNamespace) -> object:
 
 @_answers("buffer/drop_group")
 def _(q: Buffer, a: SimpleNamespace) -> object:
-    return q.drop_group(a.group, a.once)
+    return [b"", q.drop_group(a.group, a.once)]
 
 
 @_answers("buffer/purge")

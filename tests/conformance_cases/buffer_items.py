@@ -77,7 +77,7 @@ def push(case: Cases) -> None:
         _withhold(s, name)
         s.send(item=["a", "b"], group="h")
     s = case("a paused queue takes items")
-    s.do("pause", time=50_000, reason="why")
+    s.do("pause", duration=50_000, reason="why")
     s.send(item=["a"])
 
     for side in ("back", "front"):
@@ -92,7 +92,7 @@ def _withhold(s: Scenario, name: str) -> None:
     if name == "busy":
         lease(s, "y", ordered=1)
     else:
-        s.do("pause_group", time=60_000)
+        s.do("pause_group", duration=60_000)
 
 
 def _paused(case: Cases, **values: object) -> None:
@@ -102,7 +102,7 @@ def _paused(case: Cases, **values: object) -> None:
     ):  # fmt: skip
         s = case(f"the queue is paused {name}")
         waiting(s, g="abc", h="de")
-        s.do("pause", time=time, reason="why not")
+        s.do("pause", duration=time, reason="why not")
         s.send(**values, now=NOW + after)
 
 

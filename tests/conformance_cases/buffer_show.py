@@ -110,8 +110,8 @@ def groups(case: Cases) -> None:
     s.send(state="busy")
     s = case("paused: those that end first first")
     everything(s)
-    s.do("pause_group", group="q", time=20_000)
-    s.do("pause_group", group="r", time=10_000)
+    s.do("pause_group", group="q", duration=20_000)
+    s.do("pause_group", group="r", duration=10_000)
     s.do("push", group="r", item=["a"])
     s.send(state="paused")
     s.send(state="paused", limit=1)
@@ -175,7 +175,7 @@ def stats(case: Cases) -> None:
     ):  # fmt: skip
         s = case(f"the queue is paused {name}")
         waiting(s, g="abc")
-        s.do("pause", time=time, reason="why not")
+        s.do("pause", duration=time, reason="why not")
         s.send(now=NOW + after)
     s = case("many groups come in pages")
     lease(s, "x", group="b", ordered=1, lease=90_000)
@@ -183,7 +183,7 @@ def stats(case: Cases) -> None:
     for i in range(1, 8):
         s.do("push", group=f"g{i}", item=["x"] * i, now=i)
     for i in (1, 2, 3):
-        s.do("pause_group", group=f"p{i}", time=i)
+        s.do("pause_group", group=f"p{i}", duration=i)
         s.do("push", group=f"p{i}", item=["y"] * 100 * i, now=i)
     pages = case.by_hand("many groups come in pages", s.keys())
     case.all.remove(s)

@@ -362,7 +362,7 @@ def _pauses(case: Cases) -> None:
     ):  # fmt: skip
         s = case(f"the queue is paused {name}")
         ready(s, a=1)
-        s.do("pause", time=time, reason="why not")
+        s.do("pause", duration=time, reason="why not")
         s.send(now=NOW + after)
     first = case.by_hand(
         "the queue is paused until the first ms there was", {"paused": "1 x"}, given_ttl={"paused": 60_000}

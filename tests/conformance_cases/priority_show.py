@@ -162,7 +162,7 @@ def stats(case: Cases) -> None:
     ):  # fmt: skip
         s = case(f"the queue is paused {name}")
         ready(s, a=1)
-        s.do("pause", time=time, reason="why not")
+        s.do("pause", duration=time, reason="why not")
         s.send(now=NOW + after)
 
 

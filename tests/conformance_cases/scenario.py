@@ -171,7 +171,7 @@ class Scenario(Case):
         if b"meta" in ttl:
             ttl[b"meta"] = WEEK
         if b"paused" in ttl and before.get(b"paused") != after[b"paused"]:
-            ttl[b"paused"] = args.time
+            ttl[b"paused"] = args.duration
         if b"grants" in ttl:
             grew = limit._total() > granted
             ttl[b"grants"] = max(per for _, per in limit.rates) + 1000 if grew else self.ttl[b"grants"]

@@ -399,8 +399,8 @@ class Buffer(Queue):
             return int(was)
         return int(self.once[once])
 
-    def drop_group(self, group: bytes, once: bytes) -> tuple[int, int]:
-        """Drop a group's waiting items, delayed and dead batches; return how many items, and -1: nothing is left.
+    def drop_group(self, group: bytes, once: bytes) -> int:
+        """Drop a group's waiting items, delayed and dead batches; return how many items.
 
         What is leased ends by itself, and a pause stays. A group is no longer busy if its batch is dropped.
         """
@@ -412,9 +412,9 @@ class Buffer(Queue):
                 del self.busy[group]
             self._total("dropped", dropped)
             self._forget_if_empty()
-            self._remember(once, b"%d -1" % dropped)
-            return dropped, -1
-        return int(self.once[once].split()[0]), -1
+            self._remember(once, b"%d " % dropped)
+            return dropped
+        return int(self.once[once])
 
     def purge(self) -> int:
         """Drop everything but pauses; return how many items."""

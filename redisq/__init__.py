@@ -5,17 +5,33 @@ The names here are the blocking ones; `redisq.asyncio` has the same, awaited.
 
 from .codecs import BYTES, JSON, TEXT, Codec
 from .errors import (
+    Bury,
     CodecError,
     InvalidArgument,
     LeaseLost,
     NotDurable,
     RedisqError,
+    Retry,
     ScriptError,
     WrongLayout,
     WrongOrder,
 )
-from .ops import Audit, BufferStats, Buried, Finding, Grant, Item, Op, PriorityStats, Pushed, Rate, Replicas, State
-from .sync import Batch, Buffer, PriorityQueue, RateLimiter
+from .ops import (
+    Audit,
+    BufferStats,
+    Buried,
+    Finding,
+    Grant,
+    Item,
+    Op,
+    PriorityStats,
+    Pushed,
+    QueueInfo,
+    Rate,
+    Replicas,
+    State,
+)
+from .sync import Batch, Buffer, PriorityQueue, RateLimiter, queues
 from .worker import Worker, exponential
 
 __version__ = "0.1.0"
@@ -29,6 +45,7 @@ __all__ = [
     "Buffer",
     "BufferStats",
     "Buried",
+    "Bury",
     "Codec",
     "CodecError",
     "Finding",
@@ -41,14 +58,17 @@ __all__ = [
     "PriorityQueue",
     "PriorityStats",
     "Pushed",
+    "QueueInfo",
     "Rate",
     "RateLimiter",
     "RedisqError",
     "Replicas",
+    "Retry",
     "ScriptError",
     "State",
     "Worker",
     "WrongLayout",
     "WrongOrder",
     "exponential",
+    "queues",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -12,7 +13,7 @@ class Codec(Protocol[T]):
     """Turn items into bytes and back: these two methods are all that a codec of one's own needs.
 
     Either may raise any exception for a value it does not know; redisq raises it again as `CodecError`. A priority
-    queue tells members apart by their bytes, so equal items must encode to equal bytes.
+    queue tells members apart by their bytes, so an item must always encode to the same bytes.
     """
 
     def encode(self, item: T, /) -> bytes:
@@ -24,18 +25,42 @@ class Codec(Protocol[T]):
         ...
 
 
+def _scalar(item: Any) -> Any:
+    """Return the number that a scalar of numpy is; json knows nothing else."""
+    if getattr(item, "shape", None) == () and hasattr(item, "item"):
+        return item.item()
+    raise TypeError(f"{type(item).__name__} is not JSON")
+
+
 class _Json:
     # One encoder for all: json.dumps makes a new one for each call that has settings.
-    _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+    _encode = json.JSONEncoder(
+        sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_scalar
+    ).encode
 
     def encode(self, item: Any, /) -> bytes:
-        return self._encode(item).encode()
+        text = self._encode(item)
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            return _escape_surrogates(text)
 
     def decode(self, data: bytes, /) -> Any:
         return json.loads(data)
 
     def __repr__(self) -> str:
         return "JSON"
+
+
+def _escape_surrogates(text: str) -> bytes:
+    """Return the UTF-8 of a JSON text, its lone surrogates as escapes like `\\ud800`, as JavaScript writes them."""
+    if pair := re.search("[\ud800-\udbff][\udc00-\udfff]", text):
+        raise ValueError(f"{pair[0]!r} is one character in two halves, and would come back as {_joined(pair[0])!r}")
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _joined(pair: str) -> str:
+    return pair.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 class _Text:
@@ -67,7 +92,11 @@ class _Bytes:
 
 
 JSON: Codec[Any] = _Json()
-"""Canonical JSON: keys sorted, no spaces, UTF-8, no NaN: equal values have equal bytes."""
+"""Canonical JSON: keys sorted, no spaces, UTF-8, no NaN.
+
+The order of keys makes no difference to the bytes, but 17 and 17.0, which are equal in Python, are written differently:
+`{"id": 17}` and `{"id": 17.0}` are two members of a priority queue. A str with a lone surrogate comes back as it was.
+"""
 
 TEXT: Codec[str] = _Text()
 """`str` as UTF-8."""

@@ -1,11 +1,14 @@
 """Every error that redisq raises by itself; those of redis-py (connection, OOM, read-only, ACL) pass through.
 
+`Retry` and `Bury` are not errors: a handler raises them to say what becomes of its batch.
+
 Whose fault it is decides the class: the caller's (`InvalidArgument`, `CodecError`, `WrongOrder`, `WrongLayout`), time's
 (`LeaseLost`), the replicas' (`NotDurable`), or the server's data (`ScriptError`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,3 +83,33 @@ class CodecError(RedisqError):
 
 class ScriptError(RedisqError):
     """Say that a script could not run on what it found, such as a key of the queue that holds another type."""
+
+
+class Retry(Exception):
+    """Raised by a handler, or inside `with batch:`, to have the batch retried.
+
+    It comes back in `delay` seconds; None: after the Worker's backoff, or at once inside `with batch:`. With
+    `count=False` this hand-over is no attempt, as for an answer of 429. `reason` is kept with the batch; None: class
+    and message of the exception that this one was raised from. Inside `with batch:` it ends the block and goes no
+    further.
+    """
+
+    def __init__(self, delay: float | None = None, count: bool = True, reason: str | None = None) -> None:
+        if delay is not None and not (math.isfinite(delay) and delay >= 0):
+            raise InvalidArgument(f"delay is {delay!r}: give seconds from 0, or None")
+        super().__init__(reason or "")
+        self.delay = delay
+        self.count = count
+        self.reason = reason
+
+
+class Bury(Exception):
+    """Raised by a handler, or inside `with batch:`, to make the batch a dead letter, whatever its attempts.
+
+    For what can never succeed, as an answer of 400. `reason` is kept with it; None: class and message of the exception
+    that this one was raised from. Inside `with batch:` it ends the block and goes no further.
+    """
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(reason or "")
+        self.reason = reason

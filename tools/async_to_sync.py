@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "redisq"
-FILES = ("batch", "buffer", "limit", "priority")
+FILES = ("batch", "buffer", "limit", "priority", "queues")
 _NAMES = {
     "async def": "def",
     "async with": "with",

@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeVar
 
 from redis.exceptions import RedisError
 
-from ..errors import LeaseLost, NotDurable
-from ..ops import Lease, describe
+from ..errors import Bury, LeaseLost, NotDurable, Retry
+from ..ops import Lease, describe, reason_of
 
 T = TypeVar("T")
 logger = logging.getLogger("redisq")
@@ -38,11 +38,12 @@ class Batch(Lease[T]):
     """A batch that a reserve handed out, held until it is settled or its lease runs out.
 
     As a context manager it is acked on a clean exit, released on an exception with that as the reason, and left alone
-    if it is already settled. The exception always goes on to the caller, whatever becomes of the release.
+    if it is already settled. The exception always goes on to the caller, whatever becomes of the release; but `Retry`
+    and `Bury` say what becomes of the batch, and go no further.
     """
 
     def __init__(self, queue: Holder, lease: Lease[T]) -> None:
-        super().__init__(**vars(lease))
+        super().__init__(**{name: value for name, value in vars(lease).items() if name != "_places"})
         self._queue = queue
 
     async def ack(self, delay: float = 0.0) -> int:
@@ -78,13 +79,20 @@ class Batch(Lease[T]):
     async def __aenter__(self) -> Batch[T]:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> bool:
         if self.settled:
-            return
-        if kind is None:
+            return False
+        if error is None:
             await self.ack()
-            return
+            return False
         try:
-            await self.release(reason=describe(error))
-        except (LeaseLost, NotDurable, RedisError) as problem:
-            logger.warning("a batch failed, and so did its release: %s", problem)  # the caller's error is on its way up
+            if isinstance(error, Bury):
+                await self.bury(reason_of(error))
+            elif isinstance(error, Retry):
+                await self.release(error.delay or 0.0, error.count, reason_of(error))
+            else:
+                await self.release(reason=describe(error))
+        except (LeaseLost, NotDurable, RedisError, OSError) as problem:
+            # The caller's error is on its way up, and the batch comes back when its lease runs out.
+            logger.warning("batch %s could not be given back: %s", self.id, problem)
+        return isinstance(error, (Retry, Bury))

@@ -10,9 +10,10 @@ from .buffer import BufferOps, BufferStats
 from .durable import Confirm, Durability, Replicas, confirm, finish, whole
 from .lease import Buried, Lease, Reserved
 from .limit import Grant, LimitOps, Rate
-from .op import Call, Many, Op, Pause, Talk, Wait, answers, piece
+from .op import Call, Many, Op, Pause, Talk, Wait, answers, as_bytes, piece
 from .priority import Item, PriorityOps, PriorityStats, Pushed, State
-from .queue import describe
+from .queue import describe, reason_of
+from .queues import QueueInfo
 
 __all__ = [
     "Audit",
@@ -33,6 +34,7 @@ __all__ = [
     "PriorityOps",
     "PriorityStats",
     "Pushed",
+    "QueueInfo",
     "Rate",
     "Replicas",
     "Reserved",
@@ -40,9 +42,11 @@ __all__ = [
     "Talk",
     "Wait",
     "answers",
+    "as_bytes",
     "confirm",
     "describe",
     "finish",
     "piece",
+    "reason_of",
     "whole",
 ]

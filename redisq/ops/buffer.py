@@ -18,7 +18,7 @@ from .audit import Audit, AuditPage, conduct, horizon, page
 from .lease import LEASE_MEMORY, Buried, Lease, Reserved, new_id, reserve, reserve_each, settle, total
 from .limit import Rate, flatten
 from .op import Op, Talk, Wait, all_bytes, as_text
-from .queue import QueueOps, holder_bytes, pack, read_pause, reason_bytes, seconds_or_none
+from .queue import QueueOps, duration, holder_bytes, nothing, pack, read_pause, reason_bytes, seconds_or_none
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -33,7 +33,10 @@ MAX_ITEMS = load("buffer/push").limit("item")[1]
 MAX_BATCHES = load("buffer/discard").limit("id")[1]
 MAX_GROUPS = load("buffer/pop_longest").limit("count")[1]
 # What one call shows or purges: a few ms of the server's time at most, see the table in `lua/README.md`.
-_PAGES = {verb: load(f"buffer/{verb}").limit("limit")[1] for verb in ("stats", "purge", "audit", "batches", "groups")}
+_PAGES = {
+    verb: load(f"buffer/{verb}").limit("limit")[1]
+    for verb in ("stats", "purge", "audit", "batches", "groups", "drop_group")
+}
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,44 @@ class BufferOps(QueueOps, Generic[T]):
     def _decode_batches(self, reply: list[Any]) -> dict[str, list[T]]:
         raw = {as_text(group): all_bytes(items) for group, items in reply}
         return {group: check.decode_all(self.codec, items, raw) for group, items in raw.items()}
+
+    def pause_group(self, group: str, seconds: float | None = None, token: str | None = None) -> Op[None]:
+        """Give no new batch of a group, for a time or until it is resumed."""
+        name, once = check.text("group", group), check.once_id(token)
+        args = (name, duration(seconds), self._window, b"")
+        return self._op("pause_group", args, nothing, token=as_text(once), id=once)
+
+    def resume_group(self, group: str, token: str | None = None) -> Op[bool]:
+        """End the pause of a group, and say whether there was one."""
+        name, once = check.text("group", group), check.once_id(token)
+        return self._op("resume_group", (name, self._window, b""), bool, token=as_text(once), group=name, id=once)
+
+    def drop_group(self, group: str, token: str | None = None) -> Talk[int]:
+        """Throw away what waits in a group and its delayed and dead batches, some batches at a time."""
+        name, once = check.text("group", group), check.once_id(token)
+        cursor, dropped = "0 0", 0
+        for piece in count():
+            args = (name, cursor, _PAGES["drop_group"], self._window, b"")
+            reply: list[Any] = yield self._op(
+                "drop_group", args, list, token=as_text(once), group=name, id=once + (b":%d" % piece if piece else b"")
+            )
+            cursor, dropped = as_text(reply[0]), dropped + int(reply[1])
+            if not cursor:
+                return dropped
+        raise AssertionError("unreachable")
+
+    def peek(self, group: str = "default", count: int = 1, after: int = 0) -> Talk[list[T]]:
+        """Show waiting items of a group, the oldest first, from the one at place `after` on."""
+        name, wanted = check.text("group", group), check.whole("count", count, 1, 1_000_000)
+        start, last = check.whole("after", after, *self.limit("peek", "start")), self.limit("peek", "count")[1]
+        found: list[bytes] = []
+        while len(found) < wanted:
+            args = (name, start + len(found), min(wanted - len(found), last))
+            page = yield self._op("peek", args, all_bytes, writes=False, group=name)
+            found += page
+            if len(page) < args[2]:
+                break
+        return check.decode_all(self.codec, found, None)
 
     def groups(self, limit: int = 100, after: int = 0, state: GroupState = "waiting") -> Talk[dict[str, int]]:
         """Name groups of a state and their waiting lengths, the longest first."""

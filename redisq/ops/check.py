@@ -56,10 +56,18 @@ def text(name: str, value: Any) -> bytes:
 
 def key_prefix(prefix: Any, name: Any) -> bytes:
     """Return what all keys of a queue begin with: `prefix:{name}:`, the name being the cluster's hash tag."""
-    for what, value in (("prefix", prefix), ("queue name", name)):
-        if set(text(what, value)) & set(b"{}"):
-            raise InvalidArgument(f"{what} is {value!r}: leave out {{ and }}, they mark a cluster's hash tag")
-    return text("prefix", prefix) + b":{" + text("queue name", name) + b"}:"
+    return _tagless("prefix", prefix) + b":{" + _tagless("queue name", name) + b"}:"
+
+
+def prefix(value: Any) -> bytes:
+    """Return what the keys of all queues begin with."""
+    return _tagless("prefix", value)
+
+
+def _tagless(what: str, value: Any) -> bytes:
+    if set(name := text(what, value)) & set(b"{}"):
+        raise InvalidArgument(f"{what} is {value!r}: leave out {{ and }}, they mark a cluster's hash tag")
+    return name
 
 
 def new_id() -> bytes:

@@ -47,6 +47,8 @@ class Lease(Generic[T]):
     """Whether it was acked, released, buried or found lost through this object."""
     lost: bool = field(default=False, repr=False)
     """Whether the lease is known to be lost."""
+    _places: dict[Any, list[int]] = field(default_factory=dict, init=False, repr=False)
+    """item -> where it is and not marked, the first place last: so that marking one by one takes linear time"""
 
     def fail(self, *items: T, reason: str | None = None) -> None:
         """Mark items as failed: when the batch is acked they are given back, and the others are done.
@@ -54,17 +56,20 @@ class Lease(Generic[T]):
         Each is matched to one equal item of the same type that is not marked yet. `reason` is kept with them. Raises
         `InvalidArgument` for one that is not there.
         """
-        places: dict[Any, list[int]] = {}
-        for i in range(len(self.items) - 1, -1, -1):
-            if i not in self.failed:
-                places.setdefault(_sameness(self.items[i]), []).append(i)
-        found = []
+        if not self._places:
+            for place in range(len(self.items) - 1, -1, -1):
+                self._places.setdefault(_sameness(self.items[place]), []).append(place)
+        found: list[tuple[list[int], int]] = []
         for item in items:
-            candidates = places.get(_sameness(item))
-            if not candidates:
+            unmarked = self._places.get(_sameness(item), [])
+            while unmarked and unmarked[-1] in self.failed:  # by `fail_at`
+                unmarked.pop()
+            if not unmarked:
+                for places, place in reversed(found):  # nothing is marked
+                    places.append(place)
                 raise InvalidArgument(f"{reprlib.repr(item)} is not in the batch, or has been marked as often as it is")
-            found.append(candidates.pop())
-        self.failed.update(dict.fromkeys(found, reason or ""))
+            found.append((unmarked, unmarked.pop()))
+        self.failed.update(dict.fromkeys((place for _, place in found), reason or ""))
 
     def fail_at(self, *indexes: int, reason: str | None = None) -> None:
         """Mark the items at these places, from 0, as failed, as `fail` does.
@@ -76,9 +81,16 @@ class Lease(Generic[T]):
 
 
 def _sameness(item: Any) -> Any:
-    """Return what two items have in common exactly when they are equal and of one type: `True` is not `1`."""
-    if isinstance(item, (str, bytes, bool, int, float, type(None))):
-        return type(item), item
+    """Return what two items have in common exactly when they are equal and of one type: `True` is not `1`.
+
+    A scalar of numpy, or a member of an `IntEnum`, counts as the number or text that it is.
+    """
+    if hasattr(item, "dtype") and hasattr(item, "tolist"):
+        return _sameness(item.tolist())
+    kind: Any
+    for kind in (bool, int, float, str, bytes):
+        if isinstance(item, kind):
+            return kind, kind(item)
     if isinstance(item, dict):
         return dict, frozenset((_sameness(key), _sameness(value)) for key, value in item.items())
     if isinstance(item, (list, tuple)):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeVar
 
+from ..errors import Bury, Retry
 from ..scripts import Script, load
 from . import check
 from .op import Op, as_text
@@ -49,9 +50,29 @@ class QueueOps:
         named = tuple([key if name is None else key + names[name] for key, name in keys])
         return Op(script, named, tuple(args), decode, writes, token, lease_id)
 
+    def pause(self, seconds: float | None = None, reason: str = "", token: str | None = None) -> Op[None]:
+        """Let the queue hand nothing out, for a time or until it is resumed."""
+        once = check.once_id(token)
+        args = (duration(seconds), reason_bytes(reason), self._window, b"")
+        return self._op("pause", args, nothing, token=as_text(once), id=once)
+
+    def resume(self, token: str | None = None) -> Op[bool]:
+        """End the pause of the queue, and say whether there was one."""
+        once = check.once_id(token)
+        return self._op("resume", (self._window,), bool, token=as_text(once), id=once)
+
     def limit(self, verb: str, argument: str) -> tuple[int, int]:
         """Return the range of an argument, from the header of its script."""
         return load(f"{self.structure}/{verb}").limit(argument)
+
+
+def duration(seconds: float | None) -> int:
+    """Return how long a pause is in ms, 0 for None, which is until it is resumed."""
+    return 0 if seconds is None else check.milliseconds("seconds", seconds, 0.001)
+
+
+def nothing(_: Any) -> None:
+    """Read a reply that says nothing."""
 
 
 @cache
@@ -99,11 +120,17 @@ def reason_bytes(text: Any) -> bytes:
     return str(text).encode("utf-8", "backslashreplace")[:1000].decode("utf-8", "ignore").encode()
 
 
-def describe(error: BaseException | None) -> str | None:
+def describe(error: BaseException) -> str:
     """Return the reason that is kept of an exception: its class and message."""
-    if error is None:
-        return None
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def reason_of(error: BaseException, describe: Callable[[BaseException], str | None] = describe) -> str | None:
+    """Return why a handler failed; a `Retry` or `Bury` without a reason stands for what it was raised from."""
+    if not isinstance(error, (Retry, Bury)):
+        return describe(error)
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error.reason if error.reason is not None or cause is None else describe(cause)
 
 
 def seconds_or_none(ms: int) -> float | None:

@@ -212,6 +212,43 @@ class Buffer(Generic[T]):
         """
         self.runner.talk(self.ops.extend(batches, lease))
 
+    def pause(self, seconds: float | None = None, reason: str = "", *, token: str | None = None) -> None:
+        """Hand nothing out, to any client in any language, for some seconds or until `resume`.
+
+        `reserve` and `pop` answer as if there were nothing; pushes, acks and releases go on, and leases run out as
+        ever. It takes the place of a pause that is there, and survives a restart as the other data does. `reason`
+        (1,000 bytes at most) is shown to people. Idempotent, as `push`.
+        """
+        self.runner.run(self.ops.pause(seconds, reason, token))
+
+    def resume(self, *, token: str | None = None) -> bool:
+        """End a pause and wake blocked workers; return whether there was one. Idempotent, as `push`."""
+        return self.runner.run(self.ops.resume(token))
+
+    def pause_group(self, group: str, seconds: float | None = None, *, token: str | None = None) -> None:
+        """Give no new batch of a group, for some seconds or until `resume_group`.
+
+        Pushes go on; batches that were handed out before are still retried; `pop` of the group returns nothing. Other
+        groups are as ever. Idempotent, as `push`.
+        """
+        self.runner.run(self.ops.pause_group(group, seconds, token))
+
+    def resume_group(self, group: str, *, token: str | None = None) -> bool:
+        """End the pause of a group and wake a blocked worker; return whether there was one. Idempotent, as `push`."""
+        return self.runner.run(self.ops.resume_group(group, token))
+
+    def drop_group(self, group: str, *, token: str | None = None) -> int:
+        """Throw away a group's waiting items and its delayed and dead batches; return how many items that was.
+
+        What is leased ends by itself, and a pause stays. It works in bounded steps: stopped half-way, the same call
+        drops the rest. An item that is pushed meanwhile stays.
+        """
+        return self.runner.talk(self.ops.drop_group(group, token))
+
+    def peek(self, group: str = "default", count: int = 1, after: int = 0) -> list[T]:
+        """Show `count` items that wait in a group, oldest first, after the first `after` of them, and take none."""
+        return self.runner.talk(self.ops.peek(group, count, after))
+
     def leased(self, limit: int = 100, after: str | None = None) -> list[Batch[T]]:
         """Show up to `limit` batches that are handed out, the first to run out first, after the one with id `after`.
 

@@ -35,7 +35,7 @@ class PriorityQueue(Generic[T]):
     - `order="fifo"`: whole priorities -1024..1023, equal ones leave in the order in which they were added; one that
       comes back keeps its place. `order="score"`: any finite number, equal ones leave in byte order, as in a plain
       sorted set. The first push decides the order for the queue.
-    - `codec` turns members into bytes (default: text); equal members must have equal bytes. `payload_codec` does the
+    - `codec` turns members into bytes (default: text); a member is known by its bytes. `payload_codec` does the
       same for the payloads that may be pushed beside them (default: canonical JSON).
     - `lease`: seconds for which reserved members are held, unless they are extended.
     - `max_attempts`: a member that was handed out so often and comes back is dead; None: it comes back for ever.
@@ -213,6 +213,19 @@ class PriorityQueue(Generic[T]):
         Their `deadline` is set anew. Raises `LeaseLost` as `ack` does.
         """
         self.runner.talk(self.ops.extend(batches, lease))
+
+    def pause(self, seconds: float | None = None, reason: str = "", *, token: str | None = None) -> None:
+        """Hand nothing out, to any client in any language, for some seconds or until `resume`.
+
+        `reserve` and `pop` answer as if there were nothing; pushes, acks and releases go on, and leases run out as
+        ever. It takes the place of a pause that is there, and survives a restart as the other data does. `reason`
+        (1,000 bytes at most) is shown to people. Idempotent, as `push`.
+        """
+        self.runner.run(self.ops.pause(seconds, reason, token))
+
+    def resume(self, *, token: str | None = None) -> bool:
+        """End a pause and wake blocked workers; return whether there was one. Idempotent, as `push`."""
+        return self.runner.run(self.ops.resume(token))
 
     def peek(self, count: int = 1, after: int = 0) -> list[Item[T]]:
         """Show the `count` most urgent members that are ready, after the first `after` of them, and take none."""

@@ -15,7 +15,7 @@ from redis.cluster import ClusterPipeline, RedisCluster
 from redis.exceptions import AskError, ClusterError, NoScriptError, ResponseError, SlotNotCoveredError, TryAgainError
 
 from ..errors import InvalidArgument, NotDurable
-from ..ops import Call, Confirm, Many, Op, Pause, Wait, answers, piece, whole
+from ..ops import Call, Confirm, Many, Op, Pause, Wait, answers, as_bytes, piece, whole
 
 R = TypeVar("R")
 Client = Redis | RedisCluster
@@ -109,11 +109,11 @@ class Runner:
     def _call(self, ops: Sequence[Op[Any]]) -> tuple[list[Any], list[Any]]:
         """Send calls in one round trip; give their replies, and the replicas' word on them."""
         confirm = self._confirm.commands() if self._confirm and any(op.writes for op in ops) else []
-        replies = self._send([*(op.by_sha() for op in ops), *confirm])
+        replies = self.send([*(op.by_sha() for op in ops), *confirm])
         replies, words = replies[: len(ops)], replies[len(ops) :]
         forgotten = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if forgotten:
-            again = self._send([*(ops[i].by_text() for i in forgotten), *confirm])
+            again = self.send([*(ops[i].by_text() for i in forgotten), *confirm])
             for i, reply in zip(forgotten, again, strict=False):
                 replies[i] = reply
             words = [*(words if len(forgotten) < len(ops) else []), *again[len(forgotten) :]]
@@ -123,7 +123,22 @@ class Runner:
         if self._confirm and words and (short := self._confirm.shortage(ops, words, result)):
             raise short
 
-    def _send(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+    def scan(self, pattern: bytes, kind: str) -> list[bytes]:
+        """Find the keys of a type that match a pattern, on all nodes, in steps that do not block the server."""
+        found: set[bytes] = set()
+        for node in [{"target_nodes": node} for node in self.client.get_primaries()] if self._cluster else [{}]:
+            cursor = 0
+            while True:
+                step = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000, "TYPE", kind)
+                following, keys = self.client.execute_command(*step, **node, **{NEVER_DECODE: []})
+                found.update(map(as_bytes, keys))
+                # A cluster's client names the node beside its cursor.
+                cursor = int(next(iter(following.values())) if isinstance(following, dict) else following)
+                if cursor == 0:
+                    break
+        return sorted(found)
+
+    def send(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """Send commands in one round trip, and give each one's reply or error."""
         if len(commands) == 1:
             return [self._patiently(*commands[0])]

@@ -10,14 +10,31 @@ from typing import Any, Literal, TypeVar
 
 from redis.exceptions import RedisError
 
-from ..errors import CodecError, InvalidArgument, NotDurable
-from ..ops import Buried, Lease, Many, Op, Reserved, Talk, check
+from ..errors import Bury, CodecError, InvalidArgument, NotDurable, Retry
+from ..ops import Buried, Lease, Many, Op, Reserved, Talk, check, reason_of
 
 logger = logging.getLogger("redisq.worker")
 
 T = TypeVar("T")
 
-Verb = Literal["ack", "release"]
+Verb = Literal["ack", "release", "bury"]
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What becomes of a batch."""
+
+    verb: Verb
+    delay: float = 0.0
+    """Seconds until what is given back is due again."""
+    count: bool = True
+    """Whether a release counts as an attempt."""
+    reason: str | None = None
+
+
+STOPPED = "the worker was stopped before the handler had ended"
+NOT_BEGUN = Settlement("release", count=False)
+"""What becomes of a batch that no handler has seen."""
 
 AWAY = (RedisError, NotDurable)
 """What is answered by the same call again, later: the server does not answer, or its replicas do not."""
@@ -71,8 +88,10 @@ class Policy:
     """Hold a worker's settings, checked."""
 
     size: int | None
+    max_bytes: int | None
     concurrency: int
     backoff: Callable[[int], float]
+    reason: Callable[[BaseException], str | None]
     grace: float
     on_ack: Callable[[Any], object] | None
     on_release: Callable[[Any, BaseException | None], object] | None
@@ -81,35 +100,51 @@ class Policy:
     def __post_init__(self) -> None:
         check.whole("concurrency", self.concurrency, 1, 10_000)
         check.milliseconds("grace", self.grace)
-        for name in ("backoff", "on_ack", "on_release", "on_dead"):
+        for name in ("backoff", "reason", "on_ack", "on_release", "on_dead"):
             hook = getattr(self, name)
             if hook is not None and not callable(hook):
                 raise InvalidArgument(f"{name} is {hook!r}: give a function")
 
     def reserving(self) -> dict[str, Any]:
         """Return the arguments of a reserve."""
-        return {} if self.size is None else {"size": self.size}
+        return {"max_bytes": self.max_bytes} | ({} if self.size is None else {"size": self.size})
 
-    def settlement(
-        self, batch: Lease[Any], error: BaseException | None, max_attempts: int
-    ) -> tuple[Verb, float] | None:
-        """Say what follows the handler's end, and the delay of what is given back; None if it is settled."""
+    def settlement(self, batch: Lease[Any], error: BaseException | None, max_attempts: int) -> Settlement | None:
+        """Say what becomes of a batch when its handler has ended; None if it is settled."""
         if batch.settled:
             if error is not None:
                 logger.error("handler failed after it had settled batch %s", batch.id, exc_info=error)
             return None
-        if error is not None:
-            delay = 0.0 if used_up(batch, max_attempts) else self.delay(batch)
-            logger.warning(
-                "handler failed on batch %s, attempt %d, due again in %.1f s",
-                batch.id,
-                batch.attempts,
-                delay,
-                exc_info=error,
-                extra=facts(batch),
-            )
-            return "release", delay
-        return "ack", self.delay(batch) if batch.failed else 0.0
+        if error is None:
+            return Settlement("ack", self.delay(batch) if batch.failed else 0.0)
+        if isinstance(error, Bury):
+            return Settlement("bury", reason=self.why(error))
+        asked = error if isinstance(error, Retry) else Retry()
+        if asked.count and used_up(batch, max_attempts):
+            delay = 0.0
+        else:
+            delay = self.delay(batch) if asked.delay is None else asked.delay
+        how = "asked for a retry of" if asked is error else "failed on"
+        logger.warning(
+            f"handler {how} batch %s, attempt %d, due again in %.1f s",
+            batch.id,
+            batch.attempts,
+            delay,
+            exc_info=None if asked is error else error,
+            extra=facts(batch),
+        )
+        return Settlement("release", delay, asked.count, self.why(error))
+
+    def why(self, error: BaseException) -> str | None:
+        """Return the reason that is kept of an exception; if the function for it fails, the exception's class."""
+        try:
+            reason = reason_of(error, self.reason)
+            if reason is not None and not isinstance(reason, str):
+                raise InvalidArgument(f"reason returned {reason!r}: give a str or None")
+        except Exception:
+            logger.exception("reason failed")
+            return type(error).__name__
+        return reason
 
     def delay(self, batch: Lease[Any]) -> float:
         """Return the backoff of a batch; one that cannot be used becomes the default's, and is logged."""
@@ -121,12 +156,16 @@ class Policy:
             return exponential()(batch.attempts)
         return delay
 
-    def settled(self, verb: Verb, batch: Lease[Any], error: BaseException | None) -> None:
+    def settled(self, how: Settlement, batch: Lease[Any], error: BaseException | None) -> None:
         """Tell the hooks what became of a batch."""
-        if verb == "ack":
+        if how.verb == "ack":
             _tell(self.on_ack, batch)
-        else:
+        elif how.verb == "release":
             _tell(self.on_release, batch, error)
+        elif batch.group is not None:
+            self.buried([Buried(batch.id, batch.group, batch.attempts, how.reason or batch.reason)])
+        else:
+            self.buried([Buried(member, None, None, how.reason or batch.reason) for member in batch.items])
 
     def buried(self, buried: list[Buried]) -> None:
         """Tell the hook, and the log, who died."""

@@ -14,7 +14,22 @@ from ..aio.buffer import Buffer
 from ..aio.priority import PriorityQueue
 from ..errors import CodecError, LeaseLost
 from ..ops import Buried, Op, Reserved, describe
-from .policy import AWAY, Hunger, Policy, Verb, away, each, exponential, given_up, logger, lost, must_wait, pauses
+from .policy import (
+    AWAY,
+    NOT_BEGUN,
+    STOPPED,
+    Hunger,
+    Policy,
+    Settlement,
+    away,
+    each,
+    exponential,
+    given_up,
+    logger,
+    lost,
+    must_wait,
+    pauses,
+)
 
 T = TypeVar("T")
 
@@ -22,11 +37,16 @@ T = TypeVar("T")
 class Worker(Generic[T]):
     """Work a queue off: reserve, call `await handler(batch)`, ack; on an exception release, with backoff.
 
-    - `size`: items of a batch (default: the queue's own); `concurrency`: batches at a time, each in a task.
+    - `size`: items of a batch (default: the queue's own); `max_bytes`: of its encoded items and payloads together;
+      `concurrency`: batches at a time, each in a task.
     - The lease is extended while the handler runs. One that is lost all the same is logged, and nothing is acked.
     - `Batch.fail` in the handler gives those items back, with backoff, and acks the others. A handler may also settle
       the batch itself.
+    - In the handler, `raise Retry(delay)` has the batch retried, with `count=False` without counting this attempt, and
+      `raise Bury(reason)` makes it a dead letter at once.
     - `backoff(attempts)` gives the seconds until what failed is due again (default: `exponential()`).
+    - `reason(exception)` gives the text that is kept with what failed (default: its class and message, 1,000 bytes at
+      most). Give your own where messages may hold secrets.
     - SIGTERM and SIGINT, or `stop()`: no new batch; running handlers have `grace` seconds, then they are cancelled and
       their batches given back; what nobody began on is given back at once, and that hand-over does not count. A second
       signal ends it now.
@@ -42,14 +62,18 @@ class Worker(Generic[T]):
         handler: Callable[[Batch[T]], Awaitable[object]],
         *,
         size: int | None = None,
+        max_bytes: int | None = None,
         concurrency: int = 1,
         backoff: Callable[[int], float] | None = None,
+        reason: Callable[[BaseException], str | None] = describe,
         grace: float = 25.0,
         on_ack: Callable[[Batch[T]], object] | None = None,
         on_release: Callable[[Batch[T], BaseException | None], object] | None = None,
         on_dead: Callable[[list[Buried]], object] | None = None,
     ) -> None:
-        self.policy = Policy(size, concurrency, backoff or exponential(), grace, on_ack, on_release, on_dead)
+        self.policy = Policy(
+            size, max_bytes, concurrency, backoff or exponential(), reason, grace, on_ack, on_release, on_dead
+        )
         self.queue = queue
         self.handler = handler
         self._reserve()  # a size that the queue does not take is refused here
@@ -83,7 +107,7 @@ class Worker(Generic[T]):
             await asyncio.gather(fetcher, keeper, *self._held, return_exceptions=True)
             # A task that is cancelled before its first step never runs: nobody began on its batch.
             for batch in list(self._held.values()):
-                await self._settle(batch, "release", 0.0, None, count=False)
+                await self._settle(batch, NOT_BEGUN)
         if not fetcher.cancelled() and (error := fetcher.exception()):
             raise error
 
@@ -150,7 +174,9 @@ class Worker(Generic[T]):
         if isinstance(answer, CodecError):
             logger.error("a batch cannot be decoded", exc_info=answer)
             batch = Batch(self.queue, answer.raw)
-            await self._settle(batch, "release", self.policy.delay(batch), answer)
+            await self._settle(
+                batch, Settlement("release", self.policy.delay(batch), reason=self.policy.why(answer)), answer
+            )
             return False
         self.policy.buried(answer.buried)
         if answer.lease:
@@ -169,12 +195,12 @@ class Worker(Generic[T]):
             # From here on the keeper leaves it alone: extending what is just being acked would look like a lost lease.
             self._kept.pop(batch.id, None)
             if not begin:
-                await self._settle(batch, "release", 0.0, None, count=False)
+                await self._settle(batch, NOT_BEGUN)
             elif isinstance(error, asyncio.CancelledError) and self._ending.is_set() and not batch.settled:
                 logger.warning("giving back batch %s, whose handler was cancelled", batch.id)
-                await self._settle(batch, "release", 0.0, error)
-            elif settlement := self.policy.settlement(batch, error, self.queue.ops.max_attempts):
-                await self._settle(batch, *settlement, error)
+                await self._settle(batch, Settlement("release", reason=STOPPED), error)
+            elif how := self.policy.settlement(batch, error, self.queue.ops.max_attempts):
+                await self._settle(batch, how, error)
         finally:
             self._held.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
             self._free.release()
@@ -186,26 +212,26 @@ class Worker(Generic[T]):
             return error
         return None
 
-    async def _settle(
-        self, batch: Batch[T], verb: Verb, delay: float, error: BaseException | None, *, count: bool = True
-    ) -> None:
+    async def _settle(self, batch: Batch[T], how: Settlement, error: BaseException | None = None) -> None:
         ops, runner = self.queue.ops, self.queue.runner
         for pause in pauses():
             try:
-                if verb == "ack":
-                    await runner.talk(ops.ack([batch], delay))
+                if how.verb == "ack":
+                    await runner.talk(ops.ack([batch], how.delay))
+                elif how.verb == "bury":
+                    await runner.talk(ops.bury([batch], how.reason))
                 else:
-                    await runner.talk(ops.release([batch], delay, count=count, reason=describe(error)))
-                self.policy.settled(verb, batch, error)
+                    await runner.talk(ops.release([batch], how.delay, count=how.count, reason=how.reason))
+                self.policy.settled(how, batch, error)
             except LeaseLost:
-                lost(batch, verb)
+                lost(batch, how.verb)
             except AWAY as reason:
                 # Sent again it counts once, so it is sent until it is answered, or the worker has to end.
                 if not self._ending.is_set():
                     away(reason, pause)
                     await _first(self._ending.wait(), timeout=pause)
                     continue
-                given_up(batch, verb, reason)
+                given_up(batch, how.verb, reason)
             return
 
     async def _keep(self) -> None:

@@ -16,7 +16,22 @@ from ..ops import Buried, Op, Reserved, describe
 from ..sync.batch import Batch
 from ..sync.buffer import Buffer
 from ..sync.priority import PriorityQueue
-from .policy import AWAY, Hunger, Policy, Verb, away, each, exponential, given_up, logger, lost, must_wait, pauses
+from .policy import (
+    AWAY,
+    NOT_BEGUN,
+    STOPPED,
+    Hunger,
+    Policy,
+    Settlement,
+    away,
+    each,
+    exponential,
+    given_up,
+    logger,
+    lost,
+    must_wait,
+    pauses,
+)
 
 T = TypeVar("T")
 
@@ -24,11 +39,16 @@ T = TypeVar("T")
 class Worker(Generic[T]):
     """Work a queue off: reserve, call `handler(batch)`, ack; on an exception release, with backoff.
 
-    - `size`: items of a batch (default: the queue's own); `concurrency`: batches at a time, each in a thread.
+    - `size`: items of a batch (default: the queue's own); `max_bytes`: of its encoded items and payloads together;
+      `concurrency`: batches at a time, each in a thread.
     - The lease is extended while the handler runs. One that is lost all the same is logged, and nothing is acked.
     - `Batch.fail` in the handler gives those items back, with backoff, and acks the others. A handler may also settle
       the batch itself.
+    - In the handler, `raise Retry(delay)` has the batch retried, with `count=False` without counting this attempt, and
+      `raise Bury(reason)` makes it a dead letter at once.
     - `backoff(attempts)` gives the seconds until what failed is due again (default: `exponential()`).
+    - `reason(exception)` gives the text that is kept with what failed (default: its class and message, 1,000 bytes at
+      most). Give your own where messages may hold secrets.
     - SIGTERM and SIGINT, or `stop()`: no new batch; running handlers have `grace` seconds, then their batches are given
       back; what nobody began on is given back at once, and that hand-over does not count. A second signal ends it now.
     - A Redis that goes away is waited for. Idle, it sends less than one command a second, and a push wakes it.
@@ -43,14 +63,18 @@ class Worker(Generic[T]):
         handler: Callable[[Batch[T]], object],
         *,
         size: int | None = None,
+        max_bytes: int | None = None,
         concurrency: int = 1,
         backoff: Callable[[int], float] | None = None,
+        reason: Callable[[BaseException], str | None] = describe,
         grace: float = 25.0,
         on_ack: Callable[[Batch[T]], object] | None = None,
         on_release: Callable[[Batch[T], BaseException | None], object] | None = None,
         on_dead: Callable[[list[Buried]], object] | None = None,
     ) -> None:
-        self.policy = Policy(size, concurrency, backoff or exponential(), grace, on_ack, on_release, on_dead)
+        self.policy = Policy(
+            size, max_bytes, concurrency, backoff or exponential(), reason, grace, on_ack, on_release, on_dead
+        )
         self.queue = queue
         self.handler = handler
         self._reserve()  # a size that the queue does not take is refused here
@@ -158,7 +182,7 @@ class Worker(Generic[T]):
         if isinstance(answer, CodecError):
             logger.error("a batch cannot be decoded", exc_info=answer)
             batch = Batch(self.queue, answer.raw)
-            self._settle(batch, "release", self.policy.delay(batch), answer)
+            self._settle(batch, Settlement("release", self.policy.delay(batch), reason=self.policy.why(answer)), answer)
             return False
         self.policy.buried(answer.buried)
         if answer.lease:
@@ -180,9 +204,9 @@ class Worker(Generic[T]):
             # From here on the keeper leaves it alone: extending what is just being acked would look like a lost lease.
             self._kept.pop(batch.id, None)
             if not begin:
-                self._settle(batch, "release", 0.0, None, count=False)
-            elif settlement := self.policy.settlement(batch, error, self.queue.ops.max_attempts):
-                self._settle(batch, *settlement, error)
+                self._settle(batch, NOT_BEGUN)
+            elif how := self.policy.settlement(batch, error, self.queue.ops.max_attempts):
+                self._settle(batch, how, error)
             with self._changed:
                 self._held.pop(batch.id, None)
                 self._begun.discard(batch.id)
@@ -196,26 +220,26 @@ class Worker(Generic[T]):
             return error
         return None
 
-    def _settle(
-        self, batch: Batch[T], verb: Verb, delay: float, error: BaseException | None, *, count: bool = True
-    ) -> None:
+    def _settle(self, batch: Batch[T], how: Settlement, error: BaseException | None = None) -> None:
         ops, runner = self.queue.ops, self.queue.runner
         for pause in pauses():
             try:
-                if verb == "ack":
-                    runner.talk(ops.ack([batch], delay))
+                if how.verb == "ack":
+                    runner.talk(ops.ack([batch], how.delay))
+                elif how.verb == "bury":
+                    runner.talk(ops.bury([batch], how.reason))
                 else:
-                    runner.talk(ops.release([batch], delay, count=count, reason=describe(error)))
-                self.policy.settled(verb, batch, error)
+                    runner.talk(ops.release([batch], how.delay, count=how.count, reason=how.reason))
+                self.policy.settled(how, batch, error)
             except LeaseLost:
-                lost(batch, verb)
+                lost(batch, how.verb)
             except AWAY as reason:
                 # Sent again it counts once, so it is sent until it is answered, or the worker has to end.
                 if not self._ending.is_set():
                     away(reason, pause)
                     self._ending.wait(pause)
                     continue
-                given_up(batch, verb, reason)
+                given_up(batch, how.verb, reason)
             return
 
     def _keep(self) -> None:
@@ -238,4 +262,4 @@ class Worker(Generic[T]):
         for batch in list(self._held.values()):
             if not batch.settled:
                 logger.warning("giving back batch %s, whose handler has not ended", batch.id)
-                self._settle(batch, "release", 0.0, None, count=batch.id in self._begun)
+                self._settle(batch, Settlement("release", reason=STOPPED) if batch.id in self._begun else NOT_BEGUN)

@@ -155,7 +155,7 @@ def _tasks(socket: str, loop: asyncio.AbstractEventLoop, contender: str) -> floa
                 elif contender == "pipeline, redisq":
                     pipe = client.pipeline(transaction=False)
                     for _ in range(TASKS):
-                        pipe.execute_command(*buffer.ops.push([b"x" * 20]).by_sha())
+                        pipe.execute_command(*buffer.calls.push([b"x" * 20]).evalsha())
                     await pipe.execute()
                 elif contender == "push_many":
                     await buffer.push_many([b"x" * 20] * TASKS)

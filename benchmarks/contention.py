@@ -17,8 +17,8 @@ from typing import Any
 import redis
 
 from redisq import PriorityQueue
+from redisq.core.priority import PLACES
 from redisq.embedded import Server
-from redisq.ops.priority import PLACES
 
 from .crew import Crew, Done, Job, Operation, crew
 from .delay import delayed

@@ -23,8 +23,9 @@ from redis.client import NEVER_DECODE
 import redisq
 import redisq.asyncio
 from redisq import BYTES, Rate
-from redisq.ops import Many, Op
-from redisq.scripts import load, names
+from redisq.core.calls import Call
+from redisq.core.flow import Pipeline
+from redisq.core.scripts import load, names
 
 from .measure import Claim, Effort, environment, interleave, private_server, significant, spread, usec_per_call
 
@@ -79,16 +80,16 @@ def _given(name: str, about: Any) -> tuple[Any, ...]:
     return tuple(fill.get(one, one) for one in OPERATIONS[name].given)
 
 
-def _build(queues: Queues, name: str, about: Any) -> Op[Any]:
+def _build(queues: Queues, name: str, about: Any) -> Call[Any]:
     """Give the one call that an operation sends."""
     structure, _, method = name.partition(".")
     operation, given = OPERATIONS[name], _given(name, about)
-    build = getattr(getattr(queues, structure).ops, operation.built or method)
+    build = getattr(getattr(queues, structure).calls, operation.built or method)
     made = build(given) if operation.at_once else build(*given)
-    if isinstance(made, Op):
+    if isinstance(made, Call):
         return made
     step = next(made)
-    return step.ops[0] if isinstance(step, Many) else step
+    return step.calls[0] if isinstance(step, Pipeline) else step
 
 
 def _fill(client: redis.Redis, blocking: Queues, name: str, calls: int) -> list[Any]:
@@ -158,7 +159,7 @@ def _calls(case: Case, queues: Queues, about: list[Any], client: Any) -> list[Ca
     if case.operation == "PING":
         return [client.ping for _ in about]
     if case.by_hand:
-        made = [_build(queues, case.operation, one).by_sha() for one in about]
+        made = [_build(queues, case.operation, one).evalsha() for one in about]
         return [partial(client.execute_command, *command, **{NEVER_DECODE: []}) for command in made]
     structure, _, method = case.operation.partition(".")
     call = getattr(getattr(queues, structure), method)

@@ -3,8 +3,13 @@
 The names here are the blocking ones; `redisq.asyncio` has the same, awaited.
 """
 
-from .codecs import BYTES, JSON, TEXT, Codec
-from .errors import (
+from .blocking import Batch, Buffer, PriorityQueue, RateLimiter, Worker, queues
+from .core.audit import Audit, Finding
+from .core.batch import BatchData, Buried, Nothing
+from .core.buffer import BufferStats
+from .core.calls import Call
+from .core.codecs import BYTES, JSON, TEXT, Codec
+from .core.errors import (
     Bury,
     CodecError,
     InvalidArgument,
@@ -16,23 +21,11 @@ from .errors import (
     WrongLayout,
     WrongOrder,
 )
-from .ops import (
-    Audit,
-    BufferStats,
-    Buried,
-    Finding,
-    Grant,
-    Item,
-    Op,
-    PriorityStats,
-    Pushed,
-    QueueInfo,
-    Rate,
-    Replicas,
-    State,
-)
-from .sync import Batch, Buffer, PriorityQueue, RateLimiter, queues
-from .worker import Worker, exponential
+from .core.limiter import Grant, Rate
+from .core.priority import Item, PriorityStats, Pushed, State
+from .core.queues import QueueInfo
+from .core.replication import Replicas
+from .core.worker import exponential
 
 __version__ = "0.1.0"
 
@@ -42,10 +35,12 @@ __all__ = [
     "TEXT",
     "Audit",
     "Batch",
+    "BatchData",
     "Buffer",
     "BufferStats",
     "Buried",
     "Bury",
+    "Call",
     "Codec",
     "CodecError",
     "Finding",
@@ -54,7 +49,7 @@ __all__ = [
     "Item",
     "LeaseLost",
     "NotDurable",
-    "Op",
+    "Nothing",
     "PriorityQueue",
     "PriorityStats",
     "Pushed",

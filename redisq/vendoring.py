@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import __version__
-from .scripts import Script, directory, load, names
+from .core.scripts import Script, directory, load, names
 
 MINIMUM_SERVER = "6.2"  # RPOP with a count, ZMSCORE
 MANIFEST = "manifest.json"

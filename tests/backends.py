@@ -13,17 +13,19 @@ import redis
 import redis.asyncio
 from hypothesis import strategies as st
 
-from redisq.aio.runner import Runner as AsyncRunner
-from redisq.errors import LeaseLost
-from redisq.ops import Buried, Many, Op, Reserved, Talk
-from redisq.sync.runner import Runner
+from redisq.asyncio.runner import Runner as AsyncRunner
+from redisq.blocking.runner import Runner
+from redisq.core.batch import Buried
+from redisq.core.calls import Call
+from redisq.core.errors import LeaseLost
+from redisq.core.flow import Flow, Pipeline
 
 from .conftest import BINARIES, EVERYWHERE, real_server
 
 R = TypeVar("R")
 
 
-def at(op: Op[R], now: int | bytes) -> Op[R]:
+def at(op: Call[R], now: int | bytes) -> Call[R]:
     """Return the call with `now`, in ms or empty, in its header's slot of that name, where it has one."""
     slots = [slot.name for slot in op.script.args]
     if "now" not in slots:
@@ -33,7 +35,7 @@ def at(op: Op[R], now: int | bytes) -> Op[R]:
     return replace(op, args=tuple(args))
 
 
-def reserve_at(client: redis.Redis, now: int, make: Callable[[], Op[Reserved[Any]]]) -> Reserved[Any]:
+def reserve_at(client: redis.Redis, now: int, make: Callable[[], Call[Reserved[Any]]]) -> Reserved[Any]:
     """Reserve at a time, and again while the reply says that there is more to do at once."""
     buried: list[Buried] = []
     while True:
@@ -58,11 +60,11 @@ class Backend:
         self.client.flushall()
         self._loop = asyncio.new_event_loop() if flavour == "asyncio" else None
 
-    def run(self, op: Op[R], now: int) -> R:
+    def run(self, op: Call[R], now: int) -> R:
         """Run one call."""
         return self._perform(lambda runner: runner.run(at(op, now)))  # type: ignore[no-any-return]
 
-    def talk(self, talk: Talk[R], now: int) -> R:
+    def talk(self, talk: Flow[R], now: int) -> R:
         """Run a conversation, each of its calls at the same time."""
         reply: Any = None
         while True:
@@ -70,11 +72,11 @@ class Backend:
                 step = talk.send(reply)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            if isinstance(step, Many):
-                step = Many([at(op, now) for op in step.ops])
-                reply = self._perform(methodcaller("_many", step.ops))
+            if isinstance(step, Pipeline):
+                step = Pipeline([at(op, now) for op in step.calls])
+                reply = self._perform(methodcaller("_many", step.calls))
             else:
-                assert isinstance(step, Op)
+                assert isinstance(step, Call)
                 reply = self.run(step, now)
 
     def _perform(self, act: Callable[[Any], Any]) -> Any:
@@ -105,7 +107,7 @@ class Backends:
 
     def run(
         self,
-        make: Callable[[], Op[Any] | Talk[Any]],
+        make: Callable[[], Call[Any] | Flow[Any]],
         now: int,
         expected: object,
         seen: Callable[[Any], object] = lambda answer: answer,
@@ -115,7 +117,7 @@ class Backends:
             again = make()  # a conversation is used up by the first server; each has its own
             answer: object
             try:
-                answer = seen(backend.run(again, now) if isinstance(again, Op) else backend.talk(again, now))
+                answer = seen(backend.run(again, now) if isinstance(again, Call) else backend.talk(again, now))
             except LeaseLost:
                 answer = LeaseLost
             assert answer == expected, f"{backend.label}: {answer!r}, by the model {expected!r}"

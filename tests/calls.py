@@ -5,29 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 from redisq import BYTES, Rate
-from redisq.ops import BufferOps, Lease, LimitOps, Op, PriorityOps
+from redisq.core.buffer import BufferCalls
+from redisq.core.calls import Call
+from redisq.core.limiter import LimiterCalls
+from redisq.core.priority import PriorityCalls
 
 
-def _first(talk: Any) -> Op[Any]:
+def _first(talk: Any) -> Call[Any]:
     return next(talk)
 
 
-def _only(talk: Any) -> Op[Any]:
-    (op,) = next(talk).ops
+def _only(talk: Any) -> Call[Any]:
+    (op,) = next(talk).calls
     return op  # type: ignore[no-any-return]
 
 
-def calls(reserve: str = "l") -> dict[str, Op[Any]]:
+def calls(reserve: str = "l") -> dict[str, Call[Any]]:
     """Return a call by the name of its script; who settles a lease names `l`, who reserves the id that is given."""
-    buffer = BufferOps("q", codec=BYTES)
-    queue = PriorityOps("q", codec=BYTES, order="score")
-    limit = LimitOps("q", (Rate(3, 1), Rate(100, 60)))
+    buffer = BufferCalls("q", codec=BYTES)
+    queue = PriorityCalls("q", codec=BYTES, order="score")
+    limit = LimiterCalls("q", (Rate(3, 1), Rate(100, 60)))
     batch: Lease[bytes] = Lease("l", "g", [b"a"], 1, 0, [b"a"])
-    made: list[Op[Any]] = [
+    made: list[Call[Any]] = [
         buffer.push([b"a", b"b"], "g"),
         buffer.pop("g", 2),
         buffer.pop_longest(2, 2),
-        buffer.reserve_once(2, lease_id=reserve),
+        buffer.reserve(2, lease_id=reserve),
         _only(buffer.ack([batch])),
         _only(buffer.release([batch])),
         _only(buffer.bury([batch])),
@@ -41,7 +44,7 @@ def calls(reserve: str = "l") -> dict[str, Op[Any]]:
         _first(buffer.purge()),
         queue.push(b"a", 1.5),
         queue.pop_once(),
-        queue.reserve_once(2, lease_id=reserve),
+        queue.reserve(2, lease_id=reserve),
         _only(queue.ack([batch])),
         _only(queue.release([batch])),
         _only(queue.bury([batch])),

@@ -14,7 +14,7 @@ from typing import Any
 import fakeredis
 import redis
 
-from redisq.scripts import directory, load
+from redisq.core.scripts import directory, load
 
 from .conftest import BINARIES, real_server
 

@@ -36,7 +36,7 @@ from typing import Any, ClassVar, NoReturn
 import hiredis
 import redis
 
-from redisq.scripts import load
+from redisq.core.scripts import load
 
 from . import keyspace, model
 from .as_model import BufferScripts, LimitScripts, PriorityScripts, Scripts

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 try:
-    from redisq.scripts import Slot, directory, load
+    from redisq.core.scripts import Slot, directory, load
 except ImportError:  # while the package is rewritten: what this needs of it stands alone
     import importlib.util
     import sys

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from redisq.ops.queue import patterns
-from redisq.scripts import directory, load, names
+from redisq.core.queue import patterns
+from redisq.core.scripts import directory, load, names
 
 
 def _keys(queue: str, script: str, **values: str) -> list[str]:

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from redisq import TEXT, Buffer, Finding, PriorityQueue, Pushed, State
-from redisq.ops.priority import PLACES
+from redisq.core.priority import PLACES
 
 from . import keyspace
 from .backends import reserve_at
@@ -275,7 +275,7 @@ def drain_buffer(client: redis.Redis, buffer: Buffer[str]) -> Counter[str]:
     buffer.redrive(*(batch.id for batch in buffer.dead()))
     client.zadd(key("paused_groups"), {"p": 5})  # the pause ends, if it is there
     out: Counter[str] = Counter()
-    while batch := reserve_at(client, LATE, buffer.ops.reserve_once).lease:
+    while batch := reserve_at(client, LATE, buffer.calls.reserve_once).lease:
         out.update(batch.items)
         assert buffer.ack(batch) == len(batch.items)
     return out
@@ -544,7 +544,7 @@ def drain_queue(client: redis.Redis, queue: PriorityQueue[str]) -> set[str]:
     """Redrive, reserve and ack until nothing is left."""
     queue.redrive(*(item.member for item in queue.dead()))
     out: set[str] = set()
-    while batch := reserve_at(client, LATE, partial(queue.ops.reserve_once, 3)).lease:
+    while batch := reserve_at(client, LATE, partial(queue.calls.reserve_once, 3)).lease:
         out |= set(batch.items)
         assert queue.ack(batch) == len(batch.items)
     return out

@@ -30,7 +30,7 @@ from redisq import (
     State,
     WrongOrder,
 )
-from redisq.ops.buffer import MAX_ITEMS
+from redisq.core.buffer import MAX_ITEMS
 
 from . import keyspace
 from .conftest import MakeClient

@@ -21,8 +21,8 @@ import redis
 
 from redisq import BYTES, Buffer, PriorityQueue, Pushed
 from redisq.cli import dead, main, push
+from redisq.core.scripts import names
 from redisq.embedded import Server
-from redisq.scripts import names
 
 pytestmark = pytest.mark.server
 COMMAND = [sys.executable, "-m", "redisq"]

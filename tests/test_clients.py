@@ -12,7 +12,7 @@ import redis
 import redis.asyncio
 
 import redisq.asyncio
-from redisq import BYTES, Batch, Buffer, Item, Op, PriorityQueue, Pushed, Rate, RateLimiter, State
+from redisq import BYTES, Batch, Buffer, Call, Item, PriorityQueue, Pushed, Rate, RateLimiter, State
 from redisq.embedded import Server
 
 from .conftest import MakeClient
@@ -151,7 +151,7 @@ def test_an_operation_can_be_queued_in_a_pipeline(
     buffer: Buffer[str] = Buffer(client, "q")
     queue = PriorityQueue(client, "p")
     client.script_flush()
-    ops: list[Op[Any]] = [buffer.ops.push(["é", "b"]), queue.ops.push("m", 3), buffer.ops.pop(), queue.ops.pop_once()]
+    ops: list[Call[Any]] = [buffer.calls.push(["é", "b"]), queue.calls.push("m", 3), buffer.calls.pop(), queue.calls.pop_once()]
     with client.pipeline(transaction=transaction) as pipe:
         pipe.set("mine", 1)
         for op in ops:
@@ -163,7 +163,7 @@ def test_an_operation_can_be_queued_in_a_pipeline(
 
 async def test_an_operation_can_be_queued_in_an_asyncio_pipeline(aclient: redis.asyncio.Redis) -> None:
     """The same through asyncio."""
-    op = redisq.asyncio.Buffer(aclient, "q").ops.push([1, 2])
+    op = redisq.asyncio.Buffer(aclient, "q").calls.push([1, 2])
     async with aclient.pipeline() as pipe:
         op.queue(pipe)
         (reply,) = await pipe.execute()

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from redisq import BYTES, Rate
-from redisq.ops import BufferOps, Grant, LimitOps, PriorityOps, Reserved
+from redisq.core.buffer import BufferCalls
+from redisq.core.limiter import Grant, LimiterCalls
+from redisq.core.priority import PriorityCalls
 
 from .backends import Backend
 
@@ -40,9 +42,9 @@ class Limiter:
         self.server = server
         self.kind = kind
         self.numbers = count()
-        self.limiter = LimitOps("q", RATES)
-        self.buffer = BufferOps("q", codec=BYTES, rates=RATES, lease=10**6, max_wait=None)
-        self.queue = PriorityOps("q", codec=BYTES, rates=RATES, lease=10**6)
+        self.limiter = LimiterCalls("q", RATES)
+        self.buffer = BufferCalls("q", codec=BYTES, rates=RATES, lease=10**6, max_wait=None)
+        self.queue = PriorityCalls("q", codec=BYTES, rates=RATES, lease=10**6)
 
     def acquire(self, now: int, cost: int = 1) -> tuple[int, int]:
         """Return how much is granted, and in how many ms more can be had."""
@@ -52,10 +54,10 @@ class Limiter:
         item = b"%d" % next(self.numbers)  # there is always something to hand out
         if self.kind == "buffer":
             self.server.run(self.buffer.push([item]), now)
-            reserved: Reserved[Any] = self.server.run(self.buffer.reserve_once(1), now)
+            reserved: Reserved[Any] = self.server.run(self.buffer.reserve(1), now)
         else:
             self.server.run(self.queue.push(item), now)
-            reserved = self.server.run(self.queue.reserve_once(1), now)
+            reserved = self.server.run(self.queue.reserve(1), now)
         return int(reserved.lease is not None), round((reserved.retry or 0) * 1000)
 
     def use_up(self, now: int) -> int:
@@ -119,10 +121,10 @@ def test_what_is_granted_in_part_says_when_there_is_more(server: Backend) -> Non
 def test_the_time_of_a_refusal_is_true_after_a_limit_was_lowered(server: Backend) -> None:
     """As many grants have to leave the span as the new limit does not allow."""
     limiter = Limiter(server, "limiter")
-    limiter.limiter = LimitOps("q", (Rate(100, 300),))
+    limiter.limiter = LimiterCalls("q", (Rate(100, 300),))
     for i in range(40):
         assert limiter.acquire(NOW + i * 1000) == (1, 0)
-    limiter.limiter = LimitOps("q", (Rate(7, 300), Rate(3, 1)))
+    limiter.limiter = LimiterCalls("q", (Rate(7, 300), Rate(3, 1)))
     assert limiter.opens(NOW + 60_000) == NOW + 33_000 + LONGEST + 1
 
 
@@ -142,13 +144,13 @@ STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 
 
 def ops_of(structure: str, **settings: Any) -> Any:
-    kind: Any = BufferOps if structure == "buffer" else PriorityOps
+    kind: Any = BufferCalls if structure == "buffer" else PriorityCalls
     return kind("q", codec=BYTES, **settings)
 
 
 def push(server: Backend, ops: Any, *items: bytes) -> None:
     for item in items:
-        server.run(ops.push([item]) if isinstance(ops, BufferOps) else ops.push(item), NOW)
+        server.run(ops.push([item]) if isinstance(ops, BufferCalls) else ops.push(item), NOW)
 
 
 @STRUCTURES
@@ -156,8 +158,8 @@ def test_a_lease_of_a_clock_that_was_ahead_is_named_and_ends_at_the_horizon(serv
     """An audit finds what no setting explains, and repaired it comes back in time."""
     ops = ops_of(structure, lease=30)
     push(server, ops, b"a", b"b")
-    wrong = server.run(ops.reserve_once(1), NOW + 5 * HOUR)
-    right = server.run(ops.reserve_once(1), NOW)
+    wrong = server.run(ops.reserve(1), NOW + 5 * HOUR)
+    right = server.run(ops.reserve(1), NOW)
     assert right.lease
     assert wrong.lease
     report = server.talk(ops.audit(), NOW)
@@ -167,11 +169,11 @@ def test_a_lease_of_a_clock_that_was_ahead_is_named_and_ends_at_the_horizon(serv
     assert not server.talk(ops.audit(repair=True), NOW).ok
     assert server.talk(ops.audit(), NOW).ok
     server.talk(ops.ack([right.lease]), NOW)
-    assert server.run(ops.reserve_once(1), NOW + HOUR - 1).lease is None
-    again = server.run(ops.reserve_once(1), NOW + HOUR)
+    assert server.run(ops.reserve(1), NOW + HOUR - 1).lease is None
+    again = server.run(ops.reserve(1), NOW + HOUR)
     if not again.lease:  # it was ended by that call, and comes with the next
         assert again.retry == 0
-        again = server.run(ops.reserve_once(1), NOW + HOUR)
+        again = server.run(ops.reserve(1), NOW + HOUR)
     assert again.lease
     assert again.lease.items == wrong.lease.items == [b"a"]
 
@@ -181,7 +183,7 @@ def test_a_long_lease_is_explained_by_a_setting(server: Backend, structure: str)
     """Twice the queue's own lease: another worker may have a longer one, or have extended it."""
     ops = ops_of(structure, lease=4 * 3600)
     push(server, ops, b"a")
-    assert server.run(ops.reserve_once(1, lease=8 * 3600), NOW).lease
+    assert server.run(ops.reserve(1, lease=8 * 3600), NOW).lease
     assert server.talk(ops.audit(), NOW).ok
     assert not server.talk(ops_of(structure, lease=30).audit(), NOW).ok
 
@@ -192,7 +194,7 @@ def test_a_delay_that_no_call_can_ask_for_is_named(server: Backend, structure: s
     ops, years = ops_of(structure), 99_999_999_000
     push(server, ops, b"a", b"b")
     for now in (NOW, NOW + 2 * years):
-        held = server.run(ops.reserve_once(1), now).lease
+        held = server.run(ops.reserve(1), now).lease
         assert held
         server.talk(ops.release([held], delay=99_999_999), now)
     report = server.talk(ops.audit(repair=True), NOW)
@@ -200,7 +202,7 @@ def test_a_delay_that_no_call_can_ask_for_is_named(server: Backend, structure: s
     assert server.talk(ops.audit(), NOW).ok
     assert server.talk(ops.stats() if structure == "buffer" else _one(ops.stats()), NOW).due == 0
     for _ in range(2):
-        assert server.run(ops.reserve_once(1), NOW + years).lease
+        assert server.run(ops.reserve(1), NOW + years).lease
 
 
 def _one(op: Any) -> Any:
@@ -235,7 +237,7 @@ def test_an_empty_reply_names_a_time_that_is_true(server: Backend, structure: st
 
 def test_a_wait_of_a_clock_set_back_is_none(server: Backend) -> None:
     """A group that became non-empty in the future has waited for nothing; leases of the future do not run out."""
-    buffer = BufferOps("q", codec=BYTES, max_wait=10)
+    buffer = BufferCalls("q", codec=BYTES, max_wait=10)
     server.run(buffer.push([b"a"], "g"), NOW + HOUR)
     server.run(buffer.push([b"b", b"c"], "h"), NOW + HOUR)
     assert server.talk(buffer.stats(), NOW).oldest_wait == 0

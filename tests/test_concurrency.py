@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import redis
 
 from redisq import Buffer, PriorityQueue, Pushed, Rate, RateLimiter
+from redisq.core.buffer import MAX_ITEMS
 from redisq.embedded import Server
-from redisq.ops.buffer import MAX_ITEMS
 
 R = TypeVar("R")
 
@@ -161,7 +161,7 @@ def acquire(socket: str, worker: int) -> list[tuple[float, float, int]]:
         _start.wait(60)
         first = last = 0.0
         while last - first < SECONDS:
-            op = limiter.ops.acquire(some.randint(1, 4))
+            op = limiter.calls.acquire(some.randint(1, 4))
             with client.pipeline() as pipe:
                 pipe.time()
                 op.queue(pipe)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from redisq.scripts import load, names
+from redisq.core.scripts import load, names
 
 from . import conformance, conformance_cases, runner_probe
 from .conformance import FOLDER, Case, Failure, plain

@@ -15,9 +15,11 @@ import pytest
 import redisq
 import redisq.asyncio
 from redisq import BYTES, InvalidArgument, Rate
-from redisq.ops import BufferOps, LimitOps, PriorityOps
-from redisq.ops.check import MAX_SECONDS
-from redisq.scripts import Script, Slot, directory, load, names
+from redisq.core.buffer import BufferCalls
+from redisq.core.limiter import LimiterCalls
+from redisq.core.priority import PriorityCalls
+from redisq.core.scripts import Script, Slot, directory, load, names
+from redisq.core.validate import MAX_SECONDS
 from tools import async_to_sync, idioms, own_lines
 
 from .calls import calls
@@ -368,9 +370,9 @@ def test_python_passes_what_the_header_declares(script: Script) -> None:
             assert len(value.split()) == len(slot.fields)
 
 
-BUFFER = BufferOps("q", codec=BYTES)
-QUEUE = PriorityOps("q", codec=BYTES)
-LIMITER = LimitOps("q", (Rate(1, 1),))
+BUFFER = BufferCalls("q", codec=BYTES)
+QUEUE = PriorityCalls("q", codec=BYTES)
+LIMITER = LimiterCalls("q", (Rate(1, 1),))
 NAMES = [str(i) for i in range(1001)]
 
 # What the Python takes where the header states a range: the first number is the lowest that is not None.
@@ -379,24 +381,24 @@ RANGES: list[tuple[str, str, Callable[[int], Any]]] = [
     ("buffer/pop", "size", lambda n: BUFFER.pop("g", n)),
     ("buffer/pop_longest", "count", lambda n: BUFFER.pop_longest(n, 1)),
     ("buffer/pop_longest", "size", lambda n: BUFFER.pop_longest(1, n)),
-    ("buffer/reserve", "size", lambda n: BUFFER.reserve_once(n)),
-    ("buffer/reserve", "max_bytes", lambda n: BUFFER.reserve_once(max_bytes=n or None)),
-    ("buffer/reserve", "min_size", lambda n: BufferOps("q", min_size=n)),
-    ("buffer/reserve", "max_attempts", lambda n: BufferOps("q", max_attempts=n or None)),
-    ("buffer/reserve", "max_dead", lambda n: BufferOps("q", max_dead=n or None)),
+    ("buffer/reserve", "size", lambda n: BUFFER.reserve(n)),
+    ("buffer/reserve", "max_bytes", lambda n: BUFFER.reserve(max_bytes=n or None)),
+    ("buffer/reserve", "min_size", lambda n: BufferCalls("q", min_size=n)),
+    ("buffer/reserve", "max_attempts", lambda n: BufferCalls("q", max_attempts=n or None)),
+    ("buffer/reserve", "max_dead", lambda n: BufferCalls("q", max_dead=n or None)),
     ("buffer/discard", "id", lambda n: BUFFER.discard(NAMES[:n])),
-    ("buffer/reserve", "rates", lambda n: BufferOps("q", rates=[Rate(1, 1)] * n)),
+    ("buffer/reserve", "rates", lambda n: BufferCalls("q", rates=[Rate(1, 1)] * n)),
     ("priority/pop", "count", lambda n: QUEUE.pop_many(n)),
-    ("priority/reserve", "size", lambda n: QUEUE.reserve_once(n)),
-    ("priority/reserve", "max_bytes", lambda n: QUEUE.reserve_once(max_bytes=n or None)),
-    ("priority/reserve", "max_attempts", lambda n: PriorityOps("q", max_attempts=n or None)),
-    ("priority/reserve", "max_dead", lambda n: PriorityOps("q", max_dead=n or None)),
+    ("priority/reserve", "size", lambda n: QUEUE.reserve(n)),
+    ("priority/reserve", "max_bytes", lambda n: QUEUE.reserve(max_bytes=n or None)),
+    ("priority/reserve", "max_attempts", lambda n: PriorityCalls("q", max_attempts=n or None)),
+    ("priority/reserve", "max_dead", lambda n: PriorityCalls("q", max_dead=n or None)),
     ("priority/redrive", "member", lambda n: QUEUE.redrive([b""] * n)),
     ("priority/discard", "member", lambda n: QUEUE.discard([b""] * n)),
     ("priority/remove", "member", lambda n: QUEUE.remove([b""] * n)),
-    ("priority/reserve", "rates", lambda n: PriorityOps("q", rates=[Rate(1, 1)] * n)),
+    ("priority/reserve", "rates", lambda n: PriorityCalls("q", rates=[Rate(1, 1)] * n)),
     ("limit/acquire", "cost", lambda n: LIMITER.acquire(n)),
-    ("limit/acquire", "rates", lambda n: LimitOps("q", (Rate(1, 1),) * n)),
+    ("limit/acquire", "rates", lambda n: LimiterCalls("q", (Rate(1, 1),) * n)),
 ]
 
 

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from benchmarks.recipes import GroupedBuffer, WatchedQueue
-from redisq import Buffer, Item, Op, PriorityQueue, Pushed, Rate, RateLimiter
+from redisq import Buffer, Call, Item, PriorityQueue, Pushed, Rate, RateLimiter
 from redisq.embedded import Server
 
 R = TypeVar("R")
@@ -30,7 +30,7 @@ def numbers(batch: list[bytes]) -> list[int]:
     return [int(item) for item in batch]
 
 
-def at_once(server: Server, *ops: Op[R]) -> list[R]:
+def at_once(server: Server, *ops: Call[R]) -> list[R]:
     """Send each call from a client of its own, all of them before any reply is read."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.client(single_connection_client=True)) for _ in ops]
@@ -168,7 +168,7 @@ def test_defect_10_two_flushers_choose_the_same_group(server: Server, two: Two) 
     buffer = Buffer[int](two[0], "feed")
     buffer.push(*range(8), group="long")
     buffer.push(*range(4), group="short")
-    taken = at_once(server, *[buffer.ops.pop_longest(1, 10) for _ in range(3)])
+    taken = at_once(server, *[buffer.calls.pop_longest(1, 10) for _ in range(3)])
     assert sorted(taken, key=list) == [{}, {"long": list(range(8))}, {"short": list(range(4))}]
 
 
@@ -180,7 +180,7 @@ def test_defect_13_rate_doubles_with_a_second_process(server: Server, two: Two) 
     assert len(calls) == 6
 
     limiter = RateLimiter(two[0], "api", Rate(3, per=60))
-    grants = at_once(server, *[limiter.ops.acquire(2) for _ in range(4)])
+    grants = at_once(server, *[limiter.calls.acquire(2) for _ in range(4)])
     assert sorted(grant.granted for grant in grants) == [0, 0, 1, 2]
     assert all(0 < grant.retry_after <= 60.001 for grant in grants if grant.granted < 2)
 
@@ -256,7 +256,7 @@ def test_defect_15_check_then_add_lets_the_weaker_score_win(server: Server, two:
 
     for order in ((1, 5), (5, 1)):
         queue = PriorityQueue(two[0], f"index {order}")
-        outcomes = at_once(server, *[queue.ops.push("m", priority) for priority in order])
+        outcomes = at_once(server, *[queue.calls.push("m", priority) for priority in order])
         assert Pushed.ADDED in outcomes
         assert queue.pop() == Item("m", 1, 1)
         assert queue.pop() is None
@@ -294,7 +294,7 @@ def test_defect_17_watch_wastes_round_trips_that_grow_with_the_workers(server: S
         queue = PriorityQueue(stack.enter_context(server.client()), "index")
         queue.push_many((str(member), member) for member in range(workers))
         items = at_once(
-            server, *[queue.ops.pop_once() for _ in range(workers)]
+            server, *[queue.calls.pop_once() for _ in range(workers)]
         )  # one round trip each, and all get theirs
         assert sorted(item.member for item in items if item) == [str(member) for member in range(workers)]
         assert queue.pop() is None

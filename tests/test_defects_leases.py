@@ -20,9 +20,9 @@ from redis.retry import Retry
 
 from benchmarks.recipes import GroupedBuffer, WatchedQueue
 from redisq import Buffer, PriorityQueue, Pushed, State
+from redisq.blocking import runner
+from redisq.blocking.runner import Runner
 from redisq.embedded import Server
-from redisq.sync import runner
-from redisq.sync.runner import Runner
 
 from . import test_defects
 from .backends import at
@@ -160,13 +160,13 @@ def test_defect_11_largest_first_without_age_starves_the_small(client: redis.Red
 
     buffer = Buffer[int](client, "feed", min_size=10, max_wait=60)
     run = Runner(client).run
-    run(at(buffer.ops.push([0], "small"), 0))
+    run(at(buffer.calls.push([0], "small"), 0))
     served = []
     for second in range(100):
         for group in ("a", "b"):
-            run(at(buffer.ops.push(range(20), group), second * 1000))
+            run(at(buffer.calls.push(range(20), group), second * 1000))
         for _ in range(2):
-            lease = run(at(buffer.ops.reserve_once(10), second * 1000)).lease
+            lease = run(at(buffer.calls.reserve(10), second * 1000)).lease
             assert lease
             served.append(lease.group)
             buffer.ack(lease)

@@ -17,12 +17,12 @@ import pytest
 from rich.console import Console
 
 from redisq import cli, demo, embedded
-from redisq.demo.account import Account, Line
-from redisq.demo.crew import Crew, Held, Link, Ready
+from redisq.core.errors import RedisqError
 from redisq.demo.endpoint import Endpoint
 from redisq.demo.indexing import Index, Indexed, Indexing
+from redisq.demo.processes import Crew, Held, Link, Ready
+from redisq.demo.tally import Account, Line
 from redisq.embedded import Server
-from redisq.errors import RedisqError
 
 COMMAND = [sys.executable, "-m", "redisq", "demo"]
 

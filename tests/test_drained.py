@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from redisq import Batch, Buffer, PriorityQueue, Rate, RateLimiter, WrongOrder
+from redisq.blocking.runner import Runner
 from redisq.embedded import Server
-from redisq.sync.runner import Runner
 
 from .backends import at, reserve_at
 
@@ -38,7 +38,7 @@ def take(queue: Any, *args: Any, **options: Any) -> Batch[Any]:
 
 def take_late(client: redis.Redis, queue: Any, *args: Any) -> Batch[Any]:
     """Reserve a batch that must be there when everything is due."""
-    reserved = reserve_at(client, LATE, partial(queue.ops.reserve_once, *args))
+    reserved = reserve_at(client, LATE, partial(queue.calls.reserve_once, *args))
     assert reserved.lease
     return Batch(queue, reserved.lease)
 
@@ -163,7 +163,7 @@ def its_batch_was_evicted(client: redis.Redis) -> None:
     queue = buffer(client, 1)
     batch = take(queue)
     client.delete(f"{Q}batch:{batch.id}")
-    assert reserve_at(client, LATE, queue.ops.reserve_once).lease is None
+    assert reserve_at(client, LATE, queue.calls.reserve_once).lease is None
 
 
 def its_last_pause_of_a_group_ended(client: redis.Redis) -> None:
@@ -234,7 +234,7 @@ def members_popped_at_once(client: redis.Redis) -> None:
 def members_popped_when_due(client: redis.Redis) -> None:
     queue = PriorityQueue(client, "q")
     queue.push("a", delay=1000, payload="p")
-    assert Runner(client).run(at(queue.ops.pop_once(), LATE))
+    assert Runner(client).run(at(queue.calls.pop_once(), LATE))
 
 
 def members_acked(client: redis.Redis) -> None:
@@ -308,7 +308,7 @@ def leased_members_removed_and_their_lease_ran_out(client: redis.Redis) -> None:
     queue = queue_of(client, "a", "b")
     take(queue, 2)
     queue.remove("a", "b")
-    assert reserve_at(client, LATE, queue.ops.reserve_once).lease is None
+    assert reserve_at(client, LATE, queue.calls.reserve_once).lease is None
 
 
 def members_buried_and_discarded(client: redis.Redis) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from redisq.core.scripts import load
 from redisq.embedded import Server
-from redisq.scripts import load
 
 from . import model
 from .exhaustive import SCOPES, Quiet, Scope, Search, Sent, State, Step

@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from redisq import BYTES, Batch, Buffer, PriorityQueue, Rate, RateLimiter, State
+from redisq.blocking.runner import Runner
+from redisq.core.priority import Order
 from redisq.embedded import Server
-from redisq.ops.priority import Order
-from redisq.sync.runner import Runner
 
 from . import keyspace
 from .backends import at, reserve_at
@@ -138,22 +138,22 @@ def test_a_full_server_lets_leases_run_out(client: redis.Redis, fill: Fill) -> N
     buffer, held = stocked_buffer(client)
     queue, leased = stocked_queue(client)
     fill()
-    batch = reserve_at(client, LATE, buffer.ops.reserve_once).lease
+    batch = reserve_at(client, LATE, buffer.calls.reserve_once).lease
     assert batch
     assert batch.attempts == 2
     assert batch.id not in {one.id for one in held}
-    members = reserve_at(client, LATE, partial(queue.ops.reserve_once, 50)).lease
+    members = reserve_at(client, LATE, partial(queue.calls.reserve_once, 50)).lease
     assert members
     assert len(members.items) == 50
     assert members.attempts == 2
     assert len(leased) == MANY
-    assert members.items[0] not in Runner(client).run(at(queue.ops.pop_many(250), LATE))
+    assert members.items[0] not in Runner(client).run(at(queue.calls.pop_many(250), LATE))
 
     buffer = Buffer[bytes](client, "b", codec=BYTES, max_attempts=1, max_dead=20)
     queue = PriorityQueue(client, "p", max_attempts=1, max_dead=150)
-    buried = [len(Runner(client).run(at(buffer.ops.reserve_once(), LATE)).buried) for _ in range(30)]
+    buried = [len(Runner(client).run(at(buffer.calls.reserve(), LATE)).buried) for _ in range(30)]
     assert buried == [1] * 30
-    assert len(reserve_at(client, 2 * LATE, queue.ops.reserve_once).buried) > 200
+    assert len(reserve_at(client, 2 * LATE, queue.calls.reserve_once).buried) > 200
     assert (buffer.stats().dead, buffer.stats().trimmed) == (20, 10)
     stats = queue.stats()
     assert stats.dead == 150

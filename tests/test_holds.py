@@ -11,8 +11,8 @@ from benchmarks.growth import holds
 from benchmarks.growth.calls import ask, load_all
 from benchmarks.growth.holds import HOLDS, NEAREST, REACH_MS, RULER_MS, TOLERANCE, Hold
 from benchmarks.instructions import __main__ as check
+from redisq.core.scripts import names
 from redisq.embedded import Server
-from redisq.scripts import names
 
 WORKED = {  # what an answer begins with, where that is not a number above 0 or a list that is not empty
     "buffer/reserve": re.compile(rb"batch|buried"),

@@ -14,29 +14,32 @@ from typing import Any
 import pytest
 
 from redisq import BYTES, Rate
-from redisq.ops import BufferOps, Lease, LimitOps, Op, PriorityOps
-from redisq.scripts import load, names
+from redisq.core.buffer import BufferCalls
+from redisq.core.calls import Call
+from redisq.core.limiter import LimiterCalls
+from redisq.core.priority import PriorityCalls
+from redisq.core.scripts import load, names
 
-BUFFER = BufferOps("q", codec=BYTES)
-QUEUE = PriorityOps("q", codec=BYTES)
-LIMITER = LimitOps("q", (Rate(1, 1),))
+BUFFER = BufferCalls("q", codec=BYTES)
+QUEUE = PriorityCalls("q", codec=BYTES)
+LIMITER = LimiterCalls("q", (Rate(1, 1),))
 
 
-def _first(talk: Any) -> Op[Any]:
+def _first(talk: Any) -> Call[Any]:
     step = next(talk)
-    return step if isinstance(step, Op) else step.ops[0]
+    return step if isinstance(step, Call) else step.calls[0]
 
 
-CALLS: dict[str, Callable[[], Op[Any]]] = {
+CALLS: dict[str, Callable[[], Call[Any]]] = {
     "push": lambda: BUFFER.push([b"a"]),
     "push_many": lambda: _first(BUFFER.push_many([b"a"])),
-    "reserve": lambda: BUFFER.reserve_once(),
+    "reserve": lambda: BUFFER.reserve(),
     "reserve_many": lambda: _first(BUFFER.reserve_many(1)),
     "redrive": lambda: _first(BUFFER.redrive(["l"])),
     "discard": lambda: BUFFER.discard(["l"]),
     "push of a member": lambda: QUEUE.push(b"a"),
     "push_many of members": lambda: _first(QUEUE.push_many([(b"a", 0)])),
-    "reserve of members": lambda: QUEUE.reserve_once(),
+    "reserve of members": lambda: QUEUE.reserve(),
     "reserve_many of members": lambda: _first(QUEUE.reserve_many(1)),
     "redrive of members": lambda: QUEUE.redrive([b"a"]),
     "discard of members": lambda: QUEUE.discard([b"a"]),
@@ -45,7 +48,7 @@ CALLS: dict[str, Callable[[], Op[Any]]] = {
 }
 
 
-def id_of(op: Op[Any]) -> str:
+def id_of(op: Call[Any]) -> str:
     """Return the id by which a call is known when it is sent again."""
     name = op.lease_id or op.token
     assert name
@@ -60,7 +63,7 @@ def test_every_call_that_is_remembered_is_here() -> None:
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_each_call_has_an_id_of_128_bits(call: Callable[[], Op[Any]]) -> None:
+def test_each_call_has_an_id_of_128_bits(call: Callable[[], Call[Any]]) -> None:
     """In hex, and none is like another."""
     ids = {id_of(call()) for _ in range(1000)}
     assert len(ids) == 1000
@@ -68,7 +71,7 @@ def test_each_call_has_an_id_of_128_bits(call: Callable[[], Op[Any]]) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_no_generator_of_pythons_has_a_part_in_it(call: Callable[[], Op[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_generator_of_pythons_has_a_part_in_it(call: Callable[[], Call[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Seeded anew, put back to an earlier state, or broken."""
     ids = set()
     state = random.getstate()
@@ -91,7 +94,7 @@ def test_no_generator_of_pythons_has_a_part_in_it(call: Callable[[], Op[Any]], m
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_it_comes_from_the_operating_system_each_time(
-    call: Callable[[], Op[Any]], monkeypatch: pytest.MonkeyPatch
+    call: Callable[[], Call[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is kept ahead, which a snapshot of the process would copy."""
     asked: list[int] = []
@@ -116,7 +119,7 @@ def test_a_child_after_a_fork_has_other_ids() -> None:
     if child == 0:  # nothing of the tests may go on in here
         try:
             made = [id_of(call()) for call in calls for _ in range(20)]
-            holder = BUFFER.reserve_once().args[2]
+            holder = BUFFER.reserve().args[2]
             assert isinstance(holder, bytes)
             os.write(write, " ".join([holder.decode(), *made]).encode())
         finally:
@@ -128,7 +131,7 @@ def test_a_child_after_a_fork_has_other_ids() -> None:
     mine = [id_of(call()) for call in calls for _ in range(20)]
     assert len({*mine, *its}) == len(mine) + len(its) == 2 * 20 * len(calls)
     assert holder.endswith(f":{child}")
-    assert BUFFER.reserve_once().args[2] == holder.replace(str(child), str(os.getpid())).encode()
+    assert BUFFER.reserve().args[2] == holder.replace(str(child), str(os.getpid())).encode()
 
 
 def test_what_is_settled_goes_by_the_leases_id() -> None:
@@ -146,6 +149,6 @@ def test_a_token_of_ones_own_is_the_id() -> None:
     """For a push, and as the lease's for a reserve."""
     assert id_of(BUFFER.push([b"a"], token="mine")) == "mine"
     assert id_of(QUEUE.push(b"a", token="mine")) == "mine"
-    assert id_of(BUFFER.reserve_once(lease_id="mine")) == id_of(QUEUE.reserve_once(lease_id="mine")) == "mine"
+    assert id_of(BUFFER.reserve(lease_id="mine")) == id_of(QUEUE.reserve(lease_id="mine")) == "mine"
     assert id_of(LIMITER.acquire(token="mine")) == "mine"
     assert id_of(_first(BUFFER.reserve_many(2, lease_id="mine"))) == "mine"

@@ -15,8 +15,8 @@ from benchmarks.instructions import operations
 from benchmarks.instructions.budgets import BUDGETS, TOLERANCE, Figure, exceeded
 from benchmarks.instructions.callgrind import NoValgrind, counting, parse, wrapped
 from benchmarks.instructions.items import CONTENDERS, Direct
+from redisq.core.scripts import names
 from redisq.embedded import Server
-from redisq.scripts import names
 
 DUMP = """# callgrind format
 version: 1

@@ -15,9 +15,9 @@ import pytest
 import redis
 import redis.asyncio
 
-import redisq.aio.runner
 import redisq.asyncio
-import redisq.sync.runner
+import redisq.asyncio.runner
+import redisq.blocking.runner
 from redisq import (
     BYTES,
     Batch,
@@ -33,11 +33,10 @@ from redisq import (
     Rate,
     State,
 )
+from redisq.core.buffer import MAX_ITEMS
+from redisq.core.priority import MAX_LEASED
+from redisq.core.scripts import load
 from redisq.embedded import Server
-from redisq.ops import Lease, piece
-from redisq.ops.buffer import MAX_ITEMS
-from redisq.ops.priority import MAX_LEASED
-from redisq.scripts import load
 
 from .conftest import MakeClient
 
@@ -657,7 +656,7 @@ def test_a_lease_is_extended_and_never_shortened(client: redis.Redis, structure:
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a wait be one read, however long, so that only what is waited for can end it."""
-    for runner in (redisq.sync.runner, redisq.aio.runner):
+    for runner in (redisq.blocking.runner, redisq.asyncio.runner):
         monkeypatch.setattr(runner, "piece", lambda seconds, _: max(0.01, seconds))
 
 

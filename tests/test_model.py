@@ -27,9 +27,10 @@ from hypothesis.stateful import (
 )
 
 from redisq import BYTES, Buried, Grant, Item, LeaseLost, Pushed, Rate, State
-from redisq.ops import BufferOps, BufferStats, Lease, LimitOps, PriorityOps, PriorityStats, Reserved
-from redisq.ops.priority import PLACES, Order
-from redisq.ops.queue import holder_bytes
+from redisq.core.buffer import BufferCalls, BufferStats
+from redisq.core.limiter import LimiterCalls
+from redisq.core.priority import PLACES, Order, PriorityCalls, PriorityStats
+from redisq.core.queue import holder_bytes
 
 from . import keyspace, model
 from .backends import Backends
@@ -211,7 +212,7 @@ class QueueMachine(Machine):
 
     def purge(self, draw: Draw) -> None:
         if draw(once_in_a_while):  # often, it would leave nothing to look at
-            self.step(self.ops.purge, self.model.purge)
+            self.step(self.calls.purge, self.model.purge)
 
     def lose_a_wake_up(self, draw: Draw) -> None:  # noqa: ARG002
         """Let a client take it, and die."""
@@ -221,7 +222,7 @@ class QueueMachine(Machine):
     def change_consumer(self, draw: Draw) -> None:
         """Let the next calls come from one with other settings, as in a rolling deploy."""
         self.settings = self.draw_settings(draw)
-        self.ops = self.make_ops(self.settings)
+        self.calls = self.make_ops(self.settings)
 
     def draw_settings(self, draw: Draw) -> Settings:
         """Draw what a consumer may set."""
@@ -258,26 +259,26 @@ class QueueMachine(Machine):
         counted = draw(st.sampled_from([True, True, False, None]))
         if counted is None:
             self.step(
-                lambda: self.ops.bury([lease], reason),
+                lambda: self.calls.bury([lease], reason),
                 lambda: self.model.bury(self.now, lease.id.encode(), encoded(reason)),
             )
         else:
             self.step(
-                lambda: self.ops.release([lease], delay / 1000, count=counted, reason=reason),
+                lambda: self.calls.release([lease], delay / 1000, count=counted, reason=reason),
                 lambda: self.model.release(self.now, lease.id.encode(), delay, counted, encoded(reason)),
             )
 
     def extend(self, draw: Draw) -> None:
         lease, term = self.some_lease(draw), draw(leases)
         self.step(
-            lambda: self.ops.extend([lease], term / 1000),
+            lambda: self.calls.extend([lease], term / 1000),
             lambda: self.model.extend(self.now, lease.id.encode(), term) / 1000,
             seen=lambda _: lease.deadline,
         )
 
     def audit(self, repair: bool) -> None:
         for backend in self.backends.all:
-            assert backend.talk(self.ops.audit(repair), self.now).findings == [], backend.label
+            assert backend.talk(self.calls.audit(repair), self.now).findings == [], backend.label
 
     def paused_stats(self, found: dict[str, Any]) -> dict[str, Any]:
         """Return what stats say of a pause."""
@@ -313,7 +314,7 @@ class BufferMachine(QueueMachine):
         self.groups = draw(st.lists(groups, min_size=2, max_size=3, unique=True))  # few, so that steps meet
         self.model = model.Buffer(limit=model.Limit([]))
         self.settings = self.draw_settings(draw)
-        self.ops = self.make_ops(self.settings)
+        self.calls = self.make_ops(self.settings)
 
     def draw_settings(self, draw: Draw) -> Settings:
         # min_size and max_wait; with rates, less often, because they leave little to do
@@ -329,8 +330,8 @@ class BufferMachine(QueueMachine):
             "rates": draw(st.sampled_from([[], [], [], [(2, 1000), (5, 10_000)]])),
         }
 
-    def make_ops(self, consumer: Settings) -> BufferOps[bytes]:
-        return BufferOps(
+    def make_ops(self, consumer: Settings) -> BufferCalls[bytes]:
+        return BufferCalls(
             "q",
             codec=BYTES,
             lease=consumer["lease"] / 1000,
@@ -352,13 +353,13 @@ class BufferMachine(QueueMachine):
         group, token = self.group(draw), next(self.tokens)
         if where == "many":
             self.step(
-                lambda: self.ops.push_many(items, group, token),
+                lambda: self.calls.push_many(items, group, token),
                 lambda: self.model.push(self.now, bytes_of(group), items, f"{token}:0".encode()),
                 again=True,
             )
         else:
             front = where == "front"
-            op = self.ops.push(items, group, token, front=front)
+            op = self.calls.push(items, group, token, front=front)
             expect = partial(lambda: self.model.push(self.now, bytes_of(group), items, token.encode(), front))
             self.step(lambda: op, expect, again=True)
 
@@ -366,10 +367,10 @@ class BufferMachine(QueueMachine):
         """Pop of a group, or of the longest ones."""
         group, count, size = self.group(draw), draw(st.sampled_from([0, 1, 2, 4])), draw(st.integers(1, 6))
         if not count:
-            self.step(lambda: self.ops.pop(group, size), lambda: self.model.pop(self.now, bytes_of(group), size))
+            self.step(lambda: self.calls.pop(group, size), lambda: self.model.pop(self.now, bytes_of(group), size))
         else:
             self.step(
-                lambda: self.ops.pop_longest(count, size),
+                lambda: self.calls.pop_longest(count, size),
                 lambda: [(name_of(group), items) for group, items in self.model.pop_longest(self.now, count, size)],
                 seen=lambda found: list(found.items()),
             )
@@ -393,7 +394,7 @@ class BufferMachine(QueueMachine):
             return None, (rest[0] / 1000 if rest else 0.0), [], kind == b"ended"
 
         make = partial(
-            self.ops.reserve_once, size, max_bytes=max_bytes, lease=lease / 1000, lease_id=token, holder=holder
+            self.calls.reserve_once, size, max_bytes=max_bytes, lease=lease / 1000, lease_id=token, holder=holder
         )
         self.step(make, expect, again=True, seen=_reserved)
         if self.is_held(token.encode()):
@@ -410,7 +411,7 @@ class BufferMachine(QueueMachine):
         marked = replace(lease, failed=dict.fromkeys(places, reason or ""))
         why = encoded(reason) if places else b""
         self.step(
-            lambda: self.ops.ack([marked], delay / 1000),
+            lambda: self.calls.ack([marked], delay / 1000),
             lambda: self.model.ack(self.now, lease.id.encode(), sorted(places), delay, why),
         )
 
@@ -421,9 +422,9 @@ class BufferMachine(QueueMachine):
         token, ids = next(self.tokens), [name.encode() for name in names]
         if again:
             expect: Callable[[], object] = lambda: self.model.redrive(self.now, ids, token.encode())[0]  # noqa: E731
-            self.step(lambda: self.ops.redrive(names, token), expect, again=True)
+            self.step(lambda: self.calls.redrive(names, token), expect, again=True)
         else:
-            op = self.ops.discard(names, token)
+            op = self.calls.discard(names, token)
             self.step(lambda: op, lambda: self.model.discard(ids, token.encode()), again=True)
 
     def pause_group(self, draw: Draw) -> None:
@@ -441,7 +442,7 @@ class BufferMachine(QueueMachine):
         if what == "audit":
             self.audit(draw(st.booleans()))
         elif what == "stats":
-            self.step(self.ops.stats, self.stats)
+            self.step(self.calls.stats, self.stats)
         elif what == "groups":
             state = draw(st.sampled_from(["waiting", "busy", "paused"]))
             limit, after = draw(st.integers(1, 3)), draw(st.integers(0, 2))
@@ -452,7 +453,7 @@ class BufferMachine(QueueMachine):
                 return [(name, length) for length, name in found[after : after + limit]]
 
             self.step(
-                lambda: self.ops.groups(limit, after, state), expect_groups, seen=lambda found: list(found.items())
+                lambda: self.calls.groups(limit, after, state), expect_groups, seen=lambda found: list(found.items())
             )
         else:
             self.look_at_batches(what, draw)
@@ -470,7 +471,7 @@ class BufferMachine(QueueMachine):
             ]
 
         self.step(
-            lambda: getattr(self.ops, what)(limit, after), expect, seen=lambda found: [_lease(one) for one in found]
+            lambda: getattr(self.calls, what)(limit, after), expect, seen=lambda found: [_lease(one) for one in found]
         )
 
     def stats(self) -> object:
@@ -515,7 +516,7 @@ class PriorityMachine(QueueMachine):
         self.names = draw(st.lists(members, min_size=2, max_size=3, unique=True))  # few, so that steps meet
         self.model = model.Priority(limit=model.Limit([]), order=self.order)
         self.settings = self.draw_settings(draw)
-        self.ops = self.make_ops(self.settings)
+        self.calls = self.make_ops(self.settings)
 
     def draw_settings(self, draw: Draw) -> Settings:
         return {
@@ -525,8 +526,8 @@ class PriorityMachine(QueueMachine):
             "rates": draw(st.sampled_from([[], [], [], [(2, 1000), (5, 10_000)]])),
         }
 
-    def make_ops(self, consumer: Settings) -> PriorityOps[bytes]:
-        return PriorityOps(
+    def make_ops(self, consumer: Settings) -> PriorityCalls[bytes]:
+        return PriorityCalls(
             "q",
             codec=BYTES,
             payload_codec=BYTES,
@@ -559,7 +560,7 @@ class PriorityMachine(QueueMachine):
         delay = draw(st.sampled_from([0, 0, 1, 1500]))
         exactly = draw(once_in_a_while)
         member, priority, token = draw(st.sampled_from(self.names)), draw(self.priorities), next(self.tokens)
-        op = self.ops.push(member, priority, payload=payload, delay=delay / 1000, replace=exactly, token=token)
+        op = self.calls.push(member, priority, payload=payload, delay=delay / 1000, replace=exactly, token=token)
 
         def expect() -> object:
             how = "set" if exactly else "min"
@@ -592,13 +593,13 @@ class PriorityMachine(QueueMachine):
                 outcomes.update(PUSHED[letter] for letter in letters.decode())
             return outcomes
 
-        make = partial(self.ops.push_many, given, delay=delay / 1000, replace=exactly, token=token)
+        make = partial(self.calls.push_many, given, delay=delay / 1000, replace=exactly, token=token)
         self.step(make, expect, again=True)
 
     def pop_many(self, draw: Draw) -> None:
         count = draw(st.integers(1, 4))
         self.pass_time(draw(passing))
-        self.step(lambda: self.ops.pop_many(count), lambda: self.items(self.model.pop(self.now, count)[1], 1))
+        self.step(lambda: self.calls.pop_many(count), lambda: self.items(self.model.pop(self.now, count)[1], 1))
 
     def reserve(self, draw: Draw) -> None:
         size, max_bytes, lease, holder = draw(st.integers(1, 4)), draw(bounds), draw(leases), draw(holders)
@@ -617,7 +618,7 @@ class PriorityMachine(QueueMachine):
             return self.leased(token.encode(), rest[0], who, rest[1]), 0.0, buried, False
 
         make = partial(
-            self.ops.reserve_once, size, max_bytes=max_bytes, lease=lease / 1000, lease_id=token, holder=holder
+            self.calls.reserve_once, size, max_bytes=max_bytes, lease=lease / 1000, lease_id=token, holder=holder
         )
         self.step(make, expect, again=True, seen=_reserved)
         if self.is_held(token.encode()):
@@ -642,7 +643,7 @@ class PriorityMachine(QueueMachine):
         marked = replace(lease, failed=failed)
         why = [(place, encoded(reason)) for place, reason in sorted(failed.items())]
         self.step(
-            lambda: self.ops.ack([marked], delay / 1000),
+            lambda: self.calls.ack([marked], delay / 1000),
             lambda: self.model.ack(self.now, lease.id.encode(), why, delay),
         )
 
@@ -651,7 +652,7 @@ class PriorityMachine(QueueMachine):
         dead = [name for _, name in self.model._parked("dead")]
         chosen = draw(st.lists(st.sampled_from(dead if dead and what != "remove" else self.names), max_size=3))
         token = next(self.tokens)
-        op = getattr(self.ops, what)(chosen, token)
+        op = getattr(self.calls, what)(chosen, token)
         self.step(lambda: op, lambda: getattr(self.model, what)(chosen, token.encode()), again=True)
 
     def look(self, draw: Draw) -> None:
@@ -659,15 +660,15 @@ class PriorityMachine(QueueMachine):
         if what == "audit":
             self.audit(draw(st.booleans()))
         elif what == "stats":
-            self.step(self.ops.stats, self.stats)
+            self.step(self.calls.stats, self.stats)
         elif what == "state":
             name = draw(members)
-            self.step(lambda: self.ops.state(name), lambda: State(self.model.state(name)))
+            self.step(lambda: self.calls.state(name), lambda: State(self.model.state(name)))
         else:
             limit, after = draw(st.integers(1, 3)), draw(st.integers(0, 2))
             if what == "peek":
                 self.step(
-                    lambda: self.ops.peek(limit, after),
+                    lambda: self.calls.peek(limit, after),
                     lambda: self.items([one for _, one in self.model.show("ready")][after : after + limit]),
                 )
             elif what == "leased":
@@ -682,7 +683,7 @@ class PriorityMachine(QueueMachine):
             page = every[first : first + limit]
             return self.items([one for _, one in page], times=[time for time, _ in page])
 
-        self.step(lambda: getattr(self.ops, state)(limit, after), expect)
+        self.step(lambda: getattr(self.calls, state)(limit, after), expect)
 
     def look_at_leases(self, limit: int, place: int) -> None:
         every = self.model.batches()
@@ -692,7 +693,7 @@ class PriorityMachine(QueueMachine):
             first = place + 1 if after else 0
             return [self.leased(*one) for one in every[first : first + limit]]
 
-        self.step(lambda: self.ops.leased(limit, after), expect, seen=lambda found: [_lease(one) for one in found])
+        self.step(lambda: self.calls.leased(limit, after), expect, seen=lambda found: [_lease(one) for one in found])
 
     def stats(self) -> object:
         found = self.model.stats(self.now)
@@ -714,7 +715,7 @@ class LimitMachine(Machine):
     def make(self, draw: Draw) -> None:  # noqa: ARG002
         self.settings = {}
         self.model = model.Limit(list(self.RATES))
-        self.ops = LimitOps("q", tuple(Rate(limit, per / 1000) for limit, per in self.RATES), dedup_window=WINDOW)
+        self.calls = LimiterCalls("q", tuple(Rate(limit, per / 1000) for limit, per in self.RATES), dedup_window=WINDOW)
         self.elapsed = 0
         self.granted: list[tuple[int, int]] = []
 
@@ -723,7 +724,7 @@ class LimitMachine(Machine):
         self.pass_time(ms)
         self.elapsed += ms
         token = next(self.tokens)
-        op = self.ops.acquire(cost, token)
+        op = self.calls.acquire(cost, token)
 
         def expect() -> object:
             granted, retry = self.model.acquire(self.now, cost, token.encode())

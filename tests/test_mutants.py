@@ -8,7 +8,7 @@ import re
 import pytest
 import redis
 
-from redisq.scripts import load, names
+from redisq.core.scripts import load, names
 
 from . import conformance
 from .conformance import FOLDER, Case, Failure

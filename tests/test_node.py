@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from redisq import BYTES, Buffer, PriorityQueue
+from redisq.core.scripts import directory
 from redisq.embedded import Server
-from redisq.scripts import directory
 
 from . import conformance, runner_probe
 

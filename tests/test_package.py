@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from redisq.scripts import load, names
+from redisq.core.scripts import load, names
 
 ROOT = Path(__file__).parent.parent
 

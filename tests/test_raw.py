@@ -14,10 +14,10 @@ import pytest
 import redis
 
 from redisq import Buffer, InvalidArgument, PriorityQueue, Pushed, WrongLayout, WrongOrder
-from redisq.ops import Op
-from redisq.ops.buffer import MAX_ITEMS
-from redisq.ops.priority import MAX_LEASED, MAX_MEMBERS
-from redisq.scripts import Script, Slot, load, names
+from redisq.core.buffer import MAX_ITEMS
+from redisq.core.calls import Call
+from redisq.core.priority import MAX_LEASED, MAX_MEMBERS
+from redisq.core.scripts import Script, Slot, load, names
 
 from . import keyspace
 from .calls import calls
@@ -38,12 +38,12 @@ def structure_of(name: str) -> str:
     return name.split("/")[0]
 
 
-def send(client: redis.Redis, op: Op[Any]) -> Any:
+def send(client: redis.Redis, op: Call[Any]) -> Any:
     raw: Any = client  # execute_command has no types in redis-py
     return raw.execute_command("EVAL", op.script.text, len(op.keys), *op.keys, *op.args)
 
 
-def reply_or_error(client: redis.Redis, op: Op[Any]) -> Any:
+def reply_or_error(client: redis.Redis, op: Call[Any]) -> Any:
     try:
         return send(client, op)
     except redis.ResponseError as error:
@@ -62,21 +62,21 @@ def place(script: Script, name: str) -> int:
     return next(i for i, slot in enumerate(script.args) if slot.name == name)
 
 
-def given(op: Op[Any], name: str, *values: Any) -> Op[Any]:
+def given(op: Call[Any], name: str, *values: Any) -> Call[Any]:
     """Return the call with another value in a slot; the last slot takes any number of them."""
     i = place(op.script, name)
     end = len(op.args) if op.script.args[i].rest else i + 1
     return replace(op, args=(*op.args[:i], *values, *op.args[end:]))
 
 
-def packed(op: Op[Any], slot: Slot, field: str, value: bytes) -> Op[Any]:
+def packed(op: Call[Any], slot: Slot, field: str, value: bytes) -> Call[Any]:
     """Return the call with another number among those that share an argument."""
     numbers = str(_text(op, slot.name)).split(" ")
     numbers[[one.name for one in slot.fields].index(field)] = value.decode("latin-1")
     return given(op, slot.name, " ".join(numbers).encode("latin-1"))
 
 
-def _text(op: Op[Any], name: str) -> str:
+def _text(op: Call[Any], name: str) -> str:
     value = op.args[place(op.script, name)]
     return value.decode() if isinstance(value, bytes) else str(value)
 
@@ -86,7 +86,7 @@ def optional(slot: Slot) -> bool:
     return slot.type == "bytes" and (slot.low, slot.high) == (0, 1)
 
 
-def malformed(op: Op[Any]) -> Iterator[Op[Any]]:
+def malformed(op: Call[Any]) -> Iterator[Call[Any]]:
     """Yield a valid call with one thing wrong."""
     yield replace(op, keys=op.keys[:-1])
     yield replace(op, keys=(*op.keys, b"redisq:{q}:more"))
@@ -123,7 +123,7 @@ def pairs(name: str) -> list[list[Any]]:
     return [*([value, b"1000"] for value in none), *([b"1", value] for value in none), [b"1"], [b"1", b"1", b"1"]]
 
 
-def bounds(op: Op[Any]) -> Iterator[tuple[Op[Any], bool]]:
+def bounds(op: Call[Any]) -> Iterator[tuple[Call[Any], bool]]:
     """Yield the call with each number at its bounds and beyond them, and whether it must be taken."""
     for slot in op.script.args:
         for one in (slot, *slot.fields):
@@ -142,7 +142,7 @@ def bounds(op: Op[Any]) -> Iterator[tuple[Op[Any], bool]]:
                     yield given(op, slot.name, number), taken
 
 
-def refused(client: redis.Redis, op: Op[Any], before: dict[bytes, bytes], code: str = "BADARG") -> None:
+def refused(client: redis.Redis, op: Call[Any], before: dict[bytes, bytes], code: str = "BADARG") -> None:
     """Assert that a call is refused, and that the key space is as it was."""
     with pytest.raises(redis.ResponseError) as caught:
         send(client, op)

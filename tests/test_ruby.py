@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redisq import BYTES, JSON, Buffer, PriorityQueue
+from redisq.core.scripts import directory
 from redisq.embedded import Server
-from redisq.scripts import directory
 
 from . import runner_probe
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from redisq.cli import main
-from redisq.scripts import directory, load, names
+from redisq.core.scripts import directory, load, names
 from redisq.vendoring import describe, export, verify
 
 

@@ -18,10 +18,9 @@ import redis.asyncio
 
 import redisq.asyncio
 from redisq import BYTES, JSON, Batch, Buffer, Buried, InvalidArgument, PriorityQueue, Worker, WrongOrder, exponential
+from redisq.core.buffer import MAX_ITEMS
+from redisq.core.worker import Prefetch
 from redisq.embedded import Server
-from redisq.ops import piece
-from redisq.ops.buffer import MAX_ITEMS
-from redisq.worker.policy import Hunger
 
 pytestmark = pytest.mark.server
 PATIENCE = 20  # seconds before a test gives an event up
@@ -386,7 +385,7 @@ def test_what_makes_work_impossible_is_raised(client: redis.Redis) -> None:
 
 def test_hunger_grows_with_plenty_and_ends_with_want() -> None:
     """One is asked for first, then twice as many as came, and one again when less came than was asked for."""
-    hunger = Hunger()
+    hunger = Prefetch()
     asked = []
     for taken in (1, 2, 4, 8, 16, 32, 64, 64, 3, 1, 0, 1):
         asked.append(hunger.most)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from redisq.scripts import names
+from redisq.core.scripts import names
 
 from .conformance import FOLDER
 from .conformance_cases import file

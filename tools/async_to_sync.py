@@ -1,6 +1,6 @@
 """Write the blocking classes from the asyncio ones, or check that they are up to date.
 
-    python -m tools.async_to_sync            write redisq/sync from redisq/aio
+    python -m tools.async_to_sync            write redisq/blocking from redisq/asyncio
     python -m tools.async_to_sync --check    exit 1 and name the files that differ
 
 The asyncio files are the source; the blocking ones are committed, so that editors and `help()` show real code. The
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "redisq"
-FILES = ("batch", "buffer", "limit", "priority", "queues")
+FILES = ("batch", "buffer", "limiter", "priority", "queues")
 _NAMES = {
     "async def": "def",
     "async with": "with",
@@ -35,7 +35,7 @@ def blocking(text: str) -> str:
     note = "# Written from the asyncio file of the same name by tools/async_to_sync.py: edit that one.\n"
     text = _ANY.sub(lambda found: _NAMES[found[0]], f"{head}\n{note}{rest}")
     formatted = subprocess.run(
-        [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(PACKAGE / "sync" / "file.py"), "-"],
+        [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(PACKAGE / "blocking" / "file.py"), "-"],
         input=text,
         capture_output=True,
         text=True,
@@ -48,8 +48,8 @@ def main(arguments: list[str]) -> int:
     """Write, or check with `--check`."""
     stale = []
     for name in FILES:
-        target = PACKAGE / "sync" / f"{name}.py"
-        text = blocking((PACKAGE / "aio" / f"{name}.py").read_text(encoding="utf-8"))
+        target = PACKAGE / "blocking" / f"{name}.py"
+        text = blocking((PACKAGE / "asyncio" / f"{name}.py").read_text(encoding="utf-8"))
         if text != target.read_text(encoding="utf-8"):
             stale.append(target.relative_to(PACKAGE.parent).as_posix())
             if "--check" not in arguments:

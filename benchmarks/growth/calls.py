@@ -9,8 +9,8 @@ from typing import Any
 
 import redis
 
+from redisq.core.scripts import load, names
 from redisq.embedded import Server
-from redisq.scripts import load, names
 
 from ..measure import usec_per_call
 

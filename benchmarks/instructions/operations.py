@@ -19,8 +19,8 @@ from typing import Any
 import redis
 
 from redisq import Rate, ops
-from redisq.scripts import load, names
-from redisq.sync.runner import Runner
+from redisq.blocking.runner import Runner
+from redisq.core.scripts import load, names
 
 from ..recipes import GroupedBuffer, WatchedQueue
 from .callgrind import Call
@@ -54,9 +54,9 @@ def _perform(client: redis.Redis, call: ops.Call[Any]) -> Any:
 
 def _script(client: redis.Redis, call: ops.Call[Any], worked: Callable[[Any], bool] = bool) -> Call:
     """Build the script call that an operation begins with; for most it is the only one."""
-    op: Any = call if isinstance(call, ops.Op) else next(call)
-    op = op.ops[0] if isinstance(op, ops.Many) else op
-    command: tuple[Any, ...] = op.by_sha()
+    op: Any = call if isinstance(call, ops.Call) else next(call)
+    op = op.calls[0] if isinstance(op, ops.Many) else op
+    command: tuple[Any, ...] = op.evalsha()
     return lambda: worked(op.decode(client.execute_command(*command)))  # type: ignore[no-untyped-call]
 
 
@@ -75,11 +75,11 @@ def _members(count: int, start: int = 0) -> list[str]:
 # The buffer.
 
 
-def _buffer(name: str = "bench", **options: Any) -> ops.BufferOps[Any]:
-    return ops.BufferOps(name, **{"max_wait": None, "lease": 3600, **options})
+def _buffer(name: str = "bench", **options: Any) -> ops.BufferCalls[Any]:
+    return ops.BufferCalls(name, **{"max_wait": None, "lease": 3600, **options})
 
 
-def _full_buffer(client: redis.Redis, count: int, groups: Sequence[str] = ("default",)) -> ops.BufferOps[Any]:
+def _full_buffer(client: redis.Redis, count: int, groups: Sequence[str] = ("default",)) -> ops.BufferCalls[Any]:
     buffer = _buffer()
     for group in groups:
         _perform(client, buffer.push_many([ITEM] * (count + OTHERS), group))
@@ -97,11 +97,11 @@ def _buffer_push(client: redis.Redis, size: int, calls: int) -> list[Call]:
 
 def _buffer_reserve(client: redis.Redis, size: int, calls: int) -> list[Call]:
     buffer = _full_buffer(client, size * calls)
-    return [_script(client, buffer.reserve_once(size), lambda got: len(got.lease.items) == size) for _ in range(calls)]
+    return [_script(client, buffer.reserve(size), lambda got: len(got.lease.items) == size) for _ in range(calls)]
 
 
 def _buffer_reserve_nothing(client: redis.Redis, size: int, calls: int) -> list[Call]:
-    return [_script(client, _buffer().reserve_once(size), lambda got: got.lease is None) for _ in range(calls)]
+    return [_script(client, _buffer().reserve(size), lambda got: got.lease is None) for _ in range(calls)]
 
 
 def _buffer_lease(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
@@ -127,7 +127,7 @@ def _buffer_groups(client: redis.Redis, size: int, calls: int) -> list[Call]:
     return [_script(client, buffer.groups(size), lambda got: len(got[1]) == 2 * size) for _ in range(calls)]
 
 
-def _dead_buffer(client: redis.Redis, count: int) -> tuple[ops.BufferOps[Any], list[str]]:
+def _dead_buffer(client: redis.Redis, count: int) -> tuple[ops.BufferCalls[Any], list[str]]:
     buffer, ids = _buffer(max_dead=None), []
     for _ in range(0, count, 1000):
         _perform(client, buffer.push([ITEM] * 1000))
@@ -165,13 +165,13 @@ def _buffer_purge(client: redis.Redis, size: int, calls: int) -> list[Call]:
 # The priority queue.
 
 
-def _priority(name: str = "bench", **options: Any) -> ops.PriorityOps[Any]:
-    return ops.PriorityOps(name, **{"lease": 3600, **options})
+def _priority(name: str = "bench", **options: Any) -> ops.PriorityCalls[Any]:
+    return ops.PriorityCalls(name, **{"lease": 3600, **options})
 
 
 def _full_priority(
     client: redis.Redis, count: int, others: int = OTHERS, levels: int = 1, **options: Any
-) -> ops.PriorityOps[Any]:
+) -> ops.PriorityCalls[Any]:
     queue = _priority(**options)
     _perform(client, queue.push_many((member, i % levels) for i, member in enumerate(_members(count + others))))
     return queue
@@ -198,11 +198,11 @@ def _priority_pop(client: redis.Redis, size: int, calls: int) -> list[Call]:
 
 def _priority_reserve(levels: int, client: redis.Redis, size: int, calls: int) -> list[Call]:
     queue = _full_priority(client, size * calls, levels=levels)
-    return [_script(client, queue.reserve_once(size), lambda got: len(got.lease.items) == size) for _ in range(calls)]
+    return [_script(client, queue.reserve(size), lambda got: len(got.lease.items) == size) for _ in range(calls)]
 
 
 def _priority_reserve_nothing(client: redis.Redis, size: int, calls: int) -> list[Call]:
-    return [_script(client, _priority().reserve_once(size), lambda got: got.lease is None) for _ in range(calls)]
+    return [_script(client, _priority().reserve(size), lambda got: got.lease is None) for _ in range(calls)]
 
 
 def _priority_lease(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
@@ -219,7 +219,7 @@ def _small_priority(verb: str, client: redis.Redis, size: int, calls: int) -> li
             op: Any = _full_priority(client, 0, 0, name=name).push_many((member, 0) for member in _members(size))
         else:
             queue = _full_priority(client, size, 0, name=name)
-            op = queue.reserve_once(size)
+            op = queue.reserve(size)
             op = op if verb == "reserve" else getattr(queue, verb)([_perform(client, op).lease])
         found.append(_script(client, op))
     return found
@@ -231,7 +231,7 @@ def _priority_members(verb: str, client: redis.Redis, size: int, calls: int) -> 
     return [_script(client, act(piece), lambda count: count == size) for piece in pieces]
 
 
-def _dead_priority(client: redis.Redis, count: int) -> ops.PriorityOps[Any]:
+def _dead_priority(client: redis.Redis, count: int) -> ops.PriorityCalls[Any]:
     queue = _full_priority(client, count, 0, max_dead=None)
     for start in range(0, count, 100):
         _perform(client, queue.bury(_leases(client, queue, min(100, count - start), 1)))
@@ -279,7 +279,7 @@ def _priority_purge(client: redis.Redis, size: int, calls: int) -> list[Call]:
 
 
 def _acquire(rates: Sequence[Rate], client: redis.Redis, size: int, calls: int) -> list[Call]:
-    limiter = ops.LimitOps("bench", tuple(rates))
+    limiter = ops.LimiterCalls("bench", tuple(rates))
     for _ in range(OTHERS):
         _perform(client, limiter.acquire())
     return [_script(client, limiter.acquire(size), lambda grant: grant.granted == size) for _ in range(calls)]

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import redis
 
-from ..errors import RedisqError
+from ..core.errors import RedisqError
 from . import audit, bench, dead, demo, lua, peek, purge, push, stats, worker
-from .failure import INTERRUPTED, NO, Failure
+from .exit import INTERRUPTED, NO, Failure
 
 
 class _Command(Protocol):

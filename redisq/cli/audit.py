@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from ..codecs import BYTES
-from ..sync import Buffer, PriorityQueue
-from ..sync.runner import Client
+from ..blocking import Buffer, PriorityQueue
+from ..blocking.runner import Client
+from ..core.codecs import BYTES
 from .command import Commands, describe
-from .failure import NO
+from .connection import Queue, connected, find, kind_of, nowhere, queue_options, url_of
+from .exit import NO
 from .output import line, show_json, show_table, text
-from .target import Queue, connected, find, kind_of, nowhere, queue_options, url_of
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:

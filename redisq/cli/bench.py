@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .command import Commands, describe
-from .failure import Failure
+from .exit import Failure
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:

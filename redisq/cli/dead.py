@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from ..ops import Item, Lease
-from ..sync import Buffer, PriorityQueue
+from ..blocking import Buffer, PriorityQueue
+from ..core.batch import BatchData
+from ..core.priority import Item
 from .command import Commands, describe, positive
-from .failure import NO, USAGE, Failure
+from .connection import Queue, connected, existing, kind_of, queue_options, url_of
+from .exit import NO, USAGE, Failure
 from .output import brief, line, member_json, show_json, show_table, text, time_json, time_text
-from .target import Queue, connected, existing, kind_of, queue_options, url_of
 
 _ITEMS_SHOWN = 3
 _PIECE = 1_000
 _PAGE = 100  # a buffer's letters come with their items, up to 10,000 each
 
-Letter = Lease[bytes] | Item[bytes]
+Letter = BatchData[bytes] | Item[bytes]
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:

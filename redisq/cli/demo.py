@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..errors import RedisqError
+from ..core.errors import RedisqError
 from .command import Commands, describe, positive
 
 

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from .. import __version__
-from ..scripts import load, names
+from ..core.scripts import load, names
 from ..vendoring import MANIFEST, describe, export, verify
 from .command import Commands
 from .command import describe as add_verb
-from .failure import NO, Failure
+from .exit import NO, Failure
 from .output import show_json, show_table
 
 

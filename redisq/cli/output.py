@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..ops import Item
-from .failure import NO, Failure
+from ..core.priority import Item
+from .exit import NO, Failure
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..ops.buffer import GroupState
-from ..sync import Buffer
+from ..blocking import Buffer
+from ..core.buffer import GroupState
 from .command import Commands, describe, positive
+from .connection import connected, existing, kind_of, queue_options, url_of
 from .output import brief, line, member_json, show_json, show_table, text
-from .target import connected, existing, kind_of, queue_options, url_of
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:

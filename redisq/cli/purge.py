@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from .command import Commands, describe
-from .failure import NO, USAGE, Failure
+from .connection import connected, existing, kind_of, place, queue_options, url_of
+from .exit import NO, USAGE, Failure
 from .output import show_json
-from .target import connected, existing, kind_of, place, queue_options, url_of
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:

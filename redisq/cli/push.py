@@ -17,14 +17,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..codecs import JSON
-from ..ops import Many, Pushed, Talk
-from ..ops.buffer import MAX_ITEMS
-from ..sync import Buffer, PriorityQueue
+from ..blocking import Buffer, PriorityQueue
+from ..core.buffer import MAX_ITEMS
+from ..core.codecs import JSON
+from ..core.priority import Pushed
 from .command import Commands, describe
-from .failure import NO, USAGE, Failure
+from .connection import Kind, connected, explained, find, queue_options, url_of
+from .exit import NO, USAGE, Failure
 from .output import console, line, show_json
-from .target import Kind, connected, explained, find, queue_options, url_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -118,7 +118,7 @@ class _Groups:
     """Gather items by group."""
 
     def __init__(self, buffer: Buffer[bytes], args: argparse.Namespace) -> None:
-        self._runner, self._ops = buffer.runner, buffer.ops
+        self._buffer = buffer
         self._field, self._group = args.group_by, "default" if args.group is None else args.group
         self._gathered: defaultdict[str, list[bytes]] = defaultdict(list)
         self._names: set[str] = set()
@@ -129,18 +129,16 @@ class _Groups:
         return len(encoded)
 
     def send(self) -> None:
-        self._runner.talk(self._push())
-        self._names.update(self._gathered)
-        self._gathered.clear()
-
-    def _push(self) -> Talk[None]:
-        yield Many(
-            [
-                self._ops.push(items[start : start + MAX_ITEMS], group)
+        calls = self._buffer.calls
+        self._buffer.send(
+            *(
+                calls.push(items[start : start + MAX_ITEMS], group)
                 for group, items in self._gathered.items()
                 for start in range(0, len(items), MAX_ITEMS)
-            ]
+            )
         )
+        self._names.update(self._gathered)
+        self._gathered.clear()
 
     def outcome(self) -> dict[str, int]:
         return {"groups": len(self._names)}
@@ -154,7 +152,7 @@ class _Members:
         self._gathered: list[tuple[bytes, float]] = []
         self._outcomes: Counter[Pushed] = Counter()
         # The queue itself says which priorities it takes; most lines have one of a few.
-        self._checked = lru_cache(4096, typed=True)(lambda priority: queue.ops.push(b"-", priority))
+        self._checked = lru_cache(4096, typed=True)(lambda priority: queue.calls.push(b"-", priority))
 
     def take(self, value: Any, encoded: bytes) -> int:
         priority = 0 if self._priority is None else _field(value, self._priority)

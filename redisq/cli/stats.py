@@ -8,11 +8,11 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from ..sync.runner import Client
+from ..blocking.runner import Client
 from .command import Commands, describe
-from .failure import USAGE, Failure
+from .connection import Queue, connected, existing, kind_of, queue_options, url_of
+from .exit import USAGE, Failure
 from .output import console, line, show_json, show_table, table, time_json
-from .target import Queue, connected, existing, kind_of, queue_options, url_of
 
 _HELD = ("waiting", "groups", "busy_groups", "paused_groups", "leased", "batches", "delayed", "dead", "due")
 _TOTALS = ("done", "failed", "buried", "trimmed")

@@ -8,7 +8,7 @@ import os
 import sys
 
 from .command import Commands, describe, positive
-from .target import checked, server_options, url_of
+from .connection import checked, server_options, url_of
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # the processes get this path too
     live = sys.stdout.isatty()
-    from .supervisor import Supervisor
-    from .workshop import FORMAT, Job
+    from .worker_pool import WorkerPool
+    from .worker_process import FORMAT, Job
 
     logging.basicConfig(level=logging.WARNING if live else logging.INFO, format=FORMAT)
-    return Supervisor(Job(module, name, url, args.asyncio, live), args.processes).run()
+    return WorkerPool(Job(module, name, url, args.asyncio, live), args.processes).run()

@@ -16,14 +16,14 @@ import redis
 from rich.console import Console
 
 from .. import embedded
-from ..errors import RedisqError
+from ..core.errors import RedisqError
 from . import batching, corpus, indexing
-from .account import Account
 from .batching import Batching, Found, Sent
-from .crew import Crew, Held, Ready
 from .display import Display, say, show_account, show_requests, show_search, show_waits
 from .endpoint import Endpoint
 from .indexing import Index, Indexed, Indexing
+from .processes import Crew, Held, Ready
+from .tally import Account
 
 CONSUMERS = 3
 FINDERS = 2

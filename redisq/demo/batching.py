@@ -14,9 +14,9 @@ import redis
 
 from .. import Batch, Buffer, Rate, Worker
 from . import corpus
-from .account import Line
-from .crew import Link
 from .endpoint import Endpoint
+from .processes import Link
+from .tally import Line
 
 FLUSHERS = 2
 SIZE = 150

@@ -14,10 +14,10 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from ..ops import Pushed
-from .account import Account
+from ..core.priority import Pushed
 from .batching import Batching
 from .indexing import BULK, EDIT, Indexing
+from .tally import Account
 
 _LINE_EVERY = 2.0  # seconds, where there is no terminal
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import redis
 
 from .. import Batch, PriorityQueue, Pushed, Worker
-from ..errors import RedisqError
+from ..core.errors import RedisqError
 from . import corpus
-from .account import Line
-from .crew import Held, Link
+from .processes import Held, Link
+from .tally import Line
 
 EDIT, BULK = 0, 10
 _LEASE = 2.0  # seconds: so soon comes back what a killed process held

@@ -13,7 +13,7 @@ import importlib
 import pkgutil
 from functools import cache
 
-from redisq.scripts import names
+from redisq.core.scripts import names
 
 from .scenario import SCRIPTS, Cases
 

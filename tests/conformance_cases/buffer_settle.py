@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redisq.scripts import load
+from redisq.core.scripts import load
 
 from ..model.buffer import REDRIVEN
 from .buffer_items import KEEPING, lease, waiting

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from redisq.scripts import Slot, load
+from redisq.core.scripts import Slot, load
 
 from ..model import Keys
 from .form import CLOCK, PREFIX

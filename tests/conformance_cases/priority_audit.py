@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import Any
 
-from redisq.scripts import load
+from redisq.core.scripts import load
 
 from .buffer_audit import audits
 from .derived import refusals

@@ -8,7 +8,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from redisq.scripts import load
+from redisq.core.scripts import load
 
 from ..model import Buffer, Keys, Limit, Priority, Refused
 from ..raw import Raw

@@ -18,8 +18,11 @@ from typing import Any, Generic, TypeVar
 import redis
 
 from redisq import BYTES, InvalidArgument, LeaseLost, Rate
-from redisq.ops import BufferOps, Lease, LimitOps, Op, PriorityOps
-from redisq.sync.runner import Runner
+from redisq.blocking.runner import Runner
+from redisq.core.buffer import BufferCalls
+from redisq.core.calls import Call
+from redisq.core.limiter import LimiterCalls
+from redisq.core.priority import PriorityCalls
 
 from .. import model
 from ..backends import at
@@ -88,7 +91,7 @@ class Game(Generic[State]):
         """Draw a call's arguments; None: there is nothing to call it on."""
         raise NotImplementedError
 
-    def op(self, verb: str, args: Args) -> Op[Any]:
+    def op(self, verb: str, args: Args) -> Call[Any]:
         """Build the call."""
         raise NotImplementedError
 
@@ -156,7 +159,7 @@ class BufferGame(Game[model.Buffer]):
         self.rates = self.settings.pop("rates", ())
         own = {**self.settings, "max_wait": self.settings["max_wait"] / 1000}
         rates = [Rate(limit, per / 1000) for limit, per in self.rates]
-        self.ops = BufferOps("q", codec=BYTES, lease=2, **{"max_dead": None, **own}, rates=rates, dedup_window=WEEK)
+        self.calls = BufferCalls("q", codec=BYTES, lease=2, **{"max_dead": None, **own}, rates=rates, dedup_window=WEEK)
 
     def initial(self) -> model.Buffer:
         return model.Buffer(limit=model.Limit(list(self.rates)), **self.settings)
@@ -187,8 +190,8 @@ class BufferGame(Game[model.Buffer]):
             return random.choice(["leased", "delayed", "dead", "dead"]), random.randint(1, 3)
         return (random.randint(1, 3),) if verb == "groups" else ()
 
-    def op(self, verb: str, args: Args) -> Op[Any]:
-        ops = self.ops
+    def op(self, verb: str, args: Args) -> Call[Any]:
+        ops = self.calls
         match verb, args:
             case "push", (group, items, token, front):
                 return ops.push(items, group, token, front=front)
@@ -200,7 +203,7 @@ class BufferGame(Game[model.Buffer]):
                 return ops.pop_longest(count, size)
             case "reserve", (size, max_bytes, lease, name):
                 options = {"max_bytes": max_bytes or None, "lease_id": name, "holder": "h" + name}
-                return _raw(ops.reserve_once(size, lease=lease / 1000, **options))
+                return _raw(ops.reserve(size, lease=lease / 1000, **options))
             case "ack", (name, failed, delay, reason):
                 return _only(ops.ack([_lease(name, failed, reason)], delay / 1000))
             case "release", (name, delay, count, reason):
@@ -295,7 +298,7 @@ class PriorityGame(Game[model.Priority]):
     def __init__(self, setting: int = 0) -> None:
         self.settings = dict(self.SETTINGS[setting % len(self.SETTINGS)])
         self.rates = self.settings.pop("rates", ())
-        self.ops: PriorityOps[bytes] = PriorityOps(
+        self.calls: PriorityCalls[bytes] = PriorityCalls(
             "q",
             codec=BYTES,
             payload_codec=BYTES,
@@ -336,8 +339,8 @@ class PriorityGame(Game[model.Priority]):
             return random.choice(["peek", "delayed", "dead"]), random.randint(1, 3)
         return (random.randint(1, 3),) if verb in ("pop", "batches") else ()
 
-    def op(self, verb: str, args: Args) -> Op[Any]:
-        ops = self.ops
+    def op(self, verb: str, args: Args) -> Call[Any]:
+        ops = self.calls
         match verb, args:
             case "push", (asked, delay, replace, token):
                 given = [(member, priority, payload) for priority, member, payload in asked]
@@ -346,7 +349,7 @@ class PriorityGame(Game[model.Priority]):
                 return _raw(ops.pop_many(count))
             case "reserve", (size, max_bytes, lease, name):
                 options = {"max_bytes": max_bytes or None, "lease_id": name, "holder": "h" + name}
-                return _raw(ops.reserve_once(size, lease=lease / 1000, **options))
+                return _raw(ops.reserve(size, lease=lease / 1000, **options))
             case "ack", (name, failed, delay, reason):
                 return _only(ops.ack([_lease(name, failed, reason)], delay / 1000))
             case "release", (name, delay, count, reason):
@@ -356,7 +359,7 @@ class PriorityGame(Game[model.Priority]):
             case "extend", (name, lease):
                 return _only(ops.extend([_lease(name)], lease / 1000))
             case "redrive" | "discard" | "remove", (members, token):
-                made: Op[Any] = getattr(ops, verb)(members, token)
+                made: Call[Any] = getattr(ops, verb)(members, token)
                 return made
             case "members", (state, limit):
                 return _raw(_first(getattr(ops, state)(limit)))
@@ -442,7 +445,7 @@ class LimitGame(Game[model.Limit]):
     purges = False
 
     def __init__(self, setting: int = 0) -> None:  # noqa: ARG002
-        self.ops = LimitOps("q", tuple(Rate(limit, per / 1000) for limit, per in self.RATES), dedup_window=WEEK)
+        self.calls = LimiterCalls("q", tuple(Rate(limit, per / 1000) for limit, per in self.RATES), dedup_window=WEEK)
 
     def initial(self) -> model.Limit:
         return model.Limit([*self.RATES])
@@ -450,8 +453,8 @@ class LimitGame(Game[model.Limit]):
     def draw(self, verb: str, random: Random, shared: Shared) -> Args:  # noqa: ARG002
         return random.randint(1, 4), f"t{next(shared.names)}"
 
-    def op(self, verb: str, args: Args) -> Op[Any]:  # noqa: ARG002
-        return self.ops.acquire(*args)
+    def op(self, verb: str, args: Args) -> Call[Any]:  # noqa: ARG002
+        return self.calls.acquire(*args)
 
     def seen(self, verb: str, answer: Any) -> Any:  # noqa: ARG002
         return answer.granted, _ms(answer.retry_after)
@@ -483,7 +486,7 @@ def _items(flat: list[Any], rows: list[Any], payloads: list[Any]) -> tuple[Any, 
     return tuple(found)
 
 
-def _raw(op: Op[Any]) -> Op[Any]:
+def _raw(op: Call[Any]) -> Call[Any]:
     return replace(op, decode=lambda reply: reply)
 
 
@@ -491,14 +494,14 @@ def _lease(name: str, failed: tuple[int, ...] = (), reason: str = "") -> Lease[b
     return Lease(name, None, [], 1, 0, [], failed=dict.fromkeys(failed, reason))
 
 
-def _first(talk: Any) -> Op[Any]:
-    made: Op[Any] = next(talk)
+def _first(talk: Any) -> Call[Any]:
+    made: Call[Any] = next(talk)
     return made
 
 
-def _only(talk: Any) -> Op[Any]:
-    (op,) = next(talk).ops
-    made: Op[Any] = op
+def _only(talk: Any) -> Call[Any]:
+    (op,) = next(talk).calls
+    made: Call[Any] = op
     return made
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import redis
 
-from redisq.scripts import load
+from redisq.core.scripts import load
 
 from . import scale
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
+from redisq.core.scripts import load, names
 from redisq.embedded import Server
-from redisq.scripts import load, names
 
 _LINE = re.compile(rb"^\+?(\d+\.\d+) \[\d+ ([^\]]*)\] (.*)$", re.DOTALL)
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)

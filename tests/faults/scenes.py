@@ -14,9 +14,11 @@ from typing import Any
 import redis
 
 from redisq import BYTES, Rate
-from redisq.ops import BufferOps, Lease, LimitOps, Op, PriorityOps
-from redisq.ops.buffer import GroupState
-from redisq.scripts import load
+from redisq.core.buffer import BufferCalls, GroupState
+from redisq.core.calls import Call
+from redisq.core.limiter import LimiterCalls
+from redisq.core.priority import PriorityCalls
+from redisq.core.scripts import load
 
 from ..backends import at
 
@@ -25,25 +27,25 @@ LATE = 3_600_000  # ms after START: every lease, delay and wait is over
 Q = b"redisq:{q}:"
 
 RATES = (Rate(2, 1), Rate(9, 60))
-BUFFER = BufferOps("q", codec=BYTES, lease=1)
-MORTAL_BUFFER = BufferOps("q", codec=BYTES, lease=1, max_attempts=1)
-FEW_DEAD_BUFFER = BufferOps("q", codec=BYTES, lease=1, max_attempts=1, max_dead=1)
-ORDERED = BufferOps("q", codec=BYTES, lease=1, ordered=True)
-MORTAL_ORDERED = BufferOps("q", codec=BYTES, lease=1, max_attempts=1, ordered=True)
-ISOLATING = BufferOps("q", codec=BYTES, lease=1, max_attempts=1, isolate=True)
-PATIENT = BufferOps("q", codec=BYTES, lease=1, min_size=9, max_wait=600)
-RATED_BUFFER = BufferOps("q", codec=BYTES, lease=1, rates=RATES)
-STRICT_BUFFER = BufferOps("q", codec=BYTES, lease=1, rates=(Rate(1, 1),))
-QUEUE: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, payload_codec=BYTES, lease=1)
-MORTAL: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, payload_codec=BYTES, lease=1, max_attempts=1)
-FEW_DEAD: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, lease=1, max_attempts=1, max_dead=1)
-RATED: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, lease=1, rates=RATES)
-STRICT: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, lease=1, rates=(Rate(1, 1),))
-SCORED: PriorityOps[bytes] = PriorityOps("q", codec=BYTES, payload_codec=BYTES, lease=1, order="score")
-LIMIT = LimitOps("q", (Rate(3, 1), Rate(100, 60)))
-STRICT_LIMIT = LimitOps("q", (Rate(1, 1),))
+BUFFER = BufferCalls("q", codec=BYTES, lease=1)
+MORTAL_BUFFER = BufferCalls("q", codec=BYTES, lease=1, max_attempts=1)
+FEW_DEAD_BUFFER = BufferCalls("q", codec=BYTES, lease=1, max_attempts=1, max_dead=1)
+ORDERED = BufferCalls("q", codec=BYTES, lease=1, ordered=True)
+MORTAL_ORDERED = BufferCalls("q", codec=BYTES, lease=1, max_attempts=1, ordered=True)
+ISOLATING = BufferCalls("q", codec=BYTES, lease=1, max_attempts=1, isolate=True)
+PATIENT = BufferCalls("q", codec=BYTES, lease=1, min_size=9, max_wait=600)
+RATED_BUFFER = BufferCalls("q", codec=BYTES, lease=1, rates=RATES)
+STRICT_BUFFER = BufferCalls("q", codec=BYTES, lease=1, rates=(Rate(1, 1),))
+QUEUE: PriorityCalls[bytes] = PriorityCalls("q", codec=BYTES, payload_codec=BYTES, lease=1)
+MORTAL: PriorityCalls[bytes] = PriorityCalls("q", codec=BYTES, payload_codec=BYTES, lease=1, max_attempts=1)
+FEW_DEAD: PriorityCalls[bytes] = PriorityCalls("q", codec=BYTES, lease=1, max_attempts=1, max_dead=1)
+RATED: PriorityCalls[bytes] = PriorityCalls("q", codec=BYTES, lease=1, rates=RATES)
+STRICT: PriorityCalls[bytes] = PriorityCalls("q", codec=BYTES, lease=1, rates=(Rate(1, 1),))
+SCORED: PriorityCalls[bytes] = PriorityCalls("q", codec=BYTES, payload_codec=BYTES, lease=1, order="score")
+LIMIT = LimiterCalls("q", (Rate(3, 1), Rate(100, 60)))
+STRICT_LIMIT = LimiterCalls("q", (Rate(1, 1),))
 
-Call = Op[Any]
+Call = Call[Any]
 Step = Call | tuple[Any, ...]
 """A call, or a plain command that breaks something."""
 
@@ -71,7 +73,7 @@ class Scene:
         client.flushall()
         pipe: Any = client.pipeline(transaction=False)
         for step in self.before:
-            pipe.execute_command(*(step.by_text() if isinstance(step, Op) else step))
+            pipe.execute_command(*(step.eval() if isinstance(step, Call) else step))
         pipe.execute()
 
 
@@ -89,7 +91,7 @@ def everything(client: redis.Redis) -> dict[bytes, tuple[bytes, bool]]:
 def send(client: redis.Redis, op: Call) -> Any:
     """Send a call as it is, and return the reply, or the server's error."""
     try:
-        return plain(client, *op.by_text())
+        return plain(client, *op.eval())
     except redis.ResponseError as error:
         return error
 
@@ -115,7 +117,7 @@ def _first(talk: Any) -> Call:
 
 
 def _settle(talk: Any, after: int) -> Call:
-    (op,) = next(talk).ops
+    (op,) = next(talk).calls
     return at(op, START + after)
 
 
@@ -123,8 +125,8 @@ def _push(group: str, items: Iterable[bytes], token: str, *, front: bool = False
     return at(BUFFER.push([*items], group, token, front=front), START)
 
 
-def _reserve(lease: str, size: int, after: int = 0, ops: BufferOps[bytes] = BUFFER, **options: Any) -> Call:
-    return at(ops.reserve_once(size, lease_id=lease, holder="somebody", **options), START + after)
+def _reserve(lease: str, size: int, after: int = 0, ops: BufferCalls[bytes] = BUFFER, **options: Any) -> Call:
+    return at(ops.reserve(size, lease_id=lease, holder="somebody", **options), START + after)
 
 
 def _redrive(ids: list[str]) -> Call:
@@ -136,16 +138,16 @@ def _batch(lease: str, items: list[bytes], failed: Iterable[int] = (), why: str 
 
 
 def _add(
-    members: Iterable[Any], token: str, delay: float = 0, ops: PriorityOps[bytes] = QUEUE, *, replace: bool = False
+    members: Iterable[Any], token: str, delay: float = 0, ops: PriorityCalls[bytes] = QUEUE, *, replace: bool = False
 ) -> Call:
     return at(_first(ops.push_many(members, delay=delay, replace=replace, token=token)), START)
 
 
-def _take(lease: str, size: int, after: int = 0, ops: PriorityOps[bytes] = QUEUE, **options: Any) -> Call:
-    return at(ops.reserve_once(size, lease_id=lease, holder="somebody", **options), START + after)
+def _take(lease: str, size: int, after: int = 0, ops: PriorityCalls[bytes] = QUEUE, **options: Any) -> Call:
+    return at(ops.reserve(size, lease_id=lease, holder="somebody", **options), START + after)
 
 
-def _pop(count: int, after: int = 0, ops: PriorityOps[bytes] = QUEUE) -> Call:
+def _pop(count: int, after: int = 0, ops: PriorityCalls[bytes] = QUEUE) -> Call:
     return at(ops.pop_many(count), START + after)
 
 

@@ -25,8 +25,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from redisq import BYTES, Buffer, PriorityQueue
+from redisq.blocking.runner import Runner
 from redisq.embedded import Server
-from redisq.sync.runner import Runner
 
 from .. import keyspace
 from ..backends import at
@@ -193,7 +193,7 @@ def ack_one(batch: Any) -> None:
 
 def expired(scene: Scene, queue: Buffer[bytes] | PriorityQueue[bytes]) -> None:
     """Reserve when all leases have run out."""
-    Runner(scene.client).run(at(queue.ops.reserve_once(lease=1), int(time.time() + 3700) * 1000))
+    Runner(scene.client).run(at(queue.calls.reserve(lease=1), int(time.time() + 3700) * 1000))
 
 
 LAST: dict[str, Callable[[Scene], Any]] = {

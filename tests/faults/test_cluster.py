@@ -22,14 +22,14 @@ import redis
 import redis.asyncio
 import redis.exceptions
 
-import redisq.aio.runner
 import redisq.asyncio
-import redisq.sync.runner
+import redisq.asyncio.runner
+import redisq.blocking.runner
 from redisq import Buffer, PriorityQueue, Pushed
+from redisq.blocking.runner import ELSEWHERE
+from redisq.core.calls import Call
+from redisq.core.scripts import Script, names
 from redisq.embedded import Server
-from redisq.ops import Op
-from redisq.scripts import Script, names
-from redisq.sync.runner import ELSEWHERE
 
 from .. import keyspace
 from ..model import Keys
@@ -289,12 +289,12 @@ class Half:
         self.nodes, self.queue = nodes, queue
         queue.push(1, 2, group="a")
         queue.push(3, group="b")
-        self.slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", queue.ops.queue)
+        self.slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", queue.calls.queue)
         self.source = nodes.owner(self.slot)
         self.target = next(i for i in nodes.masters() if i != self.source)
         nodes.open(self.slot, self.source, self.target)
         for key in (b"groups", b"since", b"meta"):
-            nodes.move(queue.ops.queue + key, self.source, self.target)
+            nodes.move(queue.calls.queue + key, self.source, self.target)
 
     def finish(self) -> None:
         """Move the rest."""
@@ -325,12 +325,12 @@ def half(nodes: Cluster, request: pytest.FixtureRequest) -> Iterator[Half]:
 
 def test_without_the_guard_a_script_loses_its_counters(half: Half) -> None:
     """The control: with another key in the guard's place the importing node runs it, and it sees no lists."""
-    op = half.queue.ops.pop_longest()
-    assert isinstance(half.ask(*op.by_text()), redis.exceptions.TryAgainError)
-    there = half.queue.ops.queue + b"there"
+    op = half.queue.calls.pop_longest()
+    assert isinstance(half.ask(*op.eval()), redis.exceptions.TryAgainError)
+    there = half.queue.calls.queue + b"there"
     half.ask("SET", there, "")
     naive = replace(op, keys=tuple(there if key.endswith((b":guard", b":paused")) else key for key in op.keys))
-    stopped = half.ask(*naive.by_text())
+    stopped = half.ask(*naive.eval())
     assert ELSEWHERE.search(str(stopped))  # when the counters are gone it looks at keys that are not here
     half.finish()
     assert half.queue.groups() == {}
@@ -368,7 +368,7 @@ class HalfWay:
             if isinstance(reply, redis.exceptions.AskError):
                 with self.nodes.clients[self.target].pipeline(transaction=False) as pipe:
                     pipe.execute_command("ASKING")
-                    pipe.execute_command(*scene.op.by_text())
+                    pipe.execute_command(*scene.op.eval())
                     how, reply = "at the new place", pipe.execute(raise_on_error=False)[1]
             if isinstance(reply, redis.exceptions.TryAgainError):
                 how = "told to wait"
@@ -435,7 +435,7 @@ def test_no_script_is_stopped_half_way(nodes: Cluster, server: Server, script: s
 def test_a_script_without_a_guard_is_stopped_half_way(nodes: Cluster, server: Server) -> None:
     """The control: it takes the last item of a list, and looks at another key then."""
     text = b"redis.call('RPOP', KEYS[1]) return redis.call('LLEN', KEYS[1] .. 'x')"
-    naive = Op(Script("naive/pop", text), (Q + b"items:g",), (), int)
+    naive = Call(Script("naive/pop", text), (Q + b"items:g",), (), int)
     with server.client() as scratch:
         scene = Scene("one item", (("LPUSH", Q + b"items:g", "a"),), naive)
         _, reply, there = HalfWay(nodes, scratch).play(scene, [])
@@ -469,7 +469,7 @@ def test_a_call_that_is_sent_again_waits_as_well(nodes: Cluster, flavour: str) -
         queue: PriorityQueue[str] = PriorityQueue(client, "again")
         queue.purge()
         assert queue.push("a", 1, token=flavour) is Pushed.ADDED
-        slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", queue.ops.queue)
+        slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", queue.calls.queue)
         source = nodes.owner(slot)
         target = next(i for i in nodes.masters() if i != source)
         nodes.open(slot, source, target)
@@ -497,8 +497,8 @@ def test_after_the_deadline_the_error_of_redis_py_passes(
     half: Half, flavour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slot that stays half-way is told of, and nothing has been done; redis-py alone would not wait at all."""
-    monkeypatch.setattr(redisq.sync.runner, "PATIENCE", 0.0)
-    monkeypatch.setattr(redisq.aio.runner, "PATIENCE", 0.0)
+    monkeypatch.setattr(redisq.blocking.runner, "PATIENCE", 0.0)
+    monkeypatch.setattr(redisq.asyncio.runner, "PATIENCE", 0.0)
     calls: list[Callable[[Any], Any]] = [
         lambda queue: queue.push(4, group="a"),
         lambda queue: queue.pop_longest(),
@@ -511,7 +511,7 @@ def test_after_the_deadline_the_error_of_redis_py_passes(
         async with redis.asyncio.RedisCluster(host=HOST, port=half.nodes.nodes[0].port) as client:
             for call in calls:
                 with pytest.raises(moving):
-                    await call(redisq.asyncio.Buffer(client, half.queue.ops.queue[8:-2].decode()))
+                    await call(redisq.asyncio.Buffer(client, half.queue.calls.queue[8:-2].decode()))
 
     if flavour == "asyncio":
         asyncio.run(awaited())

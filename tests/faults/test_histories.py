@@ -18,9 +18,9 @@ import pytest
 import redis
 
 from benchmarks.recipes import WatchedQueue
+from redisq.blocking.runner import Runner
+from redisq.core.scripts import load, names
 from redisq.embedded import NoServer, Server
-from redisq.scripts import load, names
-from redisq.sync.runner import Runner
 
 from .. import model
 from . import scale

@@ -22,9 +22,9 @@ import pytest
 import redis
 
 from redisq import BYTES, Buffer, PriorityQueue
+from redisq.core.buffer import MAX_GROUPS, MAX_ITEMS
+from redisq.core.scripts import load, names
 from redisq.embedded import Server
-from redisq.ops.buffer import MAX_GROUPS, MAX_ITEMS
-from redisq.scripts import load, names
 
 from . import scale
 from .meter import HELD, Meter
@@ -525,7 +525,7 @@ def test_a_purge_holds_nobody_up(what: str, lone: Server) -> None:
             queue = kind(client, "q", **OPTIONS)
             with neighbours(lone) as made:
                 begun, at = time.monotonic(), sum(made)
-                purged = meter("purge", queue.purge, script=f"{queue.ops.__module__.rpartition('.')[2]}/purge")
+                purged = meter("purge", queue.purge, script=f"{queue.calls.__module__.rpartition('.')[2]}/purge")
                 seconds, done = time.monotonic() - begun, sum(made) - at
             assert purged == count * (each + (what == "busy groups"))  # each has a batch of one item besides
             assert queue.audit().ok

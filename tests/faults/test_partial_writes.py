@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import redis
 
+from redisq.core.calls import Call
+from redisq.core.scripts import Script, names
 from redisq.embedded import Server
-from redisq.ops import Op
-from redisq.scripts import Script, names
 
 from .scenes import SCENES, Q, Scene, commands_of, everything, plain, send
 
@@ -170,7 +170,7 @@ def naive(what: str, text: str, *, grows: bool) -> Scene:
     """Give a scene of a script that is written as people write them."""
     keys = (Q + b"items:g", Q + b"groups", Q + b"guard")
     script = Script("naive/push", f"local items, groups, guard = KEYS[1], KEYS[2], KEYS[3]\n{text}".encode())
-    return Scene(what, (), Op(script, keys, (), int), grows)
+    return Scene(what, (), Call(script, keys, (), int), grows)
 
 
 NAIVE: list[tuple[Check, Scene]] = [

@@ -36,12 +36,12 @@ from redis.backoff import NoBackoff
 import redisq
 import redisq.asyncio
 from redisq import BYTES, Buffer, InvalidArgument, PriorityQueue, Rate, RateLimiter, Worker, embedded
+from redisq.blocking.runner import Runner
 from redisq.cli import main, target
-from redisq.cli.target import connected
-from redisq.cli.workshop import Job
+from redisq.cli.connection import connected
+from redisq.cli.worker_process import Job
+from redisq.core.scripts import names
 from redisq.embedded import NoServer, Server
-from redisq.scripts import names
-from redisq.sync.runner import Runner
 
 from .. import backends
 from ..backends import at
@@ -342,11 +342,11 @@ def uses(admin: redis.Redis, user: redis.Redis, command: str) -> Iterator[Callab
         yield user.ping
     elif command in OUTSIDE:
         yield lambda: buffer.reserve(timeout=10)
-    yield from (lambda op=op: plain(user, *op.by_text()) for op in calls().values())
+    yield from (lambda op=op: plain(user, *op.eval()) for op in calls().values())
     for scene in SCENES:
         if command in commands_of(scene.script):
             scene.build(admin)
-            yield lambda op=scene.op: plain(user, *op.by_text())  # type: ignore[misc]
+            yield lambda op=scene.op: plain(user, *op.eval())  # type: ignore[misc]
 
 
 def refused(call: Callable[[], object]) -> bool:
@@ -469,7 +469,7 @@ def test_a_script_that_touches_another_key_is_found(
             assert stray in found
         op = calls()["buffer/pop"]
         keys = tuple(b"redisq:{p}:items:g" if b":items:" in key else key for key in op.keys)
-        send(client, redisq.ops.Op(op.script, keys, op.args, op.decode))
+        send(client, redisq.core.Call(op.script, keys, op.args, op.decode))
         assert any("is given b'redisq:{p}" in found for found in strays(monitor.commands()))
 
 
@@ -791,8 +791,8 @@ def test_no_repr_tells_the_password(encrypted: Encrypted) -> None:
         buffer.push("x")
         batch = buffer.reserve()
         queue, limiter = PriorityQueue(client, "orders"), RateLimiter(client, "orders", Rate(1, 1))
-        held: list[object] = [buffer, queue, limiter, buffer.ops, buffer.runner, batch, Worker(buffer, print)]
-        held += [buffer.ops.push(["x"]), buffer.stats(), buffer.audit(), Runner(client)]
+        held: list[object] = [buffer, queue, limiter, buffer.calls, buffer.runner, batch, Worker(buffer, print)]
+        held += [buffer.calls.push(["x"]), buffer.stats(), buffer.audit(), Runner(client)]
         buffer.purge()
         for thing in held:
             assert SECRET not in repr(thing) + str(thing), type(thing)

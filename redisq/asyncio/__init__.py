@@ -1,0 +1,10 @@
+"""The asyncio queues and worker."""
+
+from .batch import Batch
+from .buffer import Buffer
+from .limiter import RateLimiter
+from .priority import PriorityQueue
+from .queues import queues
+from .worker import Worker
+
+__all__ = ["Batch", "Buffer", "PriorityQueue", "RateLimiter", "Worker", "queues"]

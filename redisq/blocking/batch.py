@@ -1,0 +1,100 @@
+"""A batch that is held, blocking."""
+# Written from the asyncio file of the same name by tools/async_to_sync.py: edit that one.
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol, TypeVar
+
+from redis.exceptions import RedisError
+
+from ..core.batch import BatchData
+from ..core.errors import Bury, LeaseLost, NotDurable, Retry
+from ..core.queue import describe, reason_of
+
+T = TypeVar("T")
+logger = logging.getLogger("redisq")
+
+
+class Holder(Protocol):
+    """The queue that handed a batch out."""
+
+    def ack(self, *batches: Any, delay: float = 0.0) -> int:
+        """Settle batches."""
+        ...
+
+    def release(self, *batches: Any, delay: float = 0.0, count: bool = True, reason: str | None = None) -> int:
+        """Give batches back."""
+        ...
+
+    def bury(self, *batches: Any, reason: str | None = None) -> int:
+        """Make dead letters of batches."""
+        ...
+
+    def extend(self, *batches: Any, lease: float | None = None) -> None:
+        """Keep batches longer."""
+        ...
+
+
+class Batch(BatchData[T]):
+    """A batch that a reserve handed out, held until it is settled or its lease runs out.
+
+    As a context manager it is acked on a clean exit, released on an exception with that as the reason, and left alone
+    if it is already settled. The exception always goes on to the caller, whatever becomes of the release; but `Retry`
+    and `Bury` say what becomes of the batch, and go no further.
+    """
+
+    def __init__(self, queue: Holder, batch: BatchData[T]) -> None:
+        super().__init__(**{name: value for name, value in vars(batch).items() if name != "_places"})
+        self._queue = queue
+
+    def ack(self, delay: float = 0.0) -> int:
+        """Settle the batch, and return how many items are done.
+
+        Items marked with `fail` are given back, to be due again in `delay` seconds. Idempotent: safe to retry.
+        Raises `LeaseLost` if the batch is no longer held.
+        """
+        return self._queue.ack(self, delay=delay)
+
+    def release(self, delay: float = 0.0, count: bool = True, reason: str | None = None) -> int:
+        """Give the batch back, to be due again in `delay` seconds, and return how many items that is.
+
+        With `count=False` this hand-over is no attempt; `reason` (1,000 bytes at most) is kept with the batch. Raises
+        `LeaseLost` if the batch is no longer held.
+        """
+        return self._queue.release(self, delay=delay, count=count, reason=reason)
+
+    def bury(self, reason: str | None = None) -> int:
+        """Make the batch a dead letter now, whatever its attempts, and return how many items that is.
+
+        Raises `LeaseLost` if the batch is no longer held.
+        """
+        return self._queue.bury(self, reason=reason)
+
+    def extend(self, lease: float | None = None) -> None:
+        """Keep the batch `lease` seconds from now (default: the queue's lease); a later deadline stays.
+
+        Raises `LeaseLost` if the batch is no longer held.
+        """
+        self._queue.extend(self, lease=lease)
+
+    def __enter__(self) -> Batch[T]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> bool:
+        if self.settled:
+            return False
+        if error is None:
+            self.ack()
+            return False
+        try:
+            if isinstance(error, Bury):
+                self.bury(reason_of(error))
+            elif isinstance(error, Retry):
+                self.release(error.delay or 0.0, error.count, reason_of(error))
+            else:
+                self.release(reason=describe(error))
+        except (LeaseLost, NotDurable, RedisError, OSError) as problem:
+            # The caller's error is on its way up, and the batch comes back when its lease runs out.
+            logger.warning("batch %s could not be given back: %s", self.id, problem)
+        return isinstance(error, (Retry, Bury))

@@ -1,0 +1,172 @@
+"""Which server, and which queue on it: the options all commands share, and what the keys tell."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, Literal, NoReturn
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.cluster import RedisCluster
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
+from redis.retry import Retry
+
+from .. import embedded
+from ..blocking import Buffer, PriorityQueue
+from ..blocking.runner import Client
+from ..core import validate
+from ..core.codecs import BYTES
+from ..core.errors import InvalidArgument, RedisqError
+from ..core.priority import Order
+from .exit import NO, UNREACHABLE, USAGE, Failure
+
+Kind = Literal["buffer", "priority"]
+Queue = Buffer[bytes] | PriorityQueue[bytes]
+
+_LOCAL = "redis://localhost:6379/0"
+_KEYS: dict[Kind, tuple[bytes, ...]] = {  # that the other has not
+    "buffer": (b"groups", b"since", b"busy", b"paused_groups"),
+    "priority": (b"ready", b"held", b"rows", b"payloads"),
+}
+_NAMES: dict[Kind, str] = {"buffer": "a buffer", "priority": "a priority queue"}
+_ORDERS: dict[str, Order] = {"fifo": "fifo", "score": "score"}
+
+
+def server_options() -> argparse.ArgumentParser:
+    """Give the options that name a server, as a parent for a command's parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--url",
+        help=f"the Redis server; default: $REDIS_URL, else {_LOCAL} (a password is safer in $REDIS_URL: arguments are "
+        "seen by every process of the machine)",
+    )
+    return parser
+
+
+def queue_options() -> argparse.ArgumentParser:
+    """Give the options that name a queue and its server, as a parent for a command's parser."""
+    parser = argparse.ArgumentParser(add_help=False, parents=[server_options()])
+    parser.add_argument("queue", metavar="QUEUE", help="the queue's name")
+    parser.add_argument("--prefix", default="redisq", help="what its keys begin with (%(default)s)")
+    parser.add_argument("--kind", choices=list(_KEYS), help="which structure it is; default: what its keys tell")
+    return parser
+
+
+def url_of(args: argparse.Namespace) -> str:
+    """Give the server's URL, from the command line or the environment."""
+    return args.url or os.environ.get("REDIS_URL") or _LOCAL
+
+
+def place(url: str) -> str:
+    """Give a URL for people: without its password, nor the query, which may have one too."""
+    return embedded.redacted(url).partition("?")[0]
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[Client]:
+    """Yield a client of the server or cluster at `url`, which answers; what goes wrong with it is a `Failure`."""
+    with explained(url), contextlib.closing(_open(url)) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turn errors of redisq and of the server at `url` into a `Failure` with the right exit code."""
+    try:
+        yield
+    except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+        raise Failure(f"the server at {place(url)} does not let us: {error}", UNREACHABLE) from error
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise Failure(f"no server at {place(url)}: {error}", UNREACHABLE) from error
+    except (RedisqError, redis.RedisError) as error:
+        code = USAGE if isinstance(error, InvalidArgument) else NO
+        raise Failure(str(error) or type(error).__name__, code) from error
+
+
+def checked(url: str) -> None:
+    """Raise a `Failure` if this is no URL of a Redis server."""
+    try:
+        redis.ConnectionPool.from_url(url).make_connection()  # nothing is sent: an unknown option is found here
+    except (ValueError, TypeError):
+        # Their own messages may quote a piece of the password.
+        raise Failure(f"{place(url)} is not the URL of a Redis server: give {embedded.URLS}", USAGE) from None
+
+
+def _open(url: str) -> Client:
+    checked(url)
+    options: dict[str, Any] = {"socket_connect_timeout": 5, "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)}
+    client = redis.Redis.from_url(url, **options)
+    try:
+        about = client.info("cluster")
+    except redis.ResponseError:  # no INFO for this user; the first real command says what may be done
+        return client
+    except BaseException:
+        client.close()
+        raise
+    if not about.get("cluster_enabled"):
+        return client
+    client.close()
+    return RedisCluster.from_url(url, **options)
+
+
+def find(
+    client: Client, args: argparse.Namespace, kind: Kind | None = None, order: Order | None = None
+) -> Queue | None:
+    """Return the queue that `args` name, in bytes, or None if there is none and nobody says of which kind it would be.
+
+    `kind` and `order` are what is wanted; without, the queue's mark tells, or its keys if it has none. Raises `Failure`
+    if they tell something else, or the keys are those of both structures.
+    """
+    wanted = kind or args.kind
+    queue = validate.key_prefix(args.prefix, args.queue)
+    with client.pipeline(transaction=False) as pipe:
+        for names in _KEYS.values():
+            pipe.exists(*(queue + name for name in names))
+        pipe.exists(queue + b"ready")
+        pipe.hget((queue + b"meta").decode("utf-8", "surrogateescape"), "queue")
+        buffers, priorities, plain, mark = pipe.execute(raise_on_error=False)
+    for reply in (buffers, priorities, plain):
+        if isinstance(reply, Exception):
+            raise reply
+    there: list[Kind] = [kind for kind, count in zip(_KEYS, (buffers, priorities), strict=True) if count]
+    stored = _ORDERS["score"] if plain else None
+    if mark is not None:
+        # A `meta` of another type, or the mark of another layout, is for the scripts to refuse.
+        form = mark.decode(errors="replace").partition(" ")[2] if isinstance(mark, bytes) else ""
+        stored = _ORDERS.get(form)
+        there = ["priority" if stored else "buffer"] if form or not there else there
+    if len(there) == 2 and not wanted:
+        raise Failure(f"{args.queue} has keys of both structures: say --kind buffer or --kind priority")
+    if there and wanted and wanted not in there:
+        raise Failure(f"{args.queue} is {_NAMES[there[0]]}, not {_NAMES[wanted]}")
+    match wanted or next(iter(there), None):
+        case "buffer":
+            return Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
+        case "priority":
+            if order and stored and stored != order:
+                raise Failure(f"{args.queue} is kept in {stored} order, not in {order}")
+            order = stored or order or "fifo"
+            made: PriorityQueue[bytes] = PriorityQueue(
+                client, args.queue, codec=BYTES, payload_codec=BYTES, order=order, prefix=args.prefix
+            )
+            return made
+    return None
+
+
+def existing(client: Client, args: argparse.Namespace) -> Queue:
+    """Give the queue that `args` name, or raise `Failure` if there is none."""
+    return find(client, args) or nowhere(args)
+
+
+def nowhere(args: argparse.Namespace) -> NoReturn:
+    """Raise the `Failure` that there is no such queue."""
+    where = f"at {place(url_of(args))}" + (f" with the prefix {args.prefix}" if args.prefix != "redisq" else "")
+    raise Failure(f"no queue {args.queue} {where}: an empty one has no keys, --kind says what it would be", NO)
+
+
+def kind_of(queue: Queue) -> Kind:
+    """Say which structure it is."""
+    return "buffer" if isinstance(queue, Buffer) else "priority"

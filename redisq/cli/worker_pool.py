@@ -1,0 +1,210 @@
+"""The parent of `redisq worker`: starts the processes, starts again what dies, passes signals on, says what is done."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing import connection, get_context, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from .exit import NO, Failure
+from .worker_process import ACKED, DEAD, END, ITEMS, RELEASED, STOP, Job, work
+
+logger = logging.getLogger("redisq.cli.worker")
+
+_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before a process is started again; doubled while it keeps dying
+_SOUND = 60.0  # seconds after which a process is not one that keeps dying
+_ONE_SIGNAL = 0.1  # seconds; `timeout`, for one, signals the process, and then its group with the process in it
+_PATIENCE = 2.0  # seconds that a process has after the second signal
+
+
+class _Place:
+    """Hold one process and those that take its place."""
+
+    def __init__(self, name: str, counts: Any) -> None:
+        self.name = name
+        self.counts = counts
+        self.process: SpawnProcess | None = None
+        self.pipe: Connection | None = None
+        self.due: float | None = None
+        """When it is to be started; None while it runs, and when it has ended for good."""
+        self.began = 0.0
+        self.pause = _PAUSE
+
+
+class WorkerPool:
+    """Run a job in several processes until they end or are told to."""
+
+    def __init__(self, job: Job, count: int) -> None:
+        self._job = job
+        self._context = get_context("spawn")
+        self._places = [_Place(f"worker-{n}", self._context.RawArray("Q", 4)) for n in range(1, count + 1)]
+        self._signals: list[int] = []
+        self._signalled = float("-inf")
+        self._unsound: list[int] = []
+        self._failure: Failure | None = None
+        self._kill_at = float("inf")
+
+    def run(self) -> int:
+        """Run until all processes have ended; return 0 if they were asked to and did, or raise `Failure`."""
+        self._places[0].due = 0.0  # the others follow when it has begun: what it cannot do, they cannot either
+        shown, line_due = self._totals(), time.monotonic() + 1
+        with self._listening():
+            try:
+                while any(place.process or place.due is not None for place in self._places):
+                    self._start_due()
+                    self._hear(min(1.0, max(0.0, line_due - time.monotonic())))
+                    self._end_stubborn()
+                    if time.monotonic() >= line_due:
+                        shown, line_due = self._show(shown), line_due + 1
+            finally:
+                self._kill()
+        if self._job.live:
+            self._show(shown)
+        acked, released, dead, items = self._totals()
+        if self._failure:
+            raise self._failure
+        logger.info("ended: %d batches acked with %d items, %d released, %d dead", acked, items, released, dead)
+        if len(self._signals) > 1:
+            return 128 + self._signals[-1]
+        return NO if self._unsound else 0
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _: object) -> None:
+        now = time.monotonic()
+        if now - self._signalled < _ONE_SIGNAL:
+            return
+        self._signalled = now
+        self._signals.append(number)
+        if len(self._signals) == 2:
+            self._kill_at = now + _PATIENCE
+        self._tell(STOP if len(self._signals) == 1 else END)
+
+    def _tell(self, command: str) -> None:
+        for place in self._places:
+            place.due = None
+            if place.pipe:
+                with contextlib.suppress(OSError):  # it has just ended
+                    place.pipe.send(command)
+
+    @property
+    def _stopping(self) -> bool:
+        return bool(self._signals or self._failure)
+
+    def _start_due(self) -> None:
+        for place in self._places:
+            if place.due is not None and place.due <= time.monotonic():
+                first = not any(each.began for each in self._places)
+                ours, theirs = self._context.Pipe()
+                arguments = (self._job, theirs, place.counts, first)
+                process = self._context.Process(target=work, args=arguments, name=place.name)
+                with theirs, _interrupts_held():
+                    process.start()
+                    place.process, place.pipe, place.due, place.began = process, ours, None, time.monotonic()
+                if self._stopping:  # since it was started and before it was known here
+                    self._tell(STOP)
+
+    def _hear(self, seconds: float) -> None:
+        """Wait for what processes say, and for their ends."""
+        dues = [max(0.0, place.due - time.monotonic()) for place in self._places if place.due is not None]
+        pipes = {place.pipe: place for place in self._places if place.pipe}
+        ends = {place.process.sentinel: place for place in self._places if place.process}
+        # A signal does not wake this up, but it makes processes end, and that does.
+        for heard in connection.wait([*pipes, *ends], min([seconds, *dues])):
+            if isinstance(heard, Connection):
+                self._listen(pipes[heard])
+            elif isinstance(heard, int):
+                self._bury(ends[heard])
+
+    def _listen(self, place: _Place) -> None:
+        if place.pipe is None:  # buried in this round
+            return
+        try:
+            said = place.pipe.recv()
+        except (EOFError, OSError):
+            place.pipe.close()
+            place.pipe = None  # its end is near, and `_bury` will see to it
+            return
+        if said is not None:
+            self._failure = self._failure or Failure(*said)
+            self._tell(STOP)
+        elif not self._stopping:
+            for other in self._places:
+                if not other.began and other.due is None:
+                    other.due = 0.0
+
+    def _bury(self, place: _Place) -> None:
+        if place.process is None:
+            return
+        while place.pipe and place.pipe.poll():  # its last words
+            self._listen(place)
+        place.process.join()
+        code = place.process.exitcode or 0
+        place.process.close()
+        if place.pipe:
+            place.pipe.close()
+        place.process = place.pipe = None
+        if not code:
+            return
+        if self._stopping:
+            if code != -signal.SIGTERM:  # which may have come, to all processes, before it listened
+                self._unsound.append(code)
+            return
+        if time.monotonic() - place.began > _SOUND:
+            place.pause = _PAUSE
+        place.due = time.monotonic() + place.pause
+        logger.warning("%s died with %s, starts again in %.0f s", place.name, _cause(code), place.pause)
+        place.pause = min(2 * place.pause, _LONGEST_PAUSE)
+
+    def _end_stubborn(self) -> None:
+        if time.monotonic() >= self._kill_at:
+            self._kill()
+
+    def _kill(self) -> None:
+        for place in self._places:
+            if place.process:
+                place.process.kill()
+
+    def _totals(self) -> list[int]:
+        return [sum(place.counts[i] for place in self._places) for i in (ACKED, RELEASED, DEAD, ITEMS)]
+
+    def _show(self, before: list[int]) -> list[int]:
+        now = self._totals()
+        if self._job.live:
+            acked, released, dead, items = (f"{new - old:,}/s" for new, old in zip(now, before, strict=True))
+            running = sum(place.process is not None for place in self._places)
+            rates = f"acked {acked:>8}  released {released:>6}  dead {dead:>6}  items {items:>10}"
+            print(time.strftime("%H:%M:%S"), f" {running} running  {rates}  {now[ITEMS]:,} items in all", flush=True)
+        return now
+
+
+def _cause(code: int) -> str:
+    return f"exit code {code}" if code > 0 else signal.Signals(-code).name
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C from a process that is started: a terminal sends it to all, but the parent passes it on."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # if it started within, it would let the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,230 @@
+"""One process of `redisq worker`: it makes the Worker, counts what becomes of its batches, and ends with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import inspect
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import redis
+import redis.asyncio
+
+from ..asyncio import Worker as AsyncWorker
+from ..core.batch import BatchData, Buried
+from ..core.errors import RedisqError
+from ..worker import Worker
+from .connection import explained
+from .exit import NO, USAGE, Failure
+
+logger = logging.getLogger("redisq.cli.worker")
+
+ACKED, RELEASED, DEAD, ITEMS = range(4)
+STOP, END = "stop", "end"  # what the parent says
+FORMAT = "%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"
+Counts = Any  # a shared array of four numbers, which multiprocessing does not type
+
+
+@dataclass(frozen=True)
+class Job:
+    """Say what a process has to run."""
+
+    module: str
+    name: str
+    url: str = field(repr=False)  # it may have a password
+    asyncio: bool
+    live: bool
+
+
+class _Stopper:
+    """Stop the worker once for however many signals, and end it when the parent says so.
+
+    Who wants a service to stop often signals each of its processes (a terminal, systemd), and the parent passes the
+    signal on: that must not look like the second one, at which a worker drops what it has in hand.
+    """
+
+    def __init__(self) -> None:
+        self._asked = threading.Lock()
+        self._stop: Callable[[], object] | None = None
+
+    def attach(self, stop: Callable[[], object]) -> None:
+        """Say how the worker is stopped."""
+        self._stop = stop
+        if self._asked.locked():
+            stop()
+
+    def ask(self, *_: object) -> None:
+        """Stop the worker, unless that has been done."""
+        if self._asked.acquire(blocking=False):
+            self.end()
+
+    def end(self) -> None:
+        """Stop the worker, for the second time if it has been asked before."""
+        if self._stop:
+            self._stop()
+
+    def obey(self, pipe: Connection) -> None:
+        """Do what the parent says; stop when it is gone."""
+        try:
+            while True:
+                self.ask() if pipe.recv() == STOP else self.end()
+        except (EOFError, OSError):
+            self.ask()
+
+
+def work(job: Job, pipe: Connection, counts: Counts, first: bool) -> None:
+    """Run the job's worker until it ends; tell the parent that it begins, or why it cannot."""
+    stopper = _Stopper()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stopper.ask)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    logging.basicConfig(level=logging.WARNING if job.live else logging.INFO, format=FORMAT)
+    threading.Thread(target=stopper.obey, args=(pipe,), daemon=True).start()
+    # Not in the main thread, where a worker would take the signals itself.
+    with ThreadPoolExecutor(1, "redisq") as thread:
+        making = _make_asyncio if job.asyncio else _make
+        try:
+            thread.submit(making, job, pipe, counts, first, stopper).result()
+        except Failure as failure:
+            with contextlib.suppress(OSError):  # the parent may be gone
+                pipe.send((str(failure), failure.code))
+            sys.exit(failure.code)
+        except Exception as error:
+            trace = None if isinstance(error, RedisqError) else error
+            logger.error("cannot go on: %s: %s", type(error).__name__, error, exc_info=trace)
+            sys.exit(NO)
+
+
+def _make(job: Job, pipe: Connection, counts: Counts, first: bool, stopper: _Stopper) -> None:
+    found = _load(job)
+    if isinstance(found, AsyncWorker):
+        asyncio.run(_go_on(found, pipe, counts, stopper))
+        return
+    with contextlib.ExitStack() as stack:
+        if callable(found):
+            client = stack.enter_context(contextlib.closing(redis.Redis.from_url(job.url)))
+            if first:
+                with explained(job.url):
+                    client.ping()
+            with _theirs(f"{job.module}:{job.name} failed"):
+                found = found(client)
+        if not isinstance(found, Worker):
+            raise _no_worker(job, found)
+        _count(found, counts)
+        stopper.attach(found.stop)
+        pipe.send(None)
+        found.run()
+
+
+def _make_asyncio(job: Job, pipe: Connection, counts: Counts, first: bool, stopper: _Stopper) -> None:
+    asyncio.run(_make_awaited(job, pipe, counts, first, stopper))
+
+
+async def _make_awaited(job: Job, pipe: Connection, counts: Counts, first: bool, stopper: _Stopper) -> None:
+    found = _load(job)
+    async with contextlib.AsyncExitStack() as stack:
+        if callable(found):
+            client = redis.asyncio.Redis.from_url(job.url)
+            stack.push_async_callback(client.aclose)
+            if first:
+                with explained(job.url):
+                    await client.ping()
+            with _theirs(f"{job.module}:{job.name} failed"):
+                found = found(client)
+                if inspect.isawaitable(found):
+                    found = await found
+        if not isinstance(found, AsyncWorker):
+            raise _no_worker(job, found)
+        await _go_on(found, pipe, counts, stopper)
+
+
+async def _go_on(found: AsyncWorker[Any], pipe: Connection, counts: Counts, stopper: _Stopper) -> None:
+    _count(found, counts)
+    loop = asyncio.get_running_loop()
+    stopper.attach(lambda: loop.call_soon_threadsafe(found.stop))
+    pipe.send(None)
+    await found.run()
+
+
+def _load(job: Job) -> Any:
+    """Give what MODULE:NAME is: a worker, or what makes one."""
+    with _theirs(f"cannot import {job.module}"):
+        try:
+            module = importlib.import_module(job.module)
+        except ModuleNotFoundError as error:
+            if error.name and f"{job.module}.".startswith(f"{error.name}."):
+                raise Failure(f"no module {job.module} on the path or in {os.getcwd()}", USAGE) from error
+            raise
+    try:
+        found = module
+        for part in job.name.split("."):
+            found = getattr(found, part)
+    except AttributeError:
+        raise Failure(f"module {job.module} has no {job.name}", USAGE) from None
+    if not callable(found) and not isinstance(found, (Worker, AsyncWorker)):
+        raise _no_worker(job, found)
+    return found
+
+
+def _no_worker(job: Job, found: Any) -> Failure:
+    wanted = "a redisq.asyncio.Worker" if job.asyncio else "a redisq.Worker"
+    remedy = ": say --asyncio" if isinstance(found, AsyncWorker) else ""
+    remedy = remedy or (": leave --asyncio out" if isinstance(found, Worker) else "")
+    what = f"{type(found).__module__}.{type(found).__qualname__}".removeprefix("builtins.")
+    return Failure(f"{job.module}:{job.name} is or returns {what}, not {wanted}{remedy}", USAGE)
+
+
+@contextlib.contextmanager
+def _theirs(what: str) -> Iterator[None]:
+    """Show where an error of the user's own code is, and make it one line for the end."""
+    try:
+        yield
+    except Failure:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        raise Failure(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _count(found: Any, counts: Counts) -> None:
+    """Count what the worker's hooks hear, before they do."""
+    lock = threading.Lock()
+    policy = found.policy
+
+    def counting(hook: Callable[..., object] | None, count: Callable[..., None]) -> Callable[..., object]:
+        def both(*what: Any) -> None:
+            with lock:
+                count(*what)
+            if hook is not None:
+                hook(*what)
+
+        return both
+
+    def acked(batch: BatchData[Any]) -> None:
+        counts[ACKED] += 1
+        counts[ITEMS] += len(batch.items) - len(batch.failed)
+
+    def released(*_: object) -> None:
+        counts[RELEASED] += 1
+
+    def died(buried: list[Buried]) -> None:
+        counts[DEAD] += len(buried)
+
+    found.policy = replace(
+        policy,
+        on_ack=counting(policy.on_ack, acked),
+        on_release=counting(policy.on_release, released),
+        on_dead=counting(policy.on_dead, died),
+    )

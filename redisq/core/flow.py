@@ -1,0 +1,75 @@
+"""Operations in several steps, as generators: what is to be sent or waited for, without doing it.
+
+A flow yields a `Call` and is sent its result, a `Pipeline` and is sent the results of all its calls, or a `Block` or a
+`Sleep` and is sent nothing. The runner of either flavour performs it, so each operation is defined once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .calls import Call
+from .errors import CodecError, LeaseLost
+
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """Several calls in one round trip; `LeaseLost` and `CodecError` stand in the place of a result."""
+
+    calls: list[Call[Any]]
+
+
+@dataclass(slots=True)
+class Block:
+    """A wait for a wake-up in a list, of so many seconds at most; it may end earlier."""
+
+    key: bytes
+    seconds: float
+
+
+@dataclass(slots=True)
+class Sleep:
+    """A wait of so many seconds."""
+
+    seconds: float
+
+
+Flow = Generator[Call[Any] | Pipeline | Block | Sleep, Any, R]
+"""An operation in several steps: yields them, is sent their results, returns its own."""
+
+Operation = Call[R] | Flow[R]
+"""An operation, in one call or in several steps."""
+
+
+def mapped(operation: Operation[R], read: Callable[[R], S]) -> Flow[S]:
+    """Make of an operation's result what the queue's own method returns."""
+    result: R = (yield operation) if isinstance(operation, Call) else (yield from operation)
+    return read(result)
+
+
+def results(calls: Sequence[Call[Any]], replies: Sequence[Any]) -> list[Any]:
+    """Read the replies to several calls; `LeaseLost` or `CodecError` for one is a result, for the others count."""
+
+    def result(call: Call[Any], reply: Any) -> Any:
+        try:
+            return call.decode(reply)
+        except (LeaseLost, CodecError) as error:
+            return error
+
+    return [result(call, reply) for call, reply in zip(calls, replies, strict=True)]
+
+
+def block_seconds(seconds: float, socket_timeout: Any) -> float:
+    """Return how long to block in one read: well under the socket timeout, at which the client gives the read up.
+
+    At most 2.5 seconds even without one, so that what no wake-up tells of, such as a lease that another worker let run
+    out, is seen soon; with the call that follows, that is less than one command a second. At least 2 ms: Redis 6.2 cuts
+    what it reads to whole ms, and 0.001 may become 0, which means for ever.
+    """
+    limit = socket_timeout / 2 if isinstance(socket_timeout, (int, float)) and socket_timeout > 0 else 2.5
+    return max(0.002, min(seconds, limit, 2.5))

@@ -1,0 +1,178 @@
+"""The processes of the demo: started together, heard over pipes, and gone with the one that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import connection, get_context, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from types import TracebackType
+from typing import Any, NamedTuple, cast
+
+from ..core.errors import RedisqError
+from .. import Worker
+
+
+class Ready(NamedTuple):
+    """Tell that a process has started and begins to work."""
+
+    role: str
+
+
+class _Failed(NamedTuple):
+    reason: str
+
+
+class Held(NamedTuple):
+    """Tell that a process has done its work on these, has not acked them, and waits there to be killed."""
+
+    role: str
+    names: list[str]
+
+
+class Link:
+    """Let a process of the crew talk with the one that started it."""
+
+    def __init__(self, role: str, pipe: Connection) -> None:
+        self._role = role
+        self._pipe = pipe
+        self._telling = threading.Lock()
+        self._hold = threading.Event()
+
+    def tell(self, message: object) -> None:
+        """Send a message."""
+        with self._telling:
+            self._pipe.send(message)
+
+    def fail(self, reason: str) -> None:
+        """Tell that the process cannot go on: the whole crew ends."""
+        self.tell(_Failed(reason))
+
+    def work(self, worker: Worker[Any]) -> None:
+        """Run a worker until the word comes that all is done, or the process at the other end is gone."""
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        worker.run()
+
+    def word(self) -> object:
+        """Wait for the next word of the process that started this one: `hold` or `done`.
+
+        Raises `EOFError` or `OSError` when that process is gone.
+        """
+        return self._pipe.recv()
+
+    def _listen(self, worker: Worker[Any]) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while self.word() == "hold":
+                self._hold.set()
+        worker.stop()
+
+    def middle(self, names: list[str]) -> None:
+        """Stand where a crash hurts most, the work done and not yet acked: who is to be killed waits here for it."""
+        if self._hold.is_set():
+            self.tell(Held(self._role, names))
+            threading.Event().wait()
+
+
+class Crew:
+    """Start processes, hear what they say, and leave none behind at the end of `with`.
+
+    Each runs a function of a module with a `Link` and the arguments given. One that fails ends the whole: `hear`
+    raises. Should this process be killed, the others see the end of their pipe and end too.
+    """
+
+    def __init__(self) -> None:
+        self._context = get_context("spawn")
+        self._members: dict[Connection, tuple[str, SpawnProcess]] = {}
+        self._killed: set[Connection] = set()
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _, process in self._members.values():
+            process.terminate()
+        for pipe in list(self._members):
+            self._leave(pipe)
+
+    def start(self, count: int, role: str, work: Callable[..., None], *args: object) -> None:
+        """Start `count` processes that run `work(link, *args)`."""
+        for _ in range(count):
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(target=_work, args=(role, work, theirs, args), daemon=True)
+            with theirs, _interrupts_held():
+                process.start()
+            self._members[ours] = role, process
+
+    def at_work(self, role: str | None = None) -> bool:
+        """Say whether any process, of this role, has not ended."""
+        return any(role in (None, of) for of, _ in self._members.values())
+
+    def finish(self, role: str) -> None:
+        """Tell the processes of a role that all is done."""
+        for pipe, (of, _) in self._members.items():
+            if of == role:
+                with contextlib.suppress(BrokenPipeError):  # it has failed: `hear` will say so
+                    pipe.send("done")
+
+    def hold(self, role: str) -> None:
+        """Tell one process of a role to stop in the middle of its next batch, where it is killed with -9."""
+        pipe = next(pipe for pipe, (of, _) in self._members.items() if of == role)
+        with contextlib.suppress(BrokenPipeError):  # it has failed: `hear` will say so
+            pipe.send("hold")
+
+    def hear(self, seconds: float) -> Iterator[object]:
+        """Wait up to `seconds` for messages and give what has come."""
+        for pipe in connection.wait(list(self._members), seconds):
+            pipe = cast(Connection, pipe)
+            try:
+                message = pipe.recv()
+            except (EOFError, OSError):  # the latter if it was killed in the middle of a message
+                role, code = self._leave(pipe)
+                if code and pipe not in self._killed:
+                    raise RedisqError(f"{role} ended with exit code {code}") from None
+                continue
+            if isinstance(message, Held):
+                self._killed.add(pipe)
+                self._members[pipe][1].kill()
+            if isinstance(message, _Failed):
+                raise RedisqError(f"{self._members[pipe][0]} failed: {message.reason}")
+            yield message
+
+    def _leave(self, pipe: Connection) -> tuple[str, int | None]:
+        role, process = self._members.pop(pipe)
+        process.join()
+        code = process.exitcode
+        process.close()
+        pipe.close()
+        return role, code
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Start a process that never sees Ctrl-C, not even while it imports: ending it is the parent's business."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # if it started within, it would let the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(role: str, work: Callable[..., None], pipe: Connection, args: tuple[object, ...]) -> None:
+    link = Link(role, pipe)
+    try:
+        link.tell(Ready(role))
+        work(link, *args)
+    except Exception as error:
+        with contextlib.suppress(OSError):  # the parent may be gone, and with it everyone who could be told
+            link.tell(_Failed(f"{type(error).__name__}: {error}"))
+        sys.exit(1)

@@ -9,23 +9,26 @@ from collections.abc import Iterator
 from typing import Any, Literal, NoReturn
 
 import redis
+import redis.asyncio
 from redis.backoff import ExponentialBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
 from redis.retry import Retry
 
 from .. import embedded
 from ..blocking import Buffer, PriorityQueue
 from ..blocking.runner import Client
 from ..core import validate
+from ..core.clients import remedy_for
 from ..core.codecs import BYTES
 from ..core.errors import InvalidArgument, RedisqError
 from ..core.priority import Order
+from . import sentinel
 from .exit import NO, UNREACHABLE, USAGE, Failure
 
 Kind = Literal["buffer", "priority"]
 Queue = Buffer[bytes] | PriorityQueue[bytes]
 
+URLS = f"{embedded.URLS} or redis+sentinel://[[user]:password@]host:port[,host:port]/service[/db]"
 _LOCAL = "redis://localhost:6379/0"
 _KEYS: dict[Kind, tuple[bytes, ...]] = {  # that the other has not
     "buffer": (b"groups", b"since", b"busy", b"paused_groups"),
@@ -77,28 +80,45 @@ def explained(url: str) -> Iterator[None]:
     """Turn errors of redisq and of the server at `url` into a `Failure` with the right exit code."""
     try:
         yield
-    except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
-        raise Failure(f"the server at {place(url)} does not let us: {error}", UNREACHABLE) from error
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise Failure(f"no server at {place(url)}: {error}", UNREACHABLE) from error
     except (RedisqError, redis.RedisError) as error:
-        code = USAGE if isinstance(error, InvalidArgument) else NO
-        raise Failure(str(error) or type(error).__name__, code) from error
+        raise failure(error, url) from error
+
+
+def failure(error: Exception, url: str) -> Failure:
+    """Return the `Failure` that an error of redisq or of the server at `url` stands for."""
+    if remedy := remedy_for(error):
+        return Failure(f"the server at {place(url)} refuses: {error}; {remedy}", UNREACHABLE)
+    if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+        return Failure(f"no server at {place(url)}: {error}", UNREACHABLE)
+    return Failure(str(error) or type(error).__name__, USAGE if isinstance(error, InvalidArgument) else NO)
 
 
 def checked(url: str) -> None:
     """Raise a `Failure` if this is no URL of a Redis server."""
     try:
-        redis.ConnectionPool.from_url(url).make_connection()  # nothing is sent: an unknown option is found here
+        # Nothing is sent: an unknown option is found here.
+        sentinel.parse(url) if sentinel.is_sentinel(url) else redis.ConnectionPool.from_url(url).make_connection()
     except (ValueError, TypeError):
         # Their own messages may quote a piece of the password.
-        raise Failure(f"{place(url)} is not the URL of a Redis server: give {embedded.URLS}", USAGE) from None
+        raise Failure(f"{place(url)} is not the URL of a Redis server: give {URLS}", USAGE) from None
+
+
+def client_of(url: str, **options: Any) -> redis.Redis:
+    """Return a client of the server at `url`, or of the master that Sentinels name; not connected yet."""
+    return sentinel.client(url, **options) if sentinel.is_sentinel(url) else redis.Redis.from_url(url, **options)
+
+
+def asyncio_client_of(url: str, **options: Any) -> redis.asyncio.Redis:
+    """Return an asyncio client of the server at `url`, or of the master that Sentinels name; not connected yet."""
+    if sentinel.is_sentinel(url):
+        return sentinel.asyncio_client(url, **options)
+    return redis.asyncio.Redis.from_url(url, **options)
 
 
 def _open(url: str) -> Client:
     checked(url)
     options: dict[str, Any] = {"socket_connect_timeout": 5, "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)}
-    client = redis.Redis.from_url(url, **options)
+    client = client_of(url, **options)
     try:
         about = client.info("cluster")
     except redis.ResponseError:  # no INFO for this user; the first real command says what may be done
@@ -106,7 +126,7 @@ def _open(url: str) -> Client:
     except BaseException:
         client.close()
         raise
-    if not about.get("cluster_enabled"):
+    if not about.get("cluster_enabled") or sentinel.is_sentinel(url):
         return client
     client.close()
     return RedisCluster.from_url(url, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import json
 import os
@@ -194,8 +195,10 @@ class _Reader:
         self._sink = sink
         self._read = 0
         self._weight = 0
+        self._gathered = 0
+        self._done = 0  # so many lines from the first on are pushed, or blank
         self.pushed = 0
-        """So many lines from the first on are pushed, blank ones included."""
+        """How many lines are pushed; blank ones are none."""
 
     def read(self, descriptor: int) -> None:
         """Push all lines of a file; raise `Failure` for a bad one when those before it are pushed."""
@@ -211,10 +214,13 @@ class _Reader:
 
     def _take(self, lines: list[bytes]) -> None:
         for data in lines:
+            if self._read == 0:
+                data = data.removeprefix(codecs.BOM_UTF8)  # as some editors and exports write it
             if data and not data.isspace():
                 try:
                     value = json.loads(data.decode())
                     self._weight += _ITEM + self._sink.take(value, JSON.encode(value))
+                    self._gathered += 1
                 except (ValueError, RecursionError) as error:  # InvalidArgument is a ValueError too
                     self.flush()
                     raise Failure(f"line {self._read + 1}: {_fault(error, data)}", NO) from error
@@ -224,13 +230,14 @@ class _Reader:
         """Push what was gathered."""
         if self._weight:
             self._sink.send()
-        self._weight = 0
-        self.pushed = self._read
+        self.pushed += self._gathered
+        self._weight = self._gathered = 0
+        self._done = self._read
 
     def where(self) -> str:
         """Say how far it has come."""
-        said = f"the first {self.pushed:,} lines are pushed" if self.pushed else "nothing is pushed for certain"
-        unsure = self._read - self.pushed
+        said = f"the first {self._done:,} lines are pushed" if self.pushed else "nothing is pushed for certain"
+        unsure = self._read - self._done
         return f"{said}, some of the {unsure:,} that follow may be" if unsure else said.removesuffix(" for certain")
 
 

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from ..core.worker import SAME_SIGNAL
 from .exit import NO, Failure
 from .worker_process import ACKED, DEAD, END, ITEMS, RELEASED, STOP, Job, work
 
@@ -20,7 +21,6 @@ logger = logging.getLogger("redisq.cli.worker")
 
 _PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before a process is started again; doubled while it keeps dying
 _SOUND = 60.0  # seconds after which a process is not one that keeps dying
-_ONE_SIGNAL = 0.1  # seconds; `timeout`, for one, signals the process, and then its group with the process in it
 _PATIENCE = 2.0  # seconds that a process has after the second signal
 
 
@@ -86,7 +86,7 @@ class WorkerPool:
 
     def _on_signal(self, number: int, _: object) -> None:
         now = time.monotonic()
-        if now - self._signalled < _ONE_SIGNAL:
+        if now - self._signalled < SAME_SIGNAL:
             return
         self._signalled = now
         self._signals.append(number)

@@ -18,14 +18,12 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-import redis
-import redis.asyncio
-
 from ..asyncio import Worker as AsyncWorker
+from ..blocking import Worker
 from ..core.batch import BatchData, Buried
+from ..core.clients import remedy_for
 from ..core.errors import RedisqError
-from ..worker import Worker
-from .connection import explained
+from .connection import asyncio_client_of, client_of, explained, failure
 from .exit import NO, USAGE, Failure
 
 logger = logging.getLogger("redisq.cli.worker")
@@ -51,7 +49,7 @@ class _Stopper:
     """Stop the worker once for however many signals, and end it when the parent says so.
 
     Who wants a service to stop often signals each of its processes (a terminal, systemd), and the parent passes the
-    signal on: that must not look like the second one, at which a worker drops what it has in hand.
+    signal on: that must not look like the second one, which ends the grace period of its handlers.
     """
 
     def __init__(self) -> None:
@@ -97,11 +95,16 @@ def work(job: Job, pipe: Connection, counts: Counts, first: bool) -> None:
         making = _make_asyncio if job.asyncio else _make
         try:
             thread.submit(making, job, pipe, counts, first, stopper).result()
-        except Failure as failure:
+        except Failure as failed:
             with contextlib.suppress(OSError):  # the parent may be gone
-                pipe.send((str(failure), failure.code))
-            sys.exit(failure.code)
+                pipe.send((str(failed), failed.code))
+            sys.exit(failed.code)
         except Exception as error:
+            if remedy_for(error):  # refused for good: no other process would fare better
+                refusal = failure(error, job.url)
+                with contextlib.suppress(OSError):
+                    pipe.send((str(refusal), refusal.code))
+                sys.exit(refusal.code)
             trace = None if isinstance(error, RedisqError) else error
             logger.error("cannot go on: %s: %s", type(error).__name__, error, exc_info=trace)
             sys.exit(NO)
@@ -114,7 +117,7 @@ def _make(job: Job, pipe: Connection, counts: Counts, first: bool, stopper: _Sto
         return
     with contextlib.ExitStack() as stack:
         if callable(found):
-            client = stack.enter_context(contextlib.closing(redis.Redis.from_url(job.url)))
+            client = stack.enter_context(contextlib.closing(client_of(job.url)))
             if first:
                 with explained(job.url):
                     client.ping()
@@ -136,7 +139,7 @@ async def _make_awaited(job: Job, pipe: Connection, counts: Counts, first: bool,
     found = _load(job)
     async with contextlib.AsyncExitStack() as stack:
         if callable(found):
-            client = redis.asyncio.Redis.from_url(job.url)
+            client = asyncio_client_of(job.url)
             stack.push_async_callback(client.aclose)
             if first:
                 with explained(job.url):
@@ -201,7 +204,7 @@ def _theirs(what: str) -> Iterator[None]:
 def _count(found: Any, counts: Counts) -> None:
     """Count what the worker's hooks hear, before they do."""
     lock = threading.Lock()
-    policy = found.policy
+    settings = found.settings
 
     def counting(hook: Callable[..., object] | None, count: Callable[..., None]) -> Callable[..., object]:
         def both(*what: Any) -> None:
@@ -222,9 +225,9 @@ def _count(found: Any, counts: Counts) -> None:
     def died(buried: list[Buried]) -> None:
         counts[DEAD] += len(buried)
 
-    found.policy = replace(
-        policy,
-        on_ack=counting(policy.on_ack, acked),
-        on_release=counting(policy.on_release, released),
-        on_dead=counting(policy.on_dead, died),
+    found.settings = replace(
+        settings,
+        on_ack=counting(settings.on_ack, acked),
+        on_release=counting(settings.on_release, released),
+        on_dead=counting(settings.on_dead, died),
     )

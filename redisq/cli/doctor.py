@@ -1,0 +1,160 @@
+"""`redisq doctor`: what is wrong with a server and its queues, and what it may cost."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import redis
+
+from ..blocking import Buffer, PriorityQueue, queues
+from ..blocking.runner import Client
+from ..core import doctor
+from ..core.clients import remedy_for
+from ..core.codecs import BYTES
+from ..core.doctor import Finding
+from ..core.queues import QueueInfo
+from ..core.scripts import load
+from .command import Commands, describe
+from .connection import connected, place, server_options, url_of
+from .exit import NO
+from .output import line, show_json
+
+LAYOUT = 2
+_LEASES = 100  # of a queue, compared with each other; they come with their items
+_UNEQUAL = 2.5  # a lease that is kept has between two thirds of its length and all of it left
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Describe the command."""
+    parser = describe(
+        commands,
+        "doctor",
+        run,
+        summary="say what is wrong with a server, and what it may cost",
+        text="Look at a server's settings and at its queues: eviction, persistence, the version, rights that are "
+        "missing, queues of another layout, leases that lie too far ahead, and workers of one queue whose settings "
+        "differ. Ends with 1 if something is wrong. It only looks.",
+        example="redisq doctor\nredisq doctor --url redis://db1:6379 --json",
+        options=server_options(),
+    )
+    parser.add_argument("--prefix", default="redisq", help="what the keys of the queues begin with (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    with connected(url_of(args)) as client:
+        findings = list(_examine(client, args.prefix))
+    if args.json:
+        show_json({"server": place(url_of(args)), "findings": [asdict(one) for one in findings]})
+    else:
+        for one in findings:
+            print(f"{one.severity}: {line(one.subject)}: {one.problem}\n    {one.remedy}")
+        if not findings:
+            print(f"{place(url_of(args))}: nothing is wrong")
+    return NO if findings else 0
+
+
+def _examine(client: Client, prefix: str) -> Iterator[Finding]:
+    for node, info, config in _nodes(client):
+        for one in doctor.server(info, config):
+            yield Finding(one.severity, f"{node}{one.subject}", one.problem, one.remedy)
+    yield from _rights(client)
+    for queue in queues(client, prefix):
+        yield from _queue(client, prefix, queue)
+
+
+def _nodes(client: Client) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield the settings of the server, or of each master of a cluster."""
+    if isinstance(client, redis.Redis):
+        yield "", _info(client), _config(client)
+        return
+    cluster: Any = client
+    for node in cluster.get_primaries():
+        connection = cluster.get_redis_connection(node)
+        yield f"{node.name}: ", _info(connection), _config(connection)
+
+
+def _info(client: Any) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = client.info("all")
+    except redis.ResponseError as error:
+        if remedy_for(error):
+            return {}  # this user may not read it
+        raise
+    return found
+
+
+def _config(client: Any) -> Mapping[str, Any]:
+    found: dict[str, Any] = {}
+    for name in ("save", "appendfsync", "timeout"):
+        try:
+            found.update(client.config_get(name))
+        except redis.ResponseError:  # many hosted servers have no CONFIG
+            return found
+    return found
+
+
+def _rights(client: Any) -> Iterator[Finding]:
+    """Try what every worker does, on keys of a queue that does not exist."""
+    probe: Buffer[bytes] = Buffer(client, "redisq-doctor", codec=BYTES)
+    stats = load("buffer/stats")
+    for what, act in (
+        ("EVALSHA and EVAL", probe.stats),
+        ("BLPOP", lambda: client.execute_command("BLPOP", "redisq:{redisq-doctor}:wake", "0.01")),
+    ):
+        try:
+            act()
+        except redis.ResponseError as error:
+            cost = "workers poll once a second" if what == "BLPOP" else f"no operation works, as {stats.name} shows"
+            remedy = remedy_for(error) or "use a server or proxy that has it"
+            yield Finding("warning" if what == "BLPOP" else "error", f"{what} is refused", f"{cost}: {error}", remedy)
+
+
+def _queue(client: Client, prefix: str, info: QueueInfo) -> Iterator[Finding]:
+    if info.layout != LAYOUT:
+        yield Finding(
+            "error",
+            info.name,
+            f"its keys have layout {info.layout}, this version of redisq works on layout {LAYOUT}",
+            "let the version that wrote it work it off, then purge it, or use that version everywhere",
+        )
+        return
+    queue: Buffer[bytes] | PriorityQueue[bytes]
+    if info.kind == "buffer":
+        queue = Buffer(client, info.name, codec=BYTES, prefix=prefix)
+    else:
+        queue = PriorityQueue(client, info.name, codec=BYTES, payload_codec=BYTES, order=info.kind, prefix=prefix)
+    seconds, micros = _time(client)
+    now = seconds + micros / 1e6
+    left: dict[str, float] = defaultdict(float)
+    for batch in queue.leased(_LEASES):
+        left[batch.holder] = max(left[batch.holder], batch.deadline - now)
+    longest = max(left.items(), key=lambda one: one[1], default=("", 0.0))
+    shortest = min(left.items(), key=lambda one: one[1], default=("", 0.0))
+    if longest[1] > 86_400:
+        yield Finding(
+            "warning",
+            info.name,
+            f"{line(longest[0])} holds a lease that ends in {longest[1] / 3600:,.0f} hours: the server's clock may "
+            "have been set back since",
+            f"redisq audit {info.name} --repair ends leases that lie too far ahead",
+        )
+    elif shortest[1] > 1 and longest[1] / shortest[1] > _UNEQUAL:
+        yield Finding(
+            "warning",
+            info.name,
+            f"leases of {line(longest[0])} end in {longest[1]:.0f} s, those of {line(shortest[0])} in "
+            f"{shortest[1]:.0f} s: their workers may have other settings",
+            "give all workers of a queue the same lease",
+        )
+
+
+def _time(client: Any) -> tuple[int, int]:
+    """Return the server's clock, by which leases run; of a cluster that of any node."""
+    found = client.time() if isinstance(client, redis.Redis) else client.time(target_nodes=client.get_random_node())
+    return found[0], found[1]

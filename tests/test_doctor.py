@@ -1,0 +1,128 @@
+"""What `redisq doctor` finds: in a server's settings, in a user's rights, in queues."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from redisq import Buffer, PriorityQueue
+from redisq.cli import main
+from redisq.core import doctor
+from redisq.embedded import Server
+
+SAFE = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction", "aof_enabled": 1, "role": "master"}
+
+
+@pytest.mark.parametrize(
+    ("info", "config", "found"),
+    [
+        ({}, {}, []),
+        ({"maxmemory_policy": "allkeys-lru", "maxmemory": 1}, {}, [("error", "maxmemory-policy allkeys-lru")]),
+        ({"maxmemory_policy": "allkeys-lru", "maxmemory": 0}, {}, [("warning", "maxmemory-policy allkeys-lru")]),
+        ({"maxmemory_policy": "volatile-ttl", "maxmemory": 1}, {}, [("warning", "maxmemory-policy volatile-ttl")]),
+        ({"aof_enabled": 0}, {"save": ""}, [("error", 'appendonly no, save ""')]),
+        ({"aof_enabled": 0}, {"save": "3600 1"}, [("warning", "appendonly no")]),
+        ({"aof_enabled": 0}, {}, [("warning", "appendonly no")]),
+        ({}, {"appendfsync": "no"}, [("warning", "appendfsync no")]),
+        ({}, {"appendfsync": "everysec", "timeout": "0"}, []),
+        ({}, {"timeout": "5"}, [("warning", "timeout 5")]),
+        ({"redis_version": "6.0.16"}, {}, [("error", "version 6.0.16")]),
+        ({"redis_version": "6.0.16", "valkey_version": "9.1.0"}, {}, []),
+        ({"redis_version": "unknown"}, {}, []),
+        ({"rdb_last_bgsave_status": "err"}, {}, [("error", "rdb_last_bgsave_status")]),
+        ({"role": "slave"}, {}, [("error", "role replica")]),
+    ],
+)
+def test_it_knows_a_server_by_what_it_says(
+    info: dict[str, Any], config: dict[str, Any], found: list[tuple[str, str]]
+) -> None:
+    """Each finding has what it may cost and a remedy."""
+    findings = doctor.server({**SAFE, **info}, config)
+    assert [(one.severity, one.subject) for one in findings] == found
+    assert all(one.problem and one.remedy for one in findings)
+
+
+Run = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def safe(server: Server) -> Iterator[redis.Redis]:
+    """Give a client of a server whose settings are safe for as long as the test lasts."""
+    with contextlib.closing(server.client()) as client:
+        client.config_set("appendonly", "yes")
+        yield client
+        client.config_set("appendonly", "no")
+        client.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.fixture
+def run(server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Give a function that runs the command, and returns its exit code and its findings."""
+
+    def run(*arguments: str, url: str = server.url) -> tuple[int, Any]:
+        monkeypatch.setenv("REDIS_URL", url)
+        code = main(["doctor", *arguments, "--json"])
+        return code, json.loads(capsys.readouterr().out)["findings"]
+
+    return run
+
+
+@pytest.mark.server
+def test_nothing_is_wrong(safe: redis.Redis, run: Run, capsys: pytest.CaptureFixture[str], server: Server) -> None:
+    """It says so, and ends with 0; it only looks."""
+    Buffer(safe, "b").push(1)
+    PriorityQueue(safe, "p").push("m")
+    before = sorted(safe.keys())
+    assert run() == (0, [])
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().out == f"{server.url}: nothing is wrong\n"
+    assert sorted(safe.keys()) == before
+
+
+@pytest.mark.server
+def test_an_evicting_server(safe: redis.Redis, run: Run) -> None:
+    """It is named, with the remedy, and the exit code is 1."""
+    safe.config_set("maxmemory-policy", "allkeys-lru")
+    code, (found,) = run()
+    assert (code, found["subject"]) == (1, "maxmemory-policy allkeys-lru")
+    assert "noeviction" in found["remedy"]
+
+
+@pytest.mark.server
+def test_a_user_without_the_rights(safe: redis.Redis, run: Run, server: Server) -> None:
+    """What the user may not do is named: without BLPOP work goes on, without EVALSHA nothing does."""
+    for rights, subject, severity in (("-blpop", "BLPOP is refused", "warning"), ("-evalsha", "EVALSHA", "error")):
+        safe.execute_command("ACL", "SETUSER", "u", "reset", "on", ">p", "~*", "&*", "+@all", rights)
+        code, (found,) = run(url=f"{server.url.replace('unix://', 'unix://u:p@')}")
+        assert (code, found["severity"]) == (1, severity)
+        assert found["subject"].startswith(subject)
+        assert "ACL SETUSER" in found["remedy"]
+    safe.execute_command("ACL", "DELUSER", "u")
+
+
+@pytest.mark.server
+def test_queues(safe: redis.Redis, run: Run) -> None:
+    """Another layout, a lease that lies too far ahead, workers with other settings."""
+    safe.hset("redisq:{old}:meta", "queue", "1 buffer")
+    assert [one["subject"] for one in run()[1]] == ["old"]
+    safe.delete("redisq:{old}:meta")
+
+    queue = PriorityQueue(safe, "q")
+    queue.push_many({"a": 1, "b": 2, "c": 3})
+    assert queue.reserve(lease=30, holder="one")
+    assert queue.reserve(lease=40, holder="one")
+    assert run() == (0, [])
+    assert queue.reserve(lease=600, holder="two")
+    code, (found,) = run()
+    assert (code, found["subject"], found["severity"]) == (1, "q", "warning")
+    assert "leases of two end in 600 s, those of one in 40 s" in found["problem"]
+
+    Buffer(safe, "b").push(1)
+    assert Buffer(safe, "b").reserve(lease=864_000, holder="h")
+    assert [one["subject"] for one in run()[1]] == ["b", "q"]
+    assert run("--prefix", "other") == (0, [])

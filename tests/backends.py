@@ -15,34 +15,35 @@ from hypothesis import strategies as st
 
 from redisq.asyncio.runner import Runner as AsyncRunner
 from redisq.blocking.runner import Runner
-from redisq.core.batch import Buried
+from redisq.core.batch import Event, Nothing, batch_of, buried_in
 from redisq.core.calls import Call
 from redisq.core.errors import LeaseLost
-from redisq.core.flow import Flow, Pipeline
+from redisq.core.flow import Operation, Pipeline
 
 from .conftest import BINARIES, EVERYWHERE, real_server
 
 R = TypeVar("R")
 
 
-def at(op: Call[R], now: int | bytes) -> Call[R]:
+def at(call: Call[R], now: int | bytes) -> Call[R]:
     """Return the call with `now`, in ms or empty, in its header's slot of that name, where it has one."""
-    slots = [slot.name for slot in op.script.args]
+    slots = [slot.name for slot in call.script.args]
     if "now" not in slots:
-        return op
-    args = list(op.args)
+        return call
+    args = list(call.args)
     args[slots.index("now")] = now
-    return replace(op, args=tuple(args))
+    return replace(call, args=tuple(args))
 
 
-def reserve_at(client: redis.Redis, now: int, make: Callable[[], Call[Reserved[Any]]]) -> Reserved[Any]:
+def reserve_at(client: redis.Redis, now: int, make: Callable[[], Call[list[Event[Any]]]]) -> list[Event[Any]]:
     """Reserve at a time, and again while the reply says that there is more to do at once."""
-    buried: list[Buried] = []
+    buried: list[Event[Any]] = []
     while True:
-        reserved = Runner(client).run(at(make(), now))
-        buried += reserved.buried
-        if reserved.lease or reserved.retry != 0:
-            return replace(reserved, buried=buried)
+        events = Runner(client).run(at(make(), now))
+        buried += buried_in(events)
+        last = events[-1]
+        if batch_of(events) or (isinstance(last, Nothing) and last.retry != 0):
+            return [*buried, last]
 
 
 class Backend:
@@ -60,21 +61,18 @@ class Backend:
         self.client.flushall()
         self._loop = asyncio.new_event_loop() if flavour == "asyncio" else None
 
-    def run(self, op: Call[R], now: int) -> R:
-        """Run one call."""
-        return self._perform(lambda runner: runner.run(at(op, now)))  # type: ignore[no-any-return]
-
-    def talk(self, talk: Flow[R], now: int) -> R:
-        """Run a conversation, each of its calls at the same time."""
+    def run(self, operation: Operation[R], now: int) -> R:
+        """Run an operation, each of its calls at the same time."""
+        if isinstance(operation, Call):
+            return self._perform(methodcaller("run", at(operation, now)))  # type: ignore[no-any-return]
         reply: Any = None
         while True:
             try:
-                step = talk.send(reply)
+                step = operation.send(reply)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
             if isinstance(step, Pipeline):
-                step = Pipeline([at(op, now) for op in step.calls])
-                reply = self._perform(methodcaller("_many", step.calls))
+                reply = self._perform(methodcaller("send", [at(call, now) for call in step.calls]))
             else:
                 assert isinstance(step, Call)
                 reply = self.run(step, now)
@@ -107,17 +105,16 @@ class Backends:
 
     def run(
         self,
-        make: Callable[[], Call[Any] | Flow[Any]],
+        make: Callable[[], Operation[Any]],
         now: int,
         expected: object,
         seen: Callable[[Any], object] = lambda answer: answer,
     ) -> None:
         """Run what `make` makes on each server; every one must give `expected`, or raise it if it is an error class."""
         for backend in self.all:
-            again = make()  # a conversation is used up by the first server; each has its own
             answer: object
             try:
-                answer = seen(backend.run(again, now) if isinstance(again, Call) else backend.talk(again, now))
+                answer = seen(backend.run(make(), now))  # a flow is used up by one server; each has its own
             except LeaseLost:
                 answer = LeaseLost
             assert answer == expected, f"{backend.label}: {answer!r}, by the model {expected!r}"

@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from redisq import TEXT, Buffer, Finding, PriorityQueue, Pushed, State
+from redisq.core.batch import batch_of
 from redisq.core.priority import PLACES
 
 from . import keyspace
@@ -275,7 +276,7 @@ def drain_buffer(client: redis.Redis, buffer: Buffer[str]) -> Counter[str]:
     buffer.redrive(*(batch.id for batch in buffer.dead()))
     client.zadd(key("paused_groups"), {"p": 5})  # the pause ends, if it is there
     out: Counter[str] = Counter()
-    while batch := reserve_at(client, LATE, buffer.calls.reserve_once).lease:
+    while batch := batch_of(reserve_at(client, LATE, buffer.calls.reserve)):
         out.update(batch.items)
         assert buffer.ack(batch) == len(batch.items)
     return out
@@ -544,7 +545,7 @@ def drain_queue(client: redis.Redis, queue: PriorityQueue[str]) -> set[str]:
     """Redrive, reserve and ack until nothing is left."""
     queue.redrive(*(item.member for item in queue.dead()))
     out: set[str] = set()
-    while batch := reserve_at(client, LATE, partial(queue.calls.reserve_once, 3)).lease:
+    while batch := batch_of(reserve_at(client, LATE, partial(queue.calls.reserve, 3))):
         out |= set(batch.items)
         assert queue.ack(batch) == len(batch.items)
     return out

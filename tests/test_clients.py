@@ -151,7 +151,12 @@ def test_an_operation_can_be_queued_in_a_pipeline(
     buffer: Buffer[str] = Buffer(client, "q")
     queue = PriorityQueue(client, "p")
     client.script_flush()
-    ops: list[Call[Any]] = [buffer.calls.push(["é", "b"]), queue.calls.push("m", 3), buffer.calls.pop(), queue.calls.pop_once()]
+    ops: list[Call[Any]] = [
+        buffer.calls.push(["é", "b"]),
+        queue.calls.push("m", 3),
+        buffer.calls.pop(),
+        queue.calls.pop_once(),
+    ]
     with client.pipeline(transaction=transaction) as pipe:
         pipe.set("mine", 1)
         for op in ops:

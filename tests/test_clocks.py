@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from redisq import BYTES, Rate
+from redisq import BYTES, BatchData, Nothing, Rate
 from redisq.core.buffer import BufferCalls
 from redisq.core.limiter import Grant, LimiterCalls
 from redisq.core.priority import PriorityCalls
@@ -54,11 +54,14 @@ class Limiter:
         item = b"%d" % next(self.numbers)  # there is always something to hand out
         if self.kind == "buffer":
             self.server.run(self.buffer.push([item]), now)
-            reserved: Reserved[Any] = self.server.run(self.buffer.reserve(1), now)
+            (event,) = self.server.run(self.buffer.reserve(1), now)
         else:
             self.server.run(self.queue.push(item), now)
-            reserved = self.server.run(self.queue.reserve(1), now)
-        return int(reserved.lease is not None), round((reserved.retry or 0) * 1000)
+            (event,) = self.server.run(self.queue.reserve(1), now)
+        if isinstance(event, Nothing):
+            return 0, round((event.retry or 0) * 1000)
+        assert isinstance(event, BatchData)
+        return 1, 0
 
     def use_up(self, now: int) -> int:
         """Acquire until nothing is left, and return in how many ms there is more."""
@@ -162,13 +165,13 @@ def test_a_lease_of_a_clock_that_was_ahead_is_named_and_ends_at_the_horizon(serv
     right = server.run(ops.reserve(1), NOW)
     assert right.lease
     assert wrong.lease
-    report = server.talk(ops.audit(), NOW)
+    report = server.run(ops.audit(), NOW)
     assert [(finding.kind, finding.name) for finding in report.findings] == [("far", wrong.lease.id)]
     assert report.findings[0].expected == str(NOW + HOUR)  # an hour at least, twice the queue's lease
-    assert server.talk(ops.audit(max_lease=6 * 3600), NOW).ok
-    assert not server.talk(ops.audit(repair=True), NOW).ok
-    assert server.talk(ops.audit(), NOW).ok
-    server.talk(ops.ack([right.lease]), NOW)
+    assert server.run(ops.audit(max_lease=6 * 3600), NOW).ok
+    assert not server.run(ops.audit(repair=True), NOW).ok
+    assert server.run(ops.audit(), NOW).ok
+    server.run(ops.ack([right.lease]), NOW)
     assert server.run(ops.reserve(1), NOW + HOUR - 1).lease is None
     again = server.run(ops.reserve(1), NOW + HOUR)
     if not again.lease:  # it was ended by that call, and comes with the next
@@ -184,8 +187,8 @@ def test_a_long_lease_is_explained_by_a_setting(server: Backend, structure: str)
     ops = ops_of(structure, lease=4 * 3600)
     push(server, ops, b"a")
     assert server.run(ops.reserve(1, lease=8 * 3600), NOW).lease
-    assert server.talk(ops.audit(), NOW).ok
-    assert not server.talk(ops_of(structure, lease=30).audit(), NOW).ok
+    assert server.run(ops.audit(), NOW).ok
+    assert not server.run(ops_of(structure, lease=30).audit(), NOW).ok
 
 
 @STRUCTURES
@@ -196,11 +199,11 @@ def test_a_delay_that_no_call_can_ask_for_is_named(server: Backend, structure: s
     for now in (NOW, NOW + 2 * years):
         held = server.run(ops.reserve(1), now).lease
         assert held
-        server.talk(ops.release([held], delay=99_999_999), now)
-    report = server.talk(ops.audit(repair=True), NOW)
+        server.run(ops.release([held], delay=99_999_999), now)
+    report = server.run(ops.audit(repair=True), NOW)
     assert [(finding.kind, finding.expected) for finding in report.findings] == [("far", str(NOW + years))]
-    assert server.talk(ops.audit(), NOW).ok
-    assert server.talk(ops.stats() if structure == "buffer" else _one(ops.stats()), NOW).due == 0
+    assert server.run(ops.audit(), NOW).ok
+    assert server.run(ops.stats() if structure == "buffer" else _one(ops.stats()), NOW).due == 0
     for _ in range(2):
         assert server.run(ops.reserve(1), NOW + years).lease
 
@@ -220,7 +223,7 @@ def test_an_empty_reply_names_a_time_that_is_true(server: Backend, structure: st
         reserved = server.run(reserve(), now)
         if reserved.lease:
             if some.random() < 0.5:
-                server.talk(ops.release([reserved.lease], delay=some.choice([0.0, 0.001, 7.5, 90.0])), now)
+                server.run(ops.release([reserved.lease], delay=some.choice([0.0, 0.001, 7.5, 90.0])), now)
             continue
         if reserved.retry == 0:
             continue
@@ -240,6 +243,6 @@ def test_a_wait_of_a_clock_set_back_is_none(server: Backend) -> None:
     buffer = BufferCalls("q", codec=BYTES, max_wait=10)
     server.run(buffer.push([b"a"], "g"), NOW + HOUR)
     server.run(buffer.push([b"b", b"c"], "h"), NOW + HOUR)
-    assert server.talk(buffer.stats(), NOW).oldest_wait == 0
+    assert server.run(buffer.stats(), NOW).oldest_wait == 0
     taken = server.run(buffer.pop_longest(2, 5), NOW)
     assert taken == {"h": [b"b", b"c"], "g": [b"a"]}

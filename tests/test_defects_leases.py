@@ -22,6 +22,7 @@ from benchmarks.recipes import GroupedBuffer, WatchedQueue
 from redisq import Buffer, PriorityQueue, Pushed, State
 from redisq.blocking import runner
 from redisq.blocking.runner import Runner
+from redisq.core.batch import batch_of
 from redisq.embedded import Server
 
 from . import test_defects
@@ -166,10 +167,11 @@ def test_defect_11_largest_first_without_age_starves_the_small(client: redis.Red
         for group in ("a", "b"):
             run(at(buffer.calls.push(range(20), group), second * 1000))
         for _ in range(2):
-            lease = run(at(buffer.calls.reserve(10), second * 1000)).lease
-            assert lease
-            served.append(lease.group)
-            buffer.ack(lease)
+            events = run(at(buffer.calls.reserve(10), second * 1000))
+            batch = batch_of(events)
+            assert batch
+            served.append(batch.group)
+            buffer.ack(batch)
     assert served[:120] == ["b", "a"] * 60
     assert served.index("small") == 120  # as soon as it has waited for max_wait, whatever the others do
 

@@ -14,6 +14,7 @@ import redis
 
 from redisq import Batch, Buffer, PriorityQueue, Rate, RateLimiter, WrongOrder
 from redisq.blocking.runner import Runner
+from redisq.core.batch import batch_of
 from redisq.embedded import Server
 
 from .backends import at, reserve_at
@@ -38,9 +39,9 @@ def take(queue: Any, *args: Any, **options: Any) -> Batch[Any]:
 
 def take_late(client: redis.Redis, queue: Any, *args: Any) -> Batch[Any]:
     """Reserve a batch that must be there when everything is due."""
-    reserved = reserve_at(client, LATE, partial(queue.calls.reserve_once, *args))
-    assert reserved.lease
-    return Batch(queue, reserved.lease)
+    batch = batch_of(reserve_at(client, LATE, partial(queue.calls.reserve, *args)))
+    assert batch
+    return Batch(queue, batch)
 
 
 Drain = Callable[[redis.Redis], object]
@@ -163,7 +164,7 @@ def its_batch_was_evicted(client: redis.Redis) -> None:
     queue = buffer(client, 1)
     batch = take(queue)
     client.delete(f"{Q}batch:{batch.id}")
-    assert reserve_at(client, LATE, queue.calls.reserve_once).lease is None
+    assert batch_of(reserve_at(client, LATE, queue.calls.reserve)) is None
 
 
 def its_last_pause_of_a_group_ended(client: redis.Redis) -> None:
@@ -308,7 +309,7 @@ def leased_members_removed_and_their_lease_ran_out(client: redis.Redis) -> None:
     queue = queue_of(client, "a", "b")
     take(queue, 2)
     queue.remove("a", "b")
-    assert reserve_at(client, LATE, queue.calls.reserve_once).lease is None
+    assert batch_of(reserve_at(client, LATE, queue.calls.reserve)) is None
 
 
 def members_buried_and_discarded(client: redis.Redis) -> None:

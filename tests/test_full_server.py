@@ -11,6 +11,7 @@ import redis
 
 from redisq import BYTES, Batch, Buffer, PriorityQueue, Rate, RateLimiter, State
 from redisq.blocking.runner import Runner
+from redisq.core.batch import batch_of, buried_in
 from redisq.core.priority import Order
 from redisq.embedded import Server
 
@@ -138,11 +139,11 @@ def test_a_full_server_lets_leases_run_out(client: redis.Redis, fill: Fill) -> N
     buffer, held = stocked_buffer(client)
     queue, leased = stocked_queue(client)
     fill()
-    batch = reserve_at(client, LATE, buffer.calls.reserve_once).lease
+    batch = batch_of(reserve_at(client, LATE, buffer.calls.reserve))
     assert batch
     assert batch.attempts == 2
     assert batch.id not in {one.id for one in held}
-    members = reserve_at(client, LATE, partial(queue.calls.reserve_once, 50)).lease
+    members = batch_of(reserve_at(client, LATE, partial(queue.calls.reserve, 50)))
     assert members
     assert len(members.items) == 50
     assert members.attempts == 2
@@ -151,9 +152,10 @@ def test_a_full_server_lets_leases_run_out(client: redis.Redis, fill: Fill) -> N
 
     buffer = Buffer[bytes](client, "b", codec=BYTES, max_attempts=1, max_dead=20)
     queue = PriorityQueue(client, "p", max_attempts=1, max_dead=150)
-    buried = [len(Runner(client).run(at(buffer.calls.reserve(), LATE)).buried) for _ in range(30)]
-    assert buried == [1] * 30
-    assert len(reserve_at(client, 2 * LATE, queue.calls.reserve_once).buried) > 200
+    for _ in range(30):
+        events = Runner(client).run(at(buffer.calls.reserve(), LATE))
+        assert len(buried_in(events)) == 1
+    assert len(buried_in(reserve_at(client, 2 * LATE, queue.calls.reserve))) > 200
     assert (buffer.stats().dead, buffer.stats().trimmed) == (20, 10)
     stats = queue.stats()
     assert stats.dead == 150

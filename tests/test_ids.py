@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from redisq import BYTES, Rate
+from redisq import BYTES, BatchData, Rate
 from redisq.core.buffer import BufferCalls
 from redisq.core.calls import Call
 from redisq.core.limiter import LimiterCalls
@@ -71,7 +71,9 @@ def test_each_call_has_an_id_of_128_bits(call: Callable[[], Call[Any]]) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_no_generator_of_pythons_has_a_part_in_it(call: Callable[[], Call[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_generator_of_pythons_has_a_part_in_it(
+    call: Callable[[], Call[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Seeded anew, put back to an earlier state, or broken."""
     ids = set()
     state = random.getstate()
@@ -136,11 +138,11 @@ def test_a_child_after_a_fork_has_other_ids() -> None:
 
 def test_what_is_settled_goes_by_the_leases_id() -> None:
     """An ack has no id of its own: the lease names it."""
-    lease: Lease[bytes] = Lease("mine", "g", [b"a"], 1, 0, [b"a"])
+    lease: BatchData[bytes] = BatchData("mine", "g", [b"a"], 1, 0, [b"a"])
     for ops in (BUFFER, QUEUE):
         settled: Any = ops
         for verb in ("ack", "release", "bury", "extend"):
-            op = _first(getattr(settled, verb)([lease]))
+            op = getattr(settled, verb)(lease)
             assert op.args[0] == b"mine"
             assert op.token is op.lease_id is None
 

@@ -21,6 +21,7 @@ import redisq.blocking.runner
 from redisq import (
     BYTES,
     Batch,
+    BatchData,
     Buffer,
     BufferStats,
     CodecError,
@@ -34,6 +35,7 @@ from redisq import (
     State,
 )
 from redisq.core.buffer import MAX_ITEMS
+from redisq.core.flow import block_seconds
 from redisq.core.priority import MAX_LEASED
 from redisq.core.scripts import load
 from redisq.embedded import Server
@@ -657,14 +659,14 @@ def test_a_lease_is_extended_and_never_shortened(client: redis.Redis, structure:
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a wait be one read, however long, so that only what is waited for can end it."""
     for runner in (redisq.blocking.runner, redisq.asyncio.runner):
-        monkeypatch.setattr(runner, "piece", lambda seconds, _: max(0.01, seconds))
+        monkeypatch.setattr(runner, "block_seconds", lambda seconds, _: max(0.01, seconds))
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0001, 0.001, 0.0014])
 def test_no_wait_is_so_short_that_a_server_takes_it_for_ever(seconds: float) -> None:
     """BLPOP with a timeout of 0.001 never ends on Redis 6.2."""
-    assert piece(seconds, None) >= 0.002
-    assert piece(seconds, 0.001) >= 0.002
+    assert block_seconds(seconds, None) >= 0.002
+    assert block_seconds(seconds, 0.001) >= 0.002
 
 
 @pytest.mark.usefixtures("no_polling")
@@ -777,8 +779,8 @@ NOT_SECONDS = [-1, NAN, INF, "1", True, 10**9]
 NO_SECONDS = [0, 0.0004, None, *NOT_SECONDS]
 NOT_RATES = [Rate(1, 1), 5, None, "1/s", [5], [(1, 1)], {Rate(1, 1)}]
 SOME_NUMBER = [x for x in NOT_WHOLE if x is not None]
-HELD: Lease[Any] = Lease("l", "g", ["a"], 1, 0, [b"a"])
-NAMELESS: Lease[Any] = Lease("", "g", ["a"], 1, 0, [b"a"])
+HELD: BatchData[Any] = BatchData("l", "g", ["a"], 1, 0, [b"a"])
+NAMELESS: BatchData[Any] = BatchData("", "g", ["a"], 1, 0, [b"a"])
 Call = Callable[[Any, Any], object]
 
 BOTH: list[tuple[str, list[Any], Call]] = [
@@ -891,7 +893,7 @@ def test_a_batch_that_cannot_be_decoded_is_in_the_error_and_held(client: redis.R
         with pytest.raises(CodecError) as caught:
             queue.reserve(10)
         batch = caught.value.raw
-        assert isinstance(batch, Lease)
+        assert isinstance(batch, BatchData)
         assert (batch.group, batch.items, batch.raw, batch.attempts) == (group, raw, raw, 1)
         assert batch.deadline == queue.stats().next_expiry
         assert counts(queue) in [(0, 1, 0, 0), (0, 2, 0, 0)]

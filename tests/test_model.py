@@ -26,7 +26,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from redisq import BYTES, Buried, Grant, Item, LeaseLost, Pushed, Rate, State
+from redisq import BYTES, BatchData, Buried, Grant, Item, LeaseLost, Nothing, Pushed, Rate, State
+from redisq.core.batch import Event
 from redisq.core.buffer import BufferCalls, BufferStats
 from redisq.core.limiter import LimiterCalls
 from redisq.core.priority import PLACES, Order, PriorityCalls, PriorityStats
@@ -91,23 +92,22 @@ def bytes_of(name: str | None) -> bytes:
     return (name or "").encode("utf-8", "surrogateescape")
 
 
-def _lease(lease: Lease[bytes] | None) -> object:
+def _shown(lease: BatchData[bytes]) -> list[object]:
     """Return what a lease shows."""
-    if lease is None:
-        return None
     shown = [lease.id, lease.group, lease.items, lease.raw, lease.attempts, lease.deadline, lease.reason, lease.holder]
     return [*shown, lease.priorities, lease.payloads]
 
 
-def _reserved(reserved: Reserved[bytes]) -> object:
-    return _lease(reserved.lease), reserved.retry, reserved.buried, reserved.ended
+def _events(events: list[Event[bytes]]) -> list[object]:
+    """Return what a reserve told."""
+    return [_shown(event) if isinstance(event, BatchData) else event for event in events]
 
 
 class Machine(RuleBasedStateMachine):
     """What keeps the clock, the servers, the settings and the calls that may be sent again."""
 
     model: Any
-    ops: Any
+    calls: Any
     settings: Settings
     """what the queue's consumers have set, as the model names it; rates belong to its limit"""
 
@@ -116,7 +116,7 @@ class Machine(RuleBasedStateMachine):
         self.now = 1_700_000_000_000
         self.tokens = (f"t{i}" for i in count())
         self.sent: list[tuple[Settings, Callable[[], Any], Callable[[], object], Callable[[Any], object]]] = []
-        self.held: list[Lease[bytes]] = []
+        self.held: list[BatchData[bytes]] = []
 
     @initialize(flavour=flavours, data=st.data())
     def start(self, flavour: str, data: st.DataObject) -> None:
@@ -124,7 +124,7 @@ class Machine(RuleBasedStateMachine):
         self.backends = Backends(flavour, data)
 
     def make(self, draw: Draw) -> None:
-        """Make the model and the operations."""
+        """Make the model and what builds the calls."""
         raise NotImplementedError
 
     def step(
@@ -222,14 +222,14 @@ class QueueMachine(Machine):
     def change_consumer(self, draw: Draw) -> None:
         """Let the next calls come from one with other settings, as in a rolling deploy."""
         self.settings = self.draw_settings(draw)
-        self.calls = self.make_ops(self.settings)
+        self.calls = self.make_calls(self.settings)
 
     def draw_settings(self, draw: Draw) -> Settings:
         """Draw what a consumer may set."""
         raise NotImplementedError
 
-    def make_ops(self, consumer: Settings) -> Any:
-        """Make the operations of a consumer."""
+    def make_calls(self, consumer: Settings) -> Any:
+        """Make what builds the calls of a consumer."""
         raise NotImplementedError
 
     def pause(self, draw: Draw) -> None:
@@ -244,10 +244,10 @@ class QueueMachine(Machine):
             ttl = ("PX", WINDOW * 1000) if until else ()  # the server's clock is another one
             self.on_servers("SET", PREFIX + b"paused", b"%d %s" % (until, reason), *ttl)
 
-    def some_lease(self, draw: Draw) -> Lease[bytes]:
+    def some_lease(self, draw: Draw) -> BatchData[bytes]:
         """Choose what to settle: mostly something that is held."""
         live = [lease for lease in self.held if self.is_held(lease.id.encode())]
-        found: Lease[bytes] = draw(st.sampled_from(3 * live + self.held[-3:]))
+        found: BatchData[bytes] = draw(st.sampled_from(3 * live + self.held[-3:]))
         return found
 
     def is_held(self, name: bytes) -> bool:
@@ -259,26 +259,26 @@ class QueueMachine(Machine):
         counted = draw(st.sampled_from([True, True, False, None]))
         if counted is None:
             self.step(
-                lambda: self.calls.bury([lease], reason),
+                lambda: self.calls.bury_all([lease], reason),
                 lambda: self.model.bury(self.now, lease.id.encode(), encoded(reason)),
             )
         else:
             self.step(
-                lambda: self.calls.release([lease], delay / 1000, count=counted, reason=reason),
+                lambda: self.calls.release_all([lease], delay / 1000, count=counted, reason=reason),
                 lambda: self.model.release(self.now, lease.id.encode(), delay, counted, encoded(reason)),
             )
 
     def extend(self, draw: Draw) -> None:
         lease, term = self.some_lease(draw), draw(leases)
         self.step(
-            lambda: self.calls.extend([lease], term / 1000),
+            lambda: self.calls.extend_all([lease], term / 1000),
             lambda: self.model.extend(self.now, lease.id.encode(), term) / 1000,
             seen=lambda _: lease.deadline,
         )
 
     def audit(self, repair: bool) -> None:
         for backend in self.backends.all:
-            assert backend.talk(self.calls.audit(repair), self.now).findings == [], backend.label
+            assert backend.run(self.calls.audit(repair), self.now).findings == [], backend.label
 
     def paused_stats(self, found: dict[str, Any]) -> dict[str, Any]:
         """Return what stats say of a pause."""
@@ -314,7 +314,7 @@ class BufferMachine(QueueMachine):
         self.groups = draw(st.lists(groups, min_size=2, max_size=3, unique=True))  # few, so that steps meet
         self.model = model.Buffer(limit=model.Limit([]))
         self.settings = self.draw_settings(draw)
-        self.calls = self.make_ops(self.settings)
+        self.calls = self.make_calls(self.settings)
 
     def draw_settings(self, draw: Draw) -> Settings:
         # min_size and max_wait; with rates, less often, because they leave little to do
@@ -330,7 +330,7 @@ class BufferMachine(QueueMachine):
             "rates": draw(st.sampled_from([[], [], [], [(2, 1000), (5, 10_000)]])),
         }
 
-    def make_ops(self, consumer: Settings) -> BufferCalls[bytes]:
+    def make_calls(self, consumer: Settings) -> BufferCalls[bytes]:
         return BufferCalls(
             "q",
             codec=BYTES,
@@ -359,9 +359,9 @@ class BufferMachine(QueueMachine):
             )
         else:
             front = where == "front"
-            op = self.calls.push(items, group, token, front=front)
+            call = self.calls.push(items, group, token, front=front)
             expect = partial(lambda: self.model.push(self.now, bytes_of(group), items, token.encode(), front))
-            self.step(lambda: op, expect, again=True)
+            self.step(lambda: call, expect, again=True)
 
     def pop(self, draw: Draw) -> None:
         """Pop of a group, or of the longest ones."""
@@ -387,20 +387,18 @@ class BufferMachine(QueueMachine):
             if kind == b"batch":
                 deadline, group, attempts, why, items = rest
                 shown = [token, name_of(group), items, items, attempts, deadline / 1000, name_of(why), name_of(who)]
-                return [*shown, None, None], 0.0, [], False
+                return [[*shown, None, None]]
             if kind == b"buried":
                 name, group, attempts, why = rest
-                return None, 0.0, [Buried(name.decode(), name_of(group), attempts, name_of(why))], False
-            return None, (rest[0] / 1000 if rest else 0.0), [], kind == b"ended"
+                return [Buried(name.decode(), name_of(group), attempts, name_of(why))]
+            return [Nothing(ended=True)] if kind == b"ended" else [Nothing(rest[0] / 1000)]
 
-        make = partial(
-            self.calls.reserve_once, size, max_bytes=max_bytes, lease=lease / 1000, lease_id=token, holder=holder
-        )
-        self.step(make, expect, again=True, seen=_reserved)
+        make = partial(self.calls.reserve, size, max_bytes=max_bytes, lease=lease / 1000, lease_id=token, holder=holder)
+        self.step(make, expect, again=True, seen=_events)
         if self.is_held(token.encode()):
             batch = self.model.batches[token.encode()]
             items = list(batch.items)
-            self.held.append(Lease(token, name_of(batch.group), items, batch.attempts, 0, items))
+            self.held.append(BatchData(token, name_of(batch.group), items, batch.attempts, 0, items))
 
     def is_held(self, name: bytes) -> bool:
         return bool(self.model._held(name))
@@ -411,7 +409,7 @@ class BufferMachine(QueueMachine):
         marked = replace(lease, failed=dict.fromkeys(places, reason or ""))
         why = encoded(reason) if places else b""
         self.step(
-            lambda: self.calls.ack([marked], delay / 1000),
+            lambda: self.calls.ack_all([marked], delay / 1000),
             lambda: self.model.ack(self.now, lease.id.encode(), sorted(places), delay, why),
         )
 
@@ -424,8 +422,8 @@ class BufferMachine(QueueMachine):
             expect: Callable[[], object] = lambda: self.model.redrive(self.now, ids, token.encode())[0]  # noqa: E731
             self.step(lambda: self.calls.redrive(names, token), expect, again=True)
         else:
-            op = self.calls.discard(names, token)
-            self.step(lambda: op, lambda: self.model.discard(ids, token.encode()), again=True)
+            call = self.calls.discard(names, token)
+            self.step(lambda: call, lambda: self.model.discard(ids, token.encode()), again=True)
 
     def pause_group(self, draw: Draw) -> None:
         """Write the pause by hand; a reserve ends it when its time has come."""
@@ -471,7 +469,7 @@ class BufferMachine(QueueMachine):
             ]
 
         self.step(
-            lambda: getattr(self.calls, what)(limit, after), expect, seen=lambda found: [_lease(one) for one in found]
+            lambda: getattr(self.calls, what)(limit, after), expect, seen=lambda found: [_shown(one) for one in found]
         )
 
     def stats(self) -> object:
@@ -516,7 +514,7 @@ class PriorityMachine(QueueMachine):
         self.names = draw(st.lists(members, min_size=2, max_size=3, unique=True))  # few, so that steps meet
         self.model = model.Priority(limit=model.Limit([]), order=self.order)
         self.settings = self.draw_settings(draw)
-        self.calls = self.make_ops(self.settings)
+        self.calls = self.make_calls(self.settings)
 
     def draw_settings(self, draw: Draw) -> Settings:
         return {
@@ -526,7 +524,7 @@ class PriorityMachine(QueueMachine):
             "rates": draw(st.sampled_from([[], [], [], [(2, 1000), (5, 10_000)]])),
         }
 
-    def make_ops(self, consumer: Settings) -> PriorityCalls[bytes]:
+    def make_calls(self, consumer: Settings) -> PriorityCalls[bytes]:
         return PriorityCalls(
             "q",
             codec=BYTES,
@@ -560,14 +558,14 @@ class PriorityMachine(QueueMachine):
         delay = draw(st.sampled_from([0, 0, 1, 1500]))
         exactly = draw(once_in_a_while)
         member, priority, token = draw(st.sampled_from(self.names)), draw(self.priorities), next(self.tokens)
-        op = self.calls.push(member, priority, payload=payload, delay=delay / 1000, replace=exactly, token=token)
+        call = self.calls.push(member, priority, payload=payload, delay=delay / 1000, replace=exactly, token=token)
 
         def expect() -> object:
             how = "set" if exactly else "min"
             outcome = self.model.push(self.now, [(priority, member, payload)], token.encode(), delay, how)
             return PUSHED[outcome.decode()]
 
-        self.step(lambda: op, expect, again=True)
+        self.step(lambda: call, expect, again=True)
 
     def push_many(self, draw: Draw) -> None:
         """Push with and without payloads, some members twice: each begins a call of its own."""
@@ -611,19 +609,17 @@ class PriorityMachine(QueueMachine):
             self.model.lease = lease
             kind, *rest = self.model.reserve(self.now, size, token.encode(), who, max_bytes or 0)
             if kind == b"ended":
-                return None, 0.0, [], True
+                return [Nothing(ended=True)]
             buried = [Buried(name) for name in rest.pop()]
             if kind == b"none":
-                return None, rest[0] / 1000, buried, False
-            return self.leased(token.encode(), rest[0], who, rest[1]), 0.0, buried, False
+                return [*buried, Nothing(rest[0] / 1000)]
+            return [*buried, self.leased(token.encode(), rest[0], who, rest[1])]
 
-        make = partial(
-            self.calls.reserve_once, size, max_bytes=max_bytes, lease=lease / 1000, lease_id=token, holder=holder
-        )
-        self.step(make, expect, again=True, seen=_reserved)
+        make = partial(self.calls.reserve, size, max_bytes=max_bytes, lease=lease / 1000, lease_id=token, holder=holder)
+        self.step(make, expect, again=True, seen=_events)
         if self.is_held(token.encode()):
             names = [name for name, _ in self.model.leases[token.encode()].members]
-            self.held.append(Lease(token, None, names, 1, 0, names))
+            self.held.append(BatchData(token, None, names, 1, 0, names))
 
     def leased(self, name: bytes, deadline: int, holder: bytes, found: Sequence[model.Item]) -> object:
         """Return what a lease of members shows."""
@@ -643,7 +639,7 @@ class PriorityMachine(QueueMachine):
         marked = replace(lease, failed=failed)
         why = [(place, encoded(reason)) for place, reason in sorted(failed.items())]
         self.step(
-            lambda: self.calls.ack([marked], delay / 1000),
+            lambda: self.calls.ack_all([marked], delay / 1000),
             lambda: self.model.ack(self.now, lease.id.encode(), why, delay),
         )
 
@@ -652,8 +648,8 @@ class PriorityMachine(QueueMachine):
         dead = [name for _, name in self.model._parked("dead")]
         chosen = draw(st.lists(st.sampled_from(dead if dead and what != "remove" else self.names), max_size=3))
         token = next(self.tokens)
-        op = getattr(self.calls, what)(chosen, token)
-        self.step(lambda: op, lambda: getattr(self.model, what)(chosen, token.encode()), again=True)
+        call = getattr(self.calls, what)(chosen, token)
+        self.step(lambda: call, lambda: getattr(self.model, what)(chosen, token.encode()), again=True)
 
     def look(self, draw: Draw) -> None:
         what = draw(st.sampled_from(["stats", "stats", "peek", "leased", "delayed", "dead", "state", "audit"]))
@@ -693,7 +689,7 @@ class PriorityMachine(QueueMachine):
             first = place + 1 if after else 0
             return [self.leased(*one) for one in every[first : first + limit]]
 
-        self.step(lambda: self.calls.leased(limit, after), expect, seen=lambda found: [_lease(one) for one in found])
+        self.step(lambda: self.calls.leased(limit, after), expect, seen=lambda found: [_shown(one) for one in found])
 
     def stats(self) -> object:
         found = self.model.stats(self.now)
@@ -724,14 +720,14 @@ class LimitMachine(Machine):
         self.pass_time(ms)
         self.elapsed += ms
         token = next(self.tokens)
-        op = self.calls.acquire(cost, token)
+        call = self.calls.acquire(cost, token)
 
         def expect() -> object:
             granted, retry = self.model.acquire(self.now, cost, token.encode())
             return Grant(granted, retry / 1000)
 
         # An empty answer is not remembered: sent again, it may be granted, so only the model can say.
-        self.step(lambda: op, expect, again=True)
+        self.step(lambda: call, expect, again=True)
 
     def set_the_clock_back(self, draw: Draw) -> None:
         self.now -= draw(st.sampled_from([1, 500, 3000, 500_000]))

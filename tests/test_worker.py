@@ -8,8 +8,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -18,7 +19,10 @@ import redis.asyncio
 
 import redisq.asyncio
 from redisq import BYTES, JSON, Batch, Buffer, Buried, InvalidArgument, PriorityQueue, Worker, WrongOrder, exponential
+from redisq.core.batch import batch_of
 from redisq.core.buffer import MAX_ITEMS
+from redisq.core.calls import Call
+from redisq.core.flow import block_seconds
 from redisq.core.worker import Prefetch
 from redisq.embedded import Server
 
@@ -37,9 +41,16 @@ def client(server: Server) -> Iterator[redis.Redis]:
 
 
 @contextlib.contextmanager
-def running(worker: Worker[Any]) -> Iterator[None]:
-    """Run a worker in a thread, and stop it at the end."""
+def running(worker: Worker[Any]) -> Iterator[threading.Event]:
+    """Run a worker in a thread, and stop it at the end; gives an event that is set when it is asked to stop."""
     failures: list[BaseException] = []
+    stopping, stop = threading.Event(), worker.stop
+
+    def stop_and_tell() -> None:
+        stop()
+        stopping.set()
+
+    worker.stop = stop_and_tell  # type: ignore[method-assign]
 
     def run() -> None:
         try:
@@ -50,14 +61,22 @@ def running(worker: Worker[Any]) -> Iterator[None]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield
+        yield stopping
     finally:
-        if not worker._stopping.is_set():  # a second stop would not wait for what is in hand
+        if not stopping.is_set():  # a second stop would not wait for batches in progress
             worker.stop()
         thread.join(PATIENCE)
         assert not thread.is_alive()
     if failures:
         raise failures[0]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what nothing tells of."""
+    end = monotonic() + PATIENCE
+    while not condition():
+        assert monotonic() < end
+        threading.Event().wait(0.01)
 
 
 class Ledger:
@@ -236,7 +255,6 @@ def test_a_lease_that_is_lost_is_logged_and_nothing_is_acked(
     """Its batch was handed to another: the handler's end changes nothing."""
     buffer: Buffer[str] = Buffer(client, "q")
     other: list[Batch[str] | None] = []
-    done = threading.Event()
 
     def handle(batch: Batch[str]) -> None:
         client.zadd("redisq:{q}:leases", {batch.id: 1})  # its deadline is long past
@@ -244,16 +262,9 @@ def test_a_lease_that_is_lost_is_logged_and_nothing_is_acked(
 
     ledger = Ledger()
     worker = Worker(buffer, handle, **ledger.hooks())
-    settle = worker._settle
-
-    def settle_and_tell(*args: Any, **options: Any) -> None:
-        settle(*args, **options)
-        done.set()
-
-    worker._settle = settle_and_tell  # type: ignore[method-assign]
     with running(worker):
         buffer.push("x")
-        assert done.wait(PATIENCE)
+        until(lambda: "lost" in caplog.text)
     assert not ledger.acked
     assert "lost" in caplog.text
     assert other[0]
@@ -320,18 +331,18 @@ def test_what_nobody_began_on_is_given_back_uncounted(client: redis.Redis, monke
     """Stopped between the reserve and the handler: the hand-over does not count."""
     buffer: Buffer[str] = Buffer(client, "q")
     worker: Worker[str] = Worker(buffer, lambda _: pytest.fail("nobody may begin"))
-    talk = buffer.runner.talk
+    send = buffer.send
 
-    def talk_and_stop(said: Any) -> Any:
-        answer = talk(said)
-        if isinstance(answer, list) and any(reserved.lease for reserved in answer):
+    def send_and_stop(*calls: Call[Any]) -> list[Any]:
+        results = send(*calls)
+        if any(isinstance(result, list) and batch_of(result) for result in results):
             worker.stop()
-        return answer
+        return results
 
-    monkeypatch.setattr(buffer.runner, "talk", talk_and_stop)
+    monkeypatch.setattr(buffer, "send", send_and_stop)
     buffer.push("x")
-    with running(worker):
-        assert worker._stopping.wait(PATIENCE)
+    with running(worker) as stopping:
+        assert stopping.wait(PATIENCE)
     monkeypatch.undo()
     batch = buffer.reserve()
     assert batch
@@ -339,7 +350,9 @@ def test_what_nobody_began_on_is_given_back_uncounted(client: redis.Redis, monke
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_end_it_and_a_second_one_ends_it_now(client: redis.Redis, number: signal.Signals) -> None:
+def test_signals_end_it_and_a_second_one_ends_it_now(
+    client: redis.Redis, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """In the main thread: one signal stops, a second does not wait for the handler; the handlers of before are back."""
     buffer: Buffer[str] = Buffer(client, "q")
     buffer.push("x")
@@ -347,9 +360,12 @@ def test_signals_end_it_and_a_second_one_ends_it_now(client: redis.Redis, number
 
     def handle(batch: Batch[str]) -> None:  # noqa: ARG001
         os.kill(os.getpid(), number)
-        worker._stopping.wait(PATIENCE)
+        until(lambda: "stopping" in caplog.text)
         os.kill(os.getpid(), number)
         end.wait(PATIENCE)
+
+    monkeypatch.setattr(redisq.core.worker, "SAME_SIGNAL", 0)
+    caplog.set_level("INFO", "redisq.worker")
 
     before = signal.getsignal(number)
     worker = Worker(buffer, handle, grace=3600)
@@ -383,13 +399,13 @@ def test_what_makes_work_impossible_is_raised(client: redis.Redis) -> None:
         Worker(PriorityQueue(client, "q", order="score"), lambda _: None).run()
 
 
-def test_hunger_grows_with_plenty_and_ends_with_want() -> None:
+def test_prefetch_grows_with_plenty_and_ends_with_want() -> None:
     """One is asked for first, then twice as many as came, and one again when less came than was asked for."""
-    hunger = Prefetch()
+    prefetch = Prefetch()
     asked = []
     for taken in (1, 2, 4, 8, 16, 32, 64, 64, 3, 1, 0, 1):
-        asked.append(hunger.most)
-        hunger.fed(hunger.most, taken)
+        asked.append(prefetch.most)
+        prefetch.record(prefetch.most, taken)
     assert asked == [1, 2, 4, 8, 16, 32, 64, 64, 64, 1, 2, 1]
 
 
@@ -399,16 +415,15 @@ def test_idle_handlers_are_fed_in_one_round_trip(client: redis.Redis, monkeypatc
     queue.push_many({number: number for number in range(100)})
     PriorityQueue(client, "q", codec=BYTES).push(b"{", 50)
     handled: list[int] = []
-    answers: list[int] = []
-    talk = queue.runner.talk
+    taken: list[int] = []
+    send = queue.send
 
-    def listen(said: Any) -> Any:
-        answer = talk(said)
-        if isinstance(answer, list):
-            answers.append(len(answer))
-        return answer
+    def listen(*calls: Call[Any]) -> list[Any]:
+        results = send(*calls)
+        taken.append(sum(isinstance(result, list) for result in results))
+        return results
 
-    monkeypatch.setattr(queue.runner, "talk", listen)
+    monkeypatch.setattr(queue, "send", listen)
 
     def handle(batch: Batch[int]) -> None:
         handled.append(batch.items[0])
@@ -416,10 +431,10 @@ def test_idle_handlers_are_fed_in_one_round_trip(client: redis.Redis, monkeypatc
             worker.stop()
 
     worker = Worker(queue, handle, concurrency=10, backoff=soon)
-    with running(worker):
-        assert worker._stopping.wait(PATIENCE)
+    with running(worker) as stopping:
+        assert stopping.wait(PATIENCE)
     assert sorted(handled) == [*range(100)]
-    assert max(answers) > 1
+    assert max(taken) > 1
 
 
 def test_a_batch_that_cannot_be_decoded_is_given_back_and_dies(client: redis.Redis) -> None:
@@ -456,7 +471,7 @@ def test_redis_gone_and_back(binary: Path, tmp_path: Path) -> None:
 
         stack.enter_context(running(Worker(buffer, handle, **ledger.hooks())))
         buffer.push(1)
-        while first._keeper.poll() is None:
+        while first._watchdog.poll() is None:
             threading.Event().wait(0.01)
         second = stack.enter_context(Server(binary, *options, directory=tmp_path))
         with second.client() as other:
@@ -535,7 +550,9 @@ async def test_the_asyncio_worker_does_the_same(server: Server) -> None:
         assert (await buffer.audit()).ok
 
 
-async def test_the_asyncio_worker_gives_back_uncounted_what_nobody_began_on(server: Server) -> None:
+async def test_the_asyncio_worker_gives_back_uncounted_what_nobody_began_on(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Cancelled between the reserve and the handler's first step."""
     async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
         buffer: redisq.asyncio.Buffer[str] = redisq.asyncio.Buffer(client, "q")
@@ -544,15 +561,15 @@ async def test_the_asyncio_worker_gives_back_uncounted_what_nobody_began_on(serv
             pytest.fail("nobody may begin")
 
         worker = redisq.asyncio.Worker(buffer, handle)
-        take = worker._take
+        send = buffer.send
 
-        def take_and_cancel(batch: redisq.asyncio.Batch[str]) -> None:
-            take(batch)
-            task.cancel()
-            for one in worker._held:
-                one.cancel()
+        async def send_and_cancel(*calls: Call[Any]) -> list[Any]:
+            results = await send(*calls)
+            if any(isinstance(result, list) and batch_of(result) for result in results):
+                task.cancel()
+            return results
 
-        worker._take = take_and_cancel  # type: ignore[method-assign]
+        monkeypatch.setattr(buffer, "send", send_and_cancel)
         await buffer.push("x")
         task = asyncio.create_task(worker.run())
         with contextlib.suppress(asyncio.CancelledError):
@@ -621,7 +638,7 @@ async def test_the_asyncio_worker_raises_what_makes_work_impossible(server: Serv
 def test_a_wait_of_a_ms_is_not_for_ever(server: Server) -> None:
     """Redis 6.2 reads BLPOP's 0.001 as 0, which blocks for ever: the shortest wait is one that every server ends."""
     with server.client() as client:
-        client.execute_command("BLPOP", "nobody-pushes-here", f"{piece(0.0, None):.3f}")
+        client.execute_command("BLPOP", "nobody-pushes-here", f"{block_seconds(0.0, None):.3f}")
 
 
 @pytest.mark.parametrize("steps", range(24))

@@ -17,7 +17,7 @@ import redis
 
 from redisq.embedded import NoServer, Server
 
-Call = Callable[[], bool]
+MeasuredCall = Callable[[], bool]
 """Sends one call, waits for its reply, and returns whether it did its work."""
 
 _OPTIONS = (
@@ -98,7 +98,7 @@ class Counter:
         if run.returncode:
             raise RuntimeError(f"vgdb could not send {command!r}: {run.stderr.strip()}")
 
-    def count(self, calls: Sequence[Call]) -> float:
+    def count(self, calls: Sequence[MeasuredCall]) -> float:
         """Make calls one after the other, each when the last one's reply is there, and return the mean of one."""
         self.start()
         worked = [call() for call in calls]

@@ -14,18 +14,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
-from redisq import Rate, ops
+from redisq import BatchData, Call, Rate
 from redisq.blocking.runner import Runner
+from redisq.core.batch import batch_of
+from redisq.core.buffer import BufferCalls
+from redisq.core.flow import Operation, Pipeline
+from redisq.core.limiter import LimiterCalls
+from redisq.core.priority import PriorityCalls
 from redisq.core.scripts import load, names
 
 from ..recipes import GroupedBuffer, WatchedQueue
-from .callgrind import Call
+from .callgrind import MeasuredCall
 
-Prepare = Callable[[redis.Redis, int, int], Sequence[Call]]
+R = TypeVar("R")
+Prepare = Callable[[redis.Redis, int, int], Sequence[MeasuredCall]]
 """Brings the server into the state that calls need, and returns them. Takes the client, the size, how many calls."""
 
 ITEM = "x" * 10
@@ -48,19 +54,24 @@ def load_scripts(client: redis.Redis) -> None:
         client.script_load(load(name).text)
 
 
-def _perform(client: redis.Redis, call: ops.Call[Any]) -> Any:
-    return Runner(client).talk(call)
+def _perform(client: redis.Redis, operation: Operation[R]) -> R:
+    return Runner(client).run(operation)
 
 
-def _script(client: redis.Redis, call: ops.Call[Any], worked: Callable[[Any], bool] = bool) -> Call:
+def _script(client: redis.Redis, operation: Operation[Any], worked: Callable[[Any], bool] = bool) -> MeasuredCall:
     """Build the script call that an operation begins with; for most it is the only one."""
-    op: Any = call if isinstance(call, ops.Call) else next(call)
-    op = op.calls[0] if isinstance(op, ops.Many) else op
-    command: tuple[Any, ...] = op.evalsha()
-    return lambda: worked(op.decode(client.execute_command(*command)))  # type: ignore[no-untyped-call]
+    call: Any = operation if isinstance(operation, Call) else next(operation)
+    call = call.calls[0] if isinstance(call, Pipeline) else call
+    command: tuple[Any, ...] = call.evalsha()
+    return lambda: worked(call.decode(client.execute_command(*command)))  # type: ignore[no-untyped-call]
 
 
-def _command(client: redis.Redis, *command: Any) -> Call:
+def _handed_out(size: int) -> Callable[[Any], bool]:
+    """Return whether a reserve hands so many items out, 0 for none."""
+    return lambda events: len(batch.items if (batch := batch_of(events)) else ()) == size
+
+
+def _command(client: redis.Redis, *command: Any) -> MeasuredCall:
     return lambda: bool(client.execute_command(*command))  # type: ignore[no-untyped-call]
 
 
@@ -75,46 +86,46 @@ def _members(count: int, start: int = 0) -> list[str]:
 # The buffer.
 
 
-def _buffer(name: str = "bench", **options: Any) -> ops.BufferCalls[Any]:
-    return ops.BufferCalls(name, **{"max_wait": None, "lease": 3600, **options})
+def _buffer(name: str = "bench", **options: Any) -> BufferCalls[Any]:
+    return BufferCalls(name, **{"max_wait": None, "lease": 3600, **options})
 
 
-def _full_buffer(client: redis.Redis, count: int, groups: Sequence[str] = ("default",)) -> ops.BufferCalls[Any]:
+def _full_buffer(client: redis.Redis, count: int, groups: Sequence[str] = ("default",)) -> BufferCalls[Any]:
     buffer = _buffer()
     for group in groups:
         _perform(client, buffer.push_many([ITEM] * (count + OTHERS), group))
     return buffer
 
 
-def _leases(client: redis.Redis, queue: Any, size: int, calls: int) -> list[Any]:
-    return [reserved.lease for reserved in _perform(client, queue.reserve_many(calls, size))]
+def _leases(client: redis.Redis, queue: Any, size: int, calls: int) -> list[BatchData[Any]]:
+    return [event for event in _perform(client, queue.reserve_many(calls, size)) if isinstance(event, BatchData)]
 
 
-def _buffer_push(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _buffer_push(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffer = _full_buffer(client, 0)
     return [_script(client, buffer.push([ITEM] * size)) for _ in range(calls)]
 
 
-def _buffer_reserve(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _buffer_reserve(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffer = _full_buffer(client, size * calls)
-    return [_script(client, buffer.reserve(size), lambda got: len(got.lease.items) == size) for _ in range(calls)]
+    return [_script(client, buffer.reserve(size), _handed_out(size)) for _ in range(calls)]
 
 
-def _buffer_reserve_nothing(client: redis.Redis, size: int, calls: int) -> list[Call]:
-    return [_script(client, _buffer().reserve(size), lambda got: got.lease is None) for _ in range(calls)]
+def _buffer_reserve_nothing(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
+    return [_script(client, _buffer().reserve(size), _handed_out(0)) for _ in range(calls)]
 
 
-def _buffer_lease(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _buffer_lease(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffer = _full_buffer(client, size * calls)
-    return [_script(client, getattr(buffer, verb)([lease])) for lease in _leases(client, buffer, size, calls)]
+    return [_script(client, getattr(buffer, verb)(lease)) for lease in _leases(client, buffer, size, calls)]
 
 
-def _buffer_pop(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _buffer_pop(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffer = _full_buffer(client, size * calls)
     return [_script(client, buffer.pop(size=size), lambda items: len(items) == size) for _ in range(calls)]
 
 
-def _buffer_pop_longest(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _buffer_pop_longest(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffer = _full_buffer(client, size * calls, ("one", "other"))
     return [
         _script(client, buffer.pop_longest(2, size // 2), lambda got: sum(map(len, got.values())) == size)
@@ -122,40 +133,40 @@ def _buffer_pop_longest(client: redis.Redis, size: int, calls: int) -> list[Call
     ]
 
 
-def _buffer_groups(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _buffer_groups(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffer = _full_buffer(client, 0, _members(OTHERS))
     return [_script(client, buffer.groups(size), lambda got: len(got[1]) == 2 * size) for _ in range(calls)]
 
 
-def _dead_buffer(client: redis.Redis, count: int) -> tuple[ops.BufferCalls[Any], list[str]]:
+def _dead_buffer(client: redis.Redis, count: int) -> tuple[BufferCalls[Any], list[str]]:
     buffer, ids = _buffer(max_dead=None), []
     for _ in range(0, count, 1000):
         _perform(client, buffer.push([ITEM] * 1000))
         leases = _leases(client, buffer, 1, 1000)
-        _perform(client, buffer.bury(leases))
+        _perform(client, buffer.bury_all(leases))
         ids += [lease.id for lease in leases]
     return buffer, ids[:count]
 
 
-def _buffer_dead(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _buffer_dead(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffer, _ = _dead_buffer(client, 1000)
     return [_script(client, buffer.dead(size), lambda found: len(found) == size) for _ in range(calls)]
 
 
-def _buffer_ids(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _buffer_ids(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffer, ids = _dead_buffer(client, size * calls)
     act = getattr(buffer, verb)
     redriven = (lambda got: got[0] == size) if verb == "redrive" else (lambda count: count == size)
     return [_script(client, act(piece), redriven) for piece in _slices(ids, size)]
 
 
-def _buffer_page(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _buffer_page(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffer = _full_buffer(client, size * 10, _members(10))
     _leases(client, buffer, 1, size)
     return [_script(client, getattr(buffer, verb)()) for _ in range(calls)]
 
 
-def _buffer_purge(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _buffer_purge(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffers = [_buffer(f"bench-{i}") for i in range(calls)]
     for buffer in buffers:
         _perform(client, buffer.push([ITEM] * size))
@@ -165,19 +176,19 @@ def _buffer_purge(client: redis.Redis, size: int, calls: int) -> list[Call]:
 # The priority queue.
 
 
-def _priority(name: str = "bench", **options: Any) -> ops.PriorityCalls[Any]:
-    return ops.PriorityCalls(name, **{"lease": 3600, **options})
+def _priority(name: str = "bench", **options: Any) -> PriorityCalls[Any]:
+    return PriorityCalls(name, **{"lease": 3600, **options})
 
 
 def _full_priority(
     client: redis.Redis, count: int, others: int = OTHERS, levels: int = 1, **options: Any
-) -> ops.PriorityCalls[Any]:
+) -> PriorityCalls[Any]:
     queue = _priority(**options)
     _perform(client, queue.push_many((member, i % levels) for i, member in enumerate(_members(count + others))))
     return queue
 
 
-def _priority_push(levels: int, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_push(levels: int, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _full_priority(client, 0, levels=levels)
     pairs = [(member, i % levels) for i, member in enumerate(_members(size * calls, OTHERS))]
     if size == 1:
@@ -185,101 +196,101 @@ def _priority_push(levels: int, client: redis.Redis, size: int, calls: int) -> l
     return [_script(client, queue.push_many(piece)) for piece in _slices(pairs, size)]
 
 
-def _priority_push_known(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_push_known(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _full_priority(client, size * calls)
     pairs = [(member, 0) for member in _members(size * calls)]
     return [_script(client, queue.push_many(piece)) for piece in _slices(pairs, size)]
 
 
-def _priority_pop(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_pop(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _full_priority(client, size * calls)
     return [_script(client, queue.pop_many(size), lambda items: len(items) == size) for _ in range(calls)]
 
 
-def _priority_reserve(levels: int, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_reserve(levels: int, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _full_priority(client, size * calls, levels=levels)
-    return [_script(client, queue.reserve(size), lambda got: len(got.lease.items) == size) for _ in range(calls)]
+    return [_script(client, queue.reserve(size), _handed_out(size)) for _ in range(calls)]
 
 
-def _priority_reserve_nothing(client: redis.Redis, size: int, calls: int) -> list[Call]:
-    return [_script(client, _priority().reserve(size), lambda got: got.lease is None) for _ in range(calls)]
+def _priority_reserve_nothing(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
+    return [_script(client, _priority().reserve(size), _handed_out(0)) for _ in range(calls)]
 
 
-def _priority_lease(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_lease(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _full_priority(client, size * calls)
-    return [_script(client, getattr(queue, verb)([lease])) for lease in _leases(client, queue, size, calls)]
+    return [_script(client, getattr(queue, verb)(lease)) for lease in _leases(client, queue, size, calls)]
 
 
-def _small_priority(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _small_priority(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     """Give each call a queue of its own, so small that Redis keeps it in listpacks, in which every search is linear."""
     found = []
     for i in range(calls):
         name = f"bench-{i}"
         if verb == "push":
-            op: Any = _full_priority(client, 0, 0, name=name).push_many((member, 0) for member in _members(size))
+            call: Any = _full_priority(client, 0, 0, name=name).push_many((member, 0) for member in _members(size))
         else:
             queue = _full_priority(client, size, 0, name=name)
-            op = queue.reserve(size)
-            op = op if verb == "reserve" else getattr(queue, verb)([_perform(client, op).lease])
-        found.append(_script(client, op))
+            call = queue.reserve(size)
+            call = call if verb == "reserve" else getattr(queue, verb)(batch_of(_perform(client, call)))
+        found.append(_script(client, call))
     return found
 
 
-def _priority_members(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_members(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _full_priority(client, size * calls)
     act, pieces = getattr(queue, verb), _slices(_members(size * calls), size)
     return [_script(client, act(piece), lambda count: count == size) for piece in pieces]
 
 
-def _dead_priority(client: redis.Redis, count: int) -> ops.PriorityCalls[Any]:
+def _dead_priority(client: redis.Redis, count: int) -> PriorityCalls[Any]:
     queue = _full_priority(client, count, 0, max_dead=None)
     for start in range(0, count, 100):
-        _perform(client, queue.bury(_leases(client, queue, min(100, count - start), 1)))
+        _perform(client, queue.bury_all(_leases(client, queue, min(100, count - start), 1)))
     return queue
 
 
-def _priority_dead(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_dead(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _dead_priority(client, 1000)
     return [_script(client, queue.dead(size), lambda found: len(found) == size) for _ in range(calls)]
 
 
-def _priority_dead_members(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_dead_members(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _dead_priority(client, size * calls)
     act, pieces = getattr(queue, verb), _slices(_members(size * calls), size)
     return [_script(client, act(piece), lambda count: count == size) for piece in pieces]
 
 
-def _priority_peek(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_peek(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _full_priority(client, 1000)
     return [_script(client, queue.peek(size), lambda items: len(items) == size) for _ in range(calls)]
 
 
-def _priority_leased(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_leased(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _full_priority(client, 10 * size)
     _leases(client, queue, 1, size)
     return [_script(client, queue.leased(size), lambda found: len(found) == size) for _ in range(calls)]
 
 
-def _priority_state(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_state(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _full_priority(client, size * calls)
     return [_script(client, queue.state(member)) for member in _members(calls)]
 
 
-def _priority_page(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_page(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = _full_priority(client, size * 10)
     _leases(client, queue, 1, size)
     return [_script(client, getattr(queue, verb)()) for _ in range(calls)]
 
 
-def _priority_purge(client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _priority_purge(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     return [_script(client, _full_priority(client, size, 0, name=f"bench-{i}").purge()) for i in range(calls)]
 
 
 # The limiter.
 
 
-def _acquire(rates: Sequence[Rate], client: redis.Redis, size: int, calls: int) -> list[Call]:
-    limiter = ops.LimiterCalls("bench", tuple(rates))
+def _acquire(rates: Sequence[Rate], client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
+    limiter = LimiterCalls("bench", tuple(rates))
     for _ in range(OTHERS):
         _perform(client, limiter.acquire())
     return [_script(client, limiter.acquire(size), lambda grant: grant.granted == size) for _ in range(calls)]
@@ -288,7 +299,7 @@ def _acquire(rates: Sequence[Rate], client: redis.Redis, size: int, calls: int) 
 # Redis's own commands, and the recipes.
 
 
-def _native(name: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _native(name: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     items, members = [ITEM] * size, _members(size * calls + 1000)
     scored = [word for member in members for word in (0, member)]
     client.execute_command("LPUSH", "list", *items * (calls + 1))  # type: ignore[no-untyped-call]
@@ -306,13 +317,13 @@ def _native(name: str, client: redis.Redis, size: int, calls: int) -> list[Call]
     return [_command(client, *commands[name](i)) for i in range(calls)]
 
 
-def _return(client: redis.Redis, _: int, calls: int) -> list[Call]:
+def _return(client: redis.Redis, _: int, calls: int) -> list[MeasuredCall]:
     sha = client.script_load("return 1")
     keys, arguments = [f"redisq:{{bench}}:key-{i}" for i in range(7)], range(8)
     return [_command(client, "EVALSHA", sha, len(keys), *keys, *arguments) for _ in range(calls)]
 
 
-def _stream(name: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _stream(name: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     client.xgroup_create("stream", "workers", "0", mkstream=True)
     read = ("XREADGROUP", "GROUP", "workers", "one", "COUNT", size, "STREAMS", "stream", ">")
     ids = [client.execute_command("XADD", "stream", "*", "item", ITEM) for _ in range(size * calls)]  # type: ignore[no-untyped-call]
@@ -329,7 +340,7 @@ def _perform_all(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> No
         client.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
-def _recipe_buffer(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _recipe_buffer(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffer = GroupedBuffer(client)
     buffer.push(*[ITEM] * (size * calls + OTHERS))
     if verb == "push":
@@ -337,7 +348,7 @@ def _recipe_buffer(verb: str, client: redis.Redis, size: int, calls: int) -> lis
     return [lambda: len(buffer.pop("default", size)) >= size] * calls
 
 
-def _recipe_queue(verb: str, client: redis.Redis, size: int, calls: int) -> list[Call]:
+def _recipe_queue(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     queue = WatchedQueue(client)
     client.zadd("index", dict.fromkeys(_members(size * calls + OTHERS), 0))
     if verb == "push":

@@ -30,7 +30,7 @@ logger = logging.getLogger("redisq")
 SLOT_MIGRATING = ("TryAgainError", "AskError", "ClusterError", "SlotNotCoveredError")
 # What a script is stopped with that has all keys that it declares, because it was sent again, and computes another;
 # the second is that of Redis 8.
-_KEY_MOVED = re.compile("non local key|during rehashing of the slot")
+KEY_MOVED = re.compile("non local key|during rehashing of the slot")
 MIGRATION_TIMEOUT = 30.0
 _RETRY_AFTER = 0.05
 _SHARED = 200  # calls in one round trip
@@ -210,7 +210,7 @@ class Runner:
 
     def _migrating(self, reply: Exception) -> bool:
         return isinstance(reply, errors(*SLOT_MIGRATING)) or (
-            self._cluster and isinstance(reply, errors("ResponseError")) and bool(_KEY_MOVED.search(str(reply)))
+            self._cluster and isinstance(reply, errors("ResponseError")) and bool(KEY_MOVED.search(str(reply)))
         )
 
     async def _execute(self, *command: Any) -> Any:

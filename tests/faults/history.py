@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import redis
 
-from redisq import BYTES, InvalidArgument, LeaseLost, Rate
+from redisq import BYTES, BatchData, InvalidArgument, LeaseLost, Rate
 from redisq.blocking.runner import Runner
 from redisq.core.buffer import BufferCalls
 from redisq.core.calls import Call
@@ -39,7 +39,7 @@ Args = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Call:
+class RecordedCall:
     """Hold one call of one client, in ns of the machine's clock; `now` is what the script took for the time, in ms."""
 
     client: int
@@ -103,7 +103,7 @@ class Game(Generic[State]):
         """Let the model do the call."""
         raise NotImplementedError
 
-    def step(self, state: State, call: Call) -> Any:
+    def step(self, state: State, call: RecordedCall) -> Any:
         """Let the model do the call, and give its reply."""
         try:
             return frozen_lists(self.answer(state, call.verb, call.args, call.now))
@@ -205,13 +205,13 @@ class BufferGame(Game[model.Buffer]):
                 options = {"max_bytes": max_bytes or None, "lease_id": name, "holder": "h" + name}
                 return _raw(ops.reserve(size, lease=lease / 1000, **options))
             case "ack", (name, failed, delay, reason):
-                return _only(ops.ack([_lease(name, failed, reason)], delay / 1000))
+                return ops.ack(_lease(name, failed, reason), delay / 1000)
             case "release", (name, delay, count, reason):
-                return _only(ops.release([_lease(name)], delay / 1000, count=count, reason=reason))
+                return ops.release(_lease(name), delay / 1000, count=count, reason=reason)
             case "bury", (name, reason):
-                return _only(ops.bury([_lease(name)], reason))
+                return ops.bury(_lease(name), reason)
             case "extend", (name, lease):
-                return _only(ops.extend([_lease(name)], lease / 1000))
+                return ops.extend(_lease(name), lease / 1000)
             case "redrive", (names, token):
                 return _first(ops.redrive(names, token))
             case "discard", (names, token):
@@ -351,13 +351,13 @@ class PriorityGame(Game[model.Priority]):
                 options = {"max_bytes": max_bytes or None, "lease_id": name, "holder": "h" + name}
                 return _raw(ops.reserve(size, lease=lease / 1000, **options))
             case "ack", (name, failed, delay, reason):
-                return _only(ops.ack([_lease(name, failed, reason)], delay / 1000))
+                return ops.ack(_lease(name, failed, reason), delay / 1000)
             case "release", (name, delay, count, reason):
-                return _only(ops.release([_lease(name)], delay / 1000, count=count, reason=reason))
+                return ops.release(_lease(name), delay / 1000, count=count, reason=reason)
             case "bury", (name, reason):
-                return _only(ops.bury([_lease(name)], reason))
+                return ops.bury(_lease(name), reason)
             case "extend", (name, lease):
-                return _only(ops.extend([_lease(name)], lease / 1000))
+                return ops.extend(_lease(name), lease / 1000)
             case "redrive" | "discard" | "remove", (members, token):
                 made: Call[Any] = getattr(ops, verb)(members, token)
                 return made
@@ -487,11 +487,11 @@ def _items(flat: list[Any], rows: list[Any], payloads: list[Any]) -> tuple[Any, 
 
 
 def _raw(op: Call[Any]) -> Call[Any]:
-    return replace(op, decode=lambda reply: reply)
+    return replace(op, read=lambda reply: reply)
 
 
-def _lease(name: str, failed: tuple[int, ...] = (), reason: str = "") -> Lease[bytes]:
-    return Lease(name, None, [], 1, 0, [], failed=dict.fromkeys(failed, reason))
+def _lease(name: str, failed: tuple[int, ...] = (), reason: str = "") -> BatchData[bytes]:
+    return BatchData(name, None, [], 1, 0, [], failed=dict.fromkeys(failed, reason))
 
 
 def _first(talk: Any) -> Call[Any]:
@@ -499,22 +499,16 @@ def _first(talk: Any) -> Call[Any]:
     return made
 
 
-def _only(talk: Any) -> Call[Any]:
-    (op,) = next(talk).calls
-    made: Call[Any] = op
-    return made
-
-
 def record(
     game: Game[Any], connect: Callable[[], redis.Redis], calls: int, seed: int, *, step: int = 150, purge: int = 0
-) -> list[list[Call]]:
+) -> list[list[RecordedCall]]:
     """Let eight clients make so many calls at once, and give each one's; `step`: ms that pass a call.
 
     `purge`: about how many calls there are to a purge; 0: none. Each client has a connection of its own.
     """
     shared, ticks = Shared(), count(1)
     start, failures = threading.Barrier(CLIENTS), []
-    histories: list[list[Call]] = [[] for _ in range(CLIENTS)]
+    histories: list[list[RecordedCall]] = [[] for _ in range(CLIENTS)]
 
     def play(client: int, connection: redis.Redis) -> None:
         random, runner, mine = Random(seed * 1000 + client), Runner(connection), histories[client]
@@ -527,7 +521,7 @@ def record(
             now = START + next(ticks) * step
             began = time.monotonic_ns()
             reply = game.send(runner, verb, args, now)
-            mine.append(Call(client, began, time.monotonic_ns(), verb, args, now, reply))
+            mine.append(RecordedCall(client, began, time.monotonic_ns(), verb, args, now, reply))
             if reply not in (LOST, BAD):
                 game.learn(shared, verb, args, reply)
 

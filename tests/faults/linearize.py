@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Protocol
 
-from .history import LOST, Call, show
+from .history import LOST, RecordedCall, show
 
 
 class Model(Protocol):
@@ -24,7 +24,7 @@ class Model(Protocol):
         """Give the state in which a history begins."""
         ...
 
-    def step(self, state: Any, call: Call) -> Any:
+    def step(self, state: Any, call: RecordedCall) -> Any:
         """Change the state as the call does, and give its reply."""
         ...
 
@@ -51,7 +51,7 @@ def frozen(value: Any) -> Hashable:
     return value  # type: ignore[no-any-return]
 
 
-def search(model: Model, calls: Sequence[Call], asked: int = -1) -> list[Any]:
+def search(model: Model, calls: Sequence[RecordedCall], asked: int = -1) -> list[Any]:
     """Give the replies that the call number `asked` may have had, one for each; without one, [None] if an order exists.
 
     Empty: there is no legal order. Calls whose reply is UNKNOWN may be left out.
@@ -96,12 +96,12 @@ def search(model: Model, calls: Sequence[Call], asked: int = -1) -> list[Any]:
     return list(found.values())
 
 
-def linearizable(model: Model, calls: Sequence[Call]) -> bool:
+def linearizable(model: Model, calls: Sequence[RecordedCall]) -> bool:
     """Say whether there is a legal order."""
     return bool(search(model, calls))
 
 
-def replay(model: Model, calls: Iterable[Call]) -> tuple[int, Any] | None:
+def replay(model: Model, calls: Iterable[RecordedCall]) -> tuple[int, Any] | None:
     """Replay calls in the order given: the place of the first wrong reply and the model's reply there, or None."""
     state = model.initial()
     for i, call in enumerate(calls):
@@ -111,9 +111,9 @@ def replay(model: Model, calls: Iterable[Call]) -> tuple[int, Any] | None:
     return None
 
 
-def misfit(order: Iterable[Call]) -> tuple[Call, Call] | None:
+def misfit(order: Iterable[RecordedCall]) -> tuple[RecordedCall, RecordedCall] | None:
     """Give two calls that stand in the wrong order by the clients' clocks: the latter ended before the former began."""
-    latest: Call | None = None
+    latest: RecordedCall | None = None
     for call in order:
         if latest and call.end < latest.start:
             return latest, call
@@ -127,8 +127,8 @@ class Piece:
     """Hold the shortest illegal piece that was found: `blamed` is wrong, and what the model allows in its place."""
 
     why: str
-    calls: list[Call]
-    blamed: Call
+    calls: list[RecordedCall]
+    blamed: RecordedCall
     allowed: list[Any]
     before: Sequence[str] = ()
     """what the model holds just before it"""
@@ -149,13 +149,13 @@ class Piece:
         return "\n".join([self.why, *lines, *held, f"  the model allows it: {allowed}"])
 
 
-def shortest(model: Model, calls: Sequence[Call], patience: float = 60.0) -> Piece:
+def shortest(model: Model, calls: Sequence[RecordedCall], patience: float = 60.0) -> Piece:
     """Shrink a small history that has no legal order: cut after the first end that makes it illegal, then leave out.
 
     After `patience` seconds it is content with what it has.
     """
 
-    def until(end: int) -> list[Call]:
+    def until(end: int) -> list[RecordedCall]:
         begun = [call for call in calls if call.start <= end]
         return [call if call.end <= end else replace(call, reply=UNKNOWN) for call in begun]
 
@@ -170,7 +170,7 @@ def shortest(model: Model, calls: Sequence[Call], patience: float = 60.0) -> Pie
     prefix = until(ends[low])
     blamed = next(call for call in prefix if call.end == ends[low] and call.reply != UNKNOWN)
 
-    def allowed(others: list[Call]) -> list[str]:
+    def allowed(others: list[RecordedCall]) -> list[str]:
         return sorted(map(repr, search(model, [*others, blamed], asked=len(others))))
 
     others = [call for call in prefix if call is not blamed]
@@ -183,7 +183,7 @@ def shortest(model: Model, calls: Sequence[Call], patience: float = 60.0) -> Pie
     return Piece(why, [*others, blamed], blamed, search(model, [*others, blamed], asked=len(others)))
 
 
-def shortest_in_order(model: Model, order: Sequence[Call]) -> Piece:
+def shortest_in_order(model: Model, order: Sequence[RecordedCall]) -> Piece:
     """Show where a long history's replay goes wrong: the call, what the model holds before it, and how that came about.
 
     One call on a state that is known is the shortest piece that there is. Of the calls before, those are shown that
@@ -212,7 +212,9 @@ def leaves(value: Any) -> set[str]:
     return set()
 
 
-def _reduce(others: list[Call], blamed: Call, fits: Callable[[list[Call]], bool], end: float) -> list[Call]:
+def _reduce(
+    others: list[RecordedCall], blamed: RecordedCall, fits: Callable[[list[RecordedCall]], bool], end: float
+) -> list[RecordedCall]:
     """Leave out as many calls as can be: the others stay legal, and what the blamed one may answer the same."""
     size = max(1, len(others) // 2)
     while True:
@@ -230,14 +232,14 @@ def _reduce(others: list[Call], blamed: Call, fits: Callable[[list[Call]], bool]
         size = max(1, size // 2)
 
 
-def _sourced(kept: list[Call], before: list[Call]) -> bool:
+def _sourced(kept: list[RecordedCall], before: list[RecordedCall]) -> bool:
     """Say whether what the kept calls speak of is still made by one of them: a reader wants to see whence it came."""
     made = {name for call in kept for name in makes(call)}
     makable = {name for call in before for name in makes(call)}
     return all(name in made or name not in makable for call in kept for name in mentions(call))
 
 
-def makes(call: Call) -> set[Any]:
+def makes(call: RecordedCall) -> set[Any]:
     """Name what a call brings into being: the items or members it pushes, the lease it takes."""
     if call.verb == "push":
         given = call.args[1] if isinstance(call.args[0], str) else call.args[0]
@@ -245,7 +247,7 @@ def makes(call: Call) -> set[Any]:
     return {call.args[-1]} if call.verb == "reserve" else set()
 
 
-def mentions(call: Call) -> set[Any]:
+def mentions(call: RecordedCall) -> set[Any]:
     """Name the items that a reply shows, and the lease that a call is about."""
     names: set[Any] = set()
 

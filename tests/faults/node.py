@@ -17,7 +17,7 @@ from typing import Any
 
 import redis
 
-from redisq import _keeper
+from redisq.embedded import watchdog
 
 HOST = "127.0.0.1"
 
@@ -54,7 +54,7 @@ class Node:
 
     def __init__(self, server: Path, *options: str, config: str | None = None) -> None:
         self.server, self.options, self.config = server, options, config
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Node:
         self.files = Path(tempfile.mkdtemp(prefix="redisq-"))
@@ -86,12 +86,12 @@ class Node:
         log = self.files / "log"
         with log.open("ab") as out:
             # Its keeper ends it when this process ends, however it does; the files are ours to remove.
-            keeper = [sys.executable, "-I", "-S", _keeper.__file__, str(os.getpid()), "", *words]
-            self._keeper = subprocess.Popen(keeper, stdin=subprocess.PIPE, stdout=out, stderr=out)
+            command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), "", *words]
+            self._watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out)
 
         def answers() -> bool:
-            assert self._keeper
-            assert self._keeper.poll() is None, log.read_text(errors="replace")[-2000:]
+            assert self._watchdog
+            assert self._watchdog.poll() is None, log.read_text(errors="replace")[-2000:]
             with contextlib.suppress(redis.RedisError), self.client(socket_timeout=5) as client:
                 self.pid = int(client.info("server")["process_id"])
                 return bool(client.ping())
@@ -110,11 +110,11 @@ class Node:
 
     def stop(self) -> None:
         """End the server; harmless when it has ended."""
-        if self._keeper:
-            assert self._keeper.stdin
-            self._keeper.stdin.close()
-            self._keeper.wait()
-            self._keeper = None
+        if self._watchdog:
+            assert self._watchdog.stdin
+            self._watchdog.stdin.close()
+            self._watchdog.wait()
+            self._watchdog = None
 
 
 @contextlib.contextmanager

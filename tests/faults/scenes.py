@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from redisq import BYTES, Rate
+from redisq import BYTES, BatchData, Rate
 from redisq.core.buffer import BufferCalls, GroupState
 from redisq.core.calls import Call
 from redisq.core.limiter import LimiterCalls
@@ -45,8 +45,7 @@ SCORED: PriorityCalls[bytes] = PriorityCalls("q", codec=BYTES, payload_codec=BYT
 LIMIT = LimiterCalls("q", (Rate(3, 1), Rate(100, 60)))
 STRICT_LIMIT = LimiterCalls("q", (Rate(1, 1),))
 
-Call = Call[Any]
-Step = Call | tuple[Any, ...]
+Step = Call[Any] | tuple[Any, ...]
 """A call, or a plain command that breaks something."""
 
 
@@ -56,7 +55,7 @@ class Scene:
 
     what: str
     before: tuple[Step, ...]
-    op: Call
+    op: Call[Any]
     grows: bool = False
     """Whether a full server refuses it: it adds to what is stored. All others look, take or give back."""
 
@@ -88,7 +87,7 @@ def everything(client: redis.Redis) -> dict[bytes, tuple[bytes, bool]]:
     return {key: (dump, ttl >= 0) for key, dump, ttl in zip(keys, found[::2], found[1::2], strict=True)}
 
 
-def send(client: redis.Redis, op: Call) -> Any:
+def send(client: redis.Redis, op: Call[Any]) -> Any:
     """Send a call as it is, and return the reply, or the server's error."""
     try:
         return plain(client, *op.eval())
@@ -111,43 +110,42 @@ def commands_of(script: str) -> set[str]:
     return {name.lower() for name in re.findall(r"'([A-Z]{2,})'", body) if name not in _OPTIONS}
 
 
-def _first(talk: Any) -> Call:
-    found: Call = next(talk)
+def _first(talk: Any) -> Call[Any]:
+    found: Call[Any] = next(talk)
     return found
 
 
-def _settle(talk: Any, after: int) -> Call:
-    (op,) = next(talk).calls
-    return at(op, START + after)
+def _settle(call: Call[int], after: int) -> Call[int]:
+    return at(call, START + after)
 
 
-def _push(group: str, items: Iterable[bytes], token: str, *, front: bool = False) -> Call:
+def _push(group: str, items: Iterable[bytes], token: str, *, front: bool = False) -> Call[Any]:
     return at(BUFFER.push([*items], group, token, front=front), START)
 
 
-def _reserve(lease: str, size: int, after: int = 0, ops: BufferCalls[bytes] = BUFFER, **options: Any) -> Call:
+def _reserve(lease: str, size: int, after: int = 0, ops: BufferCalls[bytes] = BUFFER, **options: Any) -> Call[Any]:
     return at(ops.reserve(size, lease_id=lease, holder="somebody", **options), START + after)
 
 
-def _redrive(ids: list[str]) -> Call:
+def _redrive(ids: list[str]) -> Call[Any]:
     return at(_first(BUFFER.redrive(ids, "t")), START + 6000)
 
 
-def _batch(lease: str, items: list[bytes], failed: Iterable[int] = (), why: str = "") -> Lease[bytes]:
-    return Lease(lease, "g", items, 1, 0, items, failed=dict.fromkeys(failed, why))
+def _batch(lease: str, items: list[bytes], failed: Iterable[int] = (), why: str = "") -> BatchData[bytes]:
+    return BatchData(lease, "g", items, 1, 0, items, failed=dict.fromkeys(failed, why))
 
 
 def _add(
     members: Iterable[Any], token: str, delay: float = 0, ops: PriorityCalls[bytes] = QUEUE, *, replace: bool = False
-) -> Call:
+) -> Call[Any]:
     return at(_first(ops.push_many(members, delay=delay, replace=replace, token=token)), START)
 
 
-def _take(lease: str, size: int, after: int = 0, ops: PriorityCalls[bytes] = QUEUE, **options: Any) -> Call:
+def _take(lease: str, size: int, after: int = 0, ops: PriorityCalls[bytes] = QUEUE, **options: Any) -> Call[Any]:
     return at(ops.reserve(size, lease_id=lease, holder="somebody", **options), START + after)
 
 
-def _pop(count: int, after: int = 0, ops: PriorityCalls[bytes] = QUEUE) -> Call:
+def _pop(count: int, after: int = 0, ops: PriorityCalls[bytes] = QUEUE) -> Call[Any]:
     return at(ops.pop_many(count), START + after)
 
 
@@ -159,7 +157,7 @@ PAUSED = ("SET", Q + b"paused", b"%d maintenance" % (START + LATE))
 
 TWO_GROUPS = (_push("g", ABC, "t1"), _push("h", AB, "t2"))
 HELD = (*TWO_GROUPS, _reserve("l", 2))
-GIVEN_BACK = (*HELD, _settle(BUFFER.release([_batch("l", AB)], reason="busy"), 10))
+GIVEN_BACK = (*HELD, _settle(BUFFER.release(_batch("l", AB), reason="busy"), 10))
 ALONE = (_push("g", AB, "t1"), _reserve("l", 2))
 BUSY = (*TWO_GROUPS, _reserve("l", 2, 0, ORDERED))
 GROUP_PAUSED = (
@@ -181,7 +179,7 @@ EVERYWHERE = (
     *DEAD,
     _push("h", ABC, "t4"),
     _reserve("m", 1, 5001, MORTAL_BUFFER),
-    _settle(BUFFER.release([_batch("m", A)], 9), 5002),
+    _settle(BUFFER.release(_batch("m", A), 9), 5002),
     _push("i", AB, "t5"),
     _reserve("n", 1, 5003, ORDERED),
     _push("j", AB, "t6"),
@@ -192,11 +190,11 @@ EVERYWHERE = (
 )
 
 
-def _repair(cursor: str) -> Call:
+def _repair(cursor: str) -> Call[Any]:
     return at(replace(_first(BUFFER.audit(True)), args=(cursor, 100, b"repair", b"60000 60000", b"")), START + 1)
 
 
-def _repair_queue(cursor: str) -> Call:
+def _repair_queue(cursor: str) -> Call[Any]:
     return at(replace(_first(QUEUE.audit(True)), args=(cursor, 100, b"repair", b"60000 60000", b"")), START + 1)
 
 
@@ -291,34 +289,34 @@ def _reserve_scenes() -> Iterable[Scene]:
 def _settling_scenes() -> Iterable[Scene]:
     batch = _batch("l", AB)
     for ops, verb in ((BUFFER.ack, "ack"), (BUFFER.release, "release"), (BUFFER.bury, "bury")):
-        yield Scene(f"{verb}", HELD, _settle(ops([batch]), 10))
-        yield Scene(f"{verb} the last", ALONE, _settle(ops([batch]), 10))
-        yield Scene(f"{verb} late", HELD, _settle(ops([batch]), 5000))
-        yield Scene(f"{verb} in order", BUSY, _settle(ops([batch]), 10))
-        yield Scene(f"{verb} in order while somebody waits", (*BUSY, ASLEEP), _settle(ops([batch]), 10))
-        yield Scene(f"{verb} in order, nothing waits", (*BUSY, ("DEL", Q + b"items:g")), _settle(ops([batch]), 10))
+        yield Scene(f"{verb}", HELD, _settle(ops(batch), 10))
+        yield Scene(f"{verb} the last", ALONE, _settle(ops(batch), 10))
+        yield Scene(f"{verb} late", HELD, _settle(ops(batch), 5000))
+        yield Scene(f"{verb} in order", BUSY, _settle(ops(batch), 10))
+        yield Scene(f"{verb} in order while somebody waits", (*BUSY, ASLEEP), _settle(ops(batch), 10))
+        yield Scene(f"{verb} in order, nothing waits", (*BUSY, ("DEL", Q + b"items:g")), _settle(ops(batch), 10))
         other = ("HSET", Q + b"busy", "g", "another")
-        yield Scene(f"{verb} in order, another is out", (*BUSY, other), _settle(ops([batch]), 10))
-        yield Scene(f"{verb} again", (*HELD, _settle(ops([batch]), 10)), _settle(ops([batch]), 20))
-        yield Scene(f"{verb} too late", (*HELD, _reserve("m", 9, 5000)), _settle(ops([batch]), 5001))
-        yield Scene(f"{verb} of nobody", TWO_GROUPS, _settle(ops([batch]), 10))
+        yield Scene(f"{verb} in order, another is out", (*BUSY, other), _settle(ops(batch), 10))
+        yield Scene(f"{verb} again", (*HELD, _settle(ops(batch), 10)), _settle(ops(batch), 20))
+        yield Scene(f"{verb} too late", (*HELD, _reserve("m", 9, 5000)), _settle(ops(batch), 5001))
+        yield Scene(f"{verb} of nobody", TWO_GROUPS, _settle(ops(batch), 10))
     for failed, what in (([1], "one failed"), ([0, 1], "all failed")):
-        yield Scene(what, HELD, _settle(BUFFER.ack([_batch("l", AB, failed, "bad")], 7), 10))
-        yield Scene(f"{what}, in order", BUSY, _settle(BUFFER.ack([_batch("l", AB, failed)], 7), 10))
-        yield Scene(f"{what}, somebody waits", (*HELD, ASLEEP), _settle(BUFFER.ack([_batch("l", AB, failed)]), 10))
-        again = _settle(BUFFER.ack([_batch("l", AB, failed)], 7), 10)
+        yield Scene(what, HELD, _settle(BUFFER.ack(_batch("l", AB, failed, "bad"), 7), 10))
+        yield Scene(f"{what}, in order", BUSY, _settle(BUFFER.ack(_batch("l", AB, failed), 7), 10))
+        yield Scene(f"{what}, somebody waits", (*HELD, ASLEEP), _settle(BUFFER.ack(_batch("l", AB, failed)), 10))
+        again = _settle(BUFFER.ack(_batch("l", AB, failed), 7), 10)
         yield Scene(f"{what}, again", (*HELD, again), again)
     long = (*TWO_GROUPS, _push("g", MANY, "t3"), _reserve("l", 2502))
-    yield Scene("many failed", long, _settle(BUFFER.ack([_batch("l", [], range(1500))]), 10))
-    yield Scene("later", HELD, _settle(BUFFER.release([batch], 7), 10))
-    yield Scene("with a reason", HELD, _settle(BUFFER.release([batch], reason="busy"), 10))
-    yield Scene("no attempt", HELD, _settle(BUFFER.release([batch], 7, count=False), 10))
-    yield Scene("while somebody waits", (*HELD, ASLEEP), _settle(BUFFER.release([batch]), 10))
-    yield Scene("with a reason", (*GIVEN_BACK, _reserve("m", 9, 20)), _settle(BUFFER.bury([_batch("m", AB)], "no"), 30))
-    yield Scene("others are dropped", DEAD, _settle(FEW_DEAD_BUFFER.bury([_batch("l", A)]), 6000))
-    yield Scene("longer", HELD, _settle(BUFFER.extend([batch], 60), 10))
-    yield Scene("no longer", HELD, _settle(BUFFER.extend([batch], 0.001), 10))
-    yield Scene("too late", (*HELD, _reserve("m", 9, 5000)), _settle(BUFFER.extend([batch]), 5001))
+    yield Scene("many failed", long, _settle(BUFFER.ack(_batch("l", [], range(1500))), 10))
+    yield Scene("later", HELD, _settle(BUFFER.release(batch, 7), 10))
+    yield Scene("with a reason", HELD, _settle(BUFFER.release(batch, reason="busy"), 10))
+    yield Scene("no attempt", HELD, _settle(BUFFER.release(batch, 7, count=False), 10))
+    yield Scene("while somebody waits", (*HELD, ASLEEP), _settle(BUFFER.release(batch), 10))
+    yield Scene("with a reason", (*GIVEN_BACK, _reserve("m", 9, 20)), _settle(BUFFER.bury(_batch("m", AB), "no"), 30))
+    yield Scene("others are dropped", DEAD, _settle(FEW_DEAD_BUFFER.bury(_batch("l", A)), 6000))
+    yield Scene("longer", HELD, _settle(BUFFER.extend(batch, 60), 10))
+    yield Scene("no longer", HELD, _settle(BUFFER.extend(batch, 0.001), 10))
+    yield Scene("too late", (*HELD, _reserve("m", 9, 5000)), _settle(BUFFER.extend(batch), 5001))
 
 
 def _buffer() -> Iterable[Scene]:
@@ -334,10 +332,10 @@ def _buffer() -> Iterable[Scene]:
     yield Scene("of a busy group", (*DEAD, _reserve("m", 1, 5001, ORDERED)), _redrive(["x"]))
     yield Scene("nobody", DEAD, _redrive(["nobody"]))
     yield Scene("sent again", (*DEAD, _redrive(["x"])), _redrive(["x"]))
-    long = (_push("g", MANY, "t"), _reserve("x", 2500), _settle(BUFFER.bury([_batch("x", [])]), 1))
+    long = (_push("g", MANY, "t"), _reserve("x", 2500), _settle(BUFFER.bury(_batch("x", [])), 1))
     yield Scene("a long one", long, _redrive(["x"]))
     yield Scene("some", DEAD, BUFFER.discard(["x", "nobody", "y"], "t"))
-    yield Scene("the last", (*ALONE, _settle(BUFFER.bury([_batch("l", AB)]), 1)), BUFFER.discard(["l"], "t"))
+    yield Scene("the last", (*ALONE, _settle(BUFFER.bury(_batch("l", AB)), 1)), BUFFER.discard(["l"], "t"))
     yield Scene("nobody", DEAD, BUFFER.discard(["nobody"], "t"))
     yield Scene("sent again", (*DEAD, BUFFER.discard(["x"], "t")), BUFFER.discard(["x"], "t"))
 
@@ -366,11 +364,11 @@ REPLACED = (*LEASED, _add([(b"a", 9)], "t2", replace=True))
 REMOVED = (*LEASED, QUEUE.remove([b"a"], "t2"))
 ALL_REMOVED = (_add([(b"a", 1), (b"b", 2)], "t1"), _take("l", 2), QUEUE.remove(AB, "t2"))
 PAYLOADS = (_add([(b"a", 1, b"p"), (b"b", 2, b"q"), (b"c", 3, b"")], "t1"), _take("l", 2))
-FAILED = (*LEASED, _settle(QUEUE.release([_batch("l", AB)], reason="busy"), 10))
+FAILED = (*LEASED, _settle(QUEUE.release(_batch("l", AB), reason="busy"), 10))
 BURIED = (
     _add([(b"a", 1), (b"b", 2), (b"c", 3)], "t1"),
     _take("x", 2, 0, MORTAL),
-    _settle(MORTAL.bury([_batch("x", AB)], "bad"), 10),
+    _settle(MORTAL.bury(_batch("x", AB), "bad"), 10),
     _take("l", 1, 5000, MORTAL),
 )
 PARKED = (_add([(b"a", 1), (b"b", 2)], "t1"), _add([(b"d", 1), (b"e", 2)], "t2", 9))
@@ -447,7 +445,7 @@ def _take_scenes() -> Iterable[Scene]:
     yield Scene("sent again, given back since", FAILED, _take("l", 2, 20))
     yield Scene("charged", ready, _take("new", 1, 0, RATED))
     charged = (_add([(b"a", 1), (b"b", 2), (b"c", 3)], "t1"), _take("l", 1, 0, RATED), _take("m", 1, 1, RATED))
-    done = (*charged, *(_settle(QUEUE.ack([_batch(lease, A)]), 10) for lease in ("l", "m")))
+    done = (*charged, *(_settle(QUEUE.ack(_batch(lease, A)), 10) for lease in ("l", "m")))
     yield Scene("charged, old charges go", done, _take("new", 1, LATE, RATED))
     closed = (*charged[:2], _take("m", 1, 900, RATED))
     yield Scene("the rate is used up, a lease ran out", closed, _take("new", 1, 1000, RATED))
@@ -477,32 +475,32 @@ def _end_scenes() -> Iterable[Scene]:
         lease = _batch("l2", AB) if state == "failed before" else batch
         failed = _batch(lease.id, AB, [1], "bad")
         for verb, call in (
-            ("ack", QUEUE.ack([lease])),
-            ("ack, one failed", QUEUE.ack([failed], 7)),
-            ("release", QUEUE.release([lease])),
-            ("release, with a reason", QUEUE.release([lease], 7, reason="busy")),
-            ("release, no attempt", QUEUE.release([lease], count=False)),
-            ("bury", QUEUE.bury([lease])),
-            ("bury, with a reason", QUEUE.bury([lease], "bad")),
-            ("extend", QUEUE.extend([lease], 60)),
+            ("ack", QUEUE.ack(lease)),
+            ("ack, one failed", QUEUE.ack(failed, 7)),
+            ("release", QUEUE.release(lease)),
+            ("release, with a reason", QUEUE.release(lease, 7, reason="busy")),
+            ("release, no attempt", QUEUE.release(lease, count=False)),
+            ("bury", QUEUE.bury(lease)),
+            ("bury, with a reason", QUEUE.bury(lease, "bad")),
+            ("extend", QUEUE.extend(lease, 60)),
         ):
             yield Scene(f"{verb}, {state}", before, _settle(call, 10))
     for ops in (QUEUE.ack, QUEUE.release, QUEUE.bury):
-        one = _settle(ops([batch]), 10)
+        one = _settle(ops(batch), 10)
         yield Scene("the last ones", (_add([(b"a", 1), (b"b", 2)], "t1"), _take("l", 2)), one)
-        yield Scene("late", LEASED, _settle(ops([batch]), LATE))
-        yield Scene("again", (*LEASED, one), _settle(ops([batch]), 20))
-        yield Scene("too late", (*LEASED, _take("m", 9, 5000)), _settle(ops([batch]), 5001))
+        yield Scene("late", LEASED, _settle(ops(batch), LATE))
+        yield Scene("again", (*LEASED, one), _settle(ops(batch), 20))
+        yield Scene("too late", (*LEASED, _take("m", 9, 5000)), _settle(ops(batch), 5001))
         yield Scene("of nobody", LEASED[:1], one)
-    yield Scene("too late", (*LEASED, _take("m", 9, 5000)), _settle(QUEUE.extend([batch]), 5001))
+    yield Scene("too late", (*LEASED, _take("m", 9, 5000)), _settle(QUEUE.extend(batch), 5001))
     many = (_add([(member, 1) for member in FORTY], "t"), _take("l", 40))
     for verb, call in (
-        ("release", QUEUE.release([_batch("l", FORTY)], reason="busy")),
-        ("bury", QUEUE.bury([_batch("l", FORTY)])),
-        ("all fail", QUEUE.ack([_batch("l", FORTY, range(40), "bad")])),
+        ("release", QUEUE.release(_batch("l", FORTY), reason="busy")),
+        ("bury", QUEUE.bury(_batch("l", FORTY))),
+        ("all fail", QUEUE.ack(_batch("l", FORTY, range(40), "bad"))),
     ):
         yield Scene(f"{verb} many", many, _settle(call, 10))
-    yield Scene("others are dropped", BURIED, _settle(FEW_DEAD.bury([_batch("l", [b"c"])]), 6000))
+    yield Scene("others are dropped", BURIED, _settle(FEW_DEAD.bury(_batch("l", [b"c"])), 6000))
 
 
 def _priority() -> Iterable[Scene]:
@@ -525,7 +523,7 @@ def _priority() -> Iterable[Scene]:
         yield Scene("while somebody waits", (*BURIED, ASLEEP), act([b"a"], "t"))
         yield Scene("a row that is gone", (*BURIED, ("HDEL", Q + b"rows", "a")), act([b"a"], "t"))
         yield Scene("sent again", (*BURIED, act([b"a"], "t")), act([b"a"], "t"))
-    last = (_add([(b"a", 1, b"p")], "t"), _take("l", 1), _settle(QUEUE.bury([_batch("l", A)]), 1))
+    last = (_add([(b"a", 1, b"p")], "t"), _take("l", 1), _settle(QUEUE.bury(_batch("l", A)), 1))
     yield Scene("the last", last, QUEUE.discard(A, "t2"))
     yield Scene("the last", PAYLOADS[:1], QUEUE.remove(ABC, "t"))
     yield Scene("dead, delayed, leased and nobody", ALL_STATES, QUEUE.remove([b"a", b"d", b"c", b"nobody"], "t"))
@@ -559,7 +557,7 @@ def _priority() -> Iterable[Scene]:
 
 
 def _limit() -> Iterable[Scene]:
-    def acquire(cost: int, token: str, after: int = 0) -> Call:
+    def acquire(cost: int, token: str, after: int = 0) -> Call[Any]:
         return at(LIMIT.acquire(cost, token), START + after)
 
     used = (acquire(2, "t1"),)

@@ -26,7 +26,7 @@ import redisq.asyncio
 import redisq.asyncio.runner
 import redisq.blocking.runner
 from redisq import Buffer, PriorityQueue, Pushed
-from redisq.blocking.runner import ELSEWHERE
+from redisq.blocking.runner import KEY_MOVED
 from redisq.core.calls import Call
 from redisq.core.scripts import Script, names
 from redisq.embedded import Server
@@ -331,7 +331,7 @@ def test_without_the_guard_a_script_loses_its_counters(half: Half) -> None:
     half.ask("SET", there, "")
     naive = replace(op, keys=tuple(there if key.endswith((b":guard", b":paused")) else key for key in op.keys))
     stopped = half.ask(*naive.eval())
-    assert ELSEWHERE.search(str(stopped))  # when the counters are gone it looks at keys that are not here
+    assert KEY_MOVED.search(str(stopped))  # when the counters are gone it looks at keys that are not here
     half.finish()
     assert half.queue.groups() == {}
     assert {finding.name for finding in half.queue.audit(repair=True).findings} == {"a", "b", "there"}
@@ -426,7 +426,7 @@ def test_no_script_is_stopped_half_way(nodes: Cluster, server: Server, script: s
                 how, reply, there = half_way.play(scene, moved)
                 met[how] += 1
                 done = str(reply) == str(expected) and there == after
-                waits = how == "told to wait" or ELSEWHERE.search(str(reply))
+                waits = how == "told to wait" or KEY_MOVED.search(str(reply))
                 assert done or (waits and there == before), f"{scene}, {moved} moved: {how}: {reply}"
     print(f"{script}: {dict(met)}")
     assert met["told to wait"]

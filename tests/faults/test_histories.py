@@ -24,7 +24,20 @@ from redisq.embedded import NoServer, Server
 
 from .. import model
 from . import scale
-from .history import CLIENTS, GAMES, LOST, START, Args, BufferGame, Call, Game, LimitGame, PriorityGame, Shared, record
+from .history import (
+    CLIENTS,
+    GAMES,
+    LOST,
+    START,
+    Args,
+    BufferGame,
+    Game,
+    LimitGame,
+    PriorityGame,
+    RecordedCall,
+    Shared,
+    record,
+)
 from .linearize import UNKNOWN, linearizable, misfit, replay, search, shortest, shortest_in_order
 from .monitor import Monitor
 from .node import free_ports
@@ -37,7 +50,7 @@ by_game = pytest.mark.parametrize("make", GAMES, ids=["buffer", "priority", "lim
 Make = Callable[[int], Game[Any]]
 
 
-def play(server: Server, game: Game[Any], seed: int, size: int = SIZE) -> list[Call]:
+def play(server: Server, game: Game[Any], seed: int, size: int = SIZE) -> list[RecordedCall]:
     """Record one short history, on an emptied server."""
     with server.client() as client:
         client.flushall()
@@ -76,7 +89,7 @@ def listening(binary: Path) -> Iterator[tuple[Server, int]]:
         return
 
 
-def play_long(listening: tuple[Server, int], game: Game[Any], seed: int, size: int) -> list[Call]:
+def play_long(listening: tuple[Server, int], game: Game[Any], seed: int, size: int) -> list[RecordedCall]:
     """Record a long history, and give its calls in the order that MONITOR saw."""
     server, port = listening
     addresses: dict[bytes, int] = {}
@@ -118,7 +131,7 @@ def test_a_long_history_is_the_models_in_the_order_of_monitor(listening: tuple[S
 # what must be found
 
 
-def corrupt(call: Call, random: Random) -> Call:
+def corrupt(call: RecordedCall, random: Random) -> RecordedCall:
     """Give the call with a reply that is wrong at any time: too much was counted, or an item is there twice."""
 
     def worse(reply: Any) -> Any:
@@ -139,7 +152,7 @@ def corrupt(call: Call, random: Random) -> Call:
             return replace(call, reply=reply)
 
 
-def corruptible(call: Call) -> bool:
+def corruptible(call: RecordedCall) -> bool:
     """Say whether the reply has something that can only be wrong when it is changed."""
     if call.verb in ("pop", "pop_longest"):
         return bool(call.reply and call.reply[-1])
@@ -149,7 +162,7 @@ def corruptible(call: Call) -> bool:
 @by_game
 def test_a_wrong_reply_in_a_short_history_is_found(server: Server, make: Make) -> None:
     """One reply of 40 is changed, in each history: none is overlooked, and the piece that is shown ends with it."""
-    made: list[tuple[int, Game[Any], list[Call]]] = []
+    made: list[tuple[int, Game[Any], list[RecordedCall]]] = []
     for round_ in range(scale.pick(6, 60)):
         game, random = make(round_), Random(scale.SEED + round_)
         calls = play(server, game, 9_000_000 + round_)
@@ -260,10 +273,13 @@ Step = tuple[int, int, int, str, Args, Any]
 """Client, start, end, verb, arguments, reply."""
 
 
-def written(steps: list[Step]) -> list[Call]:
+def written(steps: list[Step]) -> list[RecordedCall]:
     """Give a history that was written down; its n-th call takes n ms after START for the time."""
     ticks = count(START + 1)
-    return [Call(client, start, end, verb, args, next(ticks), reply) for client, start, end, verb, args, reply in steps]
+    return [
+        RecordedCall(client, start, end, verb, args, next(ticks), reply)
+        for client, start, end, verb, args, reply in steps
+    ]
 
 
 def push(client: int, item: bytes, length: int) -> Step:

@@ -37,7 +37,7 @@ import redisq
 import redisq.asyncio
 from redisq import BYTES, Buffer, InvalidArgument, PriorityQueue, Rate, RateLimiter, Worker, embedded
 from redisq.blocking.runner import Runner
-from redisq.cli import main, target
+from redisq.cli import connection, main
 from redisq.cli.connection import connected
 from redisq.cli.worker_process import Job
 from redisq.core.scripts import names
@@ -469,7 +469,7 @@ def test_a_script_that_touches_another_key_is_found(
             assert stray in found
         op = calls()["buffer/pop"]
         keys = tuple(b"redisq:{p}:items:g" if b":items:" in key else key for key in op.keys)
-        send(client, redisq.core.Call(op.script, keys, op.args, op.decode))
+        send(client, redisq.Call(op.script, keys, op.args, op.read))
         assert any("is given b'redisq:{p}" in found for found in strays(monitor.commands()))
 
 
@@ -698,7 +698,7 @@ EVERY = ["stats q", "stats q --json", "peek q", "dead list q", "audit q", "purge
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command line try again without a pause."""
-    monkeypatch.setattr(target, "ExponentialBackoff", lambda **_: NoBackoff())
+    monkeypatch.setattr(connection, "ExponentialBackoff", lambda **_: NoBackoff())
 
 
 @pytest.mark.usefixtures("at_once")

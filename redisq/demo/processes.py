@@ -13,8 +13,8 @@ from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
-from ..core.errors import RedisqError
 from .. import Worker
+from ..core.errors import RedisqError
 
 
 class Ready(NamedTuple):

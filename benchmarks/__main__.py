@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [PART ...] [--quick] [--json]`, or `redisq bench`.
+"""Run the benchmarks: `python -m benchmarks [PART ...] [--quick] [--json]`.
 
 A full run writes `results/<part>.json` for each part, and from all of them the charts and the README's tables. A quick
 one takes under a minute, writes nothing, and ends with 1 when a ratio that the results state does not hold within its
@@ -64,19 +64,10 @@ def compare(part: str, claims: Sequence[Claim]) -> list[tuple[str, bool]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what was asked for, and give the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
-    options(parser)
-    return perform(parser.parse_args(argv))
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments, which `redisq bench` has as well."""
     parser.add_argument("parts", metavar="PART", nargs="*", help=f"only these: {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="under a minute: do the stated ratios still hold?")
     parser.add_argument("--json", action="store_true", help="print one JSON document with everything")
-
-
-def perform(args: argparse.Namespace) -> int:
-    """Run the parts."""
+    args = parser.parse_args(argv)
     if unknown := set(args.parts) - set(PARTS):
         print(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
         return 2

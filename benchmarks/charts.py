@@ -61,7 +61,7 @@ def contention(theme: Theme) -> Figure:
     rows = [row for row in _result("contention")["results"] if row["operation"] == "pop"]
     lines = list(dict.fromkeys(row["line"] for row in rows))
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    colours = dict(zip(("ZPOPMIN", "WATCH", "lock", "choose-then-pop"), theme["others"], strict=True))
+    colours = dict(zip(("ZPOPMIN", "WATCH", "lock", "read, then remove"), theme["others"], strict=True))
     for number, line in enumerate(lines):
         axes = figure.add_subplot(1, len(lines), number + 1)
         for contender in dict.fromkeys(row["contender"] for row in rows):

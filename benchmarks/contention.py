@@ -8,26 +8,22 @@ carries what it got wrong.
 from __future__ import annotations
 
 import itertools
-import random
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import redis
 
-from redisq import PriorityQueue
-from redisq.core.priority import PLACES
+from redisq.bench import CONTENDERS, Kind, Operation, Place
 from redisq.embedded import Server
 
-from .crew import Crew, Done, Job, Operation, crew
+from .crew import Crew, Done, Job, crew
 from .delay import delayed
 from .measure import Claim, Effort, environment, interleave, percentile, private_server, significant, spread
-from .recipes import WatchedQueue
 
 DELAY = 0.001  # seconds that the proxy adds to a round trip
 POPS = 40_000  # members for each second of a round: more than one server here can pop
-SHARED = 1_000  # members that the pushers fight over
 SOURCE = "source"
 READY = "redisq:{bench}:ready"
 
@@ -38,102 +34,17 @@ CLAIMED = [("pop", "redisq"), ("pop", "WATCH"), ("pop", "ZPOPMIN"), ("push", "re
 class Case:
     """Name one thing to measure."""
 
-    operation: str
+    operation: Kind
     contender: str
     workers: int
     line: str
 
 
-# What a worker repeats. A pop returns the member, a push what it asked for.
+PLACE = Place("", "redisq")
 
 
-def _locked(client: redis.Redis, then: Callable[[], Any]) -> Any:
-    # redis-py's own lock. By default it sleeps 100 ms between two tries; 1 ms is kinder to it here.
-    with client.lock("bench:lock", timeout=10, sleep=0.001):
-        return then()
-
-
-def _pop_redisq(client: redis.Redis, _: int) -> Operation:
-    queue = PriorityQueue(client, "bench", order="score")
-
-    def pop() -> str | None:
-        item = queue.pop()
-        return item.member if item else None
-
-    return pop
-
-
-def _pop_native(client: redis.Redis, _: int) -> Operation:
-    def pop() -> Any:
-        popped: Any = client.zpopmin(READY)
-        return popped[0][0] if popped else None
-
-    return pop
-
-
-def _pop_watch(client: redis.Redis, _: int) -> Operation:
-    return WatchedQueue(client, READY).pop
-
-
-def _choose_then_pop(client: redis.Redis) -> Any:
-    first: Any = client.zrange(READY, 0, 0)
-    if first:
-        client.zrem(READY, first[0])
-    return first[0] if first else None
-
-
-def _pop_naive(client: redis.Redis, _: int) -> Operation:
-    return lambda: _choose_then_pop(client)
-
-
-def _pop_lock(client: redis.Redis, _: int) -> Operation:
-    return lambda: _locked(client, lambda: _choose_then_pop(client))
-
-
-def _pushing(number: int, push: Callable[[str, int], object]) -> Operation:
-    some = random.Random(number)
-
-    def one() -> tuple[str, int]:
-        member, score = f"member-{some.randrange(SHARED)}", some.randrange(1000)
-        push(member, score)
-        return member, score
-
-    return one
-
-
-def _push_redisq(client: redis.Redis, number: int) -> Operation:
-    return _pushing(number, PriorityQueue(client, "bench").push)
-
-
-def _push_native(client: redis.Redis, number: int) -> Operation:
-    return _pushing(number, lambda member, score: client.zadd(READY, {member: score}, lt=True))
-
-
-def _push_watch(client: redis.Redis, number: int) -> Operation:
-    return _pushing(number, WatchedQueue(client, READY).push_watched)
-
-
-def _push_naive(client: redis.Redis, number: int) -> Operation:
-    return _pushing(number, WatchedQueue(client, READY).push)
-
-
-def _push_lock(client: redis.Redis, number: int) -> Operation:
-    push = WatchedQueue(client, READY).push
-    return _pushing(number, lambda member, score: _locked(client, lambda: push(member, score)))
-
-
-CONTENDERS = {
-    ("pop", "redisq"): _pop_redisq,
-    ("pop", "WATCH"): _pop_watch,
-    ("pop", "choose-then-pop"): _pop_naive,
-    ("pop", "lock"): _pop_lock,
-    ("pop", "ZPOPMIN"): _pop_native,
-    ("push", "redisq"): _push_redisq,
-    ("push", "WATCH"): _push_watch,
-    ("push", "check-then-add"): _push_naive,
-    ("push", "lock"): _push_lock,
-    ("push", "ZADD LT"): _push_native,
-}
+def _prepare(kind: Kind, contender: str, client: redis.Redis, _: int) -> Operation:
+    return CONTENDERS[kind, contender](client, PLACE)
 
 
 @dataclass(frozen=True)
@@ -148,11 +59,11 @@ class Measurement:
     out_of_order: int
 
 
-def _check_pops(client: redis.Redis, done: list[Done], filled: int) -> tuple[int, int, int]:
+def _check_pops(client: redis.Redis, done: list[Done], key: str, filled: int) -> tuple[int, int, int]:
     """Count members that are gone and reached nobody, that reached two, and that came before a more urgent one."""
     popped = [[_number(member) for member in one.results] for one in done]
     members = Counter(number for line in popped for number in line)
-    lost = filled - client.zcard(READY) - len(members)
+    lost = filled - client.zcard(key) - len(members)
     scores = (itertools.pairwise(number % 1000 for number in line) for line in popped)
     return lost, members.total() - len(members), sum(a > b for line in scores for a, b in line)
 
@@ -163,14 +74,13 @@ def _number(member: Any) -> int:
     return int(member.removeprefix(b"member-" if isinstance(member, bytes) else "member-"))
 
 
-def _check_pushes(client: redis.Redis, done: list[Done], contender: str) -> tuple[int, int, int]:
+def _check_pushes(client: redis.Redis, done: list[Done], key: str) -> tuple[int, int, int]:
     """Count members that are not there, and those whose lowest score did not win."""
     lowest: dict[str, int] = {}
     for member, score in (pushed for one in done for pushed in one.results):
         lowest[member] = min(score, lowest.get(member, score))
-    kept: Any = client.zrange(READY, 0, -1, withscores=True)
-    ours = contender == "redisq"
-    scores = {member.decode(): score // PLACES - 1024 if ours else score for member, score in kept}
+    kept: Any = client.zrange(key, 0, -1, withscores=True)
+    scores = {member.decode(): score for member, score in kept}
     weaker = sum(scores.get(member, score) != score for member, score in lowest.items())
     return len(lowest.keys() - scores.keys()), 0, weaker
 
@@ -180,15 +90,15 @@ def _measure(case: Case, client: redis.Redis, team: Crew, socket: str, seconds: 
     for key in client.scan_iter("redisq:*"):
         client.unlink(key)
     filled = client.zcard(SOURCE)
+    key = READY if case.contender == "redisq" else PLACE.key
     if case.operation == "pop":
-        client.copy(SOURCE, READY)
+        client.copy(SOURCE, key)
+    if case.contender == "redisq":
         client.hset("redisq:{bench}:meta", "queue", "2 score")
-    done = team.work(case.workers, Job(CONTENDERS[case.operation, case.contender], socket, seconds))
+    done = team.work(case.workers, Job(partial(_prepare, case.operation, case.contender), socket, seconds))
     operations = sum(len(one.results) for one in done)
-    if case.operation == "pop":
-        wrong = _check_pops(client, done, filled)
-    else:
-        wrong = _check_pushes(client, done, case.contender)
+    pops = case.operation == "pop"
+    wrong = _check_pops(client, done, key, filled) if pops else _check_pushes(client, done, key)
     return Measurement(
         sum(len(one.results) / one.elapsed for one in done),
         [latency for one in done for latency in one.latencies],

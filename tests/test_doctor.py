@@ -97,12 +97,12 @@ def test_an_evicting_server(safe: redis.Redis, run: Run) -> None:
 def test_a_user_without_the_rights(safe: redis.Redis, run: Run, server: Server) -> None:
     """What the user may not do is named: without BLPOP work goes on, without EVALSHA nothing does."""
     for rights, subject, severity in (("-blpop", "BLPOP is refused", "warning"), ("-evalsha", "EVALSHA", "error")):
-        safe.execute_command("ACL", "SETUSER", "u", "reset", "on", ">p", "~*", "&*", "+@all", rights)
+        safe.acl_setuser("u", enabled=True, passwords=["+p"], keys=["*"], categories=["+@all"], commands=[rights])
         code, (found,) = run(url=f"{server.url.replace('unix://', 'unix://u:p@')}")
         assert (code, found["severity"]) == (1, severity)
         assert found["subject"].startswith(subject)
         assert "ACL SETUSER" in found["remedy"]
-    safe.execute_command("ACL", "DELUSER", "u")
+    safe.acl_deluser("u")
 
 
 @pytest.mark.server

@@ -1,15 +1,16 @@
-"""`redisq bench`: the benchmarks, on a server of their own."""
+"""`redisq bench`: pops and keep-min pushes against the usual ways, on a server of your own or a private one."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import sys
-from pathlib import Path
-from typing import Any
+import contextlib
+from dataclasses import asdict
 
-from .command import Commands, describe
-from .exit import Failure
+from .. import bench, embedded
+from .command import Commands, describe, positive
+from .connection import checked, connected
+from .exit import USAGE, Failure
+from .output import show_json, show_table
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -17,28 +18,51 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = describe(
         commands,
         "bench",
-        _run,
-        summary="measure redisq against WATCH, the recipes, native commands and other queues",
-        text="Run the benchmarks on a private server. In full it takes about half an hour, writes the results, and "
-        "draws the charts; --quick takes under a minute and ends with 1 when a ratio that is stated does not hold.",
-        example="redisq bench --quick\nredisq bench contention flush\nredisq bench growth --json > growth.json",
+        run,
+        summary="measure redisq against WATCH, a lock and native commands",
+        text="Let several processes pop from a priority queue, and push to it so that the lowest score is kept, all at "
+        "once: with redisq, with WATCH, with a lock, without either, and with the native command. Show how many "
+        "operations a second each does, and what it lost, doubled or got wrong. It takes less than a minute. Without "
+        "--url it starts a private server; on yours it uses keys of its own and removes them.",
+        example="redisq bench\nredisq bench --url redis://db1:6379 --processes 32 --json",
     )
-    parser.add_argument("parts", metavar="PART", nargs="*", help="only these, such as contention or peers")
-    parser.add_argument("--quick", action="store_true", help="under a minute: do the stated ratios still hold?")
-    parser.add_argument("--json", action="store_true", help="one JSON document with everything")
+    parser.add_argument("--url", help="the Redis server; default: a private one")
+    parser.add_argument("--processes", type=positive, default=8, metavar="N", help="how many at once (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, metavar="S", help="for each of ten measurements (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document")
 
 
-def _run(args: argparse.Namespace) -> int:
-    # In a wheel the benchmarks lie in a folder of their own, beside the package's modules; in a checkout, at the top.
-    package = Path(__file__).parent.parent
-    inside = package / "_benchmarks"
-    root = inside if inside.is_dir() else package.parent
-    if not (root / "benchmarks" / "__main__.py").is_file():
-        raise Failure("this installation has no benchmarks: install redisq from its wheel or its source")
-    sys.path.insert(0, str(root))
-    try:
-        benchmarks: Any = importlib.import_module("benchmarks.__main__")
-    except ModuleNotFoundError as error:
-        raise Failure(f"the benchmarks need {error.name}: pip install 'redisq[bench]'") from None
-    code: int = benchmarks.perform(args)
-    return code
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if not 0.05 <= args.seconds <= 60:
+        raise Failure(f"--seconds is {args.seconds:g}: give 0.05 to 60", USAGE)
+    with contextlib.ExitStack() as stack:
+        if args.url:
+            checked(args.url)
+            stack.enter_context(connected(args.url))
+            url, where = args.url, embedded.redacted(args.url)
+        else:
+            endpoint = stack.enter_context(embedded.server())
+            url, where = endpoint.url, endpoint.description
+        results = list(bench.run(url, args.processes, args.seconds))
+    if args.json:
+        show_json({"server": where, "processes": args.processes, "results": [asdict(one) for one in results]})
+        return 0
+    print(f"{where}; {args.processes} processes, {args.seconds:g} s each")
+    ours = {one.kind: one.per_second for one in results if one.contender == "redisq"}
+    rows = [
+        (
+            one.kind,
+            one.contender,
+            f"{one.per_second:,.0f}",
+            f"{ours[one.kind] / one.per_second:.2f} x" if one.per_second and one.contender != "redisq" else "",
+            one.lost,
+            one.doubled,
+            one.weaker,
+        )
+        for one in results
+    ]
+    show_table(("operation", "with", ">a second", ">redisq is", ">lost", ">doubled", ">wrong score"), rows)
+    return 0

@@ -47,9 +47,9 @@ class Operation:
     native: str
     """Commands, set apart by a semicolon."""
     built: str = ""
-    """The name under which `ops` builds it, where that is another one."""
+    """The name under which `calls` builds it, where that is another one."""
     at_once: bool = True
-    """Whether `ops` takes what is given as one sequence."""
+    """Whether `calls` takes what is given as one sequence."""
 
 
 HELD, NEW, OLD = "<a batch that is held>", "<a new member>", "<a member that is there>"
@@ -58,16 +58,16 @@ OPERATIONS = {
     "buffer.push": Operation((ITEM,), "LPUSH l xxxxxxxxxxxxxxxxxxxx"),
     "buffer.pop": Operation(("default", 1), "RPOP l 1", at_once=False),
     "buffer.pop_longest": Operation((1, 1), "ZREVRANGE z 0 0; RPOP l 1", at_once=False),
-    "buffer.reserve": Operation((1,), "LMOVE l m RIGHT LEFT", "reserve_once", at_once=False),
-    "buffer.ack": Operation((HELD,), "LREM m 1 xxxxxxxxxxxxxxxxxxxx"),
-    "buffer.release": Operation((HELD,), "LMOVE m l LEFT RIGHT"),
-    "buffer.extend": Operation((HELD,), "ZADD z XX 1 m1"),
+    "buffer.reserve": Operation((1,), "LMOVE l m RIGHT LEFT", at_once=False),
+    "buffer.ack": Operation((HELD,), "LREM m 1 xxxxxxxxxxxxxxxxxxxx", at_once=False),
+    "buffer.release": Operation((HELD,), "LMOVE m l LEFT RIGHT", at_once=False),
+    "buffer.extend": Operation((HELD,), "ZADD z XX 1 m1", at_once=False),
     "priority.push": Operation((NEW, 1), "ZADD z LT 1 m1", at_once=False),
     "priority.pop": Operation((), "ZPOPMIN z", "pop_once", at_once=False),
-    "priority.reserve": Operation((1,), "ZPOPMIN z; ZADD y 1 m1", "reserve_once", at_once=False),
-    "priority.ack": Operation((HELD,), "ZREM z m1"),
-    "priority.release": Operation((HELD,), "ZREM y m1; ZADD z 1 m1"),
-    "priority.extend": Operation((HELD,), "ZADD z XX 1 m1"),
+    "priority.reserve": Operation((1,), "ZPOPMIN z; ZADD y 1 m1", at_once=False),
+    "priority.ack": Operation((HELD,), "ZREM z m1", at_once=False),
+    "priority.release": Operation((HELD,), "ZREM y m1; ZADD z 1 m1", at_once=False),
+    "priority.extend": Operation((HELD,), "ZADD z XX 1 m1", at_once=False),
     "priority.peek": Operation((1,), "ZRANGE z 0 0 WITHSCORES", at_once=False),
     "priority.state": Operation((OLD,), "ZSCORE z m1", at_once=False),
     "priority.remove": Operation((OLD,), "ZREM z m1"),

@@ -96,7 +96,7 @@ WHOLE_CALLS: list[tuple[str, str, Call]] = [
     ("one str for items", "one str", lambda c, _: Buffer(c, "q").push_many("abc")),
     ("too many ids", "1001", lambda c, _: Buffer(c, "q").redrive(*map(str, range(1001)))),
     ("no rate", "()", lambda c, _: RateLimiter(c, "q")),
-    ("a pipeline", "ops.push", lambda c, _: Buffer(c.pipeline(), "q")),
+    ("a pipeline", "calls.push", lambda c, _: Buffer(c.pipeline(), "q")),
     ("an asyncio client", "redisq.asyncio", lambda _, __: Buffer(redis.asyncio.Redis(), "q")),  # type: ignore[arg-type]
     ("a blocking client", "from redisq", lambda c, _: redisq.asyncio.Buffer(c, "q")),  # type: ignore[arg-type]
 ]

@@ -103,12 +103,14 @@ async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis, calls_of: Ca
     assert await four.bury("why") == 1
     five, six = await buffer.reserve_many(2, 1)
     assert await buffer.bury(five) == await buffer.ack(six) == 1
-    assert [batch.reason for batch in await buffer.dead()] == ["why", ""]
+    assert {batch.id: batch.reason for batch in await buffer.dead()} == {four.id: "why", five.id: ""}
     assert await buffer.redrive(four.id) == await buffer.discard(five.id) == 1
     stats = await buffer.stats()
     assert (stats.waiting, stats.delayed, stats.leased, stats.dead, stats.done) == (2, 2, 0, 0, 3)
     assert (await buffer.audit(repair=True)).ok
     assert await buffer.purge() == 4
+    assert await buffer.send(buffer.calls.push(["x"]), buffer.calls.pop()) == [1, ["x"]]
+    await buffer.wait(0.01)
 
     queue = redisq.asyncio.PriorityQueue(aclient, "p")
     assert await queue.push("a", 5) is Pushed.ADDED
@@ -133,6 +135,8 @@ async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis, calls_of: Ca
     assert (await queue.stats()).waiting == 1
     assert (await queue.audit()).ok
     assert await queue.purge() == 2
+    assert await queue.send(queue.calls.push("a"), queue.calls.remove(["a"])) == [Pushed.ADDED, 1]
+    await queue.wait(0.01)
 
     limiter = redisq.asyncio.RateLimiter(aclient, "l", Rate(2, 0.05))
     assert (await limiter.acquire(3)).granted == 2

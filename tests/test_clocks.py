@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from redisq import BYTES, BatchData, Nothing, Rate
+from redisq.core.batch import batch_of
 from redisq.core.buffer import BufferCalls
 from redisq.core.limiter import Grant, LimiterCalls
 from redisq.core.priority import PriorityCalls
@@ -161,24 +162,25 @@ def test_a_lease_of_a_clock_that_was_ahead_is_named_and_ends_at_the_horizon(serv
     """An audit finds what no setting explains, and repaired it comes back in time."""
     ops = ops_of(structure, lease=30)
     push(server, ops, b"a", b"b")
-    wrong = server.run(ops.reserve(1), NOW + 5 * HOUR)
-    right = server.run(ops.reserve(1), NOW)
-    assert right.lease
-    assert wrong.lease
+    wrong = batch_of(server.run(ops.reserve(1), NOW + 5 * HOUR))
+    right = batch_of(server.run(ops.reserve(1), NOW))
+    assert right
+    assert wrong
     report = server.run(ops.audit(), NOW)
-    assert [(finding.kind, finding.name) for finding in report.findings] == [("far", wrong.lease.id)]
+    assert [(finding.kind, finding.name) for finding in report.findings] == [("far", wrong.id)]
     assert report.findings[0].expected == str(NOW + HOUR)  # an hour at least, twice the queue's lease
     assert server.run(ops.audit(max_lease=6 * 3600), NOW).ok
     assert not server.run(ops.audit(repair=True), NOW).ok
     assert server.run(ops.audit(), NOW).ok
-    server.run(ops.ack([right.lease]), NOW)
-    assert server.run(ops.reserve(1), NOW + HOUR - 1).lease is None
-    again = server.run(ops.reserve(1), NOW + HOUR)
-    if not again.lease:  # it was ended by that call, and comes with the next
-        assert again.retry == 0
-        again = server.run(ops.reserve(1), NOW + HOUR)
-    assert again.lease
-    assert again.lease.items == wrong.lease.items == [b"a"]
+    server.run(ops.ack(right), NOW)
+    assert batch_of(server.run(ops.reserve(1), NOW + HOUR - 1)) is None
+    events = server.run(ops.reserve(1), NOW + HOUR)
+    if not batch_of(events):  # it was ended by that call, and comes with the next
+        assert events == [Nothing(0)]
+        events = server.run(ops.reserve(1), NOW + HOUR)
+    again = batch_of(events)
+    assert again
+    assert again.items == wrong.items == [b"a"]
 
 
 @STRUCTURES
@@ -186,7 +188,7 @@ def test_a_long_lease_is_explained_by_a_setting(server: Backend, structure: str)
     """Twice the queue's own lease: another worker may have a longer one, or have extended it."""
     ops = ops_of(structure, lease=4 * 3600)
     push(server, ops, b"a")
-    assert server.run(ops.reserve(1, lease=8 * 3600), NOW).lease
+    assert batch_of(server.run(ops.reserve(1, lease=8 * 3600), NOW))
     assert server.run(ops.audit(), NOW).ok
     assert not server.run(ops_of(structure, lease=30).audit(), NOW).ok
 
@@ -197,19 +199,15 @@ def test_a_delay_that_no_call_can_ask_for_is_named(server: Backend, structure: s
     ops, years = ops_of(structure), 99_999_999_000
     push(server, ops, b"a", b"b")
     for now in (NOW, NOW + 2 * years):
-        held = server.run(ops.reserve(1), now).lease
+        held = batch_of(server.run(ops.reserve(1), now))
         assert held
-        server.run(ops.release([held], delay=99_999_999), now)
+        server.run(ops.release(held, delay=99_999_999), now)
     report = server.run(ops.audit(repair=True), NOW)
     assert [(finding.kind, finding.expected) for finding in report.findings] == [("far", str(NOW + years))]
     assert server.run(ops.audit(), NOW).ok
-    assert server.run(ops.stats() if structure == "buffer" else _one(ops.stats()), NOW).due == 0
+    assert server.run(ops.stats(), NOW).due == 0
     for _ in range(2):
-        assert server.run(ops.reserve(1), NOW + years).lease
-
-
-def _one(op: Any) -> Any:
-    return (yield op)
+        assert batch_of(server.run(ops.reserve(1), NOW + years))
 
 
 @STRUCTURES
@@ -218,23 +216,23 @@ def test_an_empty_reply_names_a_time_that_is_true(server: Backend, structure: st
     ops = ops_of(structure, lease=30, **({"max_wait": 10, "min_size": 5} if structure == "buffer" else {}))
     now, some, ends = NOW, random.Random(3), 0
     push(server, ops, b"a")
-    reserve = partial(ops.reserve_once, 9)
+    reserve = partial(ops.reserve, 9)
     for _ in range(40):
-        reserved = server.run(reserve(), now)
-        if reserved.lease:
+        (event,) = server.run(reserve(), now)
+        if isinstance(event, BatchData):
             if some.random() < 0.5:
-                server.run(ops.release([reserved.lease], delay=some.choice([0.0, 0.001, 7.5, 90.0])), now)
+                server.run(ops.release(event, delay=some.choice([0.0, 0.001, 7.5, 90.0])), now)
             continue
-        if reserved.retry == 0:
+        if event.retry == 0:
             continue
-        retry = round(reserved.retry * 1000)
+        retry = round(event.retry * 1000)
         assert 0 < retry <= 30_000
-        assert server.run(reserve(), now + retry - 1).lease is None
+        assert batch_of(server.run(reserve(), now + retry - 1)) is None
         now += retry
         if retry < 30_000:
-            due = server.run(reserve(), now)
-            assert due.lease or due.retry == 0  # 0: something was done that the next call goes on from
-            ends += bool(due.lease)
+            (due,) = server.run(reserve(), now)
+            assert isinstance(due, BatchData) or due.retry == 0  # 0: something was done that the next call goes on from
+            ends += isinstance(due, BatchData)
     assert ends > 3
 
 

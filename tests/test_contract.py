@@ -445,8 +445,8 @@ def test_python_asks_for_no_time_that_a_script_refuses(script: Script) -> None:
 def test_a_long_push_is_cut_into_the_pieces_of_the_header() -> None:
     """Members and items beyond the range of one call go into the next one."""
 
-    def first(talk: Any) -> int:
-        return len(next(talk).args)
+    def first(flow: Any) -> int:
+        return len(next(flow).args)
 
     most = load("priority/push").limit("item")[1]
     assert first(QUEUE.push_many((b"%d" % i, 0) for i in range(most + 1))) == 4 + 2 * most
@@ -466,17 +466,11 @@ def test_the_blocking_classes_are_written_from_the_asyncio_ones() -> None:
 
 # What each part may import from the package; everything else points the wrong way.
 LAYERS = {
-    "errors": set(),
-    "codecs": set(),
-    "scripts": set(),
-    "_keeper": set(),
-    "ops": {"codecs", "errors", "ops", "scripts"},
-    "sync": {"codecs", "errors", "ops", "sync"},
-    "aio": {"aio", "codecs", "errors", "ops"},
-    "worker": {"aio", "errors", "ops", "sync", "worker"},
-    "asyncio": {"aio", "worker"},
-    "embedded": {"_keeper", "errors"},
-    "vendoring": {"__version__", "scripts"},
+    "core": {"core"},
+    "blocking": {"blocking", "core"},
+    "asyncio": {"asyncio", "core"},
+    "embedded": {"core", "embedded"},
+    "vendoring": {"__version__", "core"},
 }
 
 
@@ -492,8 +486,22 @@ def test_imports_point_downwards(layer: str) -> None:
                 target = here[: -node.level] + (node.module.split(".") if node.module else [])
                 parts = target[1:2] or [alias.name for alias in node.names]
                 assert set(parts) <= LAYERS[layer], f"{path}: {parts}"
-    if layer in {"errors", "codecs", "scripts", "ops"}:
+    if layer == "core":
         assert not any(re.search(r"^\s*(from|import) redis\b", path.read_text(), re.MULTILINE) for path in files)
+
+
+def test_the_package_imports_nothing_of_the_checkout() -> None:
+    """The benchmarks, the tests and the tools are not in the wheel; its own parts it imports by relative names."""
+    for path in Path(redisq.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found = [node.module or ""]
+            else:
+                continue
+            roots = {name.partition(".")[0] for name in found}
+            assert not roots & {"benchmarks", "redisq", "tests", "tools"}, f"{path}: {found}"
 
 
 @pytest.mark.parametrize("name", redisq.asyncio.__all__)

@@ -362,7 +362,7 @@ def test_defect_21_idle_consumer_sleeps_through_a_push(server: Server, monkeypat
         assert client.info("clients")["blocked_clients"] == 0
 
     # One read for the whole time to wait, so that only a push can be what ends it.
-    monkeypatch.setattr(runner, "piece", lambda seconds, _: max(0.01, seconds))
+    monkeypatch.setattr(runner, "block_seconds", lambda seconds, _: max(0.01, seconds))
     with server.client(socket_timeout=None) as client, ThreadPoolExecutor(3) as pool:
         buffer, queue = Buffer[int](client, "feed"), PriorityQueue(client, "index")
         other = PriorityQueue(client, "other")

@@ -971,16 +971,17 @@ def test_redriving_may_be_stopped_half_way_and_made_again(client: redis.Redis, m
     batches = buffer.reserve_many(600, 1)
     buffer.bury(*batches)
     ids = [batch.id for batch in batches]
-    run, calls = buffer.runner.run, 0
+    execute, calls = client.execute_command, 0
 
-    def stop_at_the_third(op: Any) -> Any:
+    def stop_at_the_third(*command: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise redis.ConnectionError("gone")
-        return run(op)
+        return execute(*command, **options)
 
-    monkeypatch.setattr(buffer.runner, "run", stop_at_the_third)
+    client.script_load(load("buffer/redrive").text)
+    monkeypatch.setattr(client, "execute_command", stop_at_the_third)
     with pytest.raises(redis.ConnectionError):
         buffer.redrive(*ids, token="t")
     assert buffer.stats().dead == 600 - 2 * load("buffer/redrive").limit("id")[1]

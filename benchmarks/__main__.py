@@ -17,6 +17,7 @@ from typing import Any
 from . import bulk, contention, flush, growth, overhead, wake
 from .measure import RESULTS, Claim, Effort, say, write
 from .peers import run as peers
+from .worker import run as worker
 
 PARTS: dict[str, ModuleType] = {
     "contention": contention,
@@ -25,6 +26,7 @@ PARTS: dict[str, ModuleType] = {
     "bulk": bulk,
     "growth": growth,
     "wake": wake,
+    "worker": worker,
     "peers": peers,
 }
 

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -25,6 +26,7 @@ async def _serve(path: str, upstream: str, seconds: float) -> None:
 
         def __init__(self, late: float) -> None:
             self.late, self.early = late, b""
+            self.delayed: deque[bytes] = deque()
             self.other: asyncio.Transport | None = None
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -39,14 +41,16 @@ async def _serve(path: str, upstream: str, seconds: float) -> None:
 
         def data_received(self, data: bytes) -> None:
             if self.late:
-                loop.call_later(self.late, self.hand_on, data)
+                # In the order in which it came: timers of the same ms may fire in another.
+                self.delayed.append(data)
+                loop.call_later(self.late, lambda: self.hand_on(self.delayed.popleft()))
             else:
                 self.hand_on(data)
 
         def hand_on(self, data: bytes) -> None:
             if self.other is None:
                 self.early += data
-            elif data:
+            elif data and not self.other.is_closing():
                 self.other.write(data)
 
         def connection_lost(self, _: Exception | None) -> None:

@@ -149,6 +149,10 @@ class Worker:
             self._taken.put(None)
         for thread in threads:
             thread.join()
+        # The fetcher must not take an item of the next measurement.
+        self._free.release(self.concurrency)
+        self.client.rpush(self.queue.calls.wake_up(1).key, 1)
+        fetcher.join()
 
     def stop(self) -> None:
         """End the worker."""
@@ -168,6 +172,8 @@ class Worker:
         prefetch = Prefetch()
         while not self._stopping.is_set():
             self._free.acquire()
+            if self._stopping.is_set():
+                return
             count = 1
             while count < prefetch.most and self._free.acquire(blocking=False):
                 count += 1

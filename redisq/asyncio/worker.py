@@ -145,6 +145,9 @@ class Worker(Generic[T]):
                             task = asyncio.create_task(self._handle(state, held))
                             tasks[task] = held
                             task.add_done_callback(tasks.pop)
+                        # Handlers that end at once do so now, and are settled in the next turn together: else those
+                        # of two turns would go on taking turns, each with half of them.
+                        await asyncio.sleep(0)
                     continue
                 if waiter is not None and waiter.done():
                     _hear(state, waiter)

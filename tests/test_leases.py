@@ -134,15 +134,21 @@ def test_the_reason_of_a_release_is_the_exception(client: redis.Redis, structure
 
 
 @STRUCTURES
+@pytest.mark.parametrize("library", ["redis", "valkey"])
 def test_the_exception_wins_over_an_error_of_redis(
-    make_client: MakeClient, structure: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    make_client: MakeClient,
+    structure: str,
+    library: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """When the release fails, that is logged, and the caller's own exception goes up."""
+    errors = pytest.importorskip(f"{library}.exceptions")
     client = make_client()
     queue = stocked(client, structure, "a")
 
     def broken(*_: object, **__: object) -> None:
-        raise redis.ConnectionError("gone")
+        raise errors.ConnectionError("gone")
 
     batch = take(queue)
     monkeypatch.setattr(client, "execute_command", broken)

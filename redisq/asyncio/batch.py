@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any, Protocol, TypeVar
 
-from redis.exceptions import RedisError
-
 from ..core.batch import BatchData
+from ..core.clients import errors
 from ..core.errors import Bury, LeaseLost, NotDurable, Retry
 from ..core.queue import describe, reason_of
 
@@ -93,7 +92,7 @@ class Batch(BatchData[T]):
                 await self.release(error.delay or 0.0, error.count, reason_of(error))
             else:
                 await self.release(reason=describe(error))
-        except (LeaseLost, NotDurable, RedisError, OSError) as problem:
+        except (LeaseLost, NotDurable, OSError, *errors("RedisError", "RedisClusterException")) as problem:
             # The caller's error is on its way up, and the batch comes back when its lease runs out.
             logger.warning("batch %s could not be given back: %s", self.id, problem)
         return isinstance(error, (Retry, Bury))

@@ -1,0 +1,68 @@
+"""Docstrings are read in editors, by `help()` and on the site: their lists are lists for every tool."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import redisq
+
+PACKAGE = Path(redisq.__file__).parent
+ITEM = re.compile(r"( *)([-*+]|\d+[.)]) +")
+
+
+def docstrings(source: str) -> Iterator[tuple[int, str]]:
+    """Yield each docstring of a file with the number of its line, those of attributes too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, inspect.cleandoc(node.value.value)
+
+
+def broken_lines(text: str) -> list[str]:
+    """Return the lines that a list is broken by.
+
+    A list begins after an empty line, its items stand under each other, and what continues an item is indented as far
+    as the item's own text; anything else is another paragraph in reStructuredText, in Markdown, or in both.
+    """
+    found = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        first, *others = paragraph.splitlines() or [""]
+        begun = ITEM.match(first)
+        for line in others:
+            item = ITEM.match(line)
+            if begun is None or item:
+                if item and (begun is None or item[1] != begun[1]):
+                    found.append(line)
+            elif len(line) - len(line.lstrip()) != len(begun[0]):
+                found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_lists_are_well_formed(path: Path) -> None:
+    """What continues an item is indented, and a list begins after an empty line."""
+    found = [(line, broken) for line, text in docstrings(path.read_text()) for broken in broken_lines(text)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Settings:\n\n- `a`: first\n  and more\n- `b`: second\n\nMore text.", []),
+        ("Steps:\n\n1. first\n   and more\n2. second", []),
+        ("Settings:\n\n- `a`: first\nand more", ["and more"]),
+        ("Settings:\n\n- `a`: first\n    and more", ["    and more"]),
+        ("Settings:\n- `a`: first", ["- `a`: first"]),
+        ("Settings:\n\n- `a`: first\n- `b`: second\nMore text.", ["More text."]),
+        ("Settings:\n\n- `a`: first\n  - `b`: second", ["  - `b`: second"]),
+        ("A line that ends before\n- a dash.", ["- a dash."]),
+    ],
+)
+def test_what_breaks_a_list_is_found(text: str, found: list[str]) -> None:
+    """The control."""
+    assert broken_lines(text) == found

@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import logging
-import re
+import os
 from collections import deque
-from collections.abc import Sequence
-from time import monotonic
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.client import NEVER_DECODE
 
 from ..core.calls import Call, as_bytes
-from ..core.clients import errors, is_cluster
-from ..core.errors import InvalidArgument, NotDurable
-from ..core.flow import Block, Flow, Operation, Pipeline, Sleep, block_seconds, results
+from ..core.clients import connection_arguments, connection_error, error_classes, is_cluster, socket_timeout
+from ..core.errors import NotDurable, RedisqError
+from ..core.flow import OVERDUE, POLL, Block, Flow, Operation, Pipeline, Sleep, block_seconds, results
 from ..core.replication import ReplicaWait, finish_unconfirmed
+from ..core.request import RETRY_AFTER, Request, commands_of
+
+if TYPE_CHECKING:  # valkey-py need not be installed: what cannot be imported is Any to a type checker
+    from valkey.asyncio import Valkey
+    from valkey.asyncio.cluster import ValkeyCluster
+
+    Client: TypeAlias = Redis | RedisCluster | Valkey | ValkeyCluster
+else:
+    Client = Redis | RedisCluster
 
 R = TypeVar("R")
-Client: TypeAlias = Redis | RedisCluster
 logger = logging.getLogger("redisq")
 
-# What a cluster answers while a slot or a master's place changes hands. Nothing has run, and it passes: redis-py waits
-# less than a second for it, but a large queue takes longer to move.
-SLOT_MIGRATING = ("TryAgainError", "AskError", "ClusterError", "SlotNotCoveredError")
-# What a script is stopped with that has all keys that it declares, because it was sent again, and computes another;
-# the second is that of Redis 8.
-KEY_MOVED = re.compile("non local key|during rehashing of the slot")
-MIGRATION_TIMEOUT = 30.0
-_RETRY_AFTER = 0.05
-_SHARED = 200  # calls in one round trip
-_POLL = 1.0  # seconds between two looks where a proxy refuses BLPOP
-_OVERDUE = 5.0  # seconds after which a wait without an answer has lost its connection
+_MOST_CALLS = 200  # in one round trip
+_MOST_ARGUMENTS = 20_000  # so that no call waits for many large ones
 
 
 class Runner:
@@ -47,13 +46,16 @@ class Runner:
 
     def __init__(self, client: Client, replica_wait: ReplicaWait | None = None) -> None:
         self._cluster = is_cluster(client, "asyncio")
+        self._errors = error_classes()
         self.client: Any = client  # execute_command has no types in redis-py
+        self._socket_timeout = socket_timeout(client, self._cluster)
         self._replica_wait = replica_wait
         if replica_wait:
-            replica_wait.check_client(self._cluster, self._socket_timeout())
+            replica_wait.check_client(self._cluster, self._socket_timeout)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
         self._busy = False
-        self._queued: deque[tuple[Sequence[Call[Any]], asyncio.Future[list[_Reply]]]] = deque()
+        self._queued: deque[_Queued] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._polls = False
 
@@ -85,190 +87,237 @@ class Runner:
                 return await asyncio.sleep(step.seconds)
 
     async def _call(self, call: Call[R]) -> R:
-        ((reply, wait_replies),) = await self._share([call])
-        result = call.decode(reply)
-        self._raise_if_short(call, wait_replies, result)
+        request = await self._send([call])
+        result = call.decode(request.replies[0])
+        self._raise_if_short(request, result)
         return result
 
     async def send(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """Send calls in one round trip and return their results; `LeaseLost` or `CodecError` may stand for one."""
-        replies = await self._share(calls)
-        found = results(calls, [reply for reply, _ in replies])
-        for call, (_, wait_replies) in zip(calls, replies, strict=True):
-            self._raise_if_short(call, wait_replies, found)
+        if not calls:
+            return []
+        request = await self._send(calls)
+        found = results(calls, request.replies)
+        self._raise_if_short(request, found)
         return found
 
-    def _raise_if_short(self, call: Call[Any], wait_replies: Sequence[Any], result: Any) -> None:
-        if self._replica_wait and wait_replies and (short := self._replica_wait.check(call, wait_replies, result)):
-            raise short
+    def _raise_if_short(self, request: Request, result: Any) -> None:
+        if self._replica_wait:
+            for call, waits in zip(request.calls, request.waits, strict=True):
+                if waits and (short := self._replica_wait.check(call, waits, result)):
+                    raise short
 
     # -- shared round trips
 
-    async def _share(self, calls: Sequence[Call[Any]]) -> list[_Reply]:
-        """Send calls now, or with the next round trip if one is under way."""
+    async def _send(self, calls: Sequence[Call[Any]]) -> Request:
+        """Send calls now, or with the next round trip if one is under way, until each has its reply."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._enter(loop)
+            await self._enter(loop)
+        request = Request(calls, self._errors, self._cluster)
+        if self._replica_wait and not request.writes:
+            await self._send_alone(request)  # else it would wait for the replicas of others' writes
+            return request
+        if not self._busy:
+            self._busy = True
+            try:
+                await self._round_trip([request])
+            finally:
+                self._hand_over(loop)
+        if not request.done:
+            queued = _Queued(request, loop.create_future())
+            self._queued.append(queued)
+            if not self._busy:
+                self._hand_over(loop)
+            await queued.done
+        return request
+
+    async def _send_alone(self, request: Request) -> None:
+        while not request.done:
+            await asyncio.sleep(request.pause)
+            await self._round_trip([request])
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let a task send what has been queued, if anything has."""
+        while self._queued and self._queued[0].done.done():
+            self._queued.popleft()
+        self._busy = bool(self._queued) and not loop.is_closed()
         if self._busy:
-            reply: asyncio.Future[list[_Reply]] = loop.create_future()
-            self._queued.append((calls, reply))
-            return await reply
-        self._busy = True
-        try:
-            return await self._send(calls)
-        finally:
-            if self._queued:
-                self._sender = loop.create_task(self._send_queued())
-            else:
-                self._busy = False
+            self._sender = loop.create_task(self._send_queued(loop))
 
-    def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            raise InvalidArgument(
-                "this queue is used by another event loop, and the connections of its client belong to that one: make "
-                "a client and a queue for each loop"
-            )
-        self._loop, self._busy = loop, False
-        self._queued.clear()  # their loop is closed: nobody waits for them
-
-    async def _send_queued(self) -> None:
+    async def _send_queued(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while self._queued:
                 taken = self._take()
-                try:
-                    replies = iter(await self._send([call for calls, _ in taken for call in calls]))
-                except BaseException as error:
-                    for _, reply in taken:
-                        if not reply.done():
-                            reply.set_exception(_copy(error) if isinstance(error, Exception) else ConnectionError())
-                    if not isinstance(error, Exception):
-                        raise
-                else:
-                    for calls, reply in taken:
-                        own = [next(replies) for _ in calls]
-                        if not reply.done():
-                            reply.set_result(own)
-                # Let those who have their replies go on, so that what they send next goes together.
-                await asyncio.sleep(0)
+                await self._send_together(taken)
+                self._queued.extendleft(one for one in reversed(taken) if not one.done.done())
+                # Also where there is nothing to wait for: let those who have their replies go on, so that what they
+                # send next goes together.
+                await asyncio.sleep(max((one.request.pause for one in self._queued), default=0.0))
         finally:
-            self._busy = False
+            # If it was cancelled, by whoever cancels all tasks, those who still wait are served by another one.
+            self._hand_over(loop)
 
-    def _take(self) -> list[tuple[Sequence[Call[Any]], asyncio.Future[list[_Reply]]]]:
-        taken: list[tuple[Sequence[Call[Any]], asyncio.Future[list[_Reply]]]] = []
-        count = 0
-        while self._queued and (not taken or count + len(self._queued[0][0]) <= _SHARED):
-            calls, reply = self._queued.popleft()
-            if not reply.done():  # else its caller was cancelled, and nothing is sent
-                taken.append((calls, reply))
-                count += len(calls)
+    def _take(self) -> list[_Queued]:
+        """Take as much from the queue as goes into one round trip, without those who were cancelled."""
+        taken: list[_Queued] = []
+        calls = arguments = 0
+        while self._queued:
+            one = self._queued[0]
+            if not one.done.done():
+                calls += len(one.request.calls)
+                arguments += sum(len(call.args) for call in one.request.calls)
+                if taken and (calls > _MOST_CALLS or arguments > _MOST_ARGUMENTS):
+                    break
+                taken.append(one)
+            self._queued.popleft()
         return taken
 
-    async def _send(self, calls: Sequence[Call[Any]]) -> list[_Reply]:
-        """Send calls in one round trip; with each one's reply come those of the waits for replicas."""
-        if not calls:
-            return []
-        wait = self._replica_wait.commands() if self._replica_wait and any(call.writes for call in calls) else []
-        replies = await self.commands([*(call.evalsha() for call in calls), *wait])
-        replies, wait_replies = replies[: len(calls)], replies[len(calls) :]
-        missing = [i for i, reply in enumerate(replies) if isinstance(reply, errors("NoScriptError"))]
-        if missing:
-            # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
-            again = await self.commands([*(calls[i].eval() for i in missing), *wait])
-            for i, reply in zip(missing, again, strict=False):
-                replies[i] = reply
-            wait_replies = [*(wait_replies if len(missing) < len(calls) else []), *again[len(missing) :]]
-        return [(reply, wait_replies if call.writes else []) for call, reply in zip(calls, replies, strict=True)]
+    async def _send_together(self, taken: Sequence[_Queued]) -> None:
+        """Make one round trip for several callers; whoever has all replies, or an error, goes on."""
+        try:
+            await self._round_trip([one.request for one in taken])
+        except Exception as error:
+            if len(taken) > 1 and isinstance(error, self._errors.unsendable):
+                for one in taken:  # nothing was sent: only the one that cannot be is to fail
+                    await self._send_together([one])
+                return
+            for one in taken:
+                one.fail(_copy(error))
+        except BaseException:
+            lost = "the task that talked to Redis was cancelled, and nobody knows whether this call has been done"
+            for one in taken:
+                one.fail(connection_error(self.client, lost))
+            raise
+        for one in taken:
+            if one.request.done and not one.done.done():
+                one.done.set_result(None)
+
+    async def _round_trip(self, requests: Sequence[Request]) -> None:
+        commands, waits = commands_of(requests, self._replica_wait)
+        renew = any(request.renew for request in requests)
+        replies = iter(await self._exchange([*commands, *waits], renew))
+        own = [[next(replies) for _ in request.again] for request in requests]
+        wait_replies = list(replies)
+        for request, part in zip(requests, own, strict=True):
+            request.replied(part, wait_replies if len(requests) == 1 else [_copy(reply) for reply in wait_replies])
 
     # -- commands
 
     async def commands(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send commands in one round trip and return each one's reply or error."""
-        if len(commands) == 1:
-            return [await self._execute(*commands[0])]
-        replies = await self._pipeline(commands)
-        if not self._cluster and any(isinstance(reply, errors("ReadOnlyError")) for reply in replies):
-            await self._drop_idle_connections()
-        return [
-            await self._execute(*command) if self._try_again(reply) else reply
-            for command, reply in zip(commands, replies, strict=True)
-        ]
+        return await self._exchange(commands, renew=False) if commands else []
 
-    async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    async def _exchange(self, commands: Sequence[tuple[Any, ...]], renew: bool) -> list[Any]:
+        if len(commands) > 1 or renew:
+            return await self._pipeline(commands, renew)
+        return [await self._execute(*commands[0])]
+
+    async def _execute(self, *command: Any) -> Any:
+        try:
+            # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
+            return await self.client.execute_command(*command, **{NEVER_DECODE: []})
+        except self._errors.reply as error:
+            return error
+
+    async def _pipeline(self, commands: Sequence[tuple[Any, ...]], renew: bool) -> list[Any]:
         async with self.client.pipeline(transaction=False) as pipe:
+            if renew:
+                pipe.connection = await self._renewed_connection()  # the pipeline gives it back
             for command in commands:
-                # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
                 pipe.execute_command(*command, **{NEVER_DECODE: []})
             try:
                 return await pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
-            except errors(*SLOT_MIGRATING) as error:
-                return [error] * len(commands)
+            except self._errors.reply as error:
+                return [_copy(error) for _ in commands]
 
-    def _try_again(self, reply: Any) -> bool:
-        if not isinstance(reply, Exception):
-            return False
-        return self._migrating(reply) or (not self._cluster and isinstance(reply, errors("ReadOnlyError")))
+    async def _renewed_connection(self) -> Any:
+        """Take a connection from the pool that will be made anew, wherever the server's name leads by now."""
+        if single := getattr(self.client, "connection", None):  # of a single_connection_client
+            await single.disconnect(nowait=True)
+        pool = self.client.connection_pool
+        connection = await pool.get_connection(*connection_arguments(pool))
+        await connection.disconnect(nowait=True)
+        return connection
 
-    def _migrating(self, reply: Exception) -> bool:
-        return isinstance(reply, errors(*SLOT_MIGRATING)) or (
-            self._cluster and isinstance(reply, errors("ResponseError")) and bool(KEY_MOVED.search(str(reply)))
-        )
-
-    async def _execute(self, *command: Any) -> Any:
-        """Send one command and return its reply or error; wait for a cluster whose slots are on the move.
-
-        A master that was demoted behind its name answers READONLY for as long as its connections are used: they are
-        dropped, and the command, of which nothing was done, is sent once more.
-        """
-        end = monotonic() + MIGRATION_TIMEOUT
-        demoted = False
-        while True:
-            try:
-                return await self.client.execute_command(*command, **{NEVER_DECODE: []})
-            except errors(*SLOT_MIGRATING):
-                if not self._cluster or monotonic() > end:
-                    raise
-            except errors("ReadOnlyError") as error:
-                if self._cluster or demoted:
-                    return error
-                demoted = True
-                await self._drop_idle_connections()
-                continue
-            except errors("ResponseError") as error:
-                if not self._migrating(error) or monotonic() > end:
-                    return error
-            await asyncio.sleep(_RETRY_AFTER)
+    # -- waiting
 
     async def block(self, step: Block) -> None:
         """Wait for a wake-up, on a connection of its own and in one read that is well under the socket timeout."""
-        timeout = self._socket_timeout()
-        seconds = block_seconds(step.seconds, timeout)
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            await self._enter(loop)
+        seconds = block_seconds(step.seconds, self._socket_timeout)
         if self._polls:
-            await asyncio.sleep(min(seconds, _POLL))
+            await asyncio.sleep(min(seconds, POLL))
             return
-        read = self._execute("BLPOP", step.key, f"{seconds:.3f}")
-        try:
-            reply = await (read if timeout else asyncio.wait_for(read, seconds + _OVERDUE))
-        except asyncio.TimeoutError:
-            if timeout:
-                raise
-            # Without a socket timeout a connection that was dropped silently would be waited for without end.
-            logger.warning("no answer to a wait of %.1f s: its connection is lost, a new one is made", seconds)
-            await self._drop_idle_connections()
+        reply = await self._blpop(step.key, seconds, renew=False)
+        if self._errors.is_read_only(reply) and not self._cluster:
+            reply = await self._blpop(step.key, seconds, renew=True)
+        if not isinstance(reply, Exception):
             return
-        if isinstance(reply, errors("NoPermissionError")) or "unknown command" in str(reply):
-            logger.warning("BLPOP is refused, so this queue is polled once a second: %s", reply)
+        if self._errors.refuses_to_block(reply):
+            if not self._polls:
+                logger.warning("BLPOP is refused, so this queue is polled once a second: %s", reply)
             self._polls = True
-        # A master that becomes a replica sends away who waits: the next call finds the new master.
-        elif isinstance(reply, Exception) and not str(reply).startswith("UNBLOCKED"):
+        elif str(reply).startswith("UNBLOCKED") or (self._cluster and self._errors.is_migrating(reply)):
+            # A master that becomes a replica sends away who waits, and a slot moves: the call that follows finds out.
+            await asyncio.sleep(RETRY_AFTER)
+        else:
             raise reply
 
-    async def _drop_idle_connections(self) -> None:
-        if not self._cluster:
-            await self.client.connection_pool.disconnect(inuse_connections=False)
+    async def _blpop(self, key: bytes, seconds: float, renew: bool) -> Any:
+        command = ("BLPOP", key, f"{seconds:.3f}")
+        reply: Any
+        read: Coroutine[Any, Any, Any] = self._pipeline([command], renew) if renew else self._execute(*command)
+        if self._socket_timeout:
+            reply = await read
+        else:
+            # A connection that was dropped silently would be waited for without end.
+            seconds += OVERDUE
+            done, reply = await _within(seconds, read)
+            if not done:
+                logger.warning("no answer to BLPOP within %.1f s: its connection is lost, a new one is made", seconds)
+                await self._drop_idle_connections(key)
+                return None
+        return reply[0] if renew else reply
 
-    def _socket_timeout(self) -> Any:
-        owner = self.client.nodes_manager if self._cluster else self.client.connection_pool
-        return owner.connection_kwargs.get("socket_timeout")
+    async def _drop_idle_connections(self, key: bytes) -> None:
+        """Drop the connections that nobody uses to the server that has a key; others of the pool may be lost as well.
+
+        Not by the pool's own `disconnect`, which waits for the other side to close, while others take the connections.
+        """
+        owner = self.client.get_node_from_key(key) if self._cluster else self.client.connection_pool
+        for connection in tuple(getattr(owner, "_free" if self._cluster else "_available_connections", ())):
+            await connection.disconnect(nowait=True)
+
+    # -- event loops
+
+    async def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to work in an event loop; connections that belong to one that was closed are forgotten."""
+        if self._loop is not None and not self._loop.is_closed():
+            where = "another event loop" if self._process == os.getpid() else "the process that this one is a fork of"
+            raise RedisqError(
+                f"this queue is used by {where}, and so are the connections of its client: make a client and a queue "
+                "for each event loop and process"
+            )
+        if self._loop is not None:
+            for connection in self._connections():
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    await connection.disconnect(nowait=True)
+        self._loop, self._process = loop, os.getpid()
+        self._queued.clear()  # nobody waits for them any more
+        self._busy = False
+
+    def _connections(self) -> Iterable[Any]:
+        if self._cluster:
+            nodes = self.client.nodes_manager.nodes_cache.values()
+            return [connection for node in nodes for connection in getattr(node, "_connections", ())]
+        single = getattr(self.client, "connection", None)
+        idle = getattr(self.client.connection_pool, "_available_connections", ())
+        return [*([single] if single else []), *idle]
+
+    # -- all keys
 
     async def scan(self, pattern: bytes, kind: str) -> list[bytes]:
         """Find the keys of a type that match a pattern, on all nodes, in steps that do not block the server."""
@@ -286,15 +335,42 @@ class Runner:
         return sorted(found)
 
 
-_Reply: TypeAlias = tuple[Any, list[Any]]
-"""a call's reply, and those of the waits for replicas that went with it"""
+class _Queued(NamedTuple):
+    """A request that waits for the next round trip, and what its caller waits for."""
+
+    request: Request
+    done: asyncio.Future[None]
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():  # else its caller was cancelled
+            self.done.set_exception(error)
 
 
-def _copy(error: Exception) -> Exception:
-    """Return an error for one of several callers: each adds its own traceback."""
+async def _within(seconds: float, read: Coroutine[Any, Any, R]) -> tuple[bool, R | None]:
+    """Wait so long for a read, and say whether it has ended; if not it is cancelled.
+
+    `asyncio.wait_for` swallows a cancellation, before Python 3.12, that comes together with the reply.
+    """
+    task = asyncio.ensure_future(read)
     try:
-        again = copy.copy(error)
+        await asyncio.wait([task], timeout=seconds)
+        return (True, task.result()) if task.done() else (False, None)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # nobody else asks for it
+
+
+def _copy(reply: R) -> R:
+    """Return an error once more, for one of several callers: each adds its own traceback. Other replies stay."""
+    if not isinstance(reply, Exception):
+        return reply
+    try:
+        again = copy.copy(reply)
     except Exception:  # not every class can be made again from its arguments
-        return error
-    again.__cause__ = error.__cause__
-    return again
+        return reply
+    again.__cause__, again.__context__ = reply.__cause__, reply.__context__
+    again.__suppress_context__ = reply.__suppress_context__
+    return again.with_traceback(reply.__traceback__)

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-import re
+import queue
 import time
-from collections.abc import Sequence
-from time import monotonic
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from redis import Redis
 from redis.client import NEVER_DECODE
 from redis.cluster import RedisCluster
 
 from ..core.calls import Call, as_bytes
-from ..core.clients import errors, is_cluster
+from ..core.clients import connection_arguments, error_classes, is_cluster, socket_timeout
 from ..core.errors import NotDurable
-from ..core.flow import Block, Flow, Operation, Pipeline, Sleep, block_seconds, results
+from ..core.flow import OVERDUE, POLL, Block, Flow, Operation, Pipeline, Sleep, block_seconds, results
 from ..core.replication import ReplicaWait, finish_unconfirmed
+from ..core.request import RETRY_AFTER, Request, commands_of
+
+if TYPE_CHECKING:  # valkey-py need not be installed: what cannot be imported is Any to a type checker
+    from valkey import Valkey
+    from valkey.cluster import ValkeyCluster
+
+    Client: TypeAlias = Redis | RedisCluster | Valkey | ValkeyCluster
+else:
+    Client = Redis | RedisCluster
 
 R = TypeVar("R")
-Client: TypeAlias = Redis | RedisCluster
 logger = logging.getLogger("redisq")
-
-# What a cluster answers while a slot or a master's place changes hands. Nothing has run, and it passes: redis-py waits
-# less than a second for it, but a large queue takes longer to move.
-SLOT_MIGRATING = ("TryAgainError", "AskError", "ClusterError", "SlotNotCoveredError")
-# What a script is stopped with that has all keys that it declares, because it was sent again, and computes another;
-# the second is that of Redis 8.
-KEY_MOVED = re.compile("non local key|during rehashing of the slot")
-MIGRATION_TIMEOUT = 30.0
-_RETRY_AFTER = 0.05
-_POLL = 1.0  # seconds between two looks where a proxy refuses BLPOP
-_OVERDUE = 5.0  # seconds after which a wait without an answer has lost its connection
 
 
 class Runner:
@@ -40,10 +38,12 @@ class Runner:
 
     def __init__(self, client: Client, replica_wait: ReplicaWait | None = None) -> None:
         self._cluster = is_cluster(client, "blocking")
+        self._errors = error_classes()
         self.client: Any = client  # execute_command has no types in redis-py
+        self._socket_timeout = socket_timeout(client, self._cluster)
         self._replica_wait = replica_wait
         if replica_wait:
-            replica_wait.check_client(self._cluster, self._socket_timeout())
+            replica_wait.check_client(self._cluster, self._socket_timeout)
         self._polls = False
 
     def run(self, operation: Operation[R]) -> R:
@@ -74,150 +74,152 @@ class Runner:
                 return time.sleep(step.seconds)
 
     def _call(self, call: Call[R]) -> R:
-        ((reply, wait_replies),) = self._send([call])
-        result = call.decode(reply)
-        self._raise_if_short(call, wait_replies, result)
+        request = self._send([call])
+        result = call.decode(request.replies[0])
+        self._raise_if_short(request, result)
         return result
 
     def send(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """Send calls in one round trip and return their results; `LeaseLost` or `CodecError` may stand for one."""
-        replies = self._send(calls)
-        found = results(calls, [reply for reply, _ in replies])
-        for call, (_, wait_replies) in zip(calls, replies, strict=True):
-            self._raise_if_short(call, wait_replies, found)
-        return found
-
-    def _raise_if_short(self, call: Call[Any], wait_replies: Sequence[Any], result: Any) -> None:
-        if self._replica_wait and wait_replies and (short := self._replica_wait.check(call, wait_replies, result)):
-            raise short
-
-    def _send(self, calls: Sequence[Call[Any]]) -> list[_Reply]:
-        """Send calls in one round trip; with each one's reply come those of the waits for replicas."""
         if not calls:
             return []
-        wait = self._replica_wait.commands() if self._replica_wait and any(call.writes for call in calls) else []
-        replies = self.commands([*(call.evalsha() for call in calls), *wait])
-        replies, wait_replies = replies[: len(calls)], replies[len(calls) :]
-        missing = [i for i, reply in enumerate(replies) if isinstance(reply, errors("NoScriptError"))]
-        if missing:
-            # Not SCRIPT LOAD and EVALSHA again: between the two the server may forget once more.
-            again = self.commands([*(calls[i].eval() for i in missing), *wait])
-            for i, reply in zip(missing, again, strict=False):
-                replies[i] = reply
-            wait_replies = [*(wait_replies if len(missing) < len(calls) else []), *again[len(missing) :]]
-        return [(reply, wait_replies if call.writes else []) for call, reply in zip(calls, replies, strict=True)]
+        request = self._send(calls)
+        found = results(calls, request.replies)
+        self._raise_if_short(request, found)
+        return found
+
+    def _raise_if_short(self, request: Request, result: Any) -> None:
+        if self._replica_wait:
+            for call, waits in zip(request.calls, request.waits, strict=True):
+                if waits and (short := self._replica_wait.check(call, waits, result)):
+                    raise short
+
+    def _send(self, calls: Sequence[Call[Any]]) -> Request:
+        """Send calls until each has its reply."""
+        request = Request(calls, self._errors, self._cluster)
+        while not request.done:
+            if request.pause:
+                time.sleep(request.pause)
+            commands, waits = commands_of([request], self._replica_wait)
+            replies = self._exchange([*commands, *waits], request.renew)
+            request.replied(replies[: len(commands)], replies[len(commands) :])
+        return request
 
     # -- commands
 
     def commands(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send commands in one round trip and return each one's reply or error."""
-        if len(commands) == 1:
-            return [self._execute(*commands[0])]
-        replies = self._pipeline(commands)
-        if not self._cluster and any(isinstance(reply, errors("ReadOnlyError")) for reply in replies):
-            self._drop_idle_connections()
-        return [
-            self._execute(*command) if self._try_again(reply) else reply
-            for command, reply in zip(commands, replies, strict=True)
-        ]
+        return self._exchange(commands, renew=False) if commands else []
 
-    def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _exchange(self, commands: Sequence[tuple[Any, ...]], renew: bool) -> list[Any]:
+        if len(commands) > 1 or renew:
+            return self._pipeline(commands, renew)
+        return [self._execute(*commands[0])]
+
+    def _execute(self, *command: Any) -> Any:
+        try:
+            # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
+            return self.client.execute_command(*command, **{NEVER_DECODE: []})
+        except self._errors.reply as error:
+            return error
+
+    def _pipeline(self, commands: Sequence[tuple[Any, ...]], renew: bool) -> list[Any]:
         with self.client.pipeline(transaction=False) as pipe:
+            if renew:
+                pipe.connection = self._renewed_connection()  # the pipeline gives it back
             for command in commands:
-                # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
                 pipe.execute_command(*command, **{NEVER_DECODE: []})
             try:
                 return pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
-            except errors(*SLOT_MIGRATING) as error:
+            except self._errors.reply as error:
                 return [error] * len(commands)
 
-    def _try_again(self, reply: Any) -> bool:
-        if not isinstance(reply, Exception):
-            return False
-        return self._migrating(reply) or (not self._cluster and isinstance(reply, errors("ReadOnlyError")))
+    def _renewed_connection(self) -> Any:
+        """Take a connection from the pool that will be made anew, wherever the server's name leads by now."""
+        self._drop_single_connection()
+        pool = self.client.connection_pool
+        connection = pool.get_connection(*connection_arguments(pool))
+        connection.disconnect()
+        return connection
 
-    def _migrating(self, reply: Exception) -> bool:
-        return isinstance(reply, errors(*SLOT_MIGRATING)) or (
-            self._cluster and isinstance(reply, errors("ResponseError")) and bool(KEY_MOVED.search(str(reply)))
-        )
+    def _drop_single_connection(self) -> None:
+        if single := getattr(self.client, "connection", None):  # of a single_connection_client
+            single.disconnect()
 
-    def _execute(self, *command: Any) -> Any:
-        """Send one command and return its reply or error; wait for a cluster whose slots are on the move.
-
-        A master that was demoted behind its name answers READONLY for as long as its connections are used: they are
-        dropped, and the command, of which nothing was done, is sent once more.
-        """
-        end = monotonic() + MIGRATION_TIMEOUT
-        demoted = False
-        while True:
-            try:
-                return self.client.execute_command(*command, **{NEVER_DECODE: []})
-            except errors(*SLOT_MIGRATING):
-                if not self._cluster or monotonic() > end:
-                    raise
-            except errors("ReadOnlyError") as error:
-                if self._cluster or demoted:
-                    return error
-                demoted = True
-                self._drop_idle_connections()
-                continue
-            except errors("ResponseError") as error:
-                if not self._migrating(error) or monotonic() > end:
-                    return error
-            time.sleep(_RETRY_AFTER)
+    # -- waiting
 
     def block(self, step: Block) -> None:
         """Wait for a wake-up, on a connection of its own and in one read that is well under the socket timeout."""
-        timeout = self._socket_timeout()
-        seconds = block_seconds(step.seconds, timeout)
+        seconds = block_seconds(step.seconds, self._socket_timeout)
         if self._polls:
-            time.sleep(min(seconds, _POLL))
+            time.sleep(min(seconds, POLL))
             return
-        reply = self._blpop(step.key, seconds, timeout)
-        if isinstance(reply, errors("NoPermissionError")) or "unknown command" in str(reply):
-            logger.warning("BLPOP is refused, so this queue is polled once a second: %s", reply)
-            self._polls = True
-        # A master that becomes a replica sends away who waits: the next call finds the new master.
-        elif isinstance(reply, Exception) and not str(reply).startswith("UNBLOCKED"):
+        reply = self._blpop(step.key, seconds, renew=False)
+        if self._errors.is_read_only(reply) and not self._cluster:
+            reply = self._blpop(step.key, seconds, renew=True)
+        if not isinstance(reply, Exception):
+            return
+        if self._errors.refuses_to_block(reply):
+            if not self._polls:
+                self._polls = True
+                logger.warning("BLPOP is refused, so this queue is polled once a second: %s", reply)
+        elif str(reply).startswith("UNBLOCKED") or (self._cluster and self._errors.is_migrating(reply)):
+            # A master that becomes a replica sends away who waits, and a slot moves: the call that follows finds out.
+            time.sleep(RETRY_AFTER)
+        else:
             raise reply
 
-    def _blpop(self, key: bytes, seconds: float, timeout: Any) -> Any:
+    def _blpop(self, key: bytes, seconds: float, renew: bool) -> Any:
         command = ("BLPOP", key, f"{seconds:.3f}")
-        if timeout:
-            return self._execute(*command)
-        # Without a socket timeout a connection that was dropped silently would be waited for without end.
-        pool = self._pool_of(key)
-        connection = pool.get_connection()
+        if self._socket_timeout:
+            return self._exchange([command], renew)[0]
         try:
-            connection.send_command(*command)
-            if connection.can_read(timeout=seconds + _OVERDUE):
-                return connection.read_response(disable_decoding=True)
-            logger.warning("no answer to a wait of %.1f s: its connection is lost, a new one is made", seconds)
-            connection.disconnect()
-            self._drop_idle_connections()
-        except errors("ResponseError") as error:
+            return self._blpop_within(seconds + OVERDUE, command, renew)
+        except self._errors.reply as error:
             return error
+        except self._errors.connection:
+            if not self._cluster:
+                raise
+            time.sleep(RETRY_AFTER)  # by the call that follows the client learns of the cluster's new nodes
+            return None
+
+    def _blpop_within(self, seconds: float, command: tuple[Any, ...], renew: bool) -> Any:
+        """Send BLPOP and wait so long for its reply: a connection that was dropped silently never gives one."""
+        pool = self._pool_for(command[1])
+        with self._connection_from(pool, renew) as connection:
+
+            def ask() -> bool:
+                connection.send_command(*command, check_health=False)
+                return bool(connection.can_read(timeout=seconds))
+
+            if connection.retry.call_with_retry(ask, lambda _: connection.disconnect()):
+                return connection.read_response(disable_decoding=True)
+            logger.warning("no answer to BLPOP within %.1f s: its connection is lost, a new one is made", seconds)
+            connection.disconnect()
+        _drop_idle_connections(pool)
+        self._drop_single_connection()
+        return None
+
+    @contextmanager
+    def _connection_from(self, pool: Any, renew: bool) -> Iterator[Any]:
+        connection = self._renewed_connection() if renew else pool.get_connection(*connection_arguments(pool))
+        try:
+            yield connection
+        except self._errors.reply:
+            raise
         except BaseException:
-            connection.disconnect()  # its reply would be taken for that of the next command
+            connection.disconnect()  # a reply that comes yet would be taken for that of the next command
             raise
         finally:
             pool.release(connection)
-        return None
 
-    def _pool_of(self, key: bytes) -> Any:
+    def _pool_for(self, key: bytes) -> Any:
         """Return the connections to the server that has a key."""
         if not self._cluster:
             return self.client.connection_pool
-        node = self.client.get_node_from_key(key)
-        return self.client.get_redis_connection(node).connection_pool
+        return self.client.get_redis_connection(self.client.get_node_from_key(key)).connection_pool
 
-    def _drop_idle_connections(self) -> None:
-        if not self._cluster:
-            self.client.connection_pool.disconnect(inuse_connections=False)
-
-    def _socket_timeout(self) -> Any:
-        owner = self.client.nodes_manager if self._cluster else self.client.connection_pool
-        return owner.connection_kwargs.get("socket_timeout")
+    # -- all keys
 
     def scan(self, pattern: bytes, kind: str) -> list[bytes]:
         """Find the keys of a type that match a pattern, on all nodes, in steps that do not block the server."""
@@ -235,5 +237,18 @@ class Runner:
         return sorted(found)
 
 
-_Reply: TypeAlias = tuple[Any, list[Any]]
-"""a call's reply, and those of the waits for replicas that went with it"""
+def _drop_idle_connections(pool: Any) -> None:
+    """Drop the connections of a pool that nobody uses: they may be lost as well."""
+    if "inuse_connections" in inspect.signature(pool.disconnect).parameters:
+        pool.disconnect(inuse_connections=False)
+        return
+    idle = []  # of a BlockingConnectionPool, before redis-py 8: whoever takes one out of it has it alone
+    try:
+        while True:
+            idle.append(pool.pool.get_nowait())
+    except queue.Empty:
+        pass
+    for connection in reversed(idle):
+        if connection is not None:  # a place for one that is not made yet
+            connection.disconnect()
+        pool.pool.put_nowait(connection)

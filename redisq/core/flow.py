@@ -16,6 +16,11 @@ from .errors import CodecError, LeaseLost
 R = TypeVar("R")
 S = TypeVar("S")
 
+POLL = 1.0
+"""seconds between two looks where a proxy refuses BLPOP"""
+OVERDUE = 5.0
+"""seconds after which a wait without an answer has lost its connection"""
+
 
 @dataclass(slots=True)
 class Pipeline:
@@ -64,12 +69,11 @@ def results(calls: Sequence[Call[Any]], replies: Sequence[Any]) -> list[Any]:
     return [result(call, reply) for call, reply in zip(calls, replies, strict=True)]
 
 
-def block_seconds(seconds: float, socket_timeout: Any) -> float:
+def block_seconds(seconds: float, socket_timeout: float | None) -> float:
     """Return how long to block in one read: well under the socket timeout, at which the client gives the read up.
 
     At most 2.5 seconds even without one, so that what no wake-up tells of, such as a lease that another worker let run
     out, is seen soon; with the call that follows, that is less than one command a second. At least 2 ms: Redis 6.2 cuts
     what it reads to whole ms, and 0.001 may become 0, which means for ever.
     """
-    limit = socket_timeout / 2 if isinstance(socket_timeout, (int, float)) and socket_timeout > 0 else 2.5
-    return max(0.002, min(seconds, limit, 2.5))
+    return max(0.002, min(seconds, socket_timeout / 2 if socket_timeout else 2.5, 2.5))

@@ -3,11 +3,11 @@
 The names here are the blocking ones; `redisq.asyncio` has the same, awaited.
 """
 
-from .blocking import Batch, Buffer, PriorityQueue, RateLimiter, Worker, queues
+from .blocking import Batch, Buffer, Client, PriorityQueue, RateLimiter, Worker, queues
 from .core.audit import Audit, Finding
 from .core.batch import BatchData, Buried, Nothing
-from .core.buffer import BufferStats
-from .core.calls import Call
+from .core.buffer import BufferStats, GroupState
+from .core.calls import AnyPipeline, Call
 from .core.codecs import BYTES, JSON, TEXT, Codec
 from .core.errors import (
     Bury,
@@ -22,9 +22,10 @@ from .core.errors import (
     WrongOrder,
 )
 from .core.limiter import Grant, Rate
-from .core.priority import Item, PriorityStats, Pushed, State
+from .core.priority import Item, Order, PriorityStats, Pushed, State
 from .core.queues import QueueInfo
-from .core.replication import Replicas
+from .core.replication import Durability, Replicas
+from .core.scripts import Script
 from .core.worker import exponential
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "BYTES",
     "JSON",
     "TEXT",
+    "AnyPipeline",
     "Audit",
     "Batch",
     "BatchData",
@@ -41,15 +43,19 @@ __all__ = [
     "Buried",
     "Bury",
     "Call",
+    "Client",
     "Codec",
     "CodecError",
+    "Durability",
     "Finding",
     "Grant",
+    "GroupState",
     "InvalidArgument",
     "Item",
     "LeaseLost",
     "NotDurable",
     "Nothing",
+    "Order",
     "PriorityQueue",
     "PriorityStats",
     "Pushed",
@@ -59,6 +65,7 @@ __all__ = [
     "RedisqError",
     "Replicas",
     "Retry",
+    "Script",
     "ScriptError",
     "State",
     "Worker",

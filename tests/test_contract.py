@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 import pytest
 
@@ -504,7 +507,7 @@ def test_the_package_imports_nothing_of_the_checkout() -> None:
             assert not roots & {"benchmarks", "redisq", "tests", "tools"}, f"{path}: {found}"
 
 
-@pytest.mark.parametrize("name", redisq.asyncio.__all__)
+@pytest.mark.parametrize("name", [name for name in redisq.asyncio.__all__ if name != "Client"])
 def test_asyncio_has_the_same_face(name: str) -> None:
     """The same methods, parameters, defaults, types and docstrings on both sides, and only the awaiting differs."""
     blocking, awaited = getattr(redisq, name), getattr(redisq.asyncio, name)
@@ -522,6 +525,54 @@ def test_asyncio_has_the_same_face(name: str) -> None:
         assert inspect.getdoc(method) == inspect.getdoc(twin)
         assert inspect.signature(method) == inspect.signature(twin)  # type: ignore[arg-type]
         assert inspect.iscoroutinefunction(method), key
+
+
+def annotated(public: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield what is annotated in a class or function, the module, and the annotation as it is written."""
+    if not inspect.isclass(public):
+        yield from ((public.__name__, public.__module__, str(one)) for one in public.__annotations__.values())
+        return
+    for cls in public.__mro__:
+        if not cls.__module__.startswith("redisq"):
+            continue
+        for name, one in inspect.get_annotations(cls).items():
+            if not name.startswith("_"):
+                yield f"{public.__name__}.{name}", cls.__module__, str(getattr(one, "__forward_arg__", one))
+        for name, member in vars(cls).items():
+            if inspect.isfunction(member) and (name == "__init__" or not name.startswith("_")):
+                for one in member.__annotations__.values():
+                    yield f"{public.__name__}.{name}", cls.__module__, str(one)
+
+
+@cache
+def own_names(module: str) -> set[str]:
+    """Return what a module defines, or imports from the package."""
+    found = set()
+    for node in ast.walk(ast.parse(Path(str(sys.modules[module].__file__)).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+@pytest.mark.parametrize("package", [redisq, redisq.asyncio], ids=lambda package: str(package.__name__))
+def test_the_types_of_public_signatures_are_exported(package: ModuleType) -> None:
+    """Whatever name of ours a signature or a field has, it can be imported from `redisq`, or from `redisq.asyncio`."""
+    exported = {name: getattr(one, name) for one in (redisq, package) for name in one.__all__}
+    for name in package.__all__:
+        public = getattr(package, name)
+        if not inspect.isclass(public) and not inspect.isfunction(public):
+            continue
+        for where, module, annotation in annotated(public):
+            for node in ast.walk(ast.parse(annotation, mode="eval")):
+                if isinstance(node, ast.Name) and node.id in own_names(module):
+                    meant = vars(sys.modules[module]).get(node.id, exported.get(node.id))
+                    is_exported = node.id in exported and exported[node.id] == meant
+                    assert is_exported or isinstance(meant, TypeVar), f"{where}: {node.id}"
 
 
 def test_public_names_have_docstrings() -> None:

@@ -977,7 +977,8 @@ def test_redriving_may_be_stopped_half_way_and_made_again(client: redis.Redis, m
     batches = buffer.reserve_many(600, 1)
     buffer.bury(*batches)
     ids = [batch.id for batch in batches]
-    execute, calls = client.execute_command, 0
+    execute: Any = client.execute_command
+    calls = 0
 
     def stop_at_the_third(*command: Any, **options: Any) -> Any:
         nonlocal calls

@@ -5,6 +5,7 @@ from .buffer import Buffer
 from .limiter import RateLimiter
 from .priority import PriorityQueue
 from .queues import queues
+from .runner import Client
 from .worker import Worker
 
-__all__ = ["Batch", "Buffer", "PriorityQueue", "RateLimiter", "Worker", "queues"]
+__all__ = ["Batch", "Buffer", "Client", "PriorityQueue", "RateLimiter", "Worker", "queues"]

@@ -4,35 +4,19 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..core.batch import BatchData
-from ..core.clients import errors
-from ..core.errors import Bury, LeaseLost, NotDurable, Retry
+from ..core.clients import kind_of
+from ..core.errors import Bury, LeaseLost, Retry
 from ..core.queue import describe, reason_of
+
+if TYPE_CHECKING:
+    from .buffer import Buffer
+    from .priority import PriorityQueue
 
 T = TypeVar("T")
 logger = logging.getLogger("redisq")
-
-
-class Holder(Protocol):
-    """The queue that handed a batch out."""
-
-    def ack(self, *batches: Any, delay: float = 0.0) -> int:
-        """Settle batches."""
-        ...
-
-    def release(self, *batches: Any, delay: float = 0.0, count: bool = True, reason: str | None = None) -> int:
-        """Give batches back."""
-        ...
-
-    def bury(self, *batches: Any, reason: str | None = None) -> int:
-        """Make dead letters of batches."""
-        ...
-
-    def extend(self, *batches: Any, lease: float | None = None) -> None:
-        """Keep batches longer."""
-        ...
 
 
 class Batch(BatchData[T]):
@@ -43,7 +27,7 @@ class Batch(BatchData[T]):
     and `Bury` say what becomes of the batch, and go no further.
     """
 
-    def __init__(self, queue: Holder, batch: BatchData[T]) -> None:
+    def __init__(self, queue: Buffer[T] | PriorityQueue[T], batch: BatchData[T]) -> None:
         super().__init__(**{name: value for name, value in vars(batch).items() if name != "_places"})
         self._queue = queue
 
@@ -93,7 +77,9 @@ class Batch(BatchData[T]):
                 self.release(error.delay or 0.0, error.count, reason_of(error))
             else:
                 self.release(reason=describe(error))
-        except (LeaseLost, NotDurable, OSError, *errors("RedisError", "RedisClusterException")) as problem:
+        except Exception as problem:
+            if not isinstance(problem, LeaseLost) and kind_of(problem) == "other":
+                raise
             # The caller's error is on its way up, and the batch comes back when its lease runs out.
             logger.warning("batch %s could not be given back: %s", self.id, problem)
         return isinstance(error, (Retry, Bury))

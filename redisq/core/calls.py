@@ -10,7 +10,6 @@ from .errors import InvalidArgument, LeaseLost, RedisqError, ScriptError, WrongL
 from .scripts import Script
 
 R = TypeVar("R")
-Arg = bytes | str | int
 
 _CLASSES: dict[str, type[RedisqError]] = {
     "BADARG": InvalidArgument,
@@ -39,7 +38,7 @@ class Call(Generic[R]):
 
     script: Script
     keys: tuple[bytes, ...]
-    args: tuple[Arg, ...]
+    args: tuple[bytes | str | int, ...]
     read: Callable[[Any], R]
     """Reads a reply that is no error."""
     writes: bool = True

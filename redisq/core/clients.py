@@ -47,7 +47,7 @@ _BLOCKING_REFUSED = re.compile(
 )
 # What a script is stopped with that has all keys that it declares, because it was sent again, and computes another;
 # the second is that of Redis 8.
-_KEY_MOVED = re.compile("non local key|during rehashing of the slot")
+KEY_MOVED = re.compile("non local key|during rehashing of the slot")
 _READ_ONLY_IN_SCRIPT = re.compile(r"^Error running script .*-READONLY")  # Redis 6 has no code in front of it
 
 
@@ -78,7 +78,7 @@ class ErrorClasses:
         """Say whether a cluster's slot is on the move, or its master's place."""
         if isinstance(reply, self.migrating):
             return True
-        return isinstance(reply, self.reply) and bool(_KEY_MOVED.search(str(reply)))
+        return isinstance(reply, self.reply) and bool(KEY_MOVED.search(str(reply)))
 
     def refuses_to_block(self, reply: Any) -> bool:
         """Say whether BLPOP is refused for good, as by some proxies."""

@@ -23,11 +23,10 @@ import redis.asyncio
 import redis.exceptions
 
 import redisq.asyncio
-import redisq.asyncio.runner
-import redisq.blocking.runner
+import redisq.core.request
 from redisq import Buffer, PriorityQueue, Pushed
-from redisq.blocking.runner import KEY_MOVED
 from redisq.core.calls import Call
+from redisq.core.clients import KEY_MOVED
 from redisq.core.scripts import Script, names
 from redisq.embedded import Server
 
@@ -497,8 +496,7 @@ def test_after_the_deadline_the_error_of_redis_py_passes(
     half: Half, flavour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slot that stays half-way is told of, and nothing has been done; redis-py alone would not wait at all."""
-    monkeypatch.setattr(redisq.blocking.runner, "PATIENCE", 0.0)
-    monkeypatch.setattr(redisq.asyncio.runner, "PATIENCE", 0.0)
+    monkeypatch.setattr(redisq.core.request, "MIGRATION_TIMEOUT", 0.0)
     calls: list[Callable[[Any], Any]] = [
         lambda queue: queue.push(4, group="a"),
         lambda queue: queue.pop_longest(),

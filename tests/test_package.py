@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,9 +14,18 @@ from pathlib import Path
 
 import pytest
 
+import redisq
 from redisq.core.scripts import load, names
 
 ROOT = Path(__file__).parent.parent
+
+
+def test_the_version_is_stated_once() -> None:
+    """In the package itself; what builds it reads it there."""
+    project = (ROOT / "pyproject.toml").read_text()
+    assert 'dynamic = ["version"]' in project
+    assert not re.search(r"^version\b", project, re.MULTILINE)
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\w+)?", redisq.__version__)
 
 
 @pytest.mark.timeout(300)
@@ -31,6 +41,11 @@ def test_wheel_from_sdist_has_the_same_scripts(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name: archive.read(name) for name in archive.namelist()}
     assert "redisq/py.typed" in packed
+    (metadata,) = (content.decode() for name, content in packed.items() if name.endswith(".dist-info/METADATA"))
+    assert f"\nVersion: {redisq.__version__}\n" in metadata
+    assert not [
+        name for name in packed if not name.startswith("redisq/") and ".dist-info/" not in name
+    ]  # no benchmarks, no tests
     scripts = {name[len("redisq/lua/") : -len(".lua")] for name in packed if name.endswith(".lua")}
     assert scripts == set(names())
     for name in names():

@@ -9,28 +9,28 @@ import logging
 import os
 from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.client import NEVER_DECODE
 
 from ..core.calls import Call, as_bytes
-from ..core.clients import connection_arguments, connection_error, error_classes, is_cluster, socket_timeout
+from ..core.clients import (
+    AsyncValkeyClient,
+    connection_arguments,
+    connection_error,
+    error_classes,
+    is_cluster,
+    socket_timeout,
+)
 from ..core.errors import NotDurable, RedisqError
 from ..core.flow import OVERDUE, POLL, Block, Flow, Operation, Pipeline, Sleep, block_seconds, results
 from ..core.replication import ReplicaWait, finish_unconfirmed
 from ..core.request import RETRY_AFTER, Request, commands_of
 
-if TYPE_CHECKING:  # valkey-py need not be installed: what cannot be imported is Any to a type checker
-    from valkey.asyncio import Valkey
-    from valkey.asyncio.cluster import ValkeyCluster
-
-    Client: TypeAlias = Redis | RedisCluster | Valkey | ValkeyCluster
-else:
-    Client = Redis | RedisCluster
-
 R = TypeVar("R")
+Client: TypeAlias = Redis | RedisCluster | AsyncValkeyClient
 logger = logging.getLogger("redisq")
 
 _MOST_CALLS = 200  # in one round trip

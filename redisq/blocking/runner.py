@@ -8,28 +8,21 @@ import queue
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from redis import Redis
 from redis.client import NEVER_DECODE
 from redis.cluster import RedisCluster
 
 from ..core.calls import Call, as_bytes
-from ..core.clients import connection_arguments, error_classes, is_cluster, socket_timeout
+from ..core.clients import ValkeyClient, connection_arguments, error_classes, is_cluster, socket_timeout
 from ..core.errors import NotDurable
 from ..core.flow import OVERDUE, POLL, Block, Flow, Operation, Pipeline, Sleep, block_seconds, results
 from ..core.replication import ReplicaWait, finish_unconfirmed
 from ..core.request import RETRY_AFTER, Request, commands_of
 
-if TYPE_CHECKING:  # valkey-py need not be installed: what cannot be imported is Any to a type checker
-    from valkey import Valkey
-    from valkey.cluster import ValkeyCluster
-
-    Client: TypeAlias = Redis | RedisCluster | Valkey | ValkeyCluster
-else:
-    Client = Redis | RedisCluster
-
 R = TypeVar("R")
+Client: TypeAlias = Redis | RedisCluster | ValkeyClient
 logger = logging.getLogger("redisq")
 
 

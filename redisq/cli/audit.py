@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 
 from ..blocking import Buffer, PriorityQueue
-from ..blocking.runner import Client
 from ..core.codecs import BYTES
 from .command import Commands, describe
-from .connection import Queue, connected, find, kind_of, nowhere, queue_options, url_of
+from .connection import Client, Queue, connected, find, kind_of, nowhere, queue_options, url_of
 from .exit import NO
 from .output import line, show_json, show_table, text
 

@@ -16,7 +16,6 @@ from redis.retry import Retry
 
 from .. import embedded
 from ..blocking import Buffer, PriorityQueue
-from ..blocking.runner import Client
 from ..core import validate
 from ..core.clients import remedy_for
 from ..core.codecs import BYTES
@@ -27,6 +26,7 @@ from .exit import NO, UNREACHABLE, USAGE, Failure
 
 Kind = Literal["buffer", "priority"]
 Queue = Buffer[bytes] | PriorityQueue[bytes]
+Client = redis.Redis | RedisCluster
 
 URLS = f"{embedded.URLS} or redis+sentinel://[[user]:password@]host:port[,host:port]/service[/db]"
 _LOCAL = "redis://localhost:6379/0"

@@ -11,7 +11,6 @@ from typing import Any
 import redis
 
 from ..blocking import Buffer, PriorityQueue, queues
-from ..blocking.runner import Client
 from ..core import doctor
 from ..core.clients import remedy_for
 from ..core.codecs import BYTES
@@ -19,7 +18,7 @@ from ..core.doctor import Finding
 from ..core.queues import QueueInfo
 from ..core.scripts import load
 from .command import Commands, describe
-from .connection import connected, place, server_options, url_of
+from .connection import Client, connected, place, server_options, url_of
 from .exit import NO
 from .output import line, show_json
 

@@ -8,9 +8,8 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from ..blocking.runner import Client
 from .command import Commands, describe
-from .connection import Queue, connected, existing, kind_of, queue_options, url_of
+from .connection import Client, Queue, connected, existing, kind_of, queue_options, url_of
 from .exit import USAGE, Failure
 from .output import console, line, show_json, show_table, table, time_json
 

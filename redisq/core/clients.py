@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from .errors import InvalidArgument, NotDurable
 
@@ -131,6 +131,32 @@ def connection_error(client: Any, message: str) -> Exception:
 
 
 # -- clients
+
+
+class ValkeyClient(Protocol):
+    """A blocking client of valkey-py, `Valkey` or `ValkeyCluster`, by what it can do: it need not be installed."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command."""
+
+    def pipeline(self, transaction: Any = ..., shard_hint: Any = ...) -> Any:
+        """Return a pipeline."""
+
+    def __enter__(self) -> Any:
+        """Return the client, for `with`."""
+
+
+class AsyncValkeyClient(Protocol):
+    """An asyncio client of valkey-py, `Valkey` or `ValkeyCluster`, by what it can do: it need not be installed."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command."""
+
+    def pipeline(self, transaction: Any = ..., shard_hint: Any = ...) -> Any:
+        """Return a pipeline."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
 
 
 def is_cluster(client: Any, flavour: Flavour) -> bool:

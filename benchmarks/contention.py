@@ -18,9 +18,9 @@ import redis
 from redisq.bench import CONTENDERS, Kind, Operation, Place
 from redisq.embedded import Server
 
-from .crew import Crew, Done, Job, crew
-from .delay import delayed
+from .latency_proxy import delayed
 from .measure import Claim, Effort, environment, interleave, percentile, private_server, significant, spread
+from .workers import Done, Job, Workers, started
 
 DELAY = 0.001  # seconds that the proxy adds to a round trip
 POPS = 40_000  # members for each second of a round: more than one server here can pop
@@ -85,7 +85,7 @@ def _check_pushes(client: redis.Redis, done: list[Done], key: str) -> tuple[int,
     return len(lowest.keys() - scores.keys()), 0, weaker
 
 
-def _measure(case: Case, client: redis.Redis, team: Crew, socket: str, seconds: float) -> Measurement:
+def _measure(case: Case, client: redis.Redis, team: Workers, socket: str, seconds: float) -> Measurement:
     """Fill the queue, let the workers loose on it, and add up what they did."""
     for key in client.scan_iter("redisq:*"):
         client.unlink(key)
@@ -128,7 +128,7 @@ def _summary(case: Case, found: list[Measurement]) -> dict[str, Any]:
 
 
 def _line(
-    server: Server, team: Crew, effort: Effort, line: str, socket: str, workers: tuple[int, ...], rounds: int
+    server: Server, team: Workers, effort: Effort, line: str, socket: str, workers: tuple[int, ...], rounds: int
 ) -> list[dict[str, Any]]:
     seconds = effort.of(0.25, 0.5)
     kinds = [kind for kind in CONTENDERS if not effort.quick or kind in CLAIMED]
@@ -146,7 +146,7 @@ def _line(
 def run(effort: Effort) -> dict[str, Any]:
     """Measure on a unix socket and, unless quick, through a proxy that adds a ms."""
     workers = effort.of((1, 32), (1, 2, 4, 8, 16, 32))
-    with private_server() as server, crew(max(workers)) as team:
+    with private_server() as server, started(max(workers)) as team:
         facts = environment(server)
         rows = _line(server, team, effort, "unix socket", server.socket, workers, effort.of(2, 5))
         if not effort.quick:

@@ -15,9 +15,9 @@ import redis
 
 from redisq import BYTES, Buffer
 
-from .crew import Crew, Done, Job, Operation, crew
 from .measure import Claim, Effort, environment, interleave, percentile, private_server, significant, spread
 from .recipes import GroupedBuffer
+from .workers import Done, Job, Operation, Workers, started
 
 GROUPS = 50
 EACH = 4_000  # items in each group
@@ -146,7 +146,7 @@ def _check(client: redis.Redis, contender: str, done: list[Done]) -> tuple[int, 
     )
 
 
-def _measure(case: Case, client: redis.Redis, team: Crew, socket: str, seconds: float) -> Measurement:
+def _measure(case: Case, client: redis.Redis, team: Workers, socket: str, seconds: float) -> Measurement:
     _copy(client, case.contender)
     done = team.work(case.workers, Job(CONTENDERS[case.operation, case.contender], socket, seconds))
     operations = sum(len(one.results) for one in done)
@@ -181,7 +181,7 @@ def run(effort: Effort) -> dict[str, Any]:
     workers = effort.of((1, 4), (1, 2, 4, 8, 16))
     seconds = effort.of(0.2, 0.4)
     kinds = [kind for kind in CONTENDERS if not effort.quick or kind[0] == "tick"]
-    with private_server() as server, crew(max(workers)) as team, server.client() as client:
+    with private_server() as server, started(max(workers)) as team, server.client() as client:
         facts = environment(server)
         _fill(client)
         cases = [Case(*kind, count) for kind in kinds for count in workers]

@@ -129,20 +129,20 @@ def write(part: str, result: dict[str, Any]) -> Path:
 
 @dataclass(frozen=True)
 class Claim:
-    """State a figure that the README gives, one value a round, and what was to be reached."""
+    """State a figure that the README gives, one value a round, and its target."""
 
     name: str
     values: list[float]
-    reach: float
+    target: float
     at_most: bool = False
     """Whether less is better."""
 
     @classmethod
     def ratio(
-        cls, name: str, ours: Sequence[float], theirs: Sequence[float], reach: float, at_most: bool = False
+        cls, name: str, ours: Sequence[float], theirs: Sequence[float], target: float, at_most: bool = False
     ) -> Claim:
         """Compare round by round: what slows a round down slows both."""
-        return cls(name, [mine / other for mine, other in zip(ours, theirs, strict=True)], reach, at_most)
+        return cls(name, [mine / other for mine, other in zip(ours, theirs, strict=True)], target, at_most)
 
     @classmethod
     def none(cls, name: str, count: int) -> Claim:
@@ -150,18 +150,18 @@ class Claim:
         return cls(name, [count], 0, at_most=True)
 
     @property
-    def reached(self) -> bool:
-        """Whether the median is what was to be reached."""
+    def met(self) -> bool:
+        """Whether the median meets the target."""
         median = statistics.median(self.values)
-        return median <= self.reach if self.at_most else median >= self.reach
+        return median <= self.target if self.at_most else median >= self.target
 
     def summary(self) -> dict[str, Any]:
         """Give it as it stands in the results."""
         kind = "at most" if self.at_most else "at least"
-        return {"claim": self.name, **spread(self.values), "reach": f"{kind} {self.reach:g}", "reached": self.reached}
+        return {"claim": self.name, **spread(self.values), "target": f"{kind} {self.target:g}", "met": self.met}
 
     def holds(self, stated: dict[str, Any]) -> bool:
         """Whether this run agrees with what was stated: it comes to within the stated spread, or is better."""
         if self.at_most:
-            return min(self.values) <= max(float(stated["max"]), self.reach)
-        return max(self.values) >= min(float(stated["min"]), self.reach)
+            return min(self.values) <= max(float(stated["max"]), self.target)
+        return max(self.values) >= min(float(stated["min"]), self.target)

@@ -97,19 +97,19 @@ def peers() -> str:
 
 
 def claims() -> str:
-    """Show every claim, with its spread and what was to be reached."""
+    """Show every claim, with its spread and its target."""
     lines = []
     for path in sorted(RESULTS.glob("*.json")):
         for claim in json.loads(path.read_text()).get("claims", []):
             figures = f"{claim['median']:g} ({claim['min']:g} to {claim['max']:g})"
-            lines.append([claim["claim"], figures, claim["reach"], "yes" if claim["reached"] else "**no**"])
-    return _table(["measured", "median (spread)", "to be reached", "reached"], lines)
+            lines.append([claim["claim"], figures, claim["target"], "yes" if claim["met"] else "**no**"])
+    return _table(["measured", "median (spread)", "target", "met"], lines)
 
 
-def holds() -> str:
+def blocking_time() -> str:
     """Show the longest that each script was seen to hold the server, by the ruler."""
     worst: dict[str, dict[str, Any]] = {}
-    for row in _result("holds")["rows"]:
+    for row in _result("blocking_time")["rows"]:
         if row["script"] not in worst or row["ms"] > worst[row["script"]]["ms"]:
             worst[row["script"]] = row
     lines = [[f"`{name}`", row["call"], f"{row['ms']:.3g}"] for name, row in sorted(worst.items())]
@@ -147,7 +147,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "flush": flush,
     "peers": peers,
     "claims": claims,
-    "holds": holds,
+    "blocking_time": blocking_time,
     "instructions": instructions,
     "items": items,
 }

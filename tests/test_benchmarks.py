@@ -34,12 +34,12 @@ def test_charts_are_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("part", program.PARTS)
 def test_every_part_has_results_with_the_machine_and_claims(part: str) -> None:
-    """Each file says where it was measured, and each claim what was to be reached."""
+    """Each file says where it was measured, and each claim its target."""
     result: dict[str, Any] = json.loads((RESULTS / f"{part}.json").read_text())
     assert {"cpu", "cores", "server", "redis-py", "hiredis", "commit"} <= set(result["environment"])
     assert result["claims"]
     for claim in result["claims"]:
-        assert set(claim) == {"claim", "median", "min", "max", "reach", "reached"}
+        assert set(claim) == {"claim", "median", "min", "max", "target", "met"}
 
 
 def test_what_is_wrong_is_never_ours() -> None:
@@ -59,7 +59,7 @@ STATED = {"claim": "x", "median": 3.0, "min": 2.0, "max": 4.0}
 )
 def test_a_claim_holds_within_its_stated_spread(values: list[float], at_most: bool, holds: bool) -> None:
     """A run that comes to within the spread agrees; one that stays outside on the bad side does not."""
-    assert Claim("x", values, reach=0.5 if at_most else 10, at_most=at_most).holds(STATED) == holds
+    assert Claim("x", values, target=0.5 if at_most else 10, at_most=at_most).holds(STATED) == holds
 
 
 def test_a_quick_run_fails_when_a_claim_does_not_hold(

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from benchmarks.growth import holds
+from benchmarks.growth import blocking_time
+from benchmarks.growth.blocking_time import LONG_CALLS, NEAREST, RULER_MS, TARGET_MS, TOLERANCE, LongCall
 from benchmarks.growth.calls import ask, load_all
-from benchmarks.growth.holds import HOLDS, NEAREST, REACH_MS, RULER_MS, TOLERANCE, Hold
 from benchmarks.instructions import __main__ as check
 from redisq.core.scripts import names
 from redisq.embedded import Server
@@ -24,12 +24,12 @@ WORKED = {  # what an answer begins with, where that is not a number above 0 or 
 
 def test_every_script_has_a_call() -> None:
     """A new script needs one, and no call is there twice."""
-    assert {one.script for one in HOLDS} == set(names())
-    assert len({(one.script, one.call) for one in HOLDS}) == len(HOLDS)
+    assert {one.script for one in LONG_CALLS} == set(names())
+    assert len({(one.script, one.call) for one in LONG_CALLS}) == len(LONG_CALLS)
 
 
-@pytest.mark.parametrize("one", HOLDS, ids=str)
-def test_every_call_does_its_work(one: Hold, server: Server) -> None:
+@pytest.mark.parametrize("one", LONG_CALLS, ids=str)
+def test_every_call_does_its_work(one: LongCall, server: Server) -> None:
     """The state is what its name says, so the call finds something to do."""
     with server.client() as client:
         client.flushall()
@@ -46,18 +46,18 @@ def test_every_call_does_its_work(one: Hold, server: Server) -> None:
         assert first or any(reply), reply
 
 
-@pytest.mark.parametrize(("ms", "code"), [(REACH_MS, 0), (REACH_MS * (1.01 + TOLERANCE), 1)])
+@pytest.mark.parametrize(("ms", "code"), [(TARGET_MS, 0), (TARGET_MS * (1.01 + TOLERANCE), 1)])
 def test_the_check_fails_when_a_call_is_too_long(
     ms: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`python -m benchmarks.instructions --check` looks at the calls nearest to the bound, and names those beyond."""
-    looked_at: list[Hold] = []
+    looked_at: list[LongCall] = []
 
-    def measured(chosen: Sequence[Hold], server: str | None) -> Iterator[tuple[Hold, float]]:  # noqa: ARG001
+    def measured(chosen: Sequence[LongCall], server: str | None) -> Iterator[tuple[LongCall, float]]:  # noqa: ARG001
         looked_at.extend(chosen)
         return ((one, ms if one is chosen[0] else RULER_MS / 2) for one in chosen)
 
-    monkeypatch.setattr(holds, "measured", measured)
+    monkeypatch.setattr(blocking_time, "measured", measured)
     monkeypatch.setattr(check, "figures", lambda *_, **__: iter(()))
     monkeypatch.setattr(check, "facts", lambda _: {"server": "s", "valgrind": "v"})
     assert check.main(["--check"]) == code
@@ -67,6 +67,6 @@ def test_the_check_fails_when_a_call_is_too_long(
 
 def test_the_nearest_are_looked_at_and_new_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the result says is nearest; a call of which it says nothing comes first."""
-    new = Hold("buffer/push", "a new one", HOLDS[0].prepare)
-    monkeypatch.setattr(holds, "HOLDS", [*HOLDS, new])
-    assert holds.nearest()[0] is new
+    new = LongCall("buffer/push", "a new one", LONG_CALLS[0].prepare)
+    monkeypatch.setattr(blocking_time, "LONG_CALLS", [*LONG_CALLS, new])
+    assert blocking_time.nearest()[0] is new

@@ -19,7 +19,7 @@ def main() -> None:
     print(table(result) + "\n")
     found = [claim.summary() for claim in claims(result)]
     for claim in found:
-        print(f"{claim['claim']}: {claim['median']:g}, {claim['reach']}: {'yes' if claim['reached'] else 'NO'}")
+        print(f"{claim['claim']}: {claim['median']:g}, {claim['target']}: {'yes' if claim['met'] else 'NO'}")
     if not effort.quick:
         result["claims"] = found
         print(f"\nwritten to {write('growth', result)}")

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.items or full:
             _items(options, result)
         if options.check:
-            over += _holds(options.server)
+            over += _blocking_times(options.server)
     except (NoServer, NoValgrind) as error:
         print(error, file=sys.stderr)
         return 2
@@ -78,14 +78,14 @@ def _operations(cases: Sequence[Any], options: argparse.Namespace, result: dict[
     return exceeded(found)
 
 
-def _holds(server: str | None) -> list[str]:
-    from ..growth import holds  # it counts with what this package has
+def _blocking_times(server: str | None) -> list[str]:
+    from ..growth import blocking_time  # it counts with what this package has
 
     found = []
-    for one, ms in holds.measured(holds.nearest(), server):
+    for one, ms in blocking_time.measured(blocking_time.nearest(), server):
         print(f"{one!s:<106}{ms:>7.3g} ms", flush=True)
         found.append((one, ms))
-    return holds.too_long(found)
+    return blocking_time.too_long(found)
 
 
 def _items(options: argparse.Namespace, result: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from redisq import Buffer, PriorityQueue
 from redisq.embedded import Server
 
 from ..measure import say, spread
-from ..peers import crew
+from ..peers import processes
 from ..peers.cases import PEERS
 from .callgrind import counting, find_server, wrapped
 from .operations import ITEM, load_scripts
@@ -30,7 +30,7 @@ from .operations import ITEM, load_scripts
 CALLS = 150
 PATIENCE = 20.0  # seconds without any item, after which a worker is taken for done
 NODE_PACKAGES = ("bullmq@6.7.0", "ioredis@5.11.1")
-NODE = crew.VENVS / "bullmq_node"
+NODE = processes.VENVS / "bullmq_node"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Package:
         return Parts(*((b - a) / items / 1000 for a, b in zip(some, more, strict=True)))
 
     def _run(self, program: Path, items: int) -> tuple[int, int]:
-        with crew.site(python(self.peer), self.peer, self.mode, program) as site, counting(site.server) as counter:
+        with processes.site(python(self.peer), self.peer, self.mode, program) as site, counting(site.server) as counter:
             counter.start()
             site.push(items)
             pushed = counter.read()
@@ -113,7 +113,7 @@ class Package:
                 time.sleep(0.5)  # the last handler has run, its item is not done yet
                 worked = counter.read()
             finally:
-                crew.kill(worker)
+                processes.kill(worker)
             done = len({entry.item for entry in site.entries()})
         if done != items:
             raise RuntimeError(f"{self.name}: {done} of {items} items were done: {site.errors}")
@@ -123,7 +123,7 @@ class Package:
 def python(peer: str) -> Path:
     """Return the Python of a package's virtual environment, which is made if it is missing."""
     if peer != "bullmq_node":
-        return crew.python(next(one for one in PEERS if one.name == peer))
+        return processes.python(next(one for one in PEERS if one.name == peer))
     os.environ["PEERS_NODE"] = str(NODE)
     ready = NODE / "ready"
     if not ready.exists() or ready.read_text() != "\n".join(NODE_PACKAGES):

@@ -21,7 +21,7 @@ def main() -> None:
     print(table(result["results"]), end="\n\n")
     stated = [claim.summary() for claim in claims(result)]
     for claim in stated:
-        print(f"{claim['claim']}: {claim['median']:g} ({claim['min']:g} - {claim['max']:g}), reach {claim['reach']}")
+        print(f"{claim['claim']}: {claim['median']:g} ({claim['min']:g} - {claim['max']:g}), target {claim['target']}")
     if not options.quick and not options.only:
         print(f"\nwritten to {write('peers', {**result, 'claims': stated})}")
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import private_server, write
-from benchmarks.peers import cases, crew
+from benchmarks.peers import cases, processes
 
 ITEMS = 5
 MODES = {
@@ -32,14 +32,14 @@ MODES = {
 
 def experiment(peer: cases.Peer, mode: str, binary: Path, patience: float) -> dict[str, object]:
     """Kill a worker of one peer, and wait for what becomes of its items."""
-    with crew.site(crew.python(peer), peer.name, mode, binary) as site:
+    with processes.site(processes.python(peer), peer.name, mode, binary) as site:
         site.push(ITEMS)
         first = site.start("work", record="before", hold=24 * 3600)
         until = time.monotonic() + 30
         while not site.entries("before") and time.monotonic() < until:
             time.sleep(0.1)
         time.sleep(1)  # what else it takes meanwhile is in its hands, too
-        crew.kill(first)
+        processes.kill(first)
         killed = time.monotonic()
         begun = {entry.item for entry in site.entries("before")}
         if not begun:
@@ -52,8 +52,8 @@ def experiment(peer: cases.Peer, mode: str, binary: Path, patience: float) -> di
                     break
                 time.sleep(0.2)
         finally:
-            crew.kill(pusher)
-            crew.kill(second)
+            processes.kill(pusher)
+            processes.kill(second)
         again = [entry.at - killed for entry in site.entries() if entry.item in begun]
         ran = {entry.item for entry in site.entries()}
     if begun <= ran:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import RESULTS, Claim, Effort, environment, interleave, private_server, significant, spread
-from benchmarks.peers import crew
+from benchmarks.peers import processes
 from benchmarks.peers.cases import ASKED, CASES, LEAST, MOST, PEERS, Case, Peer
 
 ITEMS = 20_000
@@ -55,14 +55,14 @@ def items_of(case: Case, items: int) -> int:
 
 def measure(case: Case, count: int, binary: Path) -> Measurement:
     """Push the items, start a worker, and see how long it takes."""
-    with crew.site(crew.python(BY_NAME[case.peer]), case.peer, case.mode, binary) as site:
+    with processes.site(processes.python(BY_NAME[case.peer]), case.peer, case.mode, binary) as site:
         pushing = site.push(count)
         worker = site.start("work")
         try:
             site.wait(count, PATIENCE)
             time.sleep(0.2)  # for what would come twice
         finally:
-            crew.kill(worker)
+            processes.kill(worker)
         entries = site.entries()
     first, last = (entries[0].at, max(entry.at for entry in entries)) if entries else (0.0, 0.0)
     # What began with the first handler, a batch of its own, was fetched before the clock started.
@@ -75,16 +75,16 @@ def measure(case: Case, count: int, binary: Path) -> Measurement:
 
 def count_commands(case: Case, count: int, binary: Path) -> Commands:
     """Run a case once more and count its commands."""
-    with crew.site(crew.python(BY_NAME[case.peer]), case.peer, case.mode, binary) as site:
-        with crew.counting(site.server) as pushing:
+    with processes.site(processes.python(BY_NAME[case.peer]), case.peer, case.mode, binary) as site:
+        with processes.counting(site.server) as pushing:
             site.push(count)
-        with crew.counting(site.server) as working:
+        with processes.counting(site.server) as working:
             worker = site.start("work")
             try:
                 site.wait(count, PATIENCE)
                 time.sleep(0.05)
             finally:
-                crew.kill(worker)
+                processes.kill(worker)
     sent, called = "sent", "in scripts"
     return Commands(*(round(counts[what] / count, 2) for what in (sent, called) for counts in (pushing, working)))
 
@@ -132,7 +132,7 @@ def chosen(only: Sequence[str], quick: bool) -> list[Case]:
     def fits(case: Case, peer: Peer) -> bool:
         if only:
             return case.peer in only and (case.quick or not quick)
-        return not quick or (case.quick and crew.installed(peer))
+        return not quick or (case.quick and processes.installed(peer))
 
     return [case for case in CASES if fits(case, BY_NAME[case.peer])]
 
@@ -145,7 +145,7 @@ def run(effort: Effort, *, only: Sequence[str] = (), items: int = ITEMS) -> dict
     cases = chosen(only, effort.quick)
     counts = {case: min(effort.of(500 if case.batch == 1 else 10_000, items), items_of(case, items)) for case in cases}
     for case in cases:
-        crew.python(BY_NAME[case.peer])  # so that nothing is installed while time is taken
+        processes.python(BY_NAME[case.peer])  # so that nothing is installed while time is taken
     with private_server() as server:
         facts, binary = environment(server), server.binary
     rounds = effort.of(1, 3)
@@ -212,8 +212,8 @@ def claims(result: dict[str, Any]) -> list[Claim]:
     wrong = sum(one["lost"] + one["twice"] for one in result["results"] if one["peer"] == "redisq")
     return [
         *(
-            Claim.ratio(f"{name}: redisq / the best peer", ours, theirs, reach)
-            for name, (ours, theirs, reach) in pairs.items()
+            Claim.ratio(f"{name}: redisq / the best peer", ours, theirs, target)
+            for name, (ours, theirs, target) in pairs.items()
             if ours and theirs
         ),
         Claim.none("peers: lost or twice with redisq", wrong),

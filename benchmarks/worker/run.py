@@ -22,7 +22,7 @@ from redisq.asyncio import PriorityQueue as AsyncPriorityQueue
 from redisq.asyncio import Worker as AsyncWorker
 from redisq.embedded import Server
 
-from ..delay import delayed
+from ..latency_proxy import delayed
 from ..measure import Claim, Effort, environment, interleave, private_server, significant, spread
 from . import previous
 

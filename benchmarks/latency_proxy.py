@@ -22,7 +22,7 @@ async def _serve(path: str, upstream: str, seconds: float) -> None:
     loop = asyncio.get_running_loop()
 
     class Side(asyncio.Protocol):
-        """Hand on what comes, late or at once."""
+        """One side of a connection, which forwards what comes, late or at once."""
 
         def __init__(self, late: float) -> None:
             self.late, self.early = late, b""
@@ -37,17 +37,17 @@ async def _serve(path: str, upstream: str, seconds: float) -> None:
         async def join(self) -> None:
             _, server = await loop.create_unix_connection(lambda: Side(0), upstream)
             server.other, self.other = self.transport, server.transport
-            self.hand_on(self.early)
+            self.forward(self.early)
 
         def data_received(self, data: bytes) -> None:
             if self.late:
                 # In the order in which it came: timers of the same ms may fire in another.
                 self.delayed.append(data)
-                loop.call_later(self.late, lambda: self.hand_on(self.delayed.popleft()))
+                loop.call_later(self.late, lambda: self.forward(self.delayed.popleft()))
             else:
-                self.hand_on(data)
+                self.forward(data)
 
-        def hand_on(self, data: bytes) -> None:
+        def forward(self, data: bytes) -> None:
             if self.other is None:
                 self.early += data
             elif data and not self.other.is_closing():
@@ -67,8 +67,8 @@ async def _serve(path: str, upstream: str, seconds: float) -> None:
 def delayed(upstream: str, seconds: float) -> Iterator[str]:
     """Start the proxy in front of a socket, yield its own, and end it."""
     with tempfile.TemporaryDirectory(prefix="redisq-") as directory:
-        path = os.path.join(directory, "delay.sock")
-        command = [sys.executable, "-m", "benchmarks.delay", path, upstream, str(seconds)]
+        path = os.path.join(directory, "latency.sock")
+        command = [sys.executable, "-m", "benchmarks.latency_proxy", path, upstream, str(seconds)]
         root = Path(__file__).parent.parent
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, start_new_session=True
@@ -77,7 +77,7 @@ def delayed(upstream: str, seconds: float) -> Iterator[str]:
             assert proxy.stdout
             try:
                 if proxy.stdout.readline() != b"ready\n":
-                    raise RuntimeError("the delaying proxy did not start")
+                    raise RuntimeError("the latency proxy did not start")
                 yield path
             finally:
                 proxy.stdin.close()

@@ -1,8 +1,8 @@
 """Count how long the longest calls of every script hold the server, by a ruler that is the same on every machine.
 
-    python -m benchmarks.growth.holds                        every call; writes the result and the table; minutes
-    python -m benchmarks.growth.holds --only 'priority/*'    some scripts; writes nothing
-    python -m benchmarks.instructions --check                the calls nearest to the bound, and the budgets
+    python -m benchmarks.growth.blocking_time                       every call; writes the result and the table; minutes
+    python -m benchmarks.growth.blocking_time --only 'priority/*'   some scripts; writes nothing
+    python -m benchmarks.instructions --check                       the calls nearest to the bound, and the budgets
 
 The server's instructions for a call are counted, the reading of the request and the writing of the reply included, and
 stated in ms of a machine on which a script of 10,000 `GET`s takes 5 ms. Unlike a time, such a figure does not depend on
@@ -49,7 +49,7 @@ from .calls import (
 
 RULER_GETS = 10_000
 RULER_MS = 5.0
-REACH_MS = 5.0
+TARGET_MS = 5.0
 TOLERANCE = 0.10
 NEAREST = 10
 OTHERS = 5_000  # items or members that a queue holds beside those that the call is about
@@ -70,8 +70,8 @@ MANY_RATES = [(i, 10**9) for i in range(1, most("limit/acquire", "rates") + 1)]
 
 
 @dataclass(frozen=True)
-class Hold:
-    """Name a script's largest call in one state, and say how both are made."""
+class LongCall:
+    """A script's largest call in one state, and how both are made."""
 
     script: str
     call: str
@@ -82,14 +82,14 @@ class Hold:
         return f"{self.script}: {self.call}"
 
 
-HOLDS: list[Hold] = []
+LONG_CALLS: list[LongCall] = []
 
 
-def hold(script: str, title: str, **options: Any) -> Callable[[Callable[..., Command]], Callable[..., Command]]:
+def long_call(script: str, title: str, **options: Any) -> Callable[[Callable[..., Command]], Callable[..., Command]]:
     """Add a call, prepared by the function that follows, with these options."""
 
     def add(prepare: Callable[..., Command]) -> Callable[..., Command]:
-        HOLDS.append(Hold(script, title, partial(prepare, **options)))
+        LONG_CALLS.append(LongCall(script, title, partial(prepare, **options)))
         return prepare
 
     return add
@@ -128,29 +128,29 @@ def expired_grants(client: redis.Redis, count: int = 300) -> None:
     client.zadd(key("grants"), {f"{i:016d} 1 {1000 + i}": 1000 + i for i in range(count)})
 
 
-@hold("buffer/push", f"{ITEMS:,} items", side="back")
-@hold("buffer/push", f"{ITEMS:,} items at the front", side="front")
+@long_call("buffer/push", f"{ITEMS:,} items", side="back")
+@long_call("buffer/push", f"{ITEMS:,} items at the front", side="front")
 def _push(client: redis.Redis, side: str) -> Command:
     push(client, OTHERS)
     return call("buffer/push", group="g", item=[ITEM] * ITEMS, side=side)
 
 
-@hold("buffer/pop", f"{ITEMS:,} items")
+@long_call("buffer/pop", f"{ITEMS:,} items")
 def _pop(client: redis.Redis) -> Command:
     push(client, ITEMS + OTHERS)
     return call("buffer/pop", group="g", size=ITEMS)
 
 
-@hold("buffer/reserve", f"{BATCH:,} items, 3 rates, 100 expired grants", rates=RATES)
-@hold("buffer/reserve", f"{BATCH:,} items, max_bytes", max_bytes=10**9)
-@hold("buffer/reserve", f"{BATCH:,} items, max_bytes, ordered, 3 rates", max_bytes=10**9, ordered=1, rates=RATES)
+@long_call("buffer/reserve", f"{BATCH:,} items, 3 rates, 100 expired grants", rates=RATES)
+@long_call("buffer/reserve", f"{BATCH:,} items, max_bytes", max_bytes=10**9)
+@long_call("buffer/reserve", f"{BATCH:,} items, max_bytes, ordered, 3 rates", max_bytes=10**9, ordered=1, rates=RATES)
 def _reserve(client: redis.Redis, **options: Any) -> Command:
     push(client, BATCH + OTHERS)
     expired_grants(client)
     return call("buffer/reserve", size=BATCH, **options)
 
 
-@hold("buffer/reserve", f"{BATCH:,} items, {len(MANY_RATES)} rates, 10 pauses that ended")
+@long_call("buffer/reserve", f"{BATCH:,} items, {len(MANY_RATES)} rates, 10 pauses that ended")
 def _reserve_paused(client: redis.Redis) -> Command:
     push(client, BATCH + OTHERS)
     expired_grants(client)
@@ -160,65 +160,65 @@ def _reserve_paused(client: redis.Redis) -> Command:
     return call("buffer/reserve", size=BATCH, rates=[(10**9, i) for i in range(1, len(MANY_RATES) + 1)], now=NOW)
 
 
-@hold("buffer/reserve", f"{BATCH:,} items, sent again")
+@long_call("buffer/reserve", f"{BATCH:,} items, sent again")
 def _reserve_again(client: redis.Redis) -> Command:
     return call("buffer/reserve", id=leased(client), size=BATCH)
 
 
-@hold("buffer/reserve", f"a batch of {BATCH:,} items whose lease ran out", rates=RATES)
-@hold("buffer/reserve", f"a batch of {BATCH:,} items that is split", isolate=1, max_attempts=1, rates=RATES)
+@long_call("buffer/reserve", f"a batch of {BATCH:,} items whose lease ran out", rates=RATES)
+@long_call("buffer/reserve", f"a batch of {BATCH:,} items that is split", isolate=1, max_attempts=1, rates=RATES)
 def _reserve_expired(client: redis.Redis, **options: Any) -> Command:
     leased(client, lease=1, ordered=1)
     expired_grants(client)
     return call("buffer/reserve", now=LATER, ordered=1, **options)
 
 
-@hold("buffer/reserve", f"a batch of {BATCH:,} items is buried, 10 are trimmed")
+@long_call("buffer/reserve", f"a batch of {BATCH:,} items is buried, 10 are trimmed")
 def _reserve_buries(client: redis.Redis) -> Command:
     dead(client, 20, 500)
     leased(client, lease=1, ordered=1)
     return call("buffer/reserve", now=LATER, ordered=1, max_attempts=1, max_dead=1)
 
 
-@hold("buffer/ack", f"{BATCH:,} items, all failed", failed=BATCH)
-@hold("buffer/ack", f"{BATCH:,} items, all but one failed", failed=BATCH - 1)
-@hold("buffer/ack", f"{BATCH:,} items, half of them failed", failed=BATCH // 2)
-@hold("buffer/ack", f"{BATCH:,} items", failed=0)
+@long_call("buffer/ack", f"{BATCH:,} items, all failed", failed=BATCH)
+@long_call("buffer/ack", f"{BATCH:,} items, all but one failed", failed=BATCH - 1)
+@long_call("buffer/ack", f"{BATCH:,} items, half of them failed", failed=BATCH // 2)
+@long_call("buffer/ack", f"{BATCH:,} items", failed=0)
 def _ack(client: redis.Redis, failed: int) -> Command:
     return call("buffer/ack", id=leased(client, ordered=1), failed=range(failed), reason=ITEM)
 
 
-@hold("buffer/release", f"{BATCH:,} items")
+@long_call("buffer/release", f"{BATCH:,} items")
 def _release(client: redis.Redis) -> Command:
     return call("buffer/release", id=leased(client), reason=ITEM)
 
 
-@hold("buffer/bury", f"{BATCH:,} items, 10 batches are trimmed")
+@long_call("buffer/bury", f"{BATCH:,} items, 10 batches are trimmed")
 def _bury(client: redis.Redis) -> Command:
     dead(client, 20, 500)
     return call("buffer/bury", id=leased(client, ordered=1), max_dead=1, reason=ITEM)
 
 
-@hold("buffer/extend", "1 batch")
+@long_call("buffer/extend", "1 batch")
 def _extend(client: redis.Redis) -> Command:
     return call("buffer/extend", id=leased(client, 1), lease=most("buffer/extend", "lease"))
 
 
-@hold("buffer/redrive", f"{BATCHES} batches of 40 items", count=BATCHES, length=40)
-@hold("buffer/redrive", f"a batch of {BATCH:,} items", count=1, length=BATCH)
+@long_call("buffer/redrive", f"{BATCHES} batches of 40 items", count=BATCHES, length=40)
+@long_call("buffer/redrive", f"a batch of {BATCH:,} items", count=1, length=BATCH)
 def _redrive(client: redis.Redis, count: int, length: int) -> Command:
     return call("buffer/redrive", id=dead(client, count, length))
 
 
-@hold("buffer/discard", f"{most('buffer/discard', 'id'):,} batches of 100 items")
+@long_call("buffer/discard", f"{most('buffer/discard', 'id'):,} batches of 100 items")
 def _discard(client: redis.Redis) -> Command:
     count = most("buffer/discard", "id")
     fill(client, "batches", 1, count, 100, ITEM, "dead", "d", FAR, 3)
     return call("buffer/discard", id=[batch_id("d", i) for i in range(1, count + 1)])
 
 
-@hold("buffer/batches", f"{most('buffer/batches', 'limit')} batches of 40 items", count=100, length=40)
-@hold("buffer/batches", f"a batch of {BATCH:,} items", count=1, length=BATCH)
+@long_call("buffer/batches", f"{most('buffer/batches', 'limit')} batches of 40 items", count=100, length=40)
+@long_call("buffer/batches", f"a batch of {BATCH:,} items", count=1, length=BATCH)
 def _batches(client: redis.Redis, count: int, length: int) -> Command:
     fill(client, "batches", 1, count, length, ITEM, "dead", "d", FAR, 3)
     return call("buffer/batches", limit=most("buffer/batches", "limit"))
@@ -240,9 +240,11 @@ def waiting(client: redis.Redis, count: int, length: int = 1, state: str = "wait
 GROUPS = most("buffer/pop_longest", "count")
 
 
-@hold("buffer/pop_longest", f"{GROUPS} groups, {ITEMS // GROUPS} items each", size=ITEMS // GROUPS)
-@hold("buffer/pop_longest", f"{ITEMS:,} items of 1 group", count=1, size=ITEMS)
-@hold("buffer/pop_longest", f"{GROUPS} groups, half of which have waited max_wait", size=ITEMS // GROUPS, max_wait=1)
+@long_call("buffer/pop_longest", f"{GROUPS} groups, {ITEMS // GROUPS} items each", size=ITEMS // GROUPS)
+@long_call("buffer/pop_longest", f"{ITEMS:,} items of 1 group", count=1, size=ITEMS)
+@long_call(
+    "buffer/pop_longest", f"{GROUPS} groups, half of which have waited max_wait", size=ITEMS // GROUPS, max_wait=1
+)
 def _pop_longest(client: redis.Redis, size: int, count: int = GROUPS, max_wait: int = 0) -> Command:
     names = waiting(client, 2 * count, size + 1)
     client.zadd(key("since"), dict.fromkeys(names[count // 2 :], LATER))
@@ -250,15 +252,15 @@ def _pop_longest(client: redis.Redis, size: int, count: int = GROUPS, max_wait: 
     return call("buffer/pop_longest", count=count, size=size, max_wait=max_wait, now=NOW)
 
 
-@hold("buffer/groups", f"{PAGE:,} groups", state="waiting")
-@hold("buffer/groups", f"{PAGE:,} busy groups", state="busy")
-@hold("buffer/groups", f"{PAGE:,} paused groups", state="paused")
+@long_call("buffer/groups", f"{PAGE:,} groups", state="waiting")
+@long_call("buffer/groups", f"{PAGE:,} busy groups", state="busy")
+@long_call("buffer/groups", f"{PAGE:,} paused groups", state="paused")
 def _groups(client: redis.Redis, state: str) -> Command:
     waiting(client, 2 * PAGE, state=state)
     return call("buffer/groups", state=state, limit=PAGE)
 
 
-@hold("buffer/stats", f"{most('buffer/stats', 'limit'):,} groups of each state")
+@long_call("buffer/stats", f"{most('buffer/stats', 'limit'):,} groups of each state")
 def _stats(client: redis.Redis) -> Command:
     limit = most("buffer/stats", "limit")
     names = waiting(client, 3 * limit)
@@ -268,7 +270,7 @@ def _stats(client: redis.Redis) -> Command:
     return call("buffer/stats", limit=limit)
 
 
-@hold("buffer/purge", f"{most('buffer/purge', 'limit')} groups and batches of each kind")
+@long_call("buffer/purge", f"{most('buffer/purge', 'limit')} groups and batches of each kind")
 def _purge(client: redis.Redis) -> Command:
     limit = most("buffer/purge", "limit")
     names = waiting(client, 3 * limit, 20)
@@ -284,16 +286,16 @@ AUDITED = most("buffer/audit", "limit")
 SMALL = 128  # the entries of a sorted set that is searched as a whole, whatever the page
 
 
-@hold("buffer/audit", f"{AUDITED} keys, groups that nobody counted, all mended", phase="keys")
-@hold("buffer/audit", f"{AUDITED} groups, all busy for a batch that is gone, all mended", phase="busy")
+@long_call("buffer/audit", f"{AUDITED} keys, groups that nobody counted, all mended", phase="keys")
+@long_call("buffer/audit", f"{AUDITED} groups, all busy for a batch that is gone, all mended", phase="busy")
 def _audit_groups(client: redis.Redis, phase: str) -> Command:
     waiting(client, 1000, state="busy" if phase == "busy" else "waiting")
     client.unlink(key("groups"), key("since"))
     return call("buffer/audit", cursor=f"{phase}:0", limit=AUDITED, repair="repair", lease=1, delay=1)
 
 
-@hold("buffer/audit", f"{SMALL} batches that are leased, delayed and dead, all mended", length=1)
-@hold("buffer/audit", f"{SMALL} batches without a list, all mended", length=0)
+@long_call("buffer/audit", f"{SMALL} batches that are leased, delayed and dead, all mended", length=1)
+@long_call("buffer/audit", f"{SMALL} batches without a list, all mended", length=0)
 def _audit_batches(client: redis.Redis, length: int) -> Command:
     names = [batch_id("d", i) for i in range(1, SMALL + 1)]
     for name in names if length else ():
@@ -349,20 +351,22 @@ def bury(client: redis.Redis, count: int) -> None:
         ask(client, *call("priority/bury", id=one, reason=ITEM, now=PAST))
 
 
-@hold("priority/push", f"{PUSHED} new members", first=10**7)
-@hold("priority/push", f"{PUSHED} new members with payloads", first=10**7, fields=3)
-@hold("priority/push", f"{PUSHED} new members with payloads, delayed", first=10**7, fields=3, delay=5000)
-@hold("priority/push", f"{PUSHED} members that are ready, raised", first=10**6, how="min")
-@hold("priority/push", f"{PUSHED} members that are ready, set, delayed", first=10**6, how="set", fields=3, delay=5000)
+@long_call("priority/push", f"{PUSHED} new members", first=10**7)
+@long_call("priority/push", f"{PUSHED} new members with payloads", first=10**7, fields=3)
+@long_call("priority/push", f"{PUSHED} new members with payloads, delayed", first=10**7, fields=3, delay=5000)
+@long_call("priority/push", f"{PUSHED} members that are ready, raised", first=10**6, how="min")
+@long_call(
+    "priority/push", f"{PUSHED} members that are ready, set, delayed", first=10**6, how="set", fields=3, delay=5000
+)
 def _push_members(client: redis.Redis, first: int, fields: int = 2, **options: Any) -> Command:
     push_members(client, 10**6, OTHERS)
     client.zadd(key("ready"), dict.fromkeys(names_of(10**6, OTHERS), 3 * 10**15))  # later than what is asked for
     return call("priority/push", item=pairs(first, PUSHED, *[ITEM] * (fields - 2)), fields=fields, **options)
 
 
-@hold("priority/push", f"{PUSHED} members that are leased", noted=False)
-@hold("priority/push", f"{PUSHED} members that are leased and noted, set", noted=True, how="set")
-@hold("priority/push", f"{PUSHED} members that are leased and noted", noted=True)
+@long_call("priority/push", f"{PUSHED} members that are leased", noted=False)
+@long_call("priority/push", f"{PUSHED} members that are leased and noted, set", noted=True, how="set")
+@long_call("priority/push", f"{PUSHED} members that are leased and noted", noted=True)
 def _push_leased(client: redis.Redis, noted: bool, **options: Any) -> Command:
     leases(client)
     if noted:
@@ -370,22 +374,22 @@ def _push_leased(client: redis.Redis, noted: bool, **options: Any) -> Command:
     return call("priority/push", item=pairs(0, PUSHED, ITEM), fields=3, delay=50, now=PAST, **options)
 
 
-@hold("priority/push", f"{PUSHED} members that are delayed, to be ready", how="min", delay=0)
-@hold("priority/push", f"{PUSHED} members that are delayed, set", how="set", delay=9999)
+@long_call("priority/push", f"{PUSHED} members that are delayed, to be ready", how="min", delay=0)
+@long_call("priority/push", f"{PUSHED} members that are delayed, set", how="set", delay=9999)
 def _push_delayed(client: redis.Redis, **options: Any) -> Command:
     push_members(client, 0, PUSHED, delay=5000, fields=3)
     push_members(client, 10**6, OTHERS)
     return call("priority/push", item=pairs(0, PUSHED, ITEM), fields=3, now=PAST, **options)
 
 
-@hold("priority/push", f"{PUSHED} members that are dead", delay=0)
-@hold("priority/push", f"{PUSHED} members that are dead, delayed", delay=5000)
+@long_call("priority/push", f"{PUSHED} members that are dead", delay=0)
+@long_call("priority/push", f"{PUSHED} members that are dead, delayed", delay=5000)
 def _push_dead(client: redis.Redis, delay: int) -> Command:
     bury(client, 2 * PUSHED)
     return call("priority/push", item=pairs(0, PUSHED, ITEM), fields=3, delay=delay)
 
 
-@hold("priority/pop", f"{most('priority/pop', 'count'):,} members, 100 were due, all with row and payload")
+@long_call("priority/pop", f"{most('priority/pop', 'count'):,} members, 100 were due, all with row and payload")
 def _pop_members(client: redis.Redis) -> Command:
     count = most("priority/pop", "count")
     push_members(client, 0, count + OTHERS, fields=3)
@@ -403,8 +407,10 @@ def due(client: redis.Redis) -> None:
     expired_grants(client)
 
 
-@hold("priority/reserve", f"{LEASED} members, 100 were due, all with row and payload, max_bytes, 3 rates", dying=False)
-@hold("priority/reserve", f"{LEASED} members, 100 are buried, 110 trimmed, max_bytes, 3 rates", dying=True)
+@long_call(
+    "priority/reserve", f"{LEASED} members, 100 were due, all with row and payload, max_bytes, 3 rates", dying=False
+)
+@long_call("priority/reserve", f"{LEASED} members, 100 are buried, 110 trimmed, max_bytes, 3 rates", dying=True)
 def _reserve_members(client: redis.Redis, dying: bool) -> Command:
     due(client)
     options = {"max_attempts": 1, "max_dead": 1} if dying else {}
@@ -412,13 +418,13 @@ def _reserve_members(client: redis.Redis, dying: bool) -> Command:
     return call("priority/reserve", size=LEASED, max_bytes=10**9, rates=RATES, now=NOW, **options)
 
 
-@hold("priority/reserve", f"{LEASED} members, sent again")
+@long_call("priority/reserve", f"{LEASED} members, sent again")
 def _reserve_members_again(client: redis.Redis) -> Command:
     return call("priority/reserve", id=leases(client)[0], size=LEASED)
 
 
-@hold("priority/reserve", f"a lease of {LEASED} members ran out, all noted", count=1, size=LEASED)
-@hold("priority/reserve", "100 leases of 1 member ran out, all noted", count=100, size=1)
+@long_call("priority/reserve", f"a lease of {LEASED} members ran out, all noted", count=1, size=LEASED)
+@long_call("priority/reserve", "100 leases of 1 member ran out, all noted", count=100, size=1)
 def _reserve_members_expired(client: redis.Redis, count: int, size: int) -> Command:
     leases(client, count, size, lease=1)
     note(client, count * size)
@@ -431,10 +437,12 @@ def failures() -> list[tuple[int, bytes]]:
     return [(place, ITEM) for place in range(LEASED)]
 
 
-@hold("priority/ack", f"{LEASED} members, all noted", noted=True)
-@hold("priority/ack", f"{LEASED} members, all failed", failed=failures())
-@hold("priority/ack", f"{LEASED} members, all failed, all noted", noted=True, failed=failures())
-@hold("priority/ack", f"{LEASED} members, half of them failed, half of them noted", half=True, failed=failures()[::2])
+@long_call("priority/ack", f"{LEASED} members, all noted", noted=True)
+@long_call("priority/ack", f"{LEASED} members, all failed", failed=failures())
+@long_call("priority/ack", f"{LEASED} members, all failed, all noted", noted=True, failed=failures())
+@long_call(
+    "priority/ack", f"{LEASED} members, half of them failed, half of them noted", half=True, failed=failures()[::2]
+)
 def _ack_members(client: redis.Redis, noted: bool = False, half: bool = False, **options: Any) -> Command:
     one = leases(client)[0]
     if noted or half:
@@ -442,8 +450,8 @@ def _ack_members(client: redis.Redis, noted: bool = False, half: bool = False, *
     return call("priority/ack", id=one, **options)
 
 
-@hold("priority/release", f"{LEASED} members", noted=False)
-@hold("priority/release", f"{LEASED} members, all noted", noted=True)
+@long_call("priority/release", f"{LEASED} members", noted=False)
+@long_call("priority/release", f"{LEASED} members, all noted", noted=True)
 def _release_members(client: redis.Redis, noted: bool) -> Command:
     one = leases(client)[0]
     if noted:
@@ -451,9 +459,9 @@ def _release_members(client: redis.Redis, noted: bool) -> Command:
     return call("priority/release", id=one, reason=ITEM)
 
 
-@hold("priority/bury", f"{LEASED} members, {LEASED + 10} are trimmed")
-@hold("priority/bury", f"{LEASED} members, half of them noted, {LEASED // 2 + 10} are trimmed", half=True)
-@hold("priority/bury", f"{LEASED} members, all noted", half=False)
+@long_call("priority/bury", f"{LEASED} members, {LEASED + 10} are trimmed")
+@long_call("priority/bury", f"{LEASED} members, half of them noted, {LEASED // 2 + 10} are trimmed", half=True)
+@long_call("priority/bury", f"{LEASED} members, all noted", half=False)
 def _bury_members(client: redis.Redis, half: bool | None = None) -> Command:
     older, one = leases(client, 2)
     ask(client, *call("priority/bury", id=older, reason=ITEM))
@@ -463,27 +471,27 @@ def _bury_members(client: redis.Redis, half: bool | None = None) -> Command:
     return call("priority/bury", id=one, max_dead=1, reason=ITEM)
 
 
-@hold("priority/extend", f"{LEASED} members")
+@long_call("priority/extend", f"{LEASED} members")
 def _extend_members(client: redis.Redis) -> Command:
     return call("priority/extend", id=leases(client)[0], lease=most("priority/extend", "lease"))
 
 
-@hold("priority/remove", f"{MEMBERS:,} members that are leased", prepare=lambda client: leases(client, 2))
-@hold("priority/remove", f"{MEMBERS:,} members that are dead", prepare=lambda client: bury(client, MEMBERS))
-@hold("priority/redrive", f"{MEMBERS:,} members", verb="redrive", prepare=lambda client: bury(client, MEMBERS))
-@hold("priority/discard", f"{MEMBERS:,} members", verb="discard", prepare=lambda client: bury(client, MEMBERS))
+@long_call("priority/remove", f"{MEMBERS:,} members that are leased", prepare=lambda client: leases(client, 2))
+@long_call("priority/remove", f"{MEMBERS:,} members that are dead", prepare=lambda client: bury(client, MEMBERS))
+@long_call("priority/redrive", f"{MEMBERS:,} members", verb="redrive", prepare=lambda client: bury(client, MEMBERS))
+@long_call("priority/discard", f"{MEMBERS:,} members", verb="discard", prepare=lambda client: bury(client, MEMBERS))
 def _by_name(client: redis.Redis, prepare: Callable[[redis.Redis], Any], verb: str = "remove") -> Command:
     prepare(client)
     return call(f"priority/{verb}", member=names_of(0, MEMBERS))
 
 
-@hold("priority/members", f"{most('priority/members', 'limit')} dead members, all with row and payload")
+@long_call("priority/members", f"{most('priority/members', 'limit')} dead members, all with row and payload")
 def _members(client: redis.Redis) -> Command:
     bury(client, MEMBERS)
     return call("priority/members", limit=most("priority/members", "limit"))
 
 
-@hold("priority/batches", f"{LEASED} members of 99 leases, and behind them one of {LEASED}")
+@long_call("priority/batches", f"{LEASED} members of 99 leases, and behind them one of {LEASED}")
 def _lease_batches(client: redis.Redis) -> Command:
     limit = most("priority/batches", "limit")
     leases(client, limit - 1, LEASED // limit)
@@ -493,19 +501,19 @@ def _lease_batches(client: redis.Redis) -> Command:
     return call("priority/batches", limit=limit)
 
 
-@hold("priority/state", "1 member")
+@long_call("priority/state", "1 member")
 def _state(client: redis.Redis) -> Command:
     bury(client, LEASED)
     return call("priority/state", member=member_name(0))
 
 
-@hold("priority/stats", "any number of members")
+@long_call("priority/stats", "any number of members")
 def _member_stats(client: redis.Redis) -> Command:
     bury(client, LEASED)
     return call("priority/stats")
 
 
-@hold("priority/purge", f"{most('priority/purge', 'limit')} leases of 2 members, all with row, payload and note")
+@long_call("priority/purge", f"{most('priority/purge', 'limit')} leases of 2 members, all with row, payload and note")
 def _purge_members(client: redis.Redis) -> Command:
     limit = most("priority/purge", "limit")
     leases(client, limit + 1, 2)
@@ -513,14 +521,14 @@ def _purge_members(client: redis.Redis) -> Command:
     return call("priority/purge", limit=limit)
 
 
-@hold("priority/audit", f"{AUDITED} leases that are in no index, all mended")
+@long_call("priority/audit", f"{AUDITED} leases that are in no index, all mended")
 def _audit_leases(client: redis.Redis) -> Command:
     leases(client, 1000, 1)
     client.unlink(key("leases"))
     return call("priority/audit", cursor="keys:0", limit=AUDITED, repair="repair")
 
 
-@hold("priority/audit", "500 members that no lease names, and 500 of 200 leases that are not held, all mended")
+@long_call("priority/audit", "500 members that no lease names, and 500 of 200 leases that are not held, all mended")
 def _audit_held(client: redis.Redis) -> Command:
     leases(client, 198, 2)
     leases(client, 1, 104)
@@ -530,7 +538,9 @@ def _audit_held(client: redis.Redis) -> Command:
     return call("priority/audit", cursor="held:0", limit=AUDITED, repair="repair")
 
 
-@hold("priority/audit", f"{SMALL} members that are held, ready, delayed and dead, rows that say nothing, all mended")
+@long_call(
+    "priority/audit", f"{SMALL} members that are held, ready, delayed and dead, rows that say nothing, all mended"
+)
 def _audit_twice(client: redis.Redis) -> Command:
     names = names_of(0, SMALL)
     client.sadd(key("held"), *names)
@@ -540,7 +550,7 @@ def _audit_twice(client: redis.Redis) -> Command:
     return call("priority/audit", cursor="delayed:0", limit=AUDITED, repair="repair", lease=1, delay=1, now=PAST)
 
 
-@hold("priority/audit", f"{AUDITED} rows, all stray, all mended")
+@long_call("priority/audit", f"{AUDITED} rows, all stray, all mended")
 def _audit_stray(client: redis.Redis) -> Command:
     push_members(client, 0, OTHERS)
     client.hset(key("rows"), mapping=dict.fromkeys(names_of(10**7, OTHERS), "1 1 "))
@@ -550,8 +560,10 @@ def _audit_stray(client: redis.Redis) -> Command:
 # The limiter.
 
 
-@hold("limit/acquire", "3 rates, 100 expired grants", rates=RATES, now="")
-@hold("limit/acquire", f"{len(MANY_RATES)} rates, all lowered since, 100,000 grants", rates=MANY_RATES, now=FAR + 10**5)
+@long_call("limit/acquire", "3 rates, 100 expired grants", rates=RATES, now="")
+@long_call(
+    "limit/acquire", f"{len(MANY_RATES)} rates, all lowered since, 100,000 grants", rates=MANY_RATES, now=FAR + 10**5
+)
 def _acquire(client: redis.Redis, **options: Any) -> Command:
     if options["now"]:
         client.eval(
@@ -575,12 +587,12 @@ def ruler(counter: Counter) -> int:
     return counter.stop()
 
 
-def measured(holds: Sequence[Hold], server: str | None = None) -> Iterator[tuple[Hold, float]]:
+def measured(calls: Sequence[LongCall], server: str | None = None) -> Iterator[tuple[LongCall, float]]:
     """Give each call's ms by the ruler."""
     with wrapped(find_server(server)) as program, Server(program) as running, counting(running) as counter:
         load_all(counter.client)
         unit = ruler(counter)
-        for one in holds:
+        for one in calls:
             counter.client.flushall()
             command = one.prepare(counter.client)
             counter.start()
@@ -588,34 +600,36 @@ def measured(holds: Sequence[Hold], server: str | None = None) -> Iterator[tuple
             yield one, significant(counter.stop() / unit * RULER_MS)
 
 
-def nearest() -> list[Hold]:
+def nearest() -> list[LongCall]:
     """Give the calls that the result says are nearest to the bound; without a result, all."""
-    path = RESULTS / "holds.json"
+    path = RESULTS / "blocking_time.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     times = {(row["script"], row["call"]): row["ms"] for row in rows}
-    ordered = sorted(HOLDS, key=lambda one: -times.get((one.script, one.call), math.inf))  # a new one is looked at too
+    ordered = sorted(
+        LONG_CALLS, key=lambda one: -times.get((one.script, one.call), math.inf)
+    )  # a new one is looked at too
     return ordered[: NEAREST if rows else None]
 
 
-def too_long(found: Iterable[tuple[Hold, float]]) -> list[str]:
+def too_long(found: Iterable[tuple[LongCall, float]]) -> list[str]:
     """Return a line for each call that is longer than it may be."""
-    most_ms = REACH_MS * (1 + TOLERANCE)
-    return [f"{one}: {ms:g} ms by the ruler, at most {REACH_MS:g} are allowed" for one, ms in found if ms > most_ms]
+    most_ms = TARGET_MS * (1 + TOLERANCE)
+    return [f"{one}: {ms:g} ms by the ruler, at most {TARGET_MS:g} are allowed" for one, ms in found if ms > most_ms]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Count, print, and write the result."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.growth.holds", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m benchmarks.growth.blocking_time", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument(
         "--only", default="", metavar="PATTERN", help="some scripts, such as priority/*; writes nothing"
     )
     options = parser.parse_args(argv)
-    holds = [one for one in HOLDS if fnmatchcase(one.script, options.only or "*")]
+    calls = [one for one in LONG_CALLS if fnmatchcase(one.script, options.only or "*")]
     rows, found = [], []
     try:
-        for one, ms in measured(holds):
+        for one, ms in measured(calls):
             print(f"{one!s:<110}{ms:>7.3g} ms", flush=True)
             rows.append({"script": one.script, "call": one.call, "ms": ms})
             found.append((one, ms))
@@ -631,10 +645,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .. import report
 
         claim = Claim(
-            "growth: longest call of any script, ms by the ruler", [max(ms for _, ms in found)], REACH_MS, True
+            "growth: longest call of any script, ms by the ruler", [max(ms for _, ms in found)], TARGET_MS, True
         )
         result = {"environment": facts, "ruler": f"{RULER_GETS} GETs are {RULER_MS:g} ms", "rows": rows}
-        say(f"written to {write('holds', {**result, 'claims': [claim.summary()]})}")
+        say(f"written to {write('blocking_time', {**result, 'claims': [claim.summary()]})}")
         report.write()
     return int(bool(over))
 

@@ -1,4 +1,4 @@
-"""A crew of worker processes that all do one thing at once, as fast as they can, and tell what came of it."""
+"""Worker processes that all do one thing at once, as fast as they can, and report what came of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Prepare = Callable[[redis.Redis, int], Operation]
 
 
 class CountingConnection(UnixDomainSocketConnection):
-    """Count what is sent: one packed command, or one pipeline, is one round trip."""
+    """A connection that counts what is sent: one packed command, or one pipeline, is one round trip."""
 
     trips = 0
 
@@ -31,7 +31,7 @@ class CountingConnection(UnixDomainSocketConnection):
 
 @dataclass(frozen=True)
 class Job:
-    """Say what to do, where, and for how long."""
+    """What to do, where, and for how long."""
 
     prepare: Prepare
     socket: str
@@ -40,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """Hold what one worker did."""
+    """What one worker did."""
 
     elapsed: float
     results: list[Any]
@@ -70,15 +70,15 @@ def _work(number: int, pipe: Connection) -> None:
         pool.disconnect()
 
 
-class Crew:
-    """Hold worker processes that have started already, so that no measurement pays for their start."""
+class Workers:
+    """Worker processes that have started already, so that no measurement pays for their start."""
 
     def __init__(self, pipes: list[Connection]) -> None:
         self._pipes = pipes
 
-    def work(self, workers: int, job: Job) -> list[Done]:
+    def work(self, count: int, job: Job) -> list[Done]:
         """Let so many of them do the job, beginning all at once."""
-        pipes = self._pipes[:workers]
+        pipes = self._pipes[:count]
         for word in (job, "go"):
             for pipe in pipes:
                 pipe.send(word)
@@ -89,7 +89,7 @@ class Crew:
 
 
 @contextlib.contextmanager
-def crew(size: int) -> Iterator[Crew]:
+def started(size: int) -> Iterator[Workers]:
     """Start that many worker processes, and end them."""
     context = multiprocessing.get_context("spawn")  # a fork would share the parent's connections
     pipes, processes = [], []
@@ -101,7 +101,7 @@ def crew(size: int) -> Iterator[Crew]:
         pipes.append(here)
         processes.append(process)
     try:
-        yield Crew(pipes)
+        yield Workers(pipes)
     finally:
         for pipe in pipes:
             with contextlib.suppress(OSError):

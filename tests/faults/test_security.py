@@ -305,7 +305,7 @@ def test_a_user_with_one_queues_keys_and_the_needed_commands_can_do_everything(
 def denied_others(results: list[tuple[str, int, str]]) -> None:
     """Hold that every command was done, but for the one on a queue that is not this user's."""
     assert [command for command, code, _ in results if code] == [COMMANDS[1][0]], results
-    assert "does not let us" in results[1][2]
+    assert "refuses" in results[1][2]
 
 
 def test_the_scenes_reach_every_command_of_every_script(client: redis.Redis, server: Server) -> None:
@@ -322,17 +322,21 @@ def test_the_scenes_reach_every_command_of_every_script(client: redis.Redis, ser
             assert called == commands_of(script), script
 
 
-def test_each_command_of_the_line_is_needed(client: redis.Redis, server: Server, tmp_path: Path) -> None:
-    """Without any one of them something is refused."""
+def test_each_command_of_the_line_is_needed(
+    client: redis.Redis, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without any one of them something is refused; without BLPOP a wait is no wait, and says so."""
     with server.client(username="worker", password="secret") as user:
         for command in needed():
             admit(client, name="q", but=command)
             client.flushall()
             client.script_flush()
-            assert any(refused(use) for use in uses(client, user, command)), command
+            assert any(refused(use) for use in uses(client, user, command)) or "BLPOP is refused" in caplog.text, command
+            assert ("BLPOP is refused" in caplog.text) == (command == "blpop")
+            caplog.clear()
     admit(client, but="ping")
     Buffer(client, "orders").push("x")
-    assert "does not let us" in ended(workers(f"{server.url}?username=worker&password=secret", tmp_path))
+    assert "refuses" in ended(workers(f"{server.url}?username=worker&password=secret", tmp_path))
 
 
 def uses(admin: redis.Redis, user: redis.Redis, command: str) -> Iterator[Callable[[], object]]:
@@ -341,7 +345,7 @@ def uses(admin: redis.Redis, user: redis.Redis, command: str) -> Iterator[Callab
     if command == "ping":
         yield user.ping
     elif command in OUTSIDE:
-        yield lambda: buffer.reserve(timeout=10)
+        yield lambda: buffer.reserve(timeout=0.01)
     yield from (lambda op=op: plain(user, *op.eval()) for op in calls().values())
     for scene in SCENES:
         if command in commands_of(scene.script):
@@ -763,18 +767,28 @@ def test_no_process_of_a_worker_shows_the_password(encrypted: Encrypted, tmp_pat
 def test_no_log_and_no_error_of_a_worker_tells_the_password(
     encrypted: Encrypted, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While the server is away, refuses the password, or the user may not: each for three tries, at every level."""
+    """While the server is unavailable, for two tries, and when it refuses the password or the user; at every level."""
     caplog.set_level(logging.DEBUG)
     for url in (AWAY[1], AWAY[2], encrypted.url(password=SECRET), encrypted.url("nobody")):
         caplog.clear()
         with contextlib.closing(redis.Redis.from_url(url, socket_connect_timeout=1)) as client:
             worker: Worker[str] = Worker(Buffer(client, "orders"), print)
-            thread = threading.Thread(target=worker.run, daemon=True)
+            errors: list[Exception] = []
+
+            def run(worker: Worker[str] = worker, errors: list[Exception] = errors) -> None:
+                try:
+                    worker.run()
+                except redis.RedisError as error:
+                    errors.append(error)
+
+            thread = threading.Thread(target=run, daemon=True)
             thread.start()
-            while thread.is_alive() and sum("away" in record.getMessage() for record in caplog.records) < 2:
+            while thread.is_alive() and sum("unavailable" in record.getMessage() for record in caplog.records) < 2:
                 thread.join(0.01)
             worker.stop()
             thread.join(30)
+            assert len(errors) == (url not in AWAY)  # what is refused ends it
+            assert all(map(hidden, errors))
         assert caplog.records
         assert SECRET not in caplog.text
         with contextlib.closing(redis.Redis.from_url(url, socket_connect_timeout=1)) as client:

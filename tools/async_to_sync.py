@@ -23,7 +23,8 @@ _NAMES = {
     "await ": "",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
-    "AsyncIterator": "Iterator",
+    "AsyncGenerator[Batch[T], None]": "Generator[Batch[T], None, None]",
+    "AsyncGenerator": "Generator",
     ", for asyncio.": ", blocking.",
 }
 _ANY = re.compile("|".join(map(re.escape, _NAMES)))

@@ -75,7 +75,8 @@ class Batch(BatchData[T]):
             elif isinstance(error, Retry):
                 await self.release(error.delay or 0.0, error.count, reason_of(error))
             else:
-                await self.release(reason=describe(error))
+                left = isinstance(error, GeneratorExit)
+                await self.release(reason="the loop was left" if left else describe(error))
         except Exception as problem:
             if not isinstance(problem, LeaseLost) and kind_of(problem) == "other":
                 raise

@@ -76,7 +76,8 @@ class Batch(BatchData[T]):
             elif isinstance(error, Retry):
                 self.release(error.delay or 0.0, error.count, reason_of(error))
             else:
-                self.release(reason=describe(error))
+                left = isinstance(error, GeneratorExit)
+                self.release(reason="the loop was left" if left else describe(error))
         except Exception as problem:
             if not isinstance(problem, LeaseLost) and kind_of(problem) == "other":
                 raise

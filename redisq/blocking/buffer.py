@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Generic
 
 from ..core.audit import Audit
@@ -77,6 +77,7 @@ class Buffer(Generic[T]):
             dedup_window=dedup_window,
             prefix=prefix,
         )
+        self.client = client
         self.runner = Runner(client, replica_wait(durability, self.calls.queue))
 
     def push(self, *items: T, group: str = "default", token: str | None = None) -> int:
@@ -163,6 +164,28 @@ class Buffer(Generic[T]):
     def _batch(self, events: list[Event[T]]) -> Batch[T] | None:
         batch = batch_of(events)
         return None if batch is None else Batch(self, batch)
+
+    def batches(
+        self,
+        size: int = 2000,
+        *,
+        max_bytes: int | None = None,
+        timeout: float = 0.0,
+        lease: float | None = None,
+        holder: str | None = None,
+    ) -> Generator[Batch[T], None, None]:
+        """Reserve batches until nothing comes for `timeout` seconds: `for batch in queue.batches(timeout=5): ...`.
+
+        The arguments are those of `reserve`. Each batch is acked when its turn ends, unless it was settled; raises
+        `LeaseLost` if it is no longer held, and as `reserve` does. If the loop is left early the batch whose turn it is
+        is released, whether by break, return or an exception: a generator cannot tell them apart. (An async one is
+        told a moment later; `contextlib.aclosing` makes that at once.) So where it matters, write `with batch:` around
+        the body: then break and return ack the batch, the reason of an exception is kept with it, and after `Retry` and
+        `Bury` the loop goes on. The lease is not extended meanwhile, see `Batch.extend`.
+        """
+        while batch := self.reserve(size, max_bytes=max_bytes, timeout=timeout, lease=lease, holder=holder):
+            with batch:
+                yield batch
 
     def reserve_many(
         self,

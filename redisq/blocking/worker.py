@@ -1,19 +1,22 @@
-"""The blocking worker: the thread that runs it talks to Redis, one waits for wake-ups, the others run the handler."""
+"""The blocking worker: one thread talks to Redis, one waits for wake-ups, the others run the handler."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..core.batch import BatchData, Buried
+from ..core.errors import InvalidArgument
 from ..core.queue import describe
 from ..core.signals import listening
-from ..core.worker import Held, Settings, WorkLoop, exponential
+from ..core.worker import CLOSE_SECONDS, Ending, Held, Settings, Step, WorkLoop, exponential, log_eviction
 from .batch import Batch
 from .buffer import Buffer
 from .priority import PriorityQueue
@@ -26,7 +29,8 @@ class Worker(Generic[T]):
 
     - `size`: items of a batch (default: the queue's own); `max_bytes`: of its encoded items and payloads together;
       `concurrency`: batches at a time, each in a thread.
-    - The lease is extended while the handler runs. One that is lost all the same is logged, and nothing is acked.
+    - The lease is extended while the handler runs. One that is lost all the same is logged, `batch.lost` tells the
+      handler, and nothing is acked.
     - `Batch.fail` in the handler gives those items back, with backoff, and acks the others. `raise Retry(delay)` has
       the whole batch retried, with `count=False` without counting this attempt; `raise Bury(reason)` makes it a dead
       letter. A handler may also settle the batch itself.
@@ -34,15 +38,17 @@ class Worker(Generic[T]):
     - `reason(exception)` gives the text that is kept with what failed (default: its class and message, 1,000 bytes at
       most). Give your own where messages may hold secrets.
     - `handler_timeout`: seconds for a handler. A thread cannot be stopped: the batch of one that takes longer is
-      released, its place stays taken until it ends, and when every place is taken so the worker ends with an error.
+      released as after an exception, its place stays taken until it ends, and when every place is taken so the run
+      ends with an error.
     - `max_batches`: the run ends after so many, so that a process can be replaced by a fresh one.
     - SIGTERM and SIGINT (unless `signals=False`), or `stop()`: no new batch; running handlers have `grace` seconds,
-      then their batches are given back. A later signal ends the grace period; two within a
-      second are one. A handler that the application had set before is called as well. Outside the main thread signals
-      are left alone.
+      then their batches are given back. A second `stop()`, or a signal more than a second after the first, ends the
+      grace. A handler that the application had set before is called as well. Outside the main thread signals are left
+      alone.
     - A Redis that is unavailable is waited for. Idle, the worker sends less than one command a second, and a push wakes
       it. It uses two connections at most, whatever `concurrency` is.
-    - Hooks: `on_ack(batch)`, `on_release(batch, error)`, `on_dead(list of Buried)`, called in the worker's thread.
+    - Hooks: `on_ack(batch)`, `on_release(batch, error)`, `on_dead(list of Buried)`, called in the thread that talks to
+      Redis, so they should be short.
 
     What happens is logged to `redisq.worker`. Raises `InvalidArgument` for settings that cannot be used.
     """
@@ -78,180 +84,237 @@ class Worker(Generic[T]):
             on_release=on_release,
             on_dead=on_dead,
         )
+        if not isinstance(queue, (Buffer, PriorityQueue)):
+            raise InvalidArgument(f"queue is {queue!r}: give a redisq.Buffer or a redisq.PriorityQueue")
+        if inspect.iscoroutinefunction(handler):
+            raise InvalidArgument(f"handler is {handler!r}, an async function: use redisq.asyncio.Worker")
         self.queue = queue
         self.handler = handler
         self.signals = signals
         queue.calls.reserve(**self.settings.reserving())  # a size that the queue does not take is refused here
-        # Everything that the loop must hear comes through here. SimpleQueue alone may be used in a signal handler.
-        self._inbox: SimpleQueue[_Message] = SimpleQueue()
+        self._ending = Ending(self.settings.grace)
+        self._run: _Run[T] | None = None
         self._running = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._raised: BaseException | None = None
 
     def run(self, burst: bool = False) -> None:
         """Work until `stop` is called or, in the main thread, SIGTERM or SIGINT comes; then end as the class says.
 
         With `burst` it returns when nothing can be reserved any more and its own handlers have ended; it does not wait
         for backoffs, rates, or the leases of others. Raises what makes work impossible, such as `WrongOrder` or a wrong
-        password, after the same orderly end. It may be called again when it has returned; while it runs, that raises
+        password, after the same orderly end. When it has returned it may be called again; while it runs, that raises
         RuntimeError.
         """
-        with listening(lambda: self._inbox.put("signal")) if self.signals else contextlib.nullcontext():
-            self._work(burst)
+        with listening(self._on_signal) if self.signals else contextlib.nullcontext():
+            self._start(burst).join()
 
     def stop(self) -> None:
-        """Ask the worker to end, from any thread, a handler or a signal handler; a second time: to end now."""
-        self._inbox.put("stop")
+        """Ask the worker to end, from any thread, a handler or a signal handler; a second time: to end at once.
+
+        A worker that does not run yet ends as soon as it does.
+        """
+        self._ending.stop(monotonic())
+        self._wake()
 
     def __enter__(self) -> Worker[T]:
         """Begin to work in a thread of its own; signals are left alone."""
-
-        def work() -> None:
-            try:
-                self._work(False)
-            except BaseException as error:
-                self._raised = error
-
-        self._raised = None
-        self._thread = threading.Thread(target=work, name="redisq-worker", daemon=True)
-        self._thread.start()
+        self._start(False)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Stop, and wait for the end; raises what made work impossible."""
-        assert self._thread is not None
-        if self._thread.is_alive():
-            self.stop()
-        self._thread.join()
-        if self._raised:
-            raise self._raised
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Stop, and wait for the end; raises what made work impossible, if the block has not raised."""
+        if (run := self._run) is None:
+            return
+        run.ending.ask(monotonic())
+        self._wake()
+        try:
+            run.join()
+        except Exception:
+            if kind is None:
+                raise  # else it was logged, and the block's own error goes on
 
-    # -- the loop
-
-    def _work(self, burst: bool) -> None:
+    def _start(self, burst: bool) -> _Run[T]:
         if not self._running.acquire(blocking=False):
             raise RuntimeError("this worker runs already: make another one to run beside it")
-        state: WorkLoop[T] = WorkLoop(self.queue.calls, self.settings, self._batch, burst)
-        threads = _Threads(self._handle)
-        waits: SimpleQueue[float | None] = SimpleQueue()
-        waiting = started = False
+        self._run = run = _Run(self, self._ending, burst)
+        try:
+            run.thread.start()
+        except BaseException:
+            self._ended()
+            raise
+        return run
+
+    def _ended(self) -> None:
+        """Let the worker run again; what was asked of this run is not asked of the next."""
+        self._ending = Ending(self.settings.grace)
+        self._running.release()
+
+    def _on_signal(self) -> None:
+        self._ending.signal(monotonic())
+        self._wake()
+
+    def _wake(self) -> None:
+        if (run := self._run) is not None:
+            run.inbox.put(_look)
+
+
+class _Run(Generic[T]):
+    """One run of a worker, in a thread of its own, so that a Redis that hangs cannot keep `join` from its end."""
+
+    def __init__(self, worker: Worker[T], ending: Ending, burst: bool) -> None:
+        self.ending = ending
+        # What is to be done in the thread. SimpleQueue alone may be used in a signal handler.
+        self.inbox: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self.thread = threading.Thread(target=self._work, name="redisq-worker", daemon=True)
+        self._worker = worker
+        self._queue = worker.queue
+        self._state: WorkLoop[T] = WorkLoop(self._queue.calls, worker.settings, self._batch, ending, burst=burst)
+        self._handlers = _Threads("redisq-handler", self.inbox)
+        self._waiter = _Threads("redisq-wake-up", self.inbox)
+        self._waiting = self._met_redis = False
+        self._raised: BaseException | None = None
+        self._done = threading.Event()
+
+    def join(self) -> None:
+        """Wait for the end, and raise what made work impossible."""
+        try:
+            self._join()
+        except BaseException:  # KeyboardInterrupt, where signals are left to Python
+            self.ending.end(monotonic())
+            self.inbox.put(_look)
+            self._join()
+            raise
+        if not self._done.is_set():
+            self._state.abandoned(TimeoutError("Redis does not answer"))
+        elif self._raised:
+            raise self._raised
+
+    def _join(self) -> None:
+        # Not Thread.join: interrupted by an exception, it may take the thread for dead. In pieces, because the time of
+        # the end may change, and because no signal ends a wait on Windows.
+        while not self._done.is_set() and monotonic() < self.ending.at + 2 * CLOSE_SECONDS:
+            self._done.wait(1.0)
+
+    # -- in the thread
+
+    def _work(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:
+            self._raised = error
+        finally:
+            self._worker._ended()
+            self._done.set()
+
+    def _loop(self) -> None:
+        state = self._state
         try:
             while not state.finished(monotonic()):
+                state.overdue(monotonic())
                 steps = state.turn(monotonic())
                 if steps:
-                    try:
-                        results = self.queue.send(*(step.call for step in steps))
-                    except Exception as error:
-                        state.failed(steps, error, monotonic())
-                    else:
-                        for held in state.replied(steps, results, monotonic()):
-                            threads.begin(held)
-                seconds = None if waiting or steps else state.wake_up_seconds(monotonic())
-                if seconds is not None:
-                    if not started:
-                        threading.Thread(target=self._wait, args=(waits,), name="redisq-wake-up", daemon=True).start()
-                    waits.put(seconds)
-                    waiting = started = True
-                for message in self._messages(0.0 if steps else state.next_time(monotonic()) - monotonic()):
-                    waiting = self._hear(state, message, waiting)
-                for held in state.overdue(monotonic()):
-                    state.abandon(held)
+                    self._send(steps)
+                elif not self._waiting and (seconds := state.wait_seconds(monotonic())) is not None:
+                    self._waiting = True
+                    self._waiter.call(partial(self._queue.wait, seconds), self._waited)
+                self._hear(0.0 if steps else state.next_time(monotonic()) - monotonic())
         finally:
-            threads.end()
-            waits.put(None)
-            self._end(state)
-            # What was asked of this run is not meant for the next.
-            while not self._inbox.empty():
-                self._inbox.get()
-            self._running.release()
+            state.close()
+            self._hear(0.0)
+            self._handlers.end()
+            self._waiter.end()
+            self._give_back()
         if state.failure:
             raise state.failure
 
     def _batch(self, data: BatchData[T]) -> Batch[T]:
-        return Batch(self.queue, data)
+        return Batch(self._queue, data)
 
-    def _messages(self, seconds: float) -> list[_Message]:
-        """Return what has come, waiting for the first of it so many seconds."""
-        found: list[_Message] = []
-        with contextlib.suppress(Empty):
-            if seconds > 0:
-                found.append(self._inbox.get(timeout=None if math.isinf(seconds) else min(seconds, 3600)))
-            while True:
-                found.append(self._inbox.get_nowait())
-        return found
-
-    def _hear(self, state: WorkLoop[T], message: _Message, waiting: bool) -> bool:
-        """Take a message in, and return whether a wake-up is still waited for."""
-        match message:
-            case "stop":
-                state.stop(monotonic())
-            case "signal":
-                state.signalled(monotonic())
-            case "woken":
-                state.woken()
-                return False
-            case Exception():
-                state.woken()
-                state.unavailable(message, monotonic())
-                return False
-            case (held, error):
-                state.ended(held, error)
-        return waiting
+    def _send(self, steps: list[Step]) -> None:
+        try:
+            results = self._queue.send(*(step.call for step in steps))
+        except Exception as error:
+            self._state.failed(steps, error, monotonic())
+            return
+        for held in self._state.replied(steps, results, monotonic()):
+            self._handlers.call(partial(self._handle, held), partial(self._state.ended, held))
+        if not self._met_redis:
+            self._met_redis = True
+            client: Any = self._queue.client
+            with contextlib.suppress(Exception):  # not every user may ask
+                log_eviction(client.info("memory"))
 
     def _handle(self, held: Held[T]) -> None:
-        error: BaseException | None = None
+        if self._state.closing:
+            return
+        held.begun = True
         batch: Any = held.batch
-        try:
-            self.handler(batch)
-        except BaseException as raised:  # whatever it is, it is the handler's, and the thread goes on
-            error = raised
-        self._inbox.put((held, error))
+        if inspect.iscoroutine(result := self._worker.handler(batch)):
+            result.close()
+            raise TypeError("the handler returned a coroutine, of which nothing has run: use redisq.asyncio.Worker")
 
-    def _wait(self, waits: SimpleQueue[float | None]) -> None:
-        while (seconds := waits.get()) is not None:
+    def _waited(self, error: BaseException | None) -> None:
+        self._waiting = False
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        self._state.wait_ended(error, monotonic())
+
+    def _hear(self, seconds: float) -> None:
+        """Do what has come, waiting for the first of it so many seconds."""
+        with contextlib.suppress(Empty):
+            if seconds > 0:
+                self.inbox.get(timeout=None if math.isinf(seconds) else min(seconds, 3600))()
+            while True:
+                self.inbox.get_nowait()()
+
+    def _give_back(self) -> None:
+        steps = self._state.last_turn()
+        if steps:
             try:
-                self.queue.wait(seconds)
+                results = self._queue.send(*(step.call for step in steps))
             except Exception as error:
-                self._inbox.put(error)
+                self._state.abandoned(error)
             else:
-                self._inbox.put("woken")
-
-    def _end(self, state: WorkLoop[T]) -> None:
-        for message in self._messages(0.0):
-            self._hear(state, message, False)
-        steps = state.last_turn()
-        try:
-            state.replied(steps, self.queue.send(*(step.call for step in steps)), monotonic())
-        except Exception as error:
-            state.abandoned(steps, error)
-
-
-_Message = Literal["stop", "signal", "woken"] | Exception | tuple[Held[Any], BaseException | None]
-"""what the loop hears: a request, the end of a wait or its error, or the end of a handler"""
+                self._state.replied(steps, results, monotonic())
 
 
 class _Threads:
-    """The threads that run handlers: as many as were ever needed at a time."""
+    """Daemon threads that do what takes long, as many as are needed at a time; the end of each goes to an inbox."""
 
-    def __init__(self, handle: Callable[[Held[Any]], None]) -> None:
-        self._handle = handle
-        self._work: SimpleQueue[Held[Any] | None] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._count = 0
+    def __init__(self, name: str, inbox: SimpleQueue[Callable[[], object]]) -> None:
+        self._name = name
+        self._inbox = inbox
+        self._work: SimpleQueue[tuple[Callable[[], object], Callable[[BaseException | None], object]] | None]
+        self._work = SimpleQueue()
+        self._busy = self._count = 0
 
-    def begin(self, held: Held[Any]) -> None:
-        """Run a handler."""
-        if not self._idle.acquire(blocking=False):
+    def call(self, function: Callable[[], object], then: Callable[[BaseException | None], object]) -> None:
+        """Call a function in a thread, and put into the inbox a call of `then` with what it raised."""
+        if self._busy == self._count:
+            threading.Thread(target=self._run, name=f"{self._name}-{self._count + 1}", daemon=True).start()
             self._count += 1
-            threading.Thread(target=self._run, name=f"redisq-handler-{self._count}", daemon=True).start()
-        self._work.put(held)
+        self._busy += 1
+        self._work.put((function, then))
 
     def _run(self) -> None:
-        while (held := self._work.get()) is not None:
-            self._handle(held)
-            self._idle.release()
+        while work := self._work.get():
+            function, then = work
+            error = None
+            try:
+                function()
+            except BaseException as raised:  # whatever it is, it is the handler's, and the thread goes on
+                error = raised
+            self._inbox.put(partial(self._done, then, error))
+            del work, function, then, error  # an idle thread keeps no batch in memory
+
+    def _done(self, then: Callable[[BaseException | None], object], error: BaseException | None) -> None:
+        self._busy -= 1
+        then(error)
 
     def end(self) -> None:
-        """Let the threads end when their handlers have."""
+        """Let each thread end when it has nothing to do any more."""
         for _ in range(self._count):
             self._work.put(None)
+
+
+def _look() -> None:
+    """Do nothing, but have the loop look at what has changed."""

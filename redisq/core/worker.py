@@ -1,8 +1,8 @@
 """What a worker decides, in either flavour: what to send in each turn, and what follows the replies. No I/O.
 
-A worker asks for a `turn`, sends its calls in one round trip, and gives the results back to `replied`, or the error to
-`failed`. Handlers run elsewhere, and it tells when one has `ended`. Every call may be sent twice, so a turn that failed
-is simply repeated.
+A worker asks for a `turn`, sends its calls in one round trip, and gives the results to `replied`, or the error to
+`failed`. Every call may be sent twice, so what has not been answered is part of the next turn. Handlers run elsewhere;
+`ended` takes in the end of one. All of it belongs to one thread or task, but for `Ending`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from typing import Any, Generic, Literal, TypeVar
 
 from . import validate
 from .batch import BatchData, Buried, Event, Nothing, record
 from .buffer import BufferCalls
 from .calls import Call
-from .clients import kind_of, remedy_for
+from .clients import errors, kind_of, remedy_for
+from .doctor import evicting
 from .errors import Bury, CodecError, InvalidArgument, LeaseLost, RedisqError, Retry
 from .priority import PriorityCalls
-from .queue import describe, reason_of
+from .queue import describe, reason_bytes, reason_of
 
 logger = logging.getLogger("redisq.worker")
 
@@ -29,16 +31,31 @@ T = TypeVar("T")
 
 Verb = Literal["ack", "release", "bury"]
 Calls = BufferCalls[Any] | PriorityCalls[Any]
+
 SAME_SIGNAL = 1.0
 """seconds within which a second signal is the same request: `timeout`, for one, sends two at once"""
-STOPPED = "the worker was stopped before the handler had ended"
+CLOSE_SECONDS = 2.0
+"""seconds for each of the last things: a call under way, handlers that were cancelled, giving back what is held"""
+_POLL = 1.0  # seconds between two reserves of a burst whose handlers still run
+_SECOND_LOOK = 1.0
+_STOPPED = "the worker was stopped before the handler had ended"
 
 
 def exponential(first: float = 1.0, most: float = 300.0, factor: float = 2.0) -> Callable[[int], float]:
     """Return a backoff: `first` seconds after the first attempt, `factor` times as long after each more, up to `most`.
 
     Each is drawn at random between half of that and all of it, so that what failed together does not return together.
+    Raises `InvalidArgument` for what are no seconds, or a factor that is not from 0 to 1,000.
     """
+    for name, seconds in (("first", first), ("most", most)):
+        validate.milliseconds(name, seconds)
+    first, most, factor = (
+        validate.number("first", first),
+        validate.number("most", most),
+        validate.number("factor", factor),
+    )
+    if not 0 <= factor <= 1000:  # else a float could overflow
+        raise InvalidArgument(f"factor is {factor!r}: give a number from 0 to 1000")
 
     def backoff(attempts: int) -> float:
         # The exponent is bounded before it is used: a batch that came back a thousand times must not overflow a float.
@@ -64,20 +81,66 @@ class Settings:
     on_dead: Callable[[list[Buried]], object] | None = None
 
     def __post_init__(self) -> None:
-        validate.integer("concurrency", self.concurrency, 1, 10_000)
-        validate.milliseconds("grace", self.grace)
+        # An int and floats, whatever kinds of numbers were given.
+        checked: dict[str, Any] = {
+            "concurrency": validate.integer("concurrency", self.concurrency, 1, 10_000),
+            "grace": validate.milliseconds("grace", self.grace) / 1000,
+        }
         if self.handler_timeout is not None:
-            validate.milliseconds("handler_timeout", self.handler_timeout, 0.001)
+            checked["handler_timeout"] = validate.milliseconds("handler_timeout", self.handler_timeout, 0.001) / 1000
         if self.max_batches is not None:
-            validate.integer("max_batches", self.max_batches, 1, 10**12, ", or None")
+            checked["max_batches"] = validate.integer("max_batches", self.max_batches, 1, 10**12, ", or None")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         for name in ("backoff", "reason", "on_ack", "on_release", "on_dead"):
             hook = getattr(self, name)
-            if hook is not None and not callable(hook):
-                raise InvalidArgument(f"{name} is {hook!r}: give a function")
+            if hook is not None and (not callable(hook) or iscoroutinefunction(hook)):
+                raise InvalidArgument(f"{name} is {hook!r}: give a function, not an async one")
 
     def reserving(self) -> dict[str, Any]:
         """Return the arguments of a reserve."""
         return {"max_bytes": self.max_bytes} | ({} if self.size is None else {"size": self.size})
+
+
+class Ending:
+    """When a run is to end. It is told from any thread and from signal handlers, so it takes no lock."""
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._stopped = False
+        self._signalled_at = -math.inf
+        self.asked = False
+        """Whether nothing new is to begin."""
+        self.at = math.inf
+        """When the handlers that still run have had their grace."""
+
+    def stop(self, now: float) -> None:
+        """Ask for the end; the second time: at once.
+
+        A signal before it does not count: a web server that has had the signal too calls `stop` in its own time.
+        """
+        if self._stopped:
+            self.end(now)
+        self._stopped = True
+        self.ask(now)
+
+    def signal(self, now: float) -> None:
+        """Ask for the end as `stop` does; signals within a second of each other are one request."""
+        if now - self._signalled_at < SAME_SIGNAL:
+            return
+        if self._signalled_at > -math.inf:
+            self.end(now)
+        self._signalled_at = now
+        self.ask(now)
+
+    def ask(self, now: float) -> None:
+        """Ask for the end, if nobody has."""
+        if not self.asked:
+            self.asked, self.at = True, min(self.at, now + self._grace)
+
+    def end(self, now: float) -> None:
+        """Ask for the end at once."""
+        self.asked, self.at = True, min(self.at, now)
 
 
 @dataclass(frozen=True)
@@ -90,6 +153,9 @@ class Settlement:
     count: bool = True
     """Whether a release counts as an attempt."""
     reason: str | None = None
+
+
+_NOT_BEGUN = Settlement("release", count=False)
 
 
 class Prefetch:
@@ -108,56 +174,83 @@ class Prefetch:
         self.most = min(2 * asked, self.LIMIT) if taken == asked else 1
 
 
-@dataclass(eq=False)
+class _Pauses:
+    """The seconds to wait for a Redis that is unavailable: 0.1, then twice as long each time, up to 5."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.1
+
+    def next(self) -> float:
+        seconds = self._seconds
+        self._seconds = min(5.0, 2 * seconds)
+        return seconds
+
+
+@dataclass(eq=False, slots=True)
 class Held(Generic[T]):
-    """A batch that this worker holds."""
+    """A batch that takes a place: a handler has it, or is about to."""
 
     batch: BatchData[T]
     begun: bool = False
-    """Whether a handler has seen it."""
+    """Whether the handler has seen it."""
     extend_at: float = math.inf
     """When its lease is to be extended."""
     ends_at: float = math.inf
     """When its handler's time is over."""
-    overdue: bool = False
-    """Whether its handler ran longer than it may; the batch was given back, and the handler's end changes nothing."""
+    doubted: bool = False
+    """Whether its last extension found the lease lost."""
+    cancelled: bool = False
+    """Whether the handler was cancelled because its time was over."""
+    abandoned: bool = False
+    """Whether the handler did not end in its time, and the batch was given back: the end of it changes nothing."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Step:
-    """One call of a turn, and what it is for."""
+    """One call of a turn, and what it is for: a settlement, an extension (of what is held), or a reserve."""
 
     call: Call[Any]
     held: Held[Any] | None = None
-    """None: a reserve"""
     settlement: Settlement | None = None
-    """None: a reserve, or an extension"""
     error: BaseException | None = None
+    """What the handler raised."""
 
 
 class WorkLoop(Generic[T]):
     """The state of one run of a worker. Times are those of one monotonic clock, in seconds."""
 
     def __init__(
-        self, calls: Calls, settings: Settings, make_batch: Callable[[BatchData[T]], BatchData[T]], burst: bool = False
+        self,
+        calls: Calls,
+        settings: Settings,
+        make_batch: Callable[[BatchData[T]], BatchData[T]],
+        ending: Ending,
+        *,
+        burst: bool = False,
+        can_cancel: bool = False,
     ) -> None:
-        self.calls = calls
-        self.settings = settings
-        self.burst = burst
+        self._calls = calls
+        self._settings = settings
         self._make_batch = make_batch
+        self._ending = ending
+        self._burst = burst
+        self._can_cancel = can_cancel
         self._extend_every = calls.lease / 3000  # a third of the lease: two extensions may be lost before it is
-        self._running: dict[str, Held[T]] = {}  # a handler has them, or had them too long: each takes a place
-        self._held: dict[str, Held[T]] = {}  # until they are settled
-        self._outbox: list[Step] = []
-        self._reserves: list[Call[list[Event[T]]]] = []  # not answered yet: sent again as they are
+        self._running: dict[str, Held[T]] = {}
+        self._outbox: dict[str, Step] = {}  # settlements, until they are answered
+        self._reserves: list[Call[list[Event[T]]]] = []  # until they are answered
+        # The earliest of all, or something before it: so that not every turn looks at every batch.
+        self._extend_at = self._ends_at = math.inf
         self._prefetch = Prefetch()
+        self._left = math.inf if settings.max_batches is None else settings.max_batches
         self._ask_at = -math.inf  # when to reserve again, where there was nothing
-        self._taken = 0
-        self._pauses = _pauses()
+        self._nothing = False  # was the last answer to a reserve
+        self._wait_failed = False
+        self._pauses, self._wait_pauses = _Pauses(), _Pauses()
         self._resume_at = -math.inf  # when to send again, after an error
-        self.stopping = False
-        self._signalled_at = -math.inf
-        self._end_at = math.inf
+        self._alone = 0
+        self._logged_stop = False
+        self.closing = False
         self.failure: BaseException | None = None
 
     # -- what to do
@@ -166,196 +259,249 @@ class WorkLoop(Generic[T]):
         """Return the calls to send now: settlements, then extensions, then reserves for the free places."""
         if now < self._resume_at:
             return []
-        steps, self._outbox = self._outbox, []
-        for held in self._running.values():
-            if held.extend_at <= now and not held.batch.settled:
-                steps.append(Step(self.calls.extend(held.batch), held))
+        steps = list(self._outbox.values())
+        if now >= self._extend_at:
+            steps += self._extensions(now)
         wanted = self._wanted(now)
         while len(self._reserves) < wanted:
-            self._reserves.append(self.calls.reserve(**self.settings.reserving()))
-        return steps + [Step(call) for call in self._reserves[:wanted]]
+            self._reserves.append(self._calls.reserve(**self._settings.reserving()))
+        steps += [Step(call) for call in self._reserves[:wanted]]
+        return steps[:1] if self._alone else steps
+
+    def _extensions(self, now: float) -> list[Step]:
+        held = [one for one in self._running.values() if not (one.batch.settled or one.abandoned)]
+        self._extend_at = min((one.extend_at for one in held), default=math.inf)
+        return [Step(self._calls.extend(one.batch), one) for one in held if one.extend_at <= now]
+
+    def _places(self) -> float:
+        """Return how many handlers could begin, if there was something for them."""
+        return 0 if self._ending.asked else min(self._settings.concurrency - len(self._running), self._left)
 
     def _wanted(self, now: float) -> int:
-        """Return how many batches to ask for now."""
-        if self.stopping or now < self._ask_at:
-            return 0
-        left = math.inf if self.settings.max_batches is None else self.settings.max_batches - self._taken
-        return int(min(self.free, self._prefetch.most, left))
+        return 0 if now < self._ask_at else int(min(self._places(), self._prefetch.most))
 
-    @property
-    def free(self) -> int:
-        """How many handlers could begin."""
-        return self.settings.concurrency - len(self._running)
-
-    def wake_up_seconds(self, now: float) -> float | None:
-        """Return how long to wait for a wake-up, or None where none is wanted."""
-        if self.stopping or self.burst or self.free == 0 or self._ask_at <= now:
-            return None
-        return self._ask_at - now
-
-    def woken(self) -> None:
-        """Note that something was pushed or has come back, or that the time for it is over."""
-        self._ask_at = -math.inf
+    def wait_seconds(self, now: float) -> float | None:
+        """Return how long to wait for a wake-up, or None where none is wanted now."""
+        idle = now < self._ask_at and self._places() > 0 and now >= self._resume_at
+        return self._ask_at - now if idle and not self._burst and not self._wait_failed else None
 
     def next_time(self, now: float) -> float:
-        """Return when the next turn is due at the latest."""
-        times = [self._end_at, *(held.ends_at for held in self._running.values())]
+        """Return when the next turn is due, if nothing happens before."""
+        times = [self._ending.at, self._ends_at]
         if now < self._resume_at:
-            return min([*times, self._resume_at])
-        times += [held.extend_at for held in self._running.values() if not held.batch.settled]
-        if not self.stopping and self.free:
-            times.append(self._ask_at)
+            times.append(self._resume_at)
+        else:
+            times.append(now if self._outbox else self._extend_at)
+            if self._places() > 0:
+                times.append(self._ask_at)
         return min(times)
+
+    def finished(self, now: float) -> bool:
+        """Say whether the run is over: nothing is left to do, or the grace is over."""
+        if self._ending.asked and not self._logged_stop:
+            self._logged_stop = True
+            logger.info("stopping: %d batches in progress", len(self._running))
+        if now >= self._ending.at:
+            return True
+        if self._outbox or not all(held.abandoned for held in self._running.values()):
+            return False
+        return self._ending.asked or self._left == 0 or (self._burst and self._nothing)
 
     # -- what came of it
 
     def replied(self, steps: Sequence[Step], results: Sequence[Any], now: float) -> list[Held[T]]:
         """Take in the results of a turn, and return the batches whose handlers are to begin."""
-        self._pauses = _pauses()
+        self._pauses = _Pauses()
+        self._alone = max(0, self._alone - 1)
         begin: list[Held[T]] = []
         retries: list[float] = []
         asked = 0
         for step, result in zip(steps, results, strict=True):
-            if step.held is None:
-                asked += 1
-                self._reserves.remove(step.call)
-                begin += self._reserved(result, now, retries)
-            elif step.settlement is None:
+            if step.settlement:
+                if step.held:  # else it ended the lease of a reserve that was not answered
+                    self._settled(step.held, step.settlement, result, step.error)
+            elif step.held:
                 self._extended(step.held, result, now)
             else:
-                self._settled(step.held, step.settlement, result, step.error)
+                asked += 1
+                self._reserved(result, now, begin, retries)
         if asked:
+            del self._reserves[:asked]
             self._prefetch.record(asked, len(begin))
-            if retries and min(retries) > 0:
-                self._ask_at = now + min(retries)
+            retry = min(retries, default=0.0)
+            self._nothing = retry > 0
+            self._wait_failed = False
+            # One that bursts is not woken, so it looks from time to time while its own handlers may push.
+            self._ask_at = now + (min(retry, _POLL) if self._burst else retry)
         return begin
 
-    def _reserved(self, result: Any, now: float, retries: list[float]) -> list[Held[T]]:
+    def _reserved(self, result: Any, now: float, begin: list[Held[T]], retries: list[float]) -> None:
         if isinstance(result, CodecError):
             logger.error("a batch cannot be decoded", exc_info=result)
             held: Held[T] = Held(self._make_batch(result.raw))
-            how = Settlement("release", self._delay(held.batch), reason=self._why(result))
-            self._outbox.append(self._settle(held, how, result))
-            return []
+            self._settle(held, Settlement("release", self._delay(held.batch), reason=self._why(result)), result)
+            return
         self._died([event for event in result if isinstance(event, Buried)])
         last = result[-1]
-        if isinstance(last, Nothing):
+        if isinstance(last, BatchData):
+            self._left -= 1
+            held = Held(self._make_batch(last))
+            if self._ending.asked:
+                self._settle(held, _NOT_BEGUN)
+            else:
+                self._take(held, now)
+                begin.append(held)
+        elif isinstance(last, Nothing):
             # Sent again after its reply was lost, it may find that the lease has run out: then a new one is asked for.
             retries.append(0.0 if last.ended else math.inf if last.retry is None else last.retry)
-        if not isinstance(last, BatchData):
-            return []
-        self._taken += 1
-        held = Held(self._make_batch(last), extend_at=now + self._extend_every)
-        self._held[last.id] = held
-        if self.stopping:
-            self._outbox.append(self._settle(held, Settlement("release", count=False)))
-            return []
-        held.begun = True
-        held.ends_at = now + (self.settings.handler_timeout or math.inf)
-        self._running[last.id] = held
-        return [held]
+
+    def _take(self, held: Held[T], now: float) -> None:
+        self._running[held.batch.id] = held
+        held.extend_at = now + self._extend_every
+        self._extend_at = min(self._extend_at, held.extend_at)
+        if self._settings.handler_timeout is not None:
+            held.ends_at = now + self._settings.handler_timeout
+            self._ends_at = min(self._ends_at, held.ends_at)
 
     def _extended(self, held: Held[T], result: Any, now: float) -> None:
-        if isinstance(result, LeaseLost):
-            held.extend_at = math.inf
-            if not held.batch.settled and held.batch.id in self._running:
-                record(held.batch, result, ends=False)
-                log_lease_lost(held.batch, "its handler ended")
-        else:
+        if not isinstance(result, LeaseLost):
             held.batch.deadline = result / 1000
-            held.extend_at = now + self._extend_every
+            held.doubted, held.extend_at = False, now + self._extend_every
+        elif not held.doubted:
+            # The handler may be settling it just now, in another thread: look once more before it is called lost.
+            held.doubted, held.extend_at = True, now + min(_SECOND_LOOK, self._extend_every)
+        elif not held.batch.settled and held.batch.id in self._running:
+            record(held.batch, result, ends=False)
+            log_lease_lost(held.batch, "its handler ended")
+        self._extend_at = min(self._extend_at, held.extend_at)
 
     def _settled(self, held: Held[T], how: Settlement, result: Any, error: BaseException | None) -> None:
-        self._held.pop(held.batch.id, None)
-        record(held.batch, result)
+        batch = held.batch
+        self._outbox.pop(batch.id, None)
+        record(batch, result)
         if isinstance(result, LeaseLost):
-            log_lease_lost(held.batch, how.verb)
+            log_lease_lost(batch, how.verb)
         elif how.verb == "ack":
-            call_hook(self.settings.on_ack, held.batch)
+            call_hook(self._settings.on_ack, batch)
         elif how.verb == "release":
-            call_hook(self.settings.on_release, held.batch, error)
-        elif held.batch.group is not None:
-            batch = held.batch
+            call_hook(self._settings.on_release, batch, error)
+        elif batch.group is not None:
             self._died([Buried(batch.id, batch.group, batch.attempts, how.reason or batch.reason)])
         else:
-            self._died([Buried(member, None, None, how.reason or "") for member in held.batch.items])
+            self._died([Buried(member, None, None, how.reason or batch.reason) for member in batch.items])
 
     def _died(self, buried: list[Buried]) -> None:
         for one in buried:
             logger.error("dead letter: %r", one.name, extra={"group": one.group, "attempts": one.attempts})
         if buried:
-            call_hook(self.settings.on_dead, buried)
+            call_hook(self._settings.on_dead, buried)
 
     def failed(self, steps: Sequence[Step], error: Exception, now: float) -> None:
-        """Take in that a turn could not be sent, or that nobody knows what became of it.
+        """Take in that a turn could not be sent, or that nobody knows what became of it: it is repeated.
 
-        What passes is waited for; any other error ends the worker.
+        What passes is waited for; any other error ends the run.
         """
-        self._outbox = [step for step in steps if step.settlement is not None] + self._outbox
-        self.unavailable(error, now)
-
-    def unavailable(self, error: Exception, now: float) -> None:
-        """Wait a while after an error that passes by itself; end the worker for any other."""
-        kind = kind_of(error)
-        if kind not in ("unavailable", "shortage"):
-            if remedy := remedy_for(error):
-                add_note(error, f"Remedy: {remedy}.")
-            logger.error("cannot go on: %s", error)
-            self.failure = error
-            self.stop(now)
-            self._resume_at = now
-            return
-        pause = next(self._pauses)
+        if isinstance(error, errors("ResponseError")):
+            # One call was refused, as a reserve is by a full server, and that must not keep the others from their
+            # answers: for as many turns each goes alone, and what is refused alone goes after the others.
+            self._alone = max(self._alone, len(steps))
+            if len(steps) == 1 and (held := steps[0].held):
+                if step := self._outbox.pop(held.batch.id, None):
+                    self._outbox[held.batch.id] = step
+                else:
+                    held.extend_at = now + min(_SECOND_LOOK, self._extend_every)
+        pause = self._pauses.next()
         self._resume_at = now + pause
+        self._explain(error, pause, now)
+
+    def wait_ended(self, error: Exception | None, now: float) -> None:
+        """Take in the end of a wait: something was pushed or has come back, its time is over, or it failed."""
+        if error is None:
+            self._ask_at = -math.inf
+            self._wait_pauses = _Pauses()
+        else:
+            pause = self._wait_pauses.next()
+            self._ask_at, self._wait_failed = now + pause, True
+            self._explain(error, pause, now)
+
+    def _explain(self, error: Exception, pause: float, now: float) -> None:
+        """Log an error that passes by itself; end the run for any other."""
+        kind = kind_of(error)
         if kind == "shortage":
             logger.warning("the client has no free connection, retrying in %.1f s: %s", pause, error)
-        else:
+        elif kind == "unavailable":
             log_unavailable(error, pause)
+        else:
+            self._fail(error, now)
+
+    def _fail(self, error: Exception, now: float) -> None:
+        if self.failure is None:
+            self.failure = error
+            if remedy := remedy_for(error):
+                _add_note(error, f"Remedy: {remedy}.")
+            logger.error("cannot go on: %s", error)
+            self._ending.ask(now)
 
     # -- handlers
 
     def ended(self, held: Held[T], error: BaseException | None) -> None:
         """Take in that a handler has ended."""
-        self._running.pop(held.batch.id, None)
-        if held.overdue:
+        if not held.begun:  # it is given back at the end
             return
-        held.extend_at = math.inf
-        if self.burst:
-            self.woken()  # what it released may be due at once
+        self._running.pop(held.batch.id, None)
+        if self._burst:
+            self._ask_at, self._nothing = -math.inf, False  # what it releases, or has pushed, may be due at once
+        if held.abandoned:
+            return
         if how := self._settlement(held.batch, error):
-            self._outbox.append(self._settle(held, how, error))
-        else:
-            self._held.pop(held.batch.id, None)
+            self._settle(held, how, error)
 
     def overdue(self, now: float) -> list[Held[T]]:
-        """Return the batches whose handlers have run longer than they may."""
-        return [held for held in self._running.values() if held.ends_at <= now]
+        """Give back the batches of handlers that have run longer than they may; their places stay taken.
 
-    def abandon(self, held: Held[T]) -> None:
-        """Give back the batch of a handler that cannot be stopped; its place stays taken until it ends."""
-        held.overdue, held.ends_at, held.extend_at = True, math.inf, math.inf
-        error = self.timeout_error()
-        if how := self._settlement(held.batch, error):
-            self._outbox.append(self._settle(held, how, error))
-        if all(one.overdue for one in self._running.values()) and self.free == 0:
-            self.failure = RedisqError(
-                f"every handler has run longer than handler_timeout={self.settings.handler_timeout:g} s, and a thread "
-                "cannot be stopped: start this process again"
-            )
+        Returns those whose handlers are to be cancelled instead, which have a little time to end.
+        """
+        if now < self._ends_at:
+            return []
+        cancel: list[Held[T]] = []
+        for held in self._running.values():
+            if held.ends_at > now:
+                continue
+            if self._can_cancel and not held.cancelled:
+                held.cancelled, held.ends_at = True, now + CLOSE_SECONDS
+                cancel.append(held)
+            else:
+                self._abandon(held, now)
+        self._ends_at = min((held.ends_at for held in self._running.values()), default=math.inf)
+        return cancel
 
     def timeout_error(self) -> TimeoutError:
         """Return the error of a handler that ran longer than it may."""
-        return TimeoutError(f"the handler ran longer than handler_timeout={self.settings.handler_timeout:g} s")
+        return TimeoutError(f"the handler ran longer than handler_timeout={self._settings.handler_timeout:g} s")
 
-    def _settle(self, held: Held[T], how: Settlement, error: BaseException | None = None) -> Step:
+    def _abandon(self, held: Held[T], now: float) -> None:
+        held.abandoned, held.ends_at = True, math.inf
+        error = self.timeout_error()
+        if how := self._settlement(held.batch, error):
+            self._settle(held, how, error)
+        if sum(one.abandoned for one in self._running.values()) == self._settings.concurrency:
+            self._fail(
+                RedisqError(
+                    f"every place is taken by a handler that ran longer than {self._settings.handler_timeout:g} s, its "
+                    "handler_timeout, and does not end: start this process again"
+                ),
+                now,
+            )
+
+    def _settle(self, held: Held[T], how: Settlement, error: BaseException | None = None) -> None:
         batch = held.batch
         if how.verb == "ack":
-            call = self.calls.ack(batch, how.delay)
+            call = self._calls.ack(batch, how.delay)
         elif how.verb == "bury":
-            call = self.calls.bury(batch, how.reason)
+            call = self._calls.bury(batch, how.reason)
         else:
-            call = self.calls.release(batch, how.delay, count=how.count, reason=how.reason)
-        return Step(call, held, how, error)
+            call = self._calls.release(batch, how.delay, count=how.count, reason=how.reason)
+        self._outbox[batch.id] = Step(call, held, how, error)
 
     def _settlement(self, batch: BatchData[T], error: BaseException | None) -> Settlement | None:
         """Say what becomes of a batch when its handler has ended; None if it is settled."""
@@ -369,10 +515,8 @@ class WorkLoop(Generic[T]):
         if isinstance(error, Bury):
             return Settlement("bury", reason=self._why(error))
         asked = error if isinstance(error, Retry) else Retry()
-        if asked.count and used_up(batch, self.calls.max_attempts):
-            delay = 0.0
-        else:
-            delay = self._delay(batch) if asked.delay is None else asked.delay
+        last = asked.count and used_up(batch, self._calls.max_attempts)
+        delay = 0.0 if last else self._delay(batch, asked.delay)
         logger.warning(
             "handler %s batch %s, attempt %d, due again in %.1f s",
             "asked for a retry of" if asked is error else "failed on",
@@ -384,74 +528,54 @@ class WorkLoop(Generic[T]):
         )
         return Settlement("release", delay, asked.count, self._why(error))
 
-    def _delay(self, batch: BatchData[Any]) -> float:
-        """Return the backoff of a batch; one that cannot be used becomes the default's, and is logged."""
+    def _delay(self, batch: BatchData[Any], asked: float | None = None) -> float:
+        """Return how long a batch rests; seconds that cannot be used become the default's, and are logged."""
         try:
-            delay = self.settings.backoff(batch.attempts)
-            validate.milliseconds("backoff", delay)
+            delay = self._settings.backoff(batch.attempts) if asked is None else asked
+            return validate.milliseconds("delay", delay) / 1000
         except Exception:
-            logger.exception("backoff failed for batch %s", batch.id)
+            logger.exception("%s failed for batch %s", "backoff" if asked is None else "Retry", batch.id)
             return exponential()(batch.attempts)
-        return delay
 
     def _why(self, error: BaseException) -> str | None:
         """Return the reason that is kept of an exception; if the function for it fails, the exception's class."""
         try:
-            reason = reason_of(error, self.settings.reason)
+            reason = reason_of(error, self._settings.reason)
             if reason is not None and not isinstance(reason, str):
                 raise InvalidArgument(f"reason returned {reason!r}: give a str or None")
         except Exception:
             logger.exception("reason failed")
             return type(error).__name__
-        return reason
+        return None if reason is None else reason_bytes(reason).decode()  # as it is kept, for hooks too
 
     # -- the end
 
-    def stop(self, now: float) -> None:
-        """Reserve nothing more, and end when the handlers have, or after `grace`; the second time: end now."""
-        if self.stopping:
-            self._end_at = now
-            return
-        self.stopping = True
-        self._end_at = now + self.settings.grace
-        logger.info("stopping: %d batches in progress", len(self._running))
-
-    def signalled(self, now: float) -> None:
-        """Take in a signal: as `stop`, but two within a second are one request."""
-        if now - self._signalled_at >= SAME_SIGNAL:
-            self._signalled_at = now
-            self.stop(now)
-
-    def finished(self, now: float) -> bool:
-        """Say whether the run is over: nothing is left to do, or the grace is over."""
-        if now >= self._end_at:
-            return True
-        # A handler that cannot be stopped is not waited for; an error of all of them ends the run.
-        waited_for = any(not held.overdue for held in self._running.values())
-        if waited_for or self._outbox:
-            return False
-        if self.stopping or self.failure:
-            return True
-        if self.settings.max_batches is not None and self._taken >= self.settings.max_batches:
-            return True
-        return self.burst and now < self._ask_at
+    def close(self) -> None:
+        """Let no handler begin any more."""
+        self.closing = True
 
     def last_turn(self) -> list[Step]:
         """Return the calls that end the run: what is still held is given back, for others to do."""
-        self.stopping = True
-        settling = {step.held.batch.id for step in self._outbox if step.held}
-        for held in self._held.values():
-            if not (held.batch.settled or held.batch.id in settling or held.overdue):
+        for held in self._running.values():
+            if not (held.batch.settled or held.abandoned):
                 logger.warning("giving back batch %s, whose handler has not ended", held.batch.id)
-                self._outbox.append(self._settle(held, Settlement("release", reason=STOPPED)))
-        steps, self._outbox = self._outbox, []
+                self._settle(held, Settlement("release", reason=_STOPPED) if held.begun else _NOT_BEGUN)
+        steps = list(self._outbox.values())
+        # A reserve whose reply was lost may have taken a batch; its lease's id is known all the same.
+        for call in self._reserves:
+            unknown: BatchData[Any] = BatchData(str(call.lease_id), None, [], 1, 0.0, [])
+            steps.append(Step(self._calls.release(unknown, count=False), None, _NOT_BEGUN))
         return steps
 
-    def abandoned(self, steps: Sequence[Step], error: Exception) -> None:
+    def abandoned(self, error: BaseException) -> None:
         """Log what could not even be given back: its leases will run out."""
-        for step in steps:
+        verbs = {name: "release" for name, held in self._running.items() if not held.batch.settled}
+        batches = {name: held.batch for name, held in self._running.items()}
+        for name, step in list(self._outbox.items()):
             if step.held and step.settlement:
-                log_abandoned(step.held.batch, step.settlement.verb, error)
+                verbs[name], batches[name] = step.settlement.verb, step.held.batch
+        for name, verb in verbs.items():
+            log_abandoned(batches[name], verb, error)
 
 
 def used_up(batch: BatchData[Any], max_attempts: int) -> bool:
@@ -460,21 +584,18 @@ def used_up(batch: BatchData[Any], max_attempts: int) -> bool:
     return 0 < max_attempts <= batch.attempts and one
 
 
-def _pauses() -> Iterator[float]:
-    """Yield the seconds to wait for a Redis that is unavailable: 0.1, then twice as long, up to 5, without end."""
-    pause = 0.1
-    while True:
-        yield pause
-        pause = min(5.0, 2 * pause)
-
-
-def add_note(error: BaseException, note: str) -> None:
-    """Add a note to an error, which tracebacks show from Python 3.11 on."""
-    if hasattr(error, "add_note"):
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
-    else:
+def _add_note(error: BaseException, note: str) -> None:
+    """Add a note to an error, which tracebacks show from Python 3.11 on; before, it is logged."""
+    if not hasattr(error, "add_note"):
         logger.error(note)
+    elif note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
+def log_eviction(memory: Mapping[str, Any]) -> None:
+    """Log a policy under which the server may throw keys of the queue away, as INFO memory tells it."""
+    if finding := evicting(memory):
+        logger.warning("%s: %s; remedy: %s", finding.subject, finding.problem, finding.remedy)
 
 
 def log_extra(batch: BatchData[Any]) -> dict[str, Any]:
@@ -487,7 +608,7 @@ def log_lease_lost(batch: BatchData[Any], what: str) -> None:
     logger.warning("lease of batch %s lost before %s: it is handed out again", batch.id, what, extra=log_extra(batch))
 
 
-def log_abandoned(batch: BatchData[Any], verb: str, error: Exception) -> None:
+def log_abandoned(batch: BatchData[Any], verb: str, error: BaseException) -> None:
     """Log that a batch is left to its lease, because Redis is unavailable and the worker has to end."""
     logger.error("could not %s batch %s, its lease will run out: %s", verb, batch.id, error, extra=log_extra(batch))
 

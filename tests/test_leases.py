@@ -15,9 +15,7 @@ import pytest
 import redis
 import redis.asyncio
 
-import redisq.aio.runner
 import redisq.asyncio
-import redisq.sync.runner
 from redisq import (
     BYTES,
     Batch,
@@ -652,13 +650,6 @@ def test_a_lease_is_extended_and_never_shortened(client: redis.Redis, structure:
 
 
 # -- waiting ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a wait be one read, however long, so that only what is waited for can end it."""
-    for runner in (redisq.sync.runner, redisq.aio.runner):
-        monkeypatch.setattr(runner, "piece", lambda seconds, _: max(0.01, seconds))
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0001, 0.001, 0.0014])

@@ -95,12 +95,15 @@ class Retry(Exception):
     """
 
     def __init__(self, delay: float | None = None, count: bool = True, reason: str | None = None) -> None:
-        if delay is not None and not (math.isfinite(delay) and delay >= 0):
-            raise InvalidArgument(f"delay is {delay!r}: give seconds from 0, or None")
-        super().__init__(reason or "")
-        self.delay = delay
-        self.count = count
-        self.reason = reason
+        super().__init__(delay, count, reason)  # what a copy in another process is made with
+        self.delay = None if delay is None else _seconds(delay)
+        if not _is_bool(count):
+            raise InvalidArgument(f"count is {count!r}: give True or False")
+        self.count = bool(count)
+        self.reason = None if reason is None else str(reason)
+
+    def __str__(self) -> str:
+        return self.reason or ""
 
 
 class Bury(Exception):
@@ -111,5 +114,22 @@ class Bury(Exception):
     """
 
     def __init__(self, reason: str | None = None) -> None:
-        super().__init__(reason or "")
-        self.reason = reason
+        super().__init__(reason)
+        self.reason = None if reason is None else str(reason)
+
+    def __str__(self) -> str:
+        return self.reason or ""
+
+
+def _is_bool(value: Any) -> bool:
+    return type(value).__name__ in ("bool", "bool_")  # Python's own, or that of numpy 2 or 1
+
+
+def _seconds(delay: Any) -> float:
+    try:
+        seconds = math.nan if _is_bool(delay) or isinstance(delay, (str, bytes)) else float(delay)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not 0 <= seconds <= 99_999_999:  # what release takes: a handler is to hear of it here, not its worker there
+        raise InvalidArgument(f"delay is {delay!r}: give seconds from 0 to 99999999, or None")
+    return seconds

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Protocol, TypeVar
 
-from redis.exceptions import RedisError
-
-from ..errors import Bury, LeaseLost, NotDurable, Retry
+from ..errors import Bury, Retry
 from ..ops import Lease, describe, reason_of
 
 T = TypeVar("T")
@@ -80,8 +78,11 @@ class Batch(Lease[T]):
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> bool:
+        asked = isinstance(error, (Retry, Bury))
         if self.settled:
-            return False
+            if asked:
+                logger.warning("batch %s was settled before it could be given back: %r", self.id, error)
+            return asked
         if error is None:
             await self.ack()
             return False
@@ -92,7 +93,7 @@ class Batch(Lease[T]):
                 await self.release(error.delay or 0.0, error.count, reason_of(error))
             else:
                 await self.release(reason=describe(error))
-        except (LeaseLost, NotDurable, RedisError, OSError) as problem:
-            # The caller's error is on its way up, and the batch comes back when its lease runs out.
+        except Exception as problem:  # the caller's error is on its way up, whatever this one is
+            # The batch comes back when its lease runs out.
             logger.warning("batch %s could not be given back: %s", self.id, problem)
-        return isinstance(error, (Retry, Bury))
+        return asked

@@ -12,7 +12,7 @@ from .lease import Buried, Lease, Reserved
 from .limit import Grant, LimitOps, Rate
 from .op import Call, Many, Op, Pause, Talk, Wait, answers, as_bytes, piece
 from .priority import Item, PriorityOps, PriorityStats, Pushed, State
-from .queue import describe, reason_of
+from .queue import describe, reason_bytes, reason_of
 from .queues import QueueInfo
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "describe",
     "finish",
     "piece",
+    "reason_bytes",
     "reason_of",
     "whole",
 ]

@@ -333,9 +333,8 @@ class BufferOps(QueueOps, Generic[T]):
     ) -> Talk[int]:
         """Give batches back whole; not `count`: this hand-over is no attempt."""
         options = self._settling("release", delay=check.milliseconds("delay", delay))
-        return total(
-            settle(leases, self._ending("release", options, b"count" if count else b"forget", reason_bytes(reason)))
-        )
+        attempt = b"count" if check.flag("count", count) else b"forget"
+        return total(settle(leases, self._ending("release", options, attempt, reason_bytes(reason))))
 
     def bury(self, leases: Sequence[Lease[T]], reason: str | None = None) -> Talk[int]:
         """Make batches dead letters now."""

@@ -386,7 +386,7 @@ class PriorityOps(QueueOps, Generic[T]):
     ) -> Talk[int]:
         """Give batches back; not `count`: this hand-over is no attempt."""
         options = self._settling("release", delay=check.milliseconds("delay", delay))
-        attempt = b"count" if count else b"forget"
+        attempt = b"count" if check.flag("count", count) else b"forget"
         return total(settle(leases, self._ending("release", options, attempt, reason_bytes(reason))))
 
     def bury(self, leases: Sequence[Lease[T]], reason: str | None = None) -> Talk[int]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from redis.exceptions import RedisError
 
 from ..errors import Bury, CodecError, InvalidArgument, NotDurable, Retry
-from ..ops import Buried, Lease, Many, Op, Reserved, Talk, check, reason_of
+from ..ops import Buried, Lease, Many, Op, Reserved, Talk, check, reason_bytes, reason_of
 
 logger = logging.getLogger("redisq.worker")
 
@@ -74,7 +74,13 @@ def exponential(first: float = 1.0, most: float = 300.0, factor: float = 2.0) ->
     """Return a backoff: `first` seconds after the first attempt, `factor` times as long after each more, up to `most`.
 
     Each is drawn at random between half of that and all of it, so that what failed together does not return together.
+    Raises `InvalidArgument` for what are no seconds, or a factor that is not from 0 to 1,000.
     """
+    for name, seconds in (("first", first), ("most", most)):
+        check.milliseconds(name, seconds)
+    first, most, factor = check.number("first", first), check.number("most", most), check.number("factor", factor)
+    if not 0 <= factor <= 1000:  # else a float could overflow
+        raise InvalidArgument(f"factor is {factor!r}: give a number from 0 to 1000")
 
     def backoff(attempts: int) -> float:
         # The exponent is bounded before it is used: a batch that came back a thousand times must not overflow a float.
@@ -98,8 +104,9 @@ class Policy:
     on_dead: Callable[[list[Buried]], object] | None
 
     def __post_init__(self) -> None:
-        check.whole("concurrency", self.concurrency, 1, 10_000)
-        check.milliseconds("grace", self.grace)
+        # An int and a float, whatever kinds of numbers were given.
+        object.__setattr__(self, "concurrency", check.whole("concurrency", self.concurrency, 1, 10_000))
+        object.__setattr__(self, "grace", check.milliseconds("grace", self.grace) / 1000)
         for name in ("backoff", "reason", "on_ack", "on_release", "on_dead"):
             hook = getattr(self, name)
             if hook is not None and not callable(hook):
@@ -144,13 +151,12 @@ class Policy:
         except Exception:
             logger.exception("reason failed")
             return type(error).__name__
-        return reason
+        return None if reason is None else reason_bytes(reason).decode()  # as it is kept, for hooks too
 
     def delay(self, batch: Lease[Any]) -> float:
         """Return the backoff of a batch; one that cannot be used becomes the default's, and is logged."""
         try:
-            delay = self.backoff(batch.attempts)
-            check.milliseconds("backoff", delay)
+            delay = check.milliseconds("backoff", self.backoff(batch.attempts)) / 1000
         except Exception:
             logger.exception("backoff failed for batch %s", batch.id)
             return exponential()(batch.attempts)

@@ -79,7 +79,7 @@ class Worker(Generic[T]):
         self._reserve()  # a size that the queue does not take is refused here
         self._stopping = asyncio.Event()  # no new batch
         self._ending = asyncio.Event()  # not even those that run
-        self._free = asyncio.Semaphore(concurrency)
+        self._free = asyncio.Semaphore(self.policy.concurrency)
         self._held: dict[asyncio.Task[None], Batch[T]] = {}  # from the reserve until it is settled
         self._kept: dict[str, Batch[T]] = {}  # those whose lease is kept: until the handler ends
 

@@ -80,7 +80,7 @@ class Worker(Generic[T]):
         self._reserve()  # a size that the queue does not take is refused here
         self._stopping = threading.Event()  # no new batch
         self._ending = threading.Event()  # not even those that run
-        self._free = threading.Semaphore(concurrency)
+        self._free = threading.Semaphore(self.policy.concurrency)
         self._taken: SimpleQueue[Batch[T]] = SimpleQueue()
         self._held: dict[str, Batch[T]] = {}  # from the reserve until it is settled
         self._kept: dict[str, Batch[T]] = {}  # those of them whose lease is kept: until the handler ends

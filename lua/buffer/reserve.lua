@@ -82,7 +82,7 @@ end
 local grants, total, longest, earliest = queue .. 'grants', 0, 0, nil
 for i = first_rate, #ARGV do
   local number = tonumber(ARGV[i])
-  if not number or number % 1 ~= 0 or number < 1 or number > 99999999999 then
+  if not number or string.find(ARGV[i], '%D') or number < 1 or number > 99999999999 then
     return redis.error_reply('BADARG rates has ' .. string.sub(ARGV[i], 1, 32) .. ': give pairs of 1..99999999999')
   end
   longest = number > longest and (i - first_rate) % 2 == 1 and number or longest
@@ -130,31 +130,24 @@ if granted == 0 then
   return { 'none', retry }
 end
 local tokens = call('LLEN', wake)
-for _, group in ipairs(special and call('ZRANGEBYSCORE', paused_groups, '-inf', now, 'LIMIT', '0', '10') or {}) do
-  -- idiom: types
-  -- A script is not rolled back: a key of another type must stop it here, before it has written anything.
-  for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead', 'paused_groups' }) do
-    call('ZCARD', queue .. key)
+if special then
+  -- idiom: ended pauses
+  -- Groups whose pause has ended may be chosen again, ten a call; their pauses may have been all that kept the queue.
+  local over, lengths = call('ZRANGEBYSCORE', queue .. 'paused_groups', '-inf', now, 'LIMIT', '0', '10'), {}
+  for i, one in ipairs(over) do -- a key of another type stops it here, before it has written anything
+    for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead' }) do
+      call('ZCARD', queue .. key)
+    end
+    lengths[i] = call('HEXISTS', queue .. 'busy', one) == 0 and call('LLEN', queue .. 'items:' .. one) or 0
   end
-  call('HLEN', queue .. 'busy')
-  call('LLEN', queue .. 'items:' .. group)
-  -- end
-  call('ZREM', paused_groups, group) -- its pause has ended
-  -- idiom: offer
-  -- A group may be chosen while it has items and is neither busy nor paused.
-  local length = call('LLEN', queue .. 'items:' .. group)
-  if length > 0 and call('HEXISTS', queue .. 'busy', group) == 0
-    and not call('ZSCORE', queue .. 'paused_groups', group) then
-    call('ZADD', queue .. 'groups', string.format('%d', length), group)
-    call('ZADD', queue .. 'since', 'NX', now, group)
-    if tokens == 0 then
-      tokens = call('LPUSH', queue .. 'wake', '1')
+  for i, one in ipairs(over) do
+    call('ZREM', queue .. 'paused_groups', one)
+    if lengths[i] > 0 then
+      call('ZADD', queue .. 'groups', string.format('%d', lengths[i]), one)
+      call('ZADD', queue .. 'since', 'NX', now, one)
+      tokens = tokens > 0 and tokens or call('LPUSH', queue .. 'wake', '1')
     end
   end
-  -- end
-end
-if special then -- the pauses may have been all that kept the queue
-  -- idiom: buffer drained
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
   if call('EXISTS', unpack(kept)) == 0 then
     call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days

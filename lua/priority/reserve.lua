@@ -97,7 +97,7 @@ end
 local grants, total, longest, earliest = queue .. 'grants', 0, 0, nil
 for i = first_rate, #ARGV do
   local number = tonumber(ARGV[i])
-  if not number or number % 1 ~= 0 or number < 1 or number > 99999999999 then
+  if not number or string.find(ARGV[i], '%D') or number < 1 or number > 99999999999 then
     return redis.error_reply('BADARG rates has ' .. string.sub(ARGV[i], 1, 32) .. ': give pairs of 1..99999999999')
   end
   longest = number > longest and (i - first_rate) % 2 == 1 and number or longest

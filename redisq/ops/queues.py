@@ -35,7 +35,7 @@ def found(prefix: Any, keys: Iterable[bytes], marks: Iterable[Any]) -> list[Queu
 
     Raises an error of the server, but for that of a key that has become one of another type meanwhile.
     """
-    shape = re.compile(re.escape(check.prefix(prefix)) + rb":\{([^{}]+)\}:meta", re.DOTALL)
+    shape = re.compile(re.escape(check.prefix(prefix)) + rb":\{([^{}]+)\}:meta")
     queues = set()
     for key, mark in zip(keys, marks, strict=True):
         if isinstance(mark, Exception) and "WRONGTYPE" not in str(mark):

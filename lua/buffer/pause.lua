@@ -55,9 +55,9 @@ end
 -- end
 -- idiom: set pause
 -- The value says when it ends; the TTL is for who never looks again.
-local ends, ttl = '0 ', {}
-if tonumber(duration) > 0 then
-  ends, ttl = string.format('%d ', now + duration), { 'PX', duration }
+local ends, ttl = string.format('%d ', now + duration), { 'PX', duration }
+if tonumber(duration) == 0 then
+  ends, ttl = '0 ', {}
 end
 call('SET', paused, ends .. string.sub(reason, 1, 1000), unpack(ttl))
 answer = 1

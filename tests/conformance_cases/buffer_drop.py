@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .buffer_items import KEEPING, lease, waiting
-from .derived import derive
+from .derived import by_type, derive
+from .form import CLOCK
 from .scenario import NOW, WEEK, Cases, Scenario, script
 
 MINUTE = 60_000
@@ -137,10 +138,22 @@ def _parts(case: Cases) -> None:
         ttl=ttl,
     )
     later.send(["", 2], state=1)
-    given = {**meta, "items:g": ["d", "c"], "busy": {"g": "k"}, "wake": ["1"]}
-    then = {**meta, "items:g": ["d", "c"], "groups": {"g": 2}, "since": {"g": NOW}, "wake": ["1"], "once:o": "0 "}
-    later = case.by_hand("a later part ends what kept the group busy; a wake-up is enough", given, then, ttl=ttl)
-    later.send(["", 0], state=1)
+    given = {**meta, "items:g": ["c"], "busy": {"g": "k"}, "wake": ["1"]}
+    for now, what in ((NOW, "a wake-up is enough"), (CLOCK, "the time is the server's")):
+        then = {**meta, "items:g": ["c"], "groups": {"g": 1}, "since": {"g": now}, "wake": ["1"], "once:o": "0 "}
+        later = case.by_hand(f"a later part ends what kept the group busy; {what}", given, then, ttl=ttl)
+        later.send(["", 0], state=1, now=now)
+    by_type(case, _everything, only=["items:g", "busy"], title=": a later part", state=1)
+    long = case.by_hand("a cursor as long as it may be", meta, {**meta, "once:o": "0 "}, ttl={"meta": WEEK, **ttl})
+    long.send(["", 0], state=1, start=10**18 - 1)
+    named = {**meta, "leases": {"5": 9}, "batch:5": batch}
+    later = case.by_hand(
+        "a leased batch that has the name of another's time stays",
+        {**named, "delayed": {"k": 5}, "batch:k": batch},
+        {**named, **once},
+        ttl=ttl,
+    )
+    later.send(["", 2])
     later = case.by_hand(
         "a later part ends what kept the group busy, but it is paused",
         {**meta, "items:g": ["c"], "busy": {"g": "k"}, "paused_groups": {"g": 9e9}, "dead": {"l": 8}, "batch:l": batch},

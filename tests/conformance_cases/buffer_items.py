@@ -152,6 +152,11 @@ def _over(case: Cases, **values: Any) -> None:
         s.do("push", group=f"p{i:02}", item=["x"])
     waiting(s, g="abcd")
     s.send(**values)
+    s = case("the pause of a group has ended that kept the queue when the last item left it")
+    lease(s, "x")
+    s.do("pause_group", duration=1000, now=2000)
+    s.do("ack")
+    s.awake()
     s.send(**values)
     for name in ("groups", "since", "leases", "delayed", "dead", "wake"):
         by_type(

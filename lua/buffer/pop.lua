@@ -10,7 +10,7 @@
 -- ARGV[1]  group   string  not empty
 -- ARGV[2]  size    int     1..5000                items at most
 -- ARGV[3]  now     ms                             empty: the server's clock
--- COMPUTES {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:paused_groups, {queue}:wake
+-- COMPUTES {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:busy, {queue}:paused_groups, {queue}:wake
 -- REPLY    [item, ...]                            oldest first; none: the group is empty, busy or paused, or the queue paused
 -- ERROR    BADARG                                 an argument is out of range
 -- ERROR    LAYOUT                                 the queue's mark is not 2 buffer

@@ -11,7 +11,8 @@
 --            size      1..5000               items of each at most; count * size at most 5000
 --            max_wait  0..99999999999        ms after which a group goes first, 0: never
 -- ARGV[2]  now       ms                      empty: the server's clock
--- COMPUTES {queue}:items:<group>, {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:paused_groups, {queue}:wake
+-- COMPUTES {queue}:items:<group>, {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:busy, {queue}:paused_groups
+-- COMPUTES {queue}:wake
 -- REPLY    [[group, [item, ...]], ...]       first the groups that have waited longest, then the longest; items oldest first
 -- ERROR    BADARG                            an argument is out of range
 -- ERROR    LAYOUT                            the queue's mark is not 2 buffer

@@ -255,13 +255,16 @@ class Worker(Generic[T]):
 async def _first(*those: Awaitable[object], timeout: float | None = None) -> None:
     """Wait for the first of them, or the timeout, and cancel the others; an error of the first is raised."""
     tasks = [asyncio.ensure_future(one) for one in those]
+    own = [task for task, one in zip(tasks, those, strict=True) if task is not one]  # the others are the caller's
     try:
         done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task, one in zip(tasks, those, strict=True):
-            if task is not one:  # what came as a task belongs to the caller
+        while pending := [task for task in own if not task.done()]:
+            for task in pending:
                 task.cancel()
-        await asyncio.gather(*(t for t, one in zip(tasks, those, strict=True) if t is not one), return_exceptions=True)
+            # redis-py writes in a wait_for, which before Python 3.12 may swallow this: then once more.
+            await asyncio.wait(pending, timeout=0.05)
+        await asyncio.gather(*own, return_exceptions=True)
     for task in done:
-        if not any(task is one for one in those):
+        if task in own:
             task.result()

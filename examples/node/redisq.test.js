@@ -84,7 +84,7 @@ function sleeping(client) {
   const send = sender(client);
   return {
     async callBuffer(command, key) {
-      return (await send([command, key, '60'])) ?? assert.fail('no wake-up came');
+      return (await send([command, key, '30'])) ?? assert.fail('no wake-up came');
     },
   };
 }
@@ -391,7 +391,9 @@ for (const name of CLIENTS) {
       const queue = new PriorityQueue(scripts, 'q');
       await queue.push([['a', -3, 'p'], ['b', 7, 'q'], ['c', 9, 'r'], ['d', 9, 's']]);
       await queue.ack(await queue.reserve(2), { failed: [0], reason: 'no', delay: 60_000 });
+      await queue.release(await queue.reserve());
       const batch = await queue.reserve(1, { id: 'l1', lease: 10_000, holder: 'me' });
+      assert.deepEqual([batch.items, batch.attempts], [['c'], 2]);
       const d = { member: 'd', priority: 9, attempts: 0, payload: 's', reason: '' };
       assert.deepEqual([await queue.peek(), await queue.peek(5), await queue.peek(1, { after: 1 })], [[d], [d], []]);
       assert.deepEqual(await queue.leased(), [batch]);
@@ -399,6 +401,9 @@ for (const name of CLIENTS) {
       const ids = (page) => page.map(({ id }) => id);
       assert.deepEqual(ids(await queue.leased({ limit: 1 })), ['l1']);
       assert.deepEqual(ids(await queue.leased({ after: 'l1' })), ['l2']);
+      await send(['DEL', 'redisq:{q}:lease:l2']); // as a server does that evicts
+      const [, { items, attempts, holder }] = await queue.leased();
+      assert.deepEqual([items, attempts, holder], [[], 1, '']);
       await queue.push([['e', 5]], { delay: 90_000 });
       const [{ time, ...a }] = await queue.delayed({ limit: 1 });
       assert.deepEqual(a, { member: 'a', priority: -3, attempts: 1, payload: 'p', reason: 'no' });
@@ -411,8 +416,8 @@ for (const name of CLIENTS) {
       assert.deepEqual(await redisq.queues(direct), []);
       await new GroupedBuffer(scripts, 'ö\n*').push([1]);
       for (const order of ['fifo', 'score']) await new PriorityQueue(scripts, order, { order }).push([['a', 1]]);
-      await new GroupedBuffer(scripts, 'one', { prefix: 'a[b]*?\\' }).push([1]);
-      await new GroupedBuffer(scripts, 'other', { prefix: 'abxx' }).push([1]);
+      await new GroupedBuffer(scripts, 'one', { prefix: 'é[b]*?\\' }).push([1]);
+      await new GroupedBuffer(scripts, 'other', { prefix: 'ébxx' }).push([1]);
       await send(['SET', 'redisq:{text}:meta', 'x']);
       for (const odd of ['{more}:{braces}', '{}']) await send(['HSET', `redisq:${odd}:meta`, 'queue', '2 buffer']);
       await send(['HSET', 'redisq:{mine}:meta', 'queue', 'mine']);
@@ -423,10 +428,13 @@ for (const name of CLIENTS) {
         { name: 'ö\n*', kind: 'buffer', layout: 2 },
         { name: Buffer.from([0xff]), kind: 'buffer', layout: 3 },
       ]);
-      assert.deepEqual((await redisq.queues(direct, { prefix: 'a[b]*?\\' })).map((one) => one.name), ['one']);
+      assert.deepEqual((await redisq.queues(direct, { prefix: 'é[b]*?\\' })).map((one) => one.name), ['one']);
       const marks = Array.from({ length: 2_500 }, (_, i) => ['HSET', `redisq:{q${i}}:meta`, 'queue', '2 buffer']);
       await Promise.all(marks.map((mark) => send(mark)));
       assert.equal((await redisq.queues(direct)).length, 2_504);
+      const twice = [Buffer.from('0'), [1, 2].map(() => Buffer.from('redisq:{fifo}:meta'))]; // as a scan may give it
+      const callBuffer = async (...words) => (words[0] === 'SCAN' ? twice : send(words));
+      assert.deepEqual((await redisq.queues({ callBuffer })).map((one) => one.name), ['fifo']);
       await assert.rejects(redisq.queues(direct, { prefix: '{q}' }), redisq.InvalidArgument);
     });
 

@@ -83,17 +83,19 @@ class ScriptsTest < RedisqTest
     assert_empty Redisq.queues(@redis)
     RedisBuffer.new(@redis, "ö\n*").push(1)
     %w[fifo score].each { |order| RedisPriorityQueue.new(@redis, order, order: order).add('a', 1) }
-    RedisBuffer.new(@redis, "\xFF".b, prefix: 'a[b]*?\\').push(1)
-    RedisBuffer.new(@redis, 'other', prefix: 'abxx').push(1)
+    RedisBuffer.new(@redis, "\xFF".b, prefix: 'é[b]*?\\').push(1)
+    RedisBuffer.new(@redis, 'other', prefix: 'ébxx').push(1)
     @redis.set('redisq:{text}:meta', 'x')
     %w[{more}:{braces} {}].each { |name| @redis.hset("redisq:#{name}:meta", 'queue', '2 buffer') }
     @redis.hset('redisq:{mine}:meta', 'queue', 'mine')
     @redis.hset('redisq:{newer}:meta', 'queue', '3 buffer')
     found = [['fifo', 'fifo', 2], ['newer', 'buffer', 3], ['score', 'score', 2], ["ö\n*", 'buffer', 2]]
     assert_equal found, Redisq.queues(@redis).map(&:to_a)
-    assert_equal ["\xFF".b], Redisq.queues(@redis, prefix: 'a[b]*?\\').map { |queue| queue.name.b }
+    assert_equal ["\xFF".b], Redisq.queues(@redis, prefix: 'é[b]*?\\').map { |queue| queue.name.b }
     2500.times { |i| @redis.hset("redisq:{q#{i}}:meta", 'queue', '2 buffer') }
     assert_equal 2504, Redisq.queues(@redis).size
+    twice = ['redisq:{fifo}:meta'] * 2 # as a scan may give it
+    @redis.stub(:scan_each, twice.each) { assert_equal %w[fifo], Redisq.queues(@redis).map(&:name) }
     assert_raises(Redisq::InvalidArgument) { Redisq.queues(@redis, prefix: '{q}') }
   end
 end
@@ -612,6 +614,8 @@ class RedisPriorityQueueTest < RedisqTest
     fifo.reserve(id: 'l2', lease: 20)
     pages = [fifo.leased(limit: 1), fifo.leased(after: 'l1'), fifo.leased(after: 'l2')]
     assert_equal [%w[l1], %w[l2], []], pages.map { |page| page.map(&:id) }
+    @redis.del('redisq:{q}:lease:l2') # as a server does that evicts
+    assert_equal [[], 1, ''], fifo.leased.last.then { |one| [one.items, one.attempts, one.holder] }
     fifo.add('e', 5, delay: 90)
     two = fifo.delayed.first
     assert_equal ['a', -3, 1, 'p', 'no'], two.to_a.first(5)

@@ -10,6 +10,7 @@ by how each lease ended (the queue remembers it), and by the dead letters:
 - One at a time: when a batch is begun, no other batch of its group is leased or delayed, and no lease's work goes on
   when another of the group has begun. Each hand-over begins with the first item that is neither done nor dead.
 - Nothing is lost: each item is done or dead, once; what is done was completed under the lease that acked it.
+- An audit that is made meanwhile finds nothing.
 
 What a process does after it lost its lease is recorded as such and is not part of the order; its acks are refused.
 """
@@ -309,6 +310,8 @@ class Run:
         try:
             while not failed and (self._producer.is_alive() or self.left()):
                 self.trouble.step()
+                if self.trouble.kills % 10 == 0:  # what it finds would be wrong, and so would be what it mended
+                    assert self.queue.audit(repair=True).ok
         finally:
             self.trouble.go_on()
             self.crew.end()

@@ -73,10 +73,10 @@ EQUIVALENT = {
     # pop's promotion buries nobody.
     r"pop: .*(\(attempts\) \{>= => >\}|\{max_attempts .* => false|buried\[#|deaths\[#)": "max_attempts is 0",
     # Rates: what is known of the first grant spares look-ups; the search may be slower.
-    r"longest = number (\{> => >=\} longest|> longest and \(i \{- => \+\})": "it is the same number",
+    r"longest = per \{> => >=\} longest": "it is the same number",
     r"acquire: .*(earliest = .*\{0 => 1\}, nil|longest (\{> => >=\} 0|> 0 => true))": "it has rates, of a ms or more",
     r"newest = #ARGV \{>= => >\} first_rate": "rates are pairs",
-    r"if at and at (\{\+ => -\} per <|\+ per \{< => <=\})|if\{at and at .* => true": "it spares look-ups",
+    r"if at and at (\{\+ => -\} per|\+ per - now (\{< => <=\}|< \{0))|if\{at and at .* => true": "it spares look-ups",
     r"if\{stale => true|retry, stale = cost, 0, \{false => true\}": "it spares look-ups",
     r"if free (\{< => <=\} 0|< \{0 => 1\}) then": "the first grant has to leave the span, and is found",
     r"math\.ceil\(\(low \+ high\) / \{2 => 1\}\)": "it finds the same grant in more steps",

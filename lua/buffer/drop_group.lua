@@ -8,7 +8,7 @@
 -- ARGV[2]  cursor    ints                           whole numbers, a blank between them:
 --            state     0..1                         two zeros, then the last reply's cursor
 --            start     0..999999999999999999
--- ARGV[3]  limit     int     1..500                 batches to look at, about so many
+-- ARGV[3]  limit     int     1..250                 batches to look at, about so many
 -- ARGV[4]  window    int     0..999999999           ms that the answer is remembered, 0: not at all
 -- ARGV[5]  now       ms                             empty: the server's clock
 -- COMPUTES {queue}:groups, {queue}:since, {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:batch:<id>
@@ -23,10 +23,10 @@ local meta, items, once = unpack(KEYS)
 local group, cursor, limit, window, now = unpack(ARGV)
 local state, start = string.match(cursor or '', '^([01]) (%d+)$')
 if #KEYS ~= 3 or #ARGV ~= 5 or group == '' or not state or #start > 18 or #limit > 3
-  or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 500 or #window > 9 or not string.find(window, '^%d+$')
+  or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 250 or #window > 9 or not string.find(window, '^%d+$')
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': drop_group takes 3 keys, a group, "0 0" or the last cursor, 1..500, 0..999999999, ms since 1970 or nothing')
+    .. ': drop_group takes 3 keys, a group, "0 0" or the last cursor, 1..250, 0..999999999, ms since 1970 or nothing')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')

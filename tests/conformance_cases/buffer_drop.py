@@ -8,7 +8,7 @@ from .form import CLOCK
 from .scenario import NOW, WEEK, Cases, Scenario, script
 
 MINUTE = 60_000
-MANY = 300  # so many entries that ZSCAN gives them in pages
+MANY = 200  # so many entries that ZSCAN gives them in pages
 
 
 def _in(place: str, s: Scenario, id: str, items: str, group: str = "g", **values: object) -> None:  # noqa: A002

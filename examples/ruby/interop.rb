@@ -97,5 +97,9 @@ if $PROGRAM_NAME == __FILE__
     abort "usage: ruby #{$PROGRAM_NAME} SOCKET QUEUE buffer|priority push|work|pause|resume|wait COUNT SEED"
   end
   participant = Participant.new(Redis.new(path: socket), name, structure, Integer(seed))
-  participant.public_send(role, *{ 'push' => Integer(count), 'work' => $stdin }[role])
+  case role
+  when 'push' then participant.push(Integer(count))
+  when 'work' then participant.work($stdin)
+  else participant.public_send(role)
+  end
 end

@@ -44,6 +44,7 @@ class Flavour:
         """A blocking client, to look and to prepare with."""
         self.client = self.make_client()
         """A client of this flavour."""
+        self._end_fetchers()
 
     def _blocking(self, **options: Any) -> redis.Redis:
         if self._server is None:
@@ -109,6 +110,18 @@ class Flavour:
         finally:
             self._loop.call_soon_threadsafe(worker.stop)
             ended.result(PATIENCE)
+            self._end_fetchers()
+
+    def _end_fetchers(self) -> None:
+        """End what workers with threads leave behind: a fetcher that waits at the server, and would take a wake-up."""
+        for _ in range(20):
+            left = [thread for thread in threading.enumerate() if "(_fetch)" in thread.name]
+            if not left or self._server is None:
+                return
+            for client in self.plain.client_list():
+                if "b" in client["flags"]:
+                    self.plain.client_unblock(int(client["id"]))
+            left[0].join(0.01)
 
     def within(self, batch: Any, act: Callable[[], object]) -> None:
         """Do something inside `with batch:`, or `async with batch:`."""

@@ -174,6 +174,10 @@ BUFFER: dict[str, tuple[Break, Found]] = {
         {("busy", "g"), ("length", "g"), ("since", "g")},
     ),
     "a group is busy with the lease before": (hset("busy", "b", "before"), {("busy", "b")}),
+    "a group is busy with another's batch": (
+        hset("busy", "h", "leased"),
+        {("busy", "h"), ("length", "h"), ("since", "h")},
+    ),
     "the batch of a busy group is dead": (then(zrem("leases", "busy"), zadd("dead", "busy", 5)), {("busy", "b")}),
     "the batch of a busy group is leased and dead": (zadd("dead", "busy", 5), {("batch", "busy")}),
     "a group without items is busy with nothing": (hset("busy", "ghost", "nothing"), {("busy", "ghost")}),

@@ -21,7 +21,7 @@
 -- REPLY     [cursor, checked, [[kind, name, found, expected], ...]]  cursor: empty when done
 --             length: a group's counter is not its list's length, or it has one and may not be chosen, or none and may
 --             since: the same for the time since when it waits
---             busy: a group waits for a batch that is neither leased nor delayed
+--             busy: a group waits for a batch that is neither leased nor delayed, or another group's
 --             batch: a batch is in no index, or in two, or an index names one that is not there; it keeps its lease,
 --             else is due, else is dead
 --             header: a batch does not begin with group, attempts, holder, reason; left as it is
@@ -92,10 +92,10 @@ local function check_group(group)
     return
   end
   local batch = call('HGET', busy, group)
-  if batch and not call('ZSCORE', leases, batch) and not call('ZSCORE', delayed, batch)
+  if batch and (not call('ZSCORE', leases, batch) and not call('ZSCORE', delayed, batch)
+    or list_length(queue .. 'batch:' .. batch) and (call('LINDEX', queue .. 'batch:' .. batch, '0') or group) ~= group)
     and found('busy', group, batch, 'a batch that is leased or delayed') then
-    call('HDEL', busy, group)
-    batch = nil
+    batch = call('HDEL', busy, group) == 0
   end
   if batch or call('ZSCORE', paused_groups, group) then
     length = 0 -- whatever it has, it may not be chosen

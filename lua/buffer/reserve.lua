@@ -181,12 +181,12 @@ if not name then
 end
 
 local again = from == leases or from == delayed -- a batch that was handed out before; else waiting items
-local group, source, attempts, reason = name, queue .. 'items:' .. name, 0, ''
+local group, source, attempts, reason, busy_with = name, queue .. 'items:' .. name, 0, '', nil
 if again then
   source = queue .. 'batch:' .. name
   call('EXISTS', queue .. 'ended:' .. name) -- written at the end: who may not, is stopped here
   local header = call('LRANGE', source, '0', '3')
-  group, attempts = header[1] or '', tonumber(header[2]) or 0
+  group, attempts, busy_with = header[1] or '', tonumber(header[2]) or 0, call('HGET', queue .. 'busy', header[1] or '')
   reason = from == leases and 'lease ran out: ' .. (header[3] or '') or header[4] or ''
 end
 local count = call('LLEN', source) - (again and 4 or 0)
@@ -255,7 +255,8 @@ if spent and (isolate == '0' or count == 1) then
   -- end
   return { 'buried', name, group, attempts, reason }
 end
-if ordered == '1' or again and call('HGET', queue .. 'busy', group) == name then
+-- A group that is busy with another batch stays so: this one was handed out before the buffer was ordered.
+if busy_with == name or ordered == '1' and not busy_with then
   call('ZREM', groups, group)
   call('ZREM', since, group)
   call('HSET', queue .. 'busy', group, id)

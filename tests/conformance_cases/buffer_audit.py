@@ -325,13 +325,21 @@ def _groups(case: Cases) -> None:
             {"meta": META, **batch, place: {"l": 200_000}, "busy": {"g": "l"}, "items:g": ["a"]},
             [],
         )
-    graves: list[dict[str, Any]] = [{}, {**batch, "dead": {"l": 5}}]
-    for grave in graves:
+    for what, lists in (("whose list is gone", {}), ("of another type", {"batch:l": "x"})):
+        given = {"meta": META, **lists, "leases": {"l": 200_000}, "busy": {"g": "l"}, "items:g": ["a"]}
+        _add(case, f"a group is busy with a batch {what}", "busy:0", 1, given, [])
+    of_another = {"batch:l": ["h", "1", "holder", "", "x"], "leases": {"l": 200_000}}
+    graves: dict[str, dict[str, Any]] = {
+        "that is gone": {},
+        "that is dead": {**batch, "dead": {"l": 5}},
+        "of another group": of_another,
+    }
+    for what, grave in graves.items():
         given = {"meta": META, "busy": {"g": "l"}, "items:g": ["b", "a"], **grave}
         finding = ["busy", "g", "l", "a batch that is leased or delayed"]
         _add(
             case,
-            f"a group is busy with a batch that is {'dead' if grave else 'gone'}",
+            f"a group is busy with a batch {what}",
             "busy:0",
             1,
             given,

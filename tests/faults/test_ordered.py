@@ -428,7 +428,6 @@ def test_the_setting_may_be_changed_on_a_live_queue(before: str, after: str, bin
         assert together(run.history, start) == []
 
 
-@pytest.mark.xfail(reason="a batch that was handed out unordered takes the place of the one that its group waits for")
 def test_a_batch_of_before_the_change_frees_no_group(server: Server) -> None:
     """It comes back while an ordered batch of its group is out, and is acked: the group still waits for that one."""
     with server.client() as client:

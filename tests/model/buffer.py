@@ -202,8 +202,9 @@ class Buffer(Queue):
             if spent and not (self.isolate and len(old.items) > 1):
                 self._bury(now, first.name, reason, b"lost")
                 return b"buried", first.name, old.group, old.attempts, reason
-            if self.ordered or self.busy.get(old.group) == first.name:
-                self._keep_busy(old.group, batch_id)
+            busy_with = self.busy.get(old.group)
+            if busy_with == first.name or (self.ordered and busy_with is None):
+                self._keep_busy(old.group, batch_id)  # else this one was handed out before the buffer was ordered
             batch = self._old_batch(now, first.name, reason, spent)
         batch.holder, batch.place, batch.time = holder, "leases", now + self.lease
         self.batches[batch_id] = batch

@@ -253,6 +253,7 @@ if spent and (isolate == '0' or count == 1) then
     end
   end
   -- end
+  if from == leases then redis.pcall('HINCRBY', meta, 'failed', format('%d', count)) end -- a crash counts too
   return { 'buried', name, group, attempts, reason }
 end
 -- A group that is busy with another batch stays so: this one was handed out before the buffer was ordered.
@@ -263,6 +264,7 @@ if busy_with == name or ordered == '1' and not busy_with then
 end
 if again then
   call('ZREM', from, name)
+  if from == leases then redis.pcall('HINCRBY', meta, 'failed', format('%d', count)) end
   if spent then -- one item may be to blame: half of them get a last attempt, the others wait as if never handed out
     local half = math.ceil(count / 2)
     local back, first = call('LRANGE', source, format('%d', half + 4), '-1'), 1

@@ -66,7 +66,7 @@ class BufferStats:
     done: int
     """Items that were acked, since the queue began or was last empty for seven days."""
     failed: int
-    """Items that came back from a handler, each time counted."""
+    """Items that came back from a handler, or because a lease ran out, each time counted."""
     buried: int
     """Items that became dead letters."""
     trimmed: int

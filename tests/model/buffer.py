@@ -198,6 +198,8 @@ class Buffer(Queue):
         else:
             old = self.batches[first.name]
             reason = b"lease ran out: " + old.holder if old.place == "leases" else old.reason
+            if old.place == "leases":  # a crash counts as a failure
+                self._count("failed", len(old.items))
             spent = 0 < self.max_attempts <= old.attempts
             if spent and not (self.isolate and len(old.items) > 1):
                 self._bury(now, first.name, reason, b"lost")

@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from .codecs import plain
+
 
 class RedisqError(Exception):
     """Be the base of every error of redisq."""
@@ -97,7 +99,7 @@ class Retry(Exception):
     def __init__(self, delay: float | None = None, count: bool = True, reason: str | None = None) -> None:
         super().__init__(delay, count, reason)  # what a copy in another process is made with
         self.delay = None if delay is None else _seconds(delay)
-        if not _is_bool(count):
+        if not isinstance(plain(count), bool):
             raise InvalidArgument(f"count is {count!r}: give True or False")
         self.count = bool(count)
         self.reason = None if reason is None else str(reason)
@@ -121,13 +123,10 @@ class Bury(Exception):
         return self.reason or ""
 
 
-def _is_bool(value: Any) -> bool:
-    return type(value).__name__ in ("bool", "bool_")  # Python's own, or that of numpy 2 or 1
-
-
 def _seconds(delay: Any) -> float:
+    delay = plain(delay)
     try:
-        seconds = math.nan if _is_bool(delay) or isinstance(delay, (str, bytes)) else float(delay)
+        seconds = math.nan if isinstance(delay, (bool, str, bytes)) or hasattr(delay, "shape") else float(delay)
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds <= 99_999_999:  # what release takes: a handler is to hear of it here, not its worker there

@@ -286,6 +286,9 @@ def test_the_callers_exception_arrives_when_the_connection_breaks(real: Flavour,
         client = client_at(real, proxy.port)
         name = "Buffer" if structure == "buffer" else "PriorityQueue"
         queue = getattr(real.library, name)(client, "q")
+        real.do(queue.push("warm"))
+        real.do(real.do(queue.reserve()).release())  # so that the server knows the scripts, and one call is one command
+        real.do(queue.purge())
         for place, error in enumerate(ENDINGS):
             real.do(queue.push(str(place)))
             batch = real.do(queue.reserve(1))

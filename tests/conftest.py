@@ -22,7 +22,11 @@ import pytest
 import redis
 import redis.asyncio
 
+import redisq.asyncio.runner
+import redisq.blocking.runner
 from redisq.embedded import Server, binaries
+
+from .flavours import Flavour
 
 
 def label_of(binary: Path) -> str:
@@ -154,6 +158,30 @@ async def aclient(backend: str) -> AsyncIterator[redis.asyncio.Redis]:
     await made.flushall()
     yield made
     await made.aclose()
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def flavour(request: pytest.FixtureRequest, backend: str) -> Iterator[Flavour]:
+    """Give one way of calling redisq, on one emptied backend: fakeredis, or a real server."""
+    made = Flavour(request.param, None if backend == "fakeredis" else real_server(backend))
+    _reset(made.plain)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def real(request: pytest.FixtureRequest, server: Server) -> Iterator[Flavour]:
+    """Give one way of calling redisq, on an emptied real server."""
+    made = Flavour(request.param, server)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a wait be one read, however long, so that only what is waited for can end it."""
+    for runner in (redisq.blocking.runner, redisq.asyncio.runner):
+        monkeypatch.setattr(runner, "piece", lambda seconds, _: max(0.01, seconds))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,9 @@
 """Push to a queue that Ruby and Node push to, or work on it beside them: the Python side of `test_interop.py`.
 
-    python -m tests.interop_worker SOCKET QUEUE buffer|priority push|work COUNT SEED
+    python -m tests.interop_worker SOCKET QUEUE buffer|priority push|work|pause|resume|wait COUNT SEED
 
 A worker writes `BEGIN <items>` before it acks these and `DONE <how many>` after it, and goes on until its input ends.
+Who waits writes why the queue is paused, waits for a batch, woken by nothing but a wake-up, and writes its items.
 """
 
 from __future__ import annotations
@@ -69,18 +70,43 @@ def work(queue: Queue, chance: random.Random, ended: Callable[[], bool]) -> None
                 print("DONE 0", flush=True)
 
 
+class Sleeping(redis.Redis):
+    """A client whose waits nothing but a wake-up ends."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        waits = args[0] == "BLPOP"
+        reply = super().execute_command(*args[:2], *(("60",) if waits else args[2:]), **options)  # type: ignore[no-untyped-call]
+        assert reply or not waits, "no wake-up came"
+        return reply
+
+
+def wait(queue: Queue) -> None:
+    """Write why the queue is paused, and the batch that comes then."""
+    print(queue.stats().pause_reason, flush=True)
+    batch = queue.reserve(timeout=60)
+    assert batch
+    print(json.dumps(batch.items), flush=True)
+
+
 def main() -> None:
     """Do what the command line says."""
     socket, name, structure, role, count, seed = sys.argv[1:]
     chance = random.Random(int(seed))
-    with redis.Redis(unix_socket_path=socket) as client:
+    with (Sleeping if role == "wait" else redis.Redis)(unix_socket_path=socket) as client:
         queue = open_queue(structure, client, name)
-        if role == "push":
-            push(queue, int(count), chance)
-        else:
-            reader = threading.Thread(target=sys.stdin.read, daemon=True)
-            reader.start()
-            work(queue, chance, lambda: not reader.is_alive())
+        match role:
+            case "push":
+                push(queue, int(count), chance)
+            case "pause":
+                queue.pause(reason="python: é")
+            case "resume":
+                print(str(queue.resume()).lower())
+            case "wait":
+                wait(queue)
+            case _:
+                reader = threading.Thread(target=sys.stdin.read, daemon=True)
+                reader.start()
+                work(queue, chance, lambda: not reader.is_alive())
 
 
 if __name__ == "__main__":

@@ -148,8 +148,24 @@ BUFFER: dict[str, tuple[Break, Found]] = {
     "a list grew behind the queue's back": (rpush("items:g", "grown"), {("length", "g")}),
     "a list nobody knows": (rpush("items:new", "found"), {("length", "new"), ("since", "new")}),
     "a group and its entries are gone": (then(delete("items:g"), zrem("groups", "g"), zrem("since", "g")), set()),
+    "a busy group may be chosen": (
+        then(zadd("groups", "b", 2), zadd("since", "b", 5)),
+        {("length", "b"), ("since", "b")},
+    ),
+    "a group that may be chosen is busy": (hset("busy", "g", "leased"), {("length", "g"), ("since", "g")}),
     "a pause is gone": (delete("paused_groups"), {("length", "p"), ("since", "p")}),
+    "a pause has ended": (zadd("paused_groups", "p", 5), set()),
+    "a pause of no list has ended": (zadd("paused_groups", "ghost", 5), set()),
+    "a paused group may be chosen": (
+        then(zadd("groups", "p", 1), zadd("since", "p", 5)),
+        {("length", "p"), ("since", "p")},
+    ),
+    "a group that may be chosen is paused": (zadd("paused_groups", "g", 5), {("length", "g"), ("since", "g")}),
     "a group is not busy any more": (hdel("busy", "b"), {("length", "b"), ("since", "b")}),
+    "no group is busy or paused any more": (
+        delete("busy", "paused_groups"),
+        {("length", "b"), ("since", "b"), ("length", "p"), ("since", "p")},
+    ),
     "a group is busy with nothing": (
         hset("busy", "g", "nothing"),
         {("busy", "g"), ("length", "g"), ("since", "g")},
@@ -158,6 +174,13 @@ BUFFER: dict[str, tuple[Break, Found]] = {
         hset("busy", "g", "dead"),
         {("busy", "g"), ("length", "g"), ("since", "g")},
     ),
+    "a group is busy with the lease before": (hset("busy", "b", "before"), {("busy", "b")}),
+    "a group is busy with another's batch": (
+        hset("busy", "h", "leased"),
+        {("busy", "h"), ("length", "h"), ("since", "h")},
+    ),
+    "the batch of a busy group is dead": (then(zrem("leases", "busy"), zadd("dead", "busy", 5)), {("busy", "b")}),
+    "the batch of a busy group is leased and dead": (zadd("dead", "busy", 5), {("batch", "busy")}),
     "a group without items is busy with nothing": (hset("busy", "ghost", "nothing"), {("busy", "ghost")}),
     "a paused group is busy with nothing": (hset("busy", "p", "nothing"), {("busy", "p")}),
     "the batch of a busy group is gone": (delete("batch:busy"), {("batch", "busy")}),
@@ -621,6 +644,12 @@ def test_an_audit_pages_through_queues_of_any_length(client: redis.Redis) -> Non
     assert len(found) == len(set(found)) == 200
     assert len(buffer.audit(repair=True).findings) == 200
     assert buffer.audit().ok
+
+    client.hset("redisq:{b}:busy", mapping={str(i): "nothing" for i in range(1200)})
+    found = buffer.audit(repair=True).findings
+    assert Counter(finding.kind for finding in found) == {"busy": 1200}
+    assert buffer.audit().ok
+    assert client.exists("redisq:{b}:busy") == 0
 
     queue = PriorityQueue(client, "p")
     queue.push_many({str(i): 0 for i in range(1200)}, delay=1000)

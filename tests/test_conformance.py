@@ -29,7 +29,11 @@ UNREACHABLE = {
     **dict.fromkeys(
         [
             f"{name}: return tonumber(answer) or answer"
-            for name in ("buffer/discard", "buffer/push", "priority/discard", "priority/redrive", "priority/remove")
+            for name in (
+                *("buffer/discard", "buffer/pause", "buffer/pause_group", "buffer/push", "buffer/resume"),
+                *("buffer/resume_group", "priority/discard", "priority/pause", "priority/redrive", "priority/remove"),
+                "priority/resume",
+            )
         ],
         "their answers are numbers; the idiom is priority/push's too",
     ),

@@ -389,6 +389,7 @@ RANGES: list[tuple[str, str, Callable[[int], Any]]] = [
     ("buffer/reserve", "min_size", lambda n: BufferCalls("q", min_size=n)),
     ("buffer/reserve", "max_attempts", lambda n: BufferCalls("q", max_attempts=n or None)),
     ("buffer/reserve", "max_dead", lambda n: BufferCalls("q", max_dead=n or None)),
+    ("buffer/peek", "start", lambda n: next(BUFFER.peek("g", 1, n))),
     ("buffer/discard", "id", lambda n: BUFFER.discard(NAMES[:n])),
     ("buffer/reserve", "rates", lambda n: BufferCalls("q", rates=[Rate(1, 1)] * n)),
     ("priority/pop", "count", lambda n: QUEUE.pop_many(n)),
@@ -439,7 +440,7 @@ def test_python_asks_for_no_time_that_a_script_refuses(script: Script) -> None:
     """The longest spans that the Python takes are within the header's ranges."""
     for slot in script.args:
         for one in (slot, *slot.fields):
-            if one.name in ("lease", "delay", "max_wait"):
+            if one.name in ("lease", "delay", "max_wait", "duration"):
                 assert script.limit(one.name)[1] // 1000 == MAX_SECONDS
             elif one.name == "window":
                 assert script.limit("window")[1] >= 604_800_000

@@ -167,12 +167,64 @@ def its_batch_was_evicted(client: redis.Redis) -> None:
     assert batch_of(reserve_at(client, LATE, queue.calls.reserve)) is None
 
 
-def its_last_pause_of_a_group_ended(client: redis.Redis) -> None:
+def with_a_paused_group(client: redis.Redis) -> Buffer[int]:
+    """Take the last item while another group is paused, which keeps the queue."""
     queue = buffer(client, 1)
-    client.zadd(f"{Q}paused_groups", {"other": 5})
+    queue.pause_group("other", 60)
     queue.pop("g")
-    assert f"{Q}meta" in lasting(client)  # a group that is paused keeps the queue
-    assert queue.reserve() is None
+    assert f"{Q}meta" in lasting(client)
+    return queue
+
+
+def its_last_pause_of_a_group_ended_at_a_reserve(client: redis.Redis) -> None:
+    assert batch_of(reserve_at(client, LATE, with_a_paused_group(client).calls.reserve)) is None
+
+
+def its_last_pause_of_a_group_ended_at_a_pop(client: redis.Redis) -> None:
+    assert Runner(client).run(at(with_a_paused_group(client).calls.pop("other", 1), LATE)) == []
+
+
+def its_last_pause_of_a_group_ended_at_a_pop_of_the_longest(client: redis.Redis) -> None:
+    assert Runner(client).run(at(with_a_paused_group(client).calls.pop_longest(1, 1), LATE)) == {}
+
+
+def its_last_paused_group_was_resumed(client: redis.Redis) -> None:
+    assert with_a_paused_group(client).resume_group("other")
+
+
+def popped_after_a_pause(client: redis.Redis) -> None:
+    queue = buffer(client, 1)
+    queue.pause(60, "why")
+    queue.resume()
+    queue.pop("g")
+
+
+def paused_and_resumed_when_drained(client: redis.Redis) -> None:
+    popped(client)
+    queue = buffer(client)
+    queue.pause(reason="why")
+    assert lasting(client) == {f"{Q}paused"}
+    queue.pause(60)
+    assert lasting(client) == set()
+    assert queue.resume()
+
+
+def its_groups_were_dropped(client: redis.Redis) -> None:
+    queue = buffer(client, 1, 2, 3, ordered=True)
+    take(queue, 1).release(delay=1000)
+    other = take(buffer(client, 4, group="h"))
+    other.bury("why")
+    assert queue.drop_group("g") == 3
+    assert lasting(client) >= {f"{Q}meta", f"{Q}dead", f"{Q}batch:{other.id}"}
+    assert queue.drop_group("h") == 1
+
+
+def its_last_batch_was_evicted_and_audited(client: redis.Redis) -> None:
+    queue = buffer(client, 1)
+    client.delete(f"{Q}batch:{take(queue).id}")
+    assert not queue.audit().ok
+    assert lasting(client) == {f"{Q}{name}" for name in ("meta", "leases", "wake")}
+    queue.audit(repair=True)
 
 
 BUFFER: list[Drain] = [
@@ -192,7 +244,14 @@ BUFFER: list[Drain] = [
     redriven_and_popped,
     its_items_were_evicted,
     its_batch_was_evicted,
-    its_last_pause_of_a_group_ended,
+    its_last_pause_of_a_group_ended_at_a_reserve,
+    its_last_pause_of_a_group_ended_at_a_pop,
+    its_last_pause_of_a_group_ended_at_a_pop_of_the_longest,
+    its_last_paused_group_was_resumed,
+    popped_after_a_pause,
+    paused_and_resumed_when_drained,
+    its_groups_were_dropped,
+    its_last_batch_was_evicted_and_audited,
 ]
 
 
@@ -338,6 +397,26 @@ def members_redriven_and_popped(client: redis.Redis) -> None:
     queue.pop_many(2)
 
 
+def members_paused_and_resumed_when_drained(client: redis.Redis) -> None:
+    queue = queue_of(client, "a")
+    queue.pop()
+    queue.pause(reason="why")
+    assert lasting(client) == {f"{Q}paused"}
+    queue.pause(60)
+    assert lasting(client) == set()
+    assert queue.resume()
+
+
+def the_list_of_its_last_lease_was_evicted_and_audited(client: redis.Redis) -> None:
+    queue = PriorityQueue(client, "q")
+    queue.push("a")
+    client.delete(f"{Q}lease:{take(queue).id}")
+    client.delete(f"{Q}held")
+    assert not queue.audit().ok
+    assert lasting(client) == {f"{Q}{name}" for name in ("meta", "leases", "wake")}
+    queue.audit(repair=True)
+
+
 PRIORITY: list[Drain] = [
     members_popped,
     members_popped_at_once,
@@ -357,6 +436,8 @@ PRIORITY: list[Drain] = [
     members_died_and_were_discarded,
     members_died_beyond_the_cap,
     members_redriven_and_popped,
+    members_paused_and_resumed_when_drained,
+    the_list_of_its_last_lease_was_evicted_and_audited,
 ]
 
 
@@ -388,11 +469,12 @@ def test_a_purged_queue_leaves_nothing_at_all(client: redis.Redis, structure: st
     take(queue, 1).release(delay=1000)
     take(queue, 1)
     queue.push(*(4,) if structure == "buffer" else ("d",))
-    client.set(f"{Q}paused", "0 why")
+    queue.pause(reason="why")
     assert queue.purge() == 4
     assert lasting(client) == {f"{Q}paused"}
     assert not client.exists(f"{Q}meta")
-    client.delete(f"{Q}paused")
+    assert queue.resume()
+    assert lasting(client) == set()
     other: Any = queue_of(client, "x") if structure == "buffer" else buffer(client, 1)
     assert other.stats().waiting == 1
 
@@ -415,7 +497,7 @@ def test_a_pause_keeps_nothing_else(client: redis.Redis) -> None:
     """A queue that is paused and drained by its settlements has its pause alone, and what expires."""
     queue = buffer(client, 1)
     batch = take(queue)
-    client.set(f"{Q}paused", "0 why")
+    queue.pause(reason="why")
     batch.ack()
     assert lasting(client) == {f"{Q}paused"}
 

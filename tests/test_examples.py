@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -32,6 +33,42 @@ def run(example: str, server: Server, *arguments: object) -> str:
 @pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_an_example_is_short(example: str) -> None:
     assert len((EXAMPLES / example).read_text().splitlines()) < 80
+
+
+def test_ordered_groups_applies_the_events_of_each_account_in_order(server: Server) -> None:
+    printed = run("ordered_groups.py", server)
+    for account in ("anna", "ben", "cleo"):
+        assert f"{account}: {list(range(1, 10))}\n" in printed
+    # Event 2 failed, so 3 was not tried: both came back together, before any later event was handed out.
+    handed_out = re.findall(r"worker \d  cleo  (.*)", printed)
+    again = "[2, 3]  again, attempt 2: the ledger does not answer"
+    assert handed_out == ["[1, 2, 3]", again, "[4, 5, 6]", "[7, 8, 9]"]
+    with server.client() as client:
+        buffer = Buffer(client, "ordered-groups", ordered=True)
+        assert buffer.audit().ok
+        assert (buffer.stats().done, buffer.stats().busy_groups) == (27, 0)
+
+
+def test_ordered_groups_without_ordered_still_applies_every_event_once(server: Server) -> None:
+    printed = run("ordered_groups.py", server, "--unordered")
+    for account in ("anna", "ben", "cleo"):
+        applied = re.search(rf"^{account}: \[(.*)\]", printed, re.MULTILINE)
+        assert applied
+        assert sorted(map(int, applied[1].split(", "))) == list(range(1, 10))
+
+
+def test_debounce_rebuilds_after_the_last_edit(server: Server) -> None:
+    printed = run("debounce.py", server)
+    edits = [float(time) for time in re.findall(r"([\d.]+) s  edit", printed)]
+    rebuilt = [int(revision) for revision in re.findall(r"rebuild guide.md, revision (\d)", printed)]
+    assert "edit guide.md, revision 7; it is leased" in printed
+    assert "7 edits, 2 rebuilds" in printed
+    assert len(edits) == 7
+    assert len(rebuilt) == 2
+    assert rebuilt[1] == 7
+    # On a machine that stood still for longer than the half second between two edits, the first rebuild may come early.
+    if all(later - early < 0.48 for early, later in zip([0.0, *edits], edits[1:6], strict=False)):
+        assert rebuilt[0] == 6
 
 
 def test_search_indexing_finds_what_the_files_say_now(server: Server, tmp_path: Path) -> None:

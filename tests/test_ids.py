@@ -37,6 +37,11 @@ CALLS: dict[str, Callable[[], Call[Any]]] = {
     "reserve_many": lambda: _first(BUFFER.reserve_many(1)),
     "redrive": lambda: _first(BUFFER.redrive(["l"])),
     "discard": lambda: BUFFER.discard(["l"]),
+    "pause": lambda: BUFFER.pause(),
+    "resume": lambda: BUFFER.resume(),
+    "pause_group": lambda: BUFFER.pause_group("g"),
+    "resume_group": lambda: BUFFER.resume_group("g"),
+    "drop_group": lambda: _first(BUFFER.drop_group("g")),
     "push of a member": lambda: QUEUE.push(b"a"),
     "push_many of members": lambda: _first(QUEUE.push_many([(b"a", 0)])),
     "reserve of members": lambda: QUEUE.reserve(),
@@ -44,6 +49,8 @@ CALLS: dict[str, Callable[[], Call[Any]]] = {
     "redrive of members": lambda: QUEUE.redrive([b"a"]),
     "discard of members": lambda: QUEUE.discard([b"a"]),
     "remove": lambda: QUEUE.remove([b"a"]),
+    "pause of members": lambda: QUEUE.pause(),
+    "resume of members": lambda: QUEUE.resume(),
     "acquire": lambda: LIMITER.acquire(),
 }
 

@@ -244,6 +244,48 @@ def left(queue: Queue) -> int:
 
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
+@pytest.mark.parametrize(
+    ("waiter", "pauser"),
+    [
+        ("python", "ruby"),
+        ("python", "ioredis"),
+        ("ruby", "python"),
+        ("ioredis", "python"),
+        ("node-redis", "ruby"),
+    ],
+)
+def test_a_pause_holds_in_every_language(structure: str, waiter: str, pauser: str, server: Server) -> None:
+    """A worker in one language sees the pause of another, gets nothing, and wakes when that one resumes the queue."""
+    need_ruby()
+    need_node()
+
+    def command(stack: str, role: str) -> list[str]:
+        return [*COMMANDS[stack], server.socket, "q", structure, role, "0", "0"]
+
+    def run(stack: str, role: str) -> str:
+        return subprocess.run(
+            command(stack, role), cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60, check=True
+        ).stdout
+
+    assert run(pauser, "pause") == ""
+    with (
+        server.client() as client,
+        subprocess.Popen(command(waiter, "wait"), cwd=ROOT, stdout=subprocess.PIPE, encoding="utf-8") as waiting,
+    ):
+        try:
+            assert waiting.stdout
+            open_queue(structure, client, "q").push("item")
+            language = "node" if pauser in NODES else pauser
+            assert waiting.stdout.readline() == f"{language}: é\n"
+            while not client.info("clients")["blocked_clients"]:
+                assert waiting.poll() is None
+            assert run(pauser, "resume") == "true\n"
+            assert waiting.communicate(timeout=60)[0] == '["item"]\n'
+        finally:
+            waiting.kill()
+
+
+@pytest.mark.parametrize("structure", ["buffer", "priority"])
 @pytest.mark.timeout(600)  # dozens of interpreters start: fifteen seconds alone, minutes beside the rest of the tests
 def test_ruby_node_and_python_share_a_live_queue(structure: str, server: Server) -> None:
     need_ruby()

@@ -16,8 +16,6 @@ import redis
 import redis.asyncio
 
 import redisq.asyncio
-import redisq.asyncio.runner
-import redisq.blocking.runner
 from redisq import (
     BYTES,
     Batch,
@@ -659,13 +657,6 @@ def test_a_lease_is_extended_and_never_shortened(client: redis.Redis, structure:
 
 
 # -- waiting ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a wait be one read, however long, so that only what is waited for can end it."""
-    for runner in (redisq.blocking.runner, redisq.asyncio.runner):
-        monkeypatch.setattr(runner, "block_seconds", lambda seconds, _: max(0.01, seconds))
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0001, 0.001, 0.0014])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from redisq import BYTES, Buffer, PriorityQueue
+from redisq import BYTES, JSON, Buffer, PriorityQueue, queues
 from redisq.core.scripts import directory
 from redisq.embedded import Server
 
@@ -117,7 +117,26 @@ def test_the_readmes_example_runs_where_it_is_vendored(server: Server, tmp_path:
     assert "".join(popped.split()) == "".join(shown.split())
 
 
+def test_the_queues_of_a_server_are_the_same(server: Server) -> None:
+    text = """
+        import { connect } from './connect.js';
+        import { queues } from './redisq/index.js';
+        const client = await connect('ioredis', process.argv[1]);
+        console.log(JSON.stringify(await queues(client)));
+        client.close();
+    """
+    with server.client() as client:
+        Buffer(client, "mails: é").push("item")
+        PriorityQueue(client, "places").push("a")
+        PriorityQueue(client, "scores", order="score").push("a")
+        expected = [vars(queue) for queue in queues(client)]
+    assert [queue["name"] for queue in expected] == ["mails: é", "places", "scores"]
+    assert json.loads(run("--input-type=module", "--eval", text, server.socket)) == expected
+
+
+LONE_SURROGATES: list[Any] = ["\ud800", "a\udfffé\\", {"\udc00": ["\udbff\ue000", "\udc00\ud800"]}]
 JSONS: list[Any] = [
+    *LONE_SURROGATES,
     {"user": 1, "did": "like", "nested": {"list": [], "none": None, "yes": True}},
     'Grüße, 世界, \u0001, \U0001f9e6, e\u0301, \u2028, </script>, \\ and "',
     [0, -1, 2**53 - 1, 1.5, 1e-9, 1e21],
@@ -154,7 +173,9 @@ def test_payloads_cross_unchanged_both_ways(server: Server, client: str) -> None
 
         run("payloads.js", "--client", client, server.socket, stdin=json.dumps(table, ensure_ascii=True))
 
-        assert Buffer[Any](redis, "from node: json").pop() == JSONS
+        raw = Buffer(redis, "from node: json", codec=BYTES).pop()
+        assert [JSON.decode(item) for item in raw] == JSONS
+        assert raw[: len(LONE_SURROGATES)] == [JSON.encode(item) for item in LONE_SURROGATES]
         assert [item.member for item in PriorityQueue(redis, "from node: texts").pop_many(1000)] == TEXTS
         got = Buffer(redis, "from node: bytes", codec=BYTES)
         assert [got.pop(name) for name in names] == [BYTE_STRINGS] * len(names)

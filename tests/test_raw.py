@@ -268,6 +268,8 @@ def test_what_is_remembered_is_forgotten_in_time(client: redis.Redis, name: str)
         elif noun == b"meta" and nouns <= {b"meta", b"once", b"ended", b"wake"}:
             assert 0 < ttl <= week, key
             assert b"wake" not in nouns
+        elif noun == b"paused":
+            assert 0 < ttl <= window, key  # as long as the pause
         else:
             assert ttl == -1, key
 

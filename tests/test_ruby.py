@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from redisq import BYTES, JSON, Buffer, PriorityQueue
+from redisq import BYTES, JSON, Buffer, PriorityQueue, queues
 from redisq.core.scripts import directory
 from redisq.embedded import Server
 
@@ -134,7 +134,7 @@ def test_a_vendored_copy_runs_what_the_readme_shows(ruby: str, server: Server, t
         source = RUBY / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / "lib" / name)
     blocks = "\n".join(re.findall(r"```ruby\n(.*?)```", readme, re.DOTALL))
-    shown = r"^((?:\w+ = )?(?:buffer|index)\.\w+\(.*\)) +# (\[.*?\]|:\w+)(?:[,;].*)?$"
+    shown = r"^((?:\w+ = )?(?:buffer|index)\.[^#]*?) +# (\[.*?\]|:\w+|nil|true)(?:[,;:].*)?$"
     program, checks = re.subn(shown, r"expect(\2) { \1 }", blocks, flags=re.MULTILINE)
     program = program.replace("timeout: 5", "timeout: 0.1").replace("loop do", "1.times do")
     (tmp_path / "app.rb").write_text(f"""
@@ -151,7 +151,7 @@ def test_a_vendored_copy_runs_what_the_readme_shows(ruby: str, server: Server, t
     """)
     done = run(ruby, tmp_path / "app.rb", REDIS_URL=server.url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert checks == 5
+    assert checks == 10
 
 
 # Queues shared with Python
@@ -189,6 +189,40 @@ def test_any_json_value_crosses(ruby: str, server: Server, payloads: list[Any]) 
         script(ruby, RELAY, server.socket, "JSON")
         taken = Buffer(client, "taken").pop()
         assert repr(taken) == repr([json.loads(JSON.encode(payload)) for payload in payloads])
+
+
+def test_a_lone_surrogate_goes_back_as_it_was(ruby: str, server: Server) -> None:
+    """Ruby has no such string: it names the bytes, and the item can be given back."""
+    text = """
+        buffer = RedisBuffer.new(Redis.new(path: ARGV[0]), 'q')
+        2.times do
+          buffer.reserve(size: 2)
+        rescue Redisq::CodecError => e
+          print e.raw.items.last
+          buffer.release(e.raw, reason: e.message, delay: e.raw.items.first.to_i)
+        end
+    """
+    with server.client() as client:
+        buffer = Buffer[Any](client, "q")
+        buffer.push(3600, ["é\udc00"], 0, "\ud800A")
+        assert script(ruby, text, server.socket) == r'["é\udc00"]"\ud800A"'
+        batch = buffer.reserve()
+        assert batch
+        assert (batch.items, batch.attempts) == ([0, "\ud800A"], 2)
+        assert "lone surrogate" in batch.reason
+        (delayed,) = buffer.delayed()
+        assert delayed.items == [3600, ["é\udc00"]]
+
+
+def test_the_queues_of_a_server_are_the_same(ruby: str, server: Server) -> None:
+    text = "puts JSON.generate(Redisq.queues(Redis.new(path: ARGV[0])).map(&:to_h))"
+    with server.client() as client:
+        Buffer(client, "mails: é").push("item")
+        PriorityQueue(client, "places").push("a")
+        PriorityQueue(client, "scores", order="score").push("a")
+        expected = [vars(queue) for queue in queues(client)]
+    assert [queue["name"] for queue in expected] == ["mails: é", "places", "scores"]
+    assert json.loads(script(ruby, text, server.socket)) == expected
 
 
 def test_bytes_cross_both_ways(ruby: str, server: Server) -> None:

@@ -51,21 +51,21 @@ def test_what_differs_is_named(copy: Path) -> None:
     pop = copy / "buffer" / "pop.lua"
     pop.write_bytes(pop.read_bytes().replace(b"RPOP", b"LPOP"))
     (copy / "buffer" / "push.lua").unlink()
-    (copy / "buffer" / "peek.lua").write_text("-- from another version\n")
+    (copy / "buffer" / "glance.lua").write_text("-- from another version\n")
     (copy / "conformance" / "buffer" / "pop.json").write_text("{}")
     (copy / "README.md").unlink()
     (copy / "README.md").mkdir()
     found = dict(verify(copy))
     assert set(found) == {
         "README.md",
-        "buffer/peek.lua",
+        "buffer/glance.lua",
         "buffer/pop.lua",
         "buffer/push.lua",
         "conformance/buffer/pop.json",
     }
     assert found["buffer/pop.lua"].startswith("changed: SHA1 ")
     assert found["buffer/push.lua"] == "missing"
-    assert found["buffer/peek.lua"] == "unknown"
+    assert found["buffer/glance.lua"] == "unknown"
     assert found["README.md"].startswith("unreadable")
 
 

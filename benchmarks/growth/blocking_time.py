@@ -128,6 +128,14 @@ def expired_grants(client: redis.Redis, count: int = 300) -> None:
     client.zadd(key("grants"), {f"{i:016d} 1 {1000 + i}": 1000 + i for i in range(count)})
 
 
+def ended_pauses(client: redis.Redis, count: int) -> None:
+    """Let so many groups with an item be paused, and their pauses have ended."""
+    for number in range(count):
+        ask(client, *call("buffer/pause_group", group=f"paused:{number}", duration=1, now=PAST))
+        push(client, 1, f"paused:{number}")
+    client.unlink(key("wake"))
+
+
 @long_call("buffer/push", f"{ITEMS:,} items", side="back")
 @long_call("buffer/push", f"{ITEMS:,} items at the front", side="front")
 def _push(client: redis.Redis, side: str) -> Command:
@@ -135,9 +143,11 @@ def _push(client: redis.Redis, side: str) -> Command:
     return call("buffer/push", group="g", item=[ITEM] * ITEMS, side=side)
 
 
-@long_call("buffer/pop", f"{ITEMS:,} items")
-def _pop(client: redis.Redis) -> Command:
+@long_call("buffer/pop", f"{ITEMS:,} items", pauses=0)
+@long_call("buffer/pop", f"{ITEMS:,} items, 10 pauses that ended", pauses=10)
+def _pop(client: redis.Redis, pauses: int) -> Command:
     push(client, ITEMS + OTHERS)
+    ended_pauses(client, pauses)
     return call("buffer/pop", group="g", size=ITEMS)
 
 
@@ -154,9 +164,7 @@ def _reserve(client: redis.Redis, **options: Any) -> Command:
 def _reserve_paused(client: redis.Redis) -> Command:
     push(client, BATCH + OTHERS)
     expired_grants(client)
-    for number in range(10):
-        client.zadd(key("paused_groups"), {group_name(number): 1})
-        push(client, 1, group_name(number))
+    ended_pauses(client, 10)
     return call("buffer/reserve", size=BATCH, rates=[(10**9, i) for i in range(1, len(MANY_RATES) + 1)], now=NOW)
 
 
@@ -245,8 +253,12 @@ GROUPS = most("buffer/pop_longest", "count")
 @long_call(
     "buffer/pop_longest", f"{GROUPS} groups, half of which have waited max_wait", size=ITEMS // GROUPS, max_wait=1
 )
-def _pop_longest(client: redis.Redis, size: int, count: int = GROUPS, max_wait: int = 0) -> Command:
+@long_call("buffer/pop_longest", f"{GROUPS} groups, as many for max_wait, 10 pauses that ended", max_wait=1, pauses=10)
+def _pop_longest(
+    client: redis.Redis, size: int = ITEMS // GROUPS, count: int = GROUPS, max_wait: int = 0, pauses: int = 0
+) -> Command:
     names = waiting(client, 2 * count, size + 1)
+    ended_pauses(client, pauses)
     client.zadd(key("since"), dict.fromkeys(names[count // 2 :], LATER))
     client.zincrby(key("groups"), 0, names[0])
     return call("buffer/pop_longest", count=count, size=size, max_wait=max_wait, now=NOW)
@@ -258,6 +270,62 @@ def _pop_longest(client: redis.Redis, size: int, count: int = GROUPS, max_wait: 
 def _groups(client: redis.Redis, state: str) -> Command:
     waiting(client, 2 * PAGE, state=state)
     return call("buffer/groups", state=state, limit=PAGE)
+
+
+@long_call("buffer/peek", f"{most('buffer/peek', 'count'):,} items behind {ITEMS:,}")
+def _peek(client: redis.Redis) -> Command:
+    push(client, 2 * ITEMS + OTHERS)
+    return call("buffer/peek", group="g", start=ITEMS, count=most("buffer/peek", "count"))
+
+
+REASON = "x" * 1000
+
+
+def _pause_first(client: redis.Redis, structure: str) -> None:
+    if structure == "buffer":
+        push(client, OTHERS)
+    else:
+        push_members(client, 0, OTHERS)
+    ask(client, *call(f"{structure}/pause", reason=REASON, now=NOW))
+    client.unlink(key("wake"))
+
+
+@long_call("buffer/pause", f"another pause, a reason of {len(REASON):,} bytes", structure="buffer")
+@long_call("priority/pause", f"another pause, a reason of {len(REASON):,} bytes", structure="priority")
+def _pause(client: redis.Redis, structure: str) -> Command:
+    _pause_first(client, structure)
+    return call(f"{structure}/pause", reason=REASON, duration=1000)
+
+
+@long_call("buffer/resume", f"a pause with a reason of {len(REASON):,} bytes", structure="buffer")
+@long_call("priority/resume", f"a pause with a reason of {len(REASON):,} bytes", structure="priority")
+def _resume(client: redis.Redis, structure: str) -> Command:
+    _pause_first(client, structure)
+    return call(f"{structure}/resume")
+
+
+@long_call("buffer/pause_group", "one of 10,000 groups, half of which are paused", state="paused")
+@long_call("buffer/resume_group", "one of 10,000 groups, half of which are paused", state="resumed")
+def _pause_group(client: redis.Redis, state: str) -> Command:
+    names = waiting(client, 10_000)
+    for name in names[::2] if state == "resumed" else names[1::2]:
+        ask(client, *call("buffer/pause_group", group=name, now=NOW))
+    client.unlink(key("wake"))
+    return call(f"buffer/{'pause' if state == 'paused' else 'resume'}_group", group=names[0], duration=1000)
+
+
+DROPPED = most("buffer/drop_group", "limit")
+
+
+@long_call("buffer/drop_group", f"{DROPPED} delayed batches of 1,000 items, as many dead ones, {ITEMS:,} items")
+def _drop_group(client: redis.Redis) -> Command:
+    group = group_name(1)
+    push(client, ITEMS, group)
+    # One less, so that all delayed ones are met, and a page of dead ones after them.
+    for state, count, prefix in (("delayed", DROPPED - 1, "d"), ("dead", 2 * DROPPED, "e")):
+        fill(client, "batches", 1, count, 1000, ITEM, state, prefix, FAR, 3)
+    client.hset(key("busy"), group, batch_id("d", 1))
+    return call("buffer/drop_group", group=group, limit=DROPPED, state=0, start=0)
 
 
 @long_call("buffer/stats", f"{most('buffer/stats', 'limit'):,} groups of each state")

@@ -110,6 +110,7 @@ DEFAULTS: dict[str, Any] = {
     "groups": 0,
     "busy": 0,
     "paused": 0,
+    "duration": 0,
 }
 _numbers = itertools.count(1)
 

@@ -160,6 +160,49 @@ def _buffer_ids(verb: str, client: redis.Redis, size: int, calls: int) -> list[M
     return [_script(client, act(piece), redriven) for piece in _slices(ids, size)]
 
 
+def _buffer_drop(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
+    """Drop groups with so many items and as many dead batches of one item."""
+    buffer, groups = _buffer(max_dead=None), _members(calls)
+    for group in groups:
+        _perform(client, buffer.push([ITEM] * size, group))
+        _perform(client, buffer.bury_all(_leases(client, buffer, 1, size)))
+        _perform(client, buffer.push([ITEM] * size, group))
+    return [_script(client, buffer.drop_group(group), lambda got: got[1] > 0) for group in groups]
+
+
+def _buffer_peek(client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
+    buffer = _full_buffer(client, size)
+    return [_script(client, buffer.peek(count=size), lambda items: len(items) == size) for _ in range(calls)]
+
+
+def _buffer_pauses(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
+    buffer, groups = _full_buffer(client, size, _members(calls)), _members(calls)
+    if verb == "pause_group":
+        return [_script(client, buffer.pause_group(group, 3600), _answered) for group in groups]
+    for group in groups:
+        _perform(client, buffer.pause_group(group))
+    return [_script(client, buffer.resume_group(group)) for group in groups]
+
+
+def _pauses(verb: str, make: Callable[[str], Any], client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
+    """Pause or resume queues of so many items."""
+    queues = [make(f"bench-{i}") for i in range(calls)]
+    for queue in queues:
+        if queue.structure == "buffer":
+            _perform(client, queue.push([ITEM] * size))
+        else:
+            _perform(client, queue.push_many((member, 0) for member in _members(size)))
+        if verb == "resume":
+            _perform(client, queue.pause(reason="maintenance"))
+    if verb == "resume":
+        return [_script(client, queue.resume()) for queue in queues]
+    return [_script(client, queue.pause(3600, "maintenance"), _answered) for queue in queues]
+
+
+def _answered(answer: Any) -> bool:
+    return answer is None
+
+
 def _buffer_page(verb: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     buffer = _full_buffer(client, size * 10, _members(10))
     _leases(client, buffer, 1, size)
@@ -377,11 +420,17 @@ CASES = [
     *_sizes("buffer/extend", partial(_buffer_lease, "extend")),
     *_sizes("buffer/pop", _buffer_pop),
     *_sizes("buffer/pop_longest", _buffer_pop_longest, 10),
+    *_sizes("buffer/pause", partial(_pauses, "pause", _buffer), 1),
+    *_sizes("buffer/resume", partial(_pauses, "resume", _buffer), 1),
+    *_sizes("buffer/pause_group", partial(_buffer_pauses, "pause_group"), 1),
+    *_sizes("buffer/resume_group", partial(_buffer_pauses, "resume_group"), 1),
     *_sizes("buffer/groups", _buffer_groups),
+    *_sizes("buffer/peek", _buffer_peek),
     *_sizes("buffer/bury", partial(_buffer_lease, "bury")),
     *_sizes("buffer/batches (dead)", _buffer_dead),
     *_sizes("buffer/redrive", partial(_buffer_ids, "redrive")),
     *_sizes("buffer/discard", partial(_buffer_ids, "discard")),
+    *_sizes("buffer/drop_group", _buffer_drop),
     *_sizes("buffer/stats", partial(_buffer_page, "stats"), 100),
     *_sizes("buffer/audit", partial(_buffer_page, "audit"), 100),
     *_sizes("buffer/purge", _buffer_purge, 100),
@@ -399,6 +448,8 @@ CASES = [
     *_sizes("priority/release", partial(_priority_lease, "release")),
     *_sizes("priority/release (small queue)", partial(_small_priority, "release"), 100),
     *_sizes("priority/extend", partial(_priority_lease, "extend")),
+    *_sizes("priority/pause", partial(_pauses, "pause", _priority), 1),
+    *_sizes("priority/resume", partial(_pauses, "resume", _priority), 1),
     *_sizes("priority/remove", partial(_priority_members, "remove")),
     *_sizes("priority/bury", partial(_priority_lease, "bury")),
     *_sizes("priority/members (dead)", _priority_dead),

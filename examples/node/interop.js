@@ -2,16 +2,18 @@
  * Push to a queue that Ruby and Python push to, or work on it beside them: what `tests/test_interop.py` starts and
  * kills.
  *
- *     node interop.js [--client ioredis|node-redis] SOCKET QUEUE buffer|priority push|work COUNT SEED
+ *     node interop.js [--client ioredis|node-redis] SOCKET QUEUE buffer|priority push|work|pause|resume|wait COUNT SEED
  *
  * A worker writes `BEGIN <items>` before it acks these and `DONE <how many>` after it, and goes on until its input
- * ends.
+ * ends. Who waits writes why the queue is paused, waits for a batch, woken by nothing but a wake-up, and writes its
+ * items.
  */
 
 import assert from 'node:assert/strict';
 import { writeSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { connect } from './connect.js';
+import { sender } from './redisq/client.js';
 import { GroupedBuffer, LeaseLost, PriorityQueue, Scripts } from './redisq/index.js';
 
 const LEASE = 2_000;
@@ -66,6 +68,22 @@ async function work(queue, next, ended) {
   }
 }
 
+/** @param {GroupedBuffer | PriorityQueue} queue */
+async function wait(queue) {
+  write((await queue.stats()).pauseReason);
+  const batch = await queue.reserve(1, { timeout: 60_000 });
+  write(JSON.stringify(batch.items));
+}
+
+/** Give a client whose waits nothing but a wake-up ends. @param {import('./redisq/client.js').Client} client */
+function sleeping(client) {
+  const send = sender(client);
+  return {
+    /** @param {string} command @param {string} key */
+    callBuffer: async (command, key) => (await send([command, key, '60'])) ?? assert.fail('no wake-up came'),
+  };
+}
+
 /**
  * Wait for how many items were settled: none, if this process was stopped for longer than the lease.
  *
@@ -85,11 +103,14 @@ const [socket, name, structure, role, count, seed] = positionals;
 const client = await connect(values.client ?? 'ioredis', socket);
 const blocking = await connect(values.client ?? 'ioredis', socket);
 const Class = structure === 'buffer' ? GroupedBuffer : PriorityQueue;
-const queue = new Class(new Scripts(client), name, { lease: LEASE, window: WINDOW, blocking });
+const waits = role === 'wait' ? sleeping(blocking) : blocking;
+const queue = new Class(new Scripts(client), name, { lease: LEASE, window: WINDOW, blocking: waits });
 
-if (role === 'push') {
-  await push(queue, Number(count), random(Number(seed)));
-} else {
+if (role === 'push') await push(queue, Number(count), random(Number(seed)));
+else if (role === 'pause') await queue.pause(null, { reason: 'node: é' });
+else if (role === 'resume') write(String(await queue.resume()));
+else if (role === 'wait') await wait(queue);
+else {
   let ended = false;
   process.stdin.on('end', () => (ended = true)).resume();
   await work(queue, random(Number(seed)), () => ended);

@@ -75,6 +75,20 @@ test('ids come from the operating system', () => {
   assert.notEqual(newId(), newId());
 });
 
+/**
+ * Give a client whose waits nothing but a wake-up ends, however long they were to be.
+ *
+ * @param {any} client
+ */
+function sleeping(client) {
+  const send = sender(client);
+  return {
+    async callBuffer(command, key) {
+      return (await send([command, key, '30'])) ?? assert.fail('no wake-up came');
+    },
+  };
+}
+
 for (const name of CLIENTS) {
   describe(name, () => {
     /** @type {any[]} */
@@ -97,6 +111,11 @@ for (const name of CLIENTS) {
       await send(['SCRIPT', 'FLUSH']); // so that every first call meets NOSCRIPT
     });
     afterEach(() => clients.forEach((one) => one.close()));
+
+    /** Wait until a client is blocked. */
+    async function blocked() {
+      while (!/^blocked_clients:1\r$/m.test(String(await send(['INFO', 'clients']))));
+    }
 
     /** Give the scripts through a connection that can break. */
     async function breakable() {
@@ -221,9 +240,6 @@ for (const name of CLIENTS) {
         paused: false, pauseReason: '', pausedUntil: null,
       });
       assert.ok(0 <= oldestWait && oldestWait <= Date.now() - started);
-      await send(['SET', 'redisq:{q}:paused', '0 for a while']);
-      const { paused, pauseReason, pausedUntil } = await buffer.stats();
-      assert.deepEqual([paused, pauseReason, pausedUntil], [true, 'for a while', null]);
       const empty = await new GroupedBuffer(scripts, 'r').stats();
       assert.deepEqual([empty.oldestWait, empty.nextExpiry], [null, null]);
     });
@@ -254,10 +270,172 @@ for (const name of CLIENTS) {
 
     test('any other script, by the names in its header', async () => {
       const buffer = new GroupedBuffer(scripts, 'q');
-      await send(['ZADD', 'redisq:{q}:paused_groups', '1', 'eu']);
-      const reply = await buffer.call('groups', { state: 'paused', limit: 10, cursor: 0 });
-      assert.deepEqual(reply, [0, [Buffer.from('eu'), 0]]);
-      await assert.rejects(buffer.call('groups', { state: 'paused', limit: 10 }), /buffer\/groups needs cursor/);
+      await buffer.push([1, 2]);
+      assert.deepEqual(await buffer.call('purge', { limit: 10, cursor: 0 }), [-1, 2]);
+      await assert.rejects(buffer.call('purge', { limit: 10 }), /buffer\/purge needs cursor/);
+    });
+
+    test('nothing leaves a queue that is paused', async () => {
+      const [buffer, queue] = [new GroupedBuffer(scripts, 'q'), new PriorityQueue(scripts, 'p')];
+      await buffer.push([1, 2]);
+      await queue.push([['a', 1], ['b', 2]]);
+      for (const [paused, more] of [[buffer, [3]], [queue, [['c', 1]]]]) {
+        const batch = await paused.reserve(1);
+        assert.equal(await paused.pause(null, { reason: 'déjà vu' }), undefined);
+        const stats = await paused.stats();
+        assert.deepEqual([stats.paused, stats.pauseReason, stats.pausedUntil], [true, 'déjà vu', null]);
+        assert.deepEqual([await paused.reserve(), await paused.pop()], [null, []]);
+        assert.ok(await paused.push(more));
+        assert.equal(await paused.ack(batch), 1);
+        assert.deepEqual([await paused.resume(), await paused.resume()], [true, false]);
+        assert.equal((await paused.reserve(5)).items.length, 2);
+        const before = Date.now();
+        await paused.pause(60_000);
+        const { pausedUntil } = await paused.stats();
+        assert.ok(before + 60_000 <= pausedUntil && pausedUntil <= Date.now() + 60_000);
+        await assert.rejects(paused.pause(0.1), redisq.InvalidArgument); // the script would take 0 for no end
+      }
+      const waiting = new GroupedBuffer(scripts, 'q', { blocking: await client() });
+      await waiting.pause(50); // the last one counts
+      await waiting.push([4]);
+      assert.deepEqual((await waiting.reserve(1, { timeout: 30_000 })).items, [4]);
+    });
+
+    test('a resume wakes a client that waits', async () => {
+      const blocking = sleeping(await client());
+      const [buffer, queue] = [
+        new GroupedBuffer(scripts, 'q', { blocking }),
+        new PriorityQueue(scripts, 'p', { blocking }),
+      ];
+      await buffer.pause();
+      await buffer.push([1]);
+      await queue.pause();
+      await queue.push([['a', 1]]);
+      await buffer.pauseGroup('eu');
+      for (const [waiting, resume, items] of [
+        [buffer, () => buffer.resume(), [1]],
+        [queue, () => queue.resume(), ['a']],
+        [buffer, () => buffer.resumeGroup('eu'), [2]],
+      ]) {
+        const batch = waiting.reserve(1, { timeout: 60_000 });
+        await blocked();
+        assert.ok(await resume());
+        assert.deepEqual((await batch).items, items);
+        await buffer.push([2], { group: 'eu' });
+      }
+    });
+
+    test('a group that is paused gives no new batch', async () => {
+      const buffer = new GroupedBuffer(scripts, 'q');
+      const group = Buffer.from([0xff]);
+      await buffer.push([1, 2], { group });
+      await buffer.release(await buffer.reserve(1));
+      await buffer.push([3], { group: 'us' });
+      assert.equal(await buffer.pauseGroup(group), undefined);
+      assert.deepEqual([...(await buffer.groups())], [['us', 1]]);
+      assert.deepEqual([...(await buffer.groups(10, { state: 'paused' }))], [[group, 1]]);
+      assert.deepEqual((await buffer.reserve()).items, [1]); // what was handed out is retried
+      assert.deepEqual((await buffer.reserve()).items, [3]);
+      assert.deepEqual([await buffer.reserve(), await buffer.pop(1, { group })], [null, []]);
+      assert.deepEqual([await buffer.resumeGroup(group), await buffer.resumeGroup(group)], [true, false]);
+      assert.deepEqual((await buffer.reserve()).items, [2]);
+      const waiting = new GroupedBuffer(scripts, 'q', { blocking: await client() });
+      await waiting.pauseGroup('eu', 50);
+      await waiting.push([4], { group: 'eu' });
+      assert.deepEqual((await waiting.reserve(1, { timeout: 30_000 })).items, [4]);
+      await assert.rejects(buffer.pauseGroup('eu', 0), redisq.InvalidArgument);
+      await Promise.all(Array.from({ length: 1_100 }, (_, i) => buffer.pauseGroup(`g${i}`)));
+      await buffer.push([5], { group: 'g1050' });
+      await buffer.push([6, 7], { group: 'g7' });
+      assert.deepEqual([...(await buffer.groups(2, { state: 'paused' }))], [['g7', 2], ['g1050', 1]]);
+      assert.equal((await buffer.groups(2_000, { state: 'paused' })).size, 1_100);
+    });
+
+    test('a group is dropped', async () => {
+      const buffer = new GroupedBuffer(scripts, 'q');
+      const group = Buffer.from([0xff]);
+      await buffer.push(Array(605).fill(0), { group });
+      for (let i = 0; i < 600; i++) await buffer.bury(await buffer.reserve(1));
+      await buffer.release(await buffer.reserve(2), { delay: 60_000 });
+      const batch = await buffer.reserve(1);
+      await buffer.push([7], { group: 'us' });
+      assert.equal(await buffer.dropGroup(group, { token: 'mine' }), 604); // more batches than one call looks at
+      assert.equal(await buffer.dropGroup(group, { token: 'mine' }), 604);
+      assert.equal(await buffer.ack(batch), 1);
+      assert.equal(await buffer.dropGroup(group), 0);
+      const { dead, delayed, waiting } = await buffer.stats();
+      assert.deepEqual([dead, delayed, waiting], [0, 0, 1]);
+    });
+
+    test('what waits, is out, or waits for a retry is shown', async () => {
+      const buffer = new GroupedBuffer(scripts, 'q');
+      await buffer.push([1, 2, 3, 4]);
+      assert.deepEqual([await buffer.peek(), await buffer.peek(2, { after: 1 })], [[1], [2, 3]]);
+      assert.deepEqual(await buffer.peek(buffer.limit('peek', 'count'), { group: 'eu' }), []);
+      const batch = await buffer.reserve(1, { id: 'a', lease: 10_000, holder: 'me' });
+      await buffer.reserve(1, { id: 'b', lease: 20_000 });
+      for (const [id, delay] of [['c', 50_000], ['d', 60_000]]) {
+        await buffer.release(await buffer.reserve(1, { id, holder: 'me' }), { delay, reason: `${id}!` });
+      }
+      assert.deepEqual(await buffer.leased({ limit: 1 }), [batch]);
+      const ids = (page) => page.map(({ id }) => id);
+      assert.deepEqual(ids(await buffer.leased({ after: 'a' })), ['b']);
+      assert.deepEqual(ids(await buffer.leased({ after: 'b' })), []);
+      assert.deepEqual(ids(await buffer.delayed()), ['c', 'd']);
+      const [{ items, attempts, reason, holder, deadline }] = await buffer.delayed({ after: 'c' });
+      assert.deepEqual([items, attempts, reason, holder], [[4], 1, 'd!', 'me']);
+      assert.ok(Math.abs(deadline - Date.now() - 60_000) < 10_000);
+    });
+
+    test('members in each state are shown', async () => {
+      const queue = new PriorityQueue(scripts, 'q');
+      await queue.push([['a', -3, 'p'], ['b', 7, 'q'], ['c', 9, 'r'], ['d', 9, 's']]);
+      await queue.ack(await queue.reserve(2), { failed: [0], reason: 'no', delay: 60_000 });
+      await queue.release(await queue.reserve());
+      const batch = await queue.reserve(1, { id: 'l1', lease: 10_000, holder: 'me' });
+      assert.deepEqual([batch.items, batch.attempts], [['c'], 2]);
+      const d = { member: 'd', priority: 9, attempts: 0, payload: 's', reason: '' };
+      assert.deepEqual([await queue.peek(), await queue.peek(5), await queue.peek(1, { after: 1 })], [[d], [d], []]);
+      assert.deepEqual(await queue.leased(), [batch]);
+      await queue.reserve(1, { id: 'l2', lease: 20_000 });
+      const ids = (page) => page.map(({ id }) => id);
+      assert.deepEqual(ids(await queue.leased({ limit: 1 })), ['l1']);
+      assert.deepEqual(ids(await queue.leased({ after: 'l1' })), ['l2']);
+      await send(['DEL', 'redisq:{q}:lease:l2']); // as a server does that evicts
+      const [, { items, attempts, holder }] = await queue.leased();
+      assert.deepEqual([items, attempts, holder], [[], 1, '']);
+      await queue.push([['e', 5]], { delay: 90_000 });
+      const [{ time, ...a }] = await queue.delayed({ limit: 1 });
+      assert.deepEqual(a, { member: 'a', priority: -3, attempts: 1, payload: 'p', reason: 'no' });
+      assert.ok(Math.abs(time - Date.now() - 60_000) < 10_000);
+      assert.deepEqual((await queue.delayed({ after: 'a' })).map(({ member }) => member), ['e']);
+    });
+
+    test('the queues of a server', async () => {
+      const direct = await client();
+      assert.deepEqual(await redisq.queues(direct), []);
+      await new GroupedBuffer(scripts, 'ö\n*').push([1]);
+      for (const order of ['fifo', 'score']) await new PriorityQueue(scripts, order, { order }).push([['a', 1]]);
+      await new GroupedBuffer(scripts, 'one', { prefix: 'é[b]*?\\' }).push([1]);
+      await new GroupedBuffer(scripts, 'other', { prefix: 'ébxx' }).push([1]);
+      await send(['SET', 'redisq:{text}:meta', 'x']);
+      for (const odd of ['{more}:{braces}', '{}']) await send(['HSET', `redisq:${odd}:meta`, 'queue', '2 buffer']);
+      await send(['HSET', 'redisq:{mine}:meta', 'queue', 'mine']);
+      await send(['HSET', Buffer.from('redisq:{\xff}:meta', 'latin1'), 'queue', '3 buffer']);
+      assert.deepEqual(await redisq.queues(direct), [
+        { name: 'fifo', kind: 'fifo', layout: 2 },
+        { name: 'score', kind: 'score', layout: 2 },
+        { name: 'ö\n*', kind: 'buffer', layout: 2 },
+        { name: Buffer.from([0xff]), kind: 'buffer', layout: 3 },
+      ]);
+      assert.deepEqual((await redisq.queues(direct, { prefix: 'é[b]*?\\' })).map((one) => one.name), ['one']);
+      const marks = Array.from({ length: 2_500 }, (_, i) => ['HSET', `redisq:{q${i}}:meta`, 'queue', '2 buffer']);
+      await Promise.all(marks.map((mark) => send(mark)));
+      assert.equal((await redisq.queues(direct)).length, 2_504);
+      const twice = [Buffer.from('0'), [1, 2].map(() => Buffer.from('redisq:{fifo}:meta'))]; // as a scan may give it
+      const callBuffer = async (...words) => (words[0] === 'SCAN' ? twice : send(words));
+      assert.deepEqual((await redisq.queues({ callBuffer })).map((one) => one.name), ['fifo']);
+      await assert.rejects(redisq.queues(direct, { prefix: '{q}' }), redisq.InvalidArgument);
     });
 
     test('a priority queue keeps the lowest, and hands each member to one', async () => {
@@ -390,6 +568,7 @@ for (const name of CLIENTS) {
       await new PriorityQueue(scripts, 'p').push([['a', 1]]);
       await refuses(new PriorityQueue(scripts, 'p', { order: 'score' }).reserve(), redisq.WrongOrder, 'WRONGORDER');
       assert.throws(() => new GroupedBuffer(scripts, '{q}'), redisq.InvalidArgument);
+      assert.throws(() => new GroupedBuffer(scripts, 'q', { prefix: '' }), redisq.InvalidArgument);
       assert.throws(() => redisq.text.encode('\ud800'), TypeError);
       assert.throws(() => redisq.text.decode(Buffer.from([0xff])), TypeError);
     });
@@ -407,6 +586,17 @@ for (const name of CLIENTS) {
       const queue = new PriorityQueue(far, 'p');
       proxy.cut();
       assert.deepEqual(await queue.push([['a', 1]]), ['added']);
+      for (const paused of [buffer, queue]) {
+        await paused.pause();
+        proxy.cut();
+        assert.equal(await paused.resume(), true);
+      }
+      await buffer.pauseGroup('eu');
+      proxy.cut();
+      assert.equal(await buffer.resumeGroup('eu'), true);
+      await buffer.push([3, 4], { group: 'eu' });
+      proxy.cut();
+      assert.equal(await buffer.dropGroup('eu'), 2);
       assert.ok(!proxy.cutting);
 
       const left = new GroupedBuffer(scripts, 'q');
@@ -424,9 +614,11 @@ for (const name of CLIENTS) {
     });
 
     test('a push wakes a client that waits', async () => {
-      const buffer = new GroupedBuffer(scripts, 'q', { blocking: await client() });
-      assert.equal(await buffer.reserve(1, { timeout: 10 }), null);
-      const waiting = buffer.reserve(1, { timeout: 30_000 });
+      const impatient = new GroupedBuffer(scripts, 'q', { blocking: await client() });
+      assert.equal(await impatient.reserve(1, { timeout: 10 }), null);
+      const buffer = new GroupedBuffer(scripts, 'q', { blocking: sleeping(await client()) });
+      const waiting = buffer.reserve(1, { timeout: 60_000 });
+      await blocked();
       await buffer.push(['here']);
       assert.deepEqual((await waiting).items, ['here']);
       assert.equal(await send(['LLEN', 'redisq:{q}:wake']), 0); // it took the wake-up

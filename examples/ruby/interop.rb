@@ -3,9 +3,10 @@
 # Pushes to a queue that Node and Python push to, or works on it beside them: what tests/test_interop.py starts and
 # kills.
 #
-#   ruby interop.rb SOCKET QUEUE buffer|priority push|work COUNT SEED
+#   ruby interop.rb SOCKET QUEUE buffer|priority push|work|pause|resume|wait COUNT SEED
 #
 # A worker prints `BEGIN <items>` before it acks these and `DONE <how many>` after it, and goes on until its input ends.
+# Who waits prints why the queue is paused, waits for a batch, woken by nothing but a wake-up, and prints its items.
 
 require_relative 'redis_buffer'
 require_relative 'redis_priority_queue'
@@ -16,6 +17,7 @@ class Participant
   SHARED = { lease: 2, dedup_window: 600 }.freeze # longer than a test runs: it reads there how each lease ended
 
   def initialize(redis, name, structure, seed)
+    @redis = redis
     @random = Random.new(seed)
     @buffer = RedisBuffer.new(redis, name, **SHARED) if structure == 'buffer'
     @queue = @buffer || RedisPriorityQueue.new(redis, name, order: 'fifo', **SHARED)
@@ -40,6 +42,20 @@ class Participant
       batch = @queue.reserve(size: @random.rand(SIZES), timeout: 0.5)
       settle(batch) if batch
     end
+  end
+
+  def pause
+    @queue.pause(reason: 'ruby: é')
+  end
+
+  def resume
+    say(@queue.resume)
+  end
+
+  def wait
+    say(@queue.stats[:pause_reason])
+    @redis.define_singleton_method(:blpop) { |key, **| super(key, timeout: 60) or raise 'no wake-up came' }
+    say(::JSON.generate(@queue.reserve(timeout: 60).items))
   end
 
   private
@@ -77,9 +93,13 @@ end
 
 if $PROGRAM_NAME == __FILE__
   socket, name, structure, role, count, seed = ARGV
-  unless %w[buffer priority].include?(structure) && %w[push work].include?(role) && seed
-    abort "usage: ruby #{$PROGRAM_NAME} SOCKET QUEUE buffer|priority push|work COUNT SEED"
+  unless %w[buffer priority].include?(structure) && %w[push work pause resume wait].include?(role) && seed
+    abort "usage: ruby #{$PROGRAM_NAME} SOCKET QUEUE buffer|priority push|work|pause|resume|wait COUNT SEED"
   end
   participant = Participant.new(Redis.new(path: socket), name, structure, Integer(seed))
-  role == 'push' ? participant.push(Integer(count)) : participant.work($stdin)
+  case role
+  when 'push' then participant.push(Integer(count))
+  when 'work' then participant.work($stdin)
+  else participant.public_send(role)
+  end
 end

@@ -42,23 +42,62 @@ class RedisBuffer < Redisq::Queue
     groups(count).keys
   end
 
-  # The same with their lengths.
-  def groups(count = 100)
+  # The same with their lengths; `state` may also be 'busy' or 'paused'.
+  def groups(count = 100, state: 'waiting')
     found = {}
     cursor = 0
     loop do
-      most = [count - found.size, limit('groups', 'limit')].min
-      cursor, flat = call('groups', state: 'waiting', limit: most, cursor: cursor)
+      cursor, flat = call('groups', state: state, limit: [count, limit('groups', 'limit')].min, cursor: cursor)
       found.update(flat.each_slice(2).to_h { |group, length| [text(group), length.to_i] })
-      return found if cursor.zero? || found.size >= count
+      break if cursor.zero? || (state == 'waiting' && found.size >= count) # the others come in no order
+    end
+    found.sort_by.with_index { |(_, length), place| [-length, place] }.first(count).to_h
+  end
+
+  # Items that wait, oldest first, from the one at place `after` on. None is taken.
+  def peek(count = 1, group: 'default', after: 0)
+    raw = call('peek', group: group, start: after, count: count)
+    raw.map { |bytes| read(bytes, raw) }
+  end
+
+  # Gives no new batch of a group, for so many seconds or until `resume_group`. What was handed out is still retried.
+  def pause_group(group, seconds = nil, token: Redisq.id)
+    call('pause_group', group: group, once: token, duration: duration(seconds))
+    nil
+  end
+
+  # Ends the pause of a group and wakes a worker that waits. Whether there was one.
+  def resume_group(group, token: Redisq.id)
+    call('resume_group', group: group, once: token) == 1
+  end
+
+  # Throws away what waits in a group and its delayed and dead batches. How many items that is. What is leased, or
+  # pushed meanwhile, stays; when it is stopped half-way, the same call drops the rest.
+  def drop_group(group, token: Redisq.id)
+    cursor = '0 0'
+    dropped = 0
+    (0..).each do |page|
+      cursor, items = call('drop_group', group: group, once: "#{token}:#{page}", cursor: cursor,
+                                         limit: limit('drop_group', 'limit'))
+      dropped += items
+      return dropped if cursor.empty?
     end
   end
 
-  # A page of dead letters, the earliest first, `limit` at most: go on with `after:` the last one's id, until none come.
+  # A page of batches that are out, the first to run out first, `limit` at most: go on with `after:` the last one's id,
+  # until none come.
+  def leased(limit: 100, after: nil)
+    batches('leases', limit, after)
+  end
+
+  # The same for batches that wait for a retry, the first to be due first.
+  def delayed(limit: 100, after: nil)
+    batches('delayed', limit, after)
+  end
+
+  # The same for dead letters, the earliest first.
   def dead(limit: 100, after: nil)
-    call('batches', state: 'dead', limit: limit, after: after).map do |id, time, group, attempts, holder, reason, raw|
-      batch(id, time, group, attempts, reason, raw, text(holder))
-    end
+    batches('dead', limit, after)
   end
 
   # Lets the items of dead letters wait again, at the front of their group. How many of these ids were dead.
@@ -96,6 +135,12 @@ class RedisBuffer < Redisq::Queue
 
   def add(side, items, group, token)
     call('push', group: group, side: side, once: token, item: items.map { |item| @codec.dump(item) })
+  end
+
+  def batches(state, limit, after)
+    call('batches', state: state, limit: limit, after: after).map do |id, time, group, attempts, holder, reason, raw|
+      batch(id, time, group, attempts, reason, raw, text(holder))
+    end
   end
 
   def read_event(event, rest, id, holder)

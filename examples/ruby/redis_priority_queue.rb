@@ -12,7 +12,7 @@ class RedisPriorityQueue < Redisq::Queue
   STATS = %i[waiting delayed leased dead batches due next_expiry done failed buried trimmed pause].freeze
 
   # A member with what is known of it. `attempts` counts the hand-overs, a pop included; `payload` is nil where there is
-  # none; `reason` says why it came back, or died; `time` is that of its death in a listing, else nil.
+  # none; `reason` says why it came back, or died; `time` is when it is due, or died, in a listing of such, else nil.
   Item = Struct.new(:member, :score, :attempts, :payload, :reason, :time)
 
   # `order`: 'score', any finite number, equal ones in byte order, is the recipe's sorted set. 'fifo', whole numbers
@@ -54,10 +54,28 @@ class RedisPriorityQueue < Redisq::Queue
     pop(count).map { |item| with_scores ? [item.member, item.score] : item.member }
   end
 
-  # A page of dead members, the earliest first, `limit` at most: go on with `after:` the last member, until none come.
+  # The members that would leave next, from the one at place `after` on. None is taken.
+  def peek(count = 1, after: 0)
+    decoded(items(*call('members', state: 'ready', limit: count, start: after, after: [])))
+  end
+
+  # A page of batches that are out, the first to run out first, `limit` at most: go on with `after:` the last one's id,
+  # until none come.
+  def leased(limit: 100, after: nil)
+    call('batches', limit: limit, after: after).map do |id, deadline, holder, *found|
+      batch(id, deadline, items(*found, handed_out: 1), text(holder))
+    end
+  end
+
+  # A page of members that wait for their time, the first to be due first, `limit` at most: go on with `after:` the last
+  # member, until none come.
+  def delayed(limit: 100, after: nil)
+    members('delayed', limit, after)
+  end
+
+  # The same for dead members, the earliest first.
   def dead(limit: 100, after: nil)
-    last = after.nil? ? [] : [@codec.dump(after)]
-    decoded(items(*call('members', state: 'dead', limit: limit, start: 0, after: last), timed: true))
+    members('dead', limit, after)
   end
 
   # Lets dead members be ready again, at their old place. How many of them were dead.
@@ -86,6 +104,11 @@ class RedisPriorityQueue < Redisq::Queue
     [score.to_s, @codec.dump(member), *(@payload_codec.dump(payload) unless payload.nil?)]
   end
 
+  def members(state, limit, after)
+    last = after.nil? ? [] : [@codec.dump(after)]
+    decoded(items(*call('members', state: state, limit: limit, start: 0, after: last), timed: true))
+  end
+
   def by_member(script, members, token)
     call(script, once: token, member: members.map { |member| @codec.dump(member) })
   end
@@ -110,7 +133,7 @@ class RedisPriorityQueue < Redisq::Queue
   end
 
   def batch(id, deadline, found, holder)
-    held = { id: id, raw: found.map(&:member), scores: found.map(&:score), attempts: found.map(&:attempts).max,
+    held = { id: id, raw: found.map(&:member), scores: found.map(&:score), attempts: found.map(&:attempts).max || 1,
              deadline: time(deadline), reason: found.map(&:reason).find { |reason| !reason.empty? } || '',
              holder: holder }
     undecoded = Redisq::Batch.new(items: held[:raw], payloads: found.map(&:payload), **held)

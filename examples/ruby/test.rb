@@ -20,6 +20,16 @@ class RedisqTest < Minitest::Test
   def teardown
     @redis.close
   end
+
+  # What the block gives, with a client whose waits are ended by a wake-up alone; `event` is called once it is blocked.
+  def woken(event)
+    client = Redis.new(url: URL)
+    client.define_singleton_method(:blpop) { |key, **| super(key, timeout: 60) or raise 'no wake-up came' }
+    waiting = Thread.new { yield client }
+    Thread.pass until @redis.info('clients')['blocked_clients'] == '1'
+    event.call
+    waiting.value
+  end
 end
 
 class ScriptsTest < RedisqTest
@@ -67,6 +77,26 @@ class ScriptsTest < RedisqTest
   def test_ids_come_from_the_operating_system
     Random.stub(:urandom, "\xAB".b * 16) { assert_equal 'ab' * 16, Redisq.id }
     refute_equal Redisq.id, Redisq.id
+  end
+
+  def test_the_queues_of_a_server
+    assert_empty Redisq.queues(@redis)
+    RedisBuffer.new(@redis, "ö\n*").push(1)
+    %w[fifo score].each { |order| RedisPriorityQueue.new(@redis, order, order: order).add('a', 1) }
+    RedisBuffer.new(@redis, "\xFF".b, prefix: 'é[b]*?\\').push(1)
+    RedisBuffer.new(@redis, 'other', prefix: 'ébxx').push(1)
+    @redis.set('redisq:{text}:meta', 'x')
+    %w[{more}:{braces} {}].each { |name| @redis.hset("redisq:#{name}:meta", 'queue', '2 buffer') }
+    @redis.hset('redisq:{mine}:meta', 'queue', 'mine')
+    @redis.hset('redisq:{newer}:meta', 'queue', '3 buffer')
+    found = [['fifo', 'fifo', 2], ['newer', 'buffer', 3], ['score', 'score', 2], ["ö\n*", 'buffer', 2]]
+    assert_equal found, Redisq.queues(@redis).map(&:to_a)
+    assert_equal ["\xFF".b], Redisq.queues(@redis, prefix: 'é[b]*?\\').map { |queue| queue.name.b }
+    2500.times { |i| @redis.hset("redisq:{q#{i}}:meta", 'queue', '2 buffer') }
+    assert_equal 2504, Redisq.queues(@redis).size
+    twice = ['redisq:{fifo}:meta'] * 2 # as a scan may give it
+    @redis.stub(:scan_each, twice.each) { assert_equal %w[fifo], Redisq.queues(@redis).map(&:name) }
+    assert_raises(Redisq::InvalidArgument) { Redisq.queues(@redis, prefix: '{q}') }
   end
 end
 
@@ -168,12 +198,100 @@ class RedisBufferTest < RedisqTest
   end
 
   def test_a_push_wakes_a_client_that_waits
-    waiting = Thread.new { RedisBuffer.new(Redis.new(url: URL), 'q').reserve(timeout: 60) }
-    Thread.pass until @redis.info('clients')['blocked_clients'] == '1'
-    @buffer.push(1)
-    assert_equal [1], waiting.value.items
+    batch = woken(-> { @buffer.push(1) }) { |client| RedisBuffer.new(client, 'q').reserve(timeout: 60) }
+    assert_equal [1], batch.items
     assert_equal 0, @redis.llen('redisq:{q}:wake') # it took the wake-up
     assert_nil @buffer.reserve(timeout: 0.05)
+  end
+
+  def test_nothing_leaves_a_queue_that_is_paused
+    @buffer.push(1, 2)
+    batch = @buffer.reserve(size: 1)
+    assert_nil @buffer.pause(reason: 'déjà vu')
+    assert_equal [true, 'déjà vu', nil], @buffer.stats.values_at(:paused, :pause_reason, :paused_until)
+    assert_nil @buffer.reserve(timeout: 0.01)
+    assert_empty @buffer.next_batch_for
+    assert_equal 2, @buffer.push(3)
+    assert_equal 1, @buffer.ack(batch)
+    assert_equal [true, false], Array.new(2) { @buffer.resume }
+    assert_equal [2, 3], @buffer.reserve.items
+    @buffer.pause(60)
+    assert_in_delta Time.now + 60, @buffer.stats[:paused_until], 5
+    @buffer.pause(0.05) # the last one counts
+    @buffer.push(4)
+    assert_equal [4], @buffer.reserve(timeout: 5).items
+    [0, 0.0001, -1].each { |seconds| assert_raises(Redisq::InvalidArgument) { @buffer.pause(seconds) } }
+    refute @buffer.stats[:paused]
+  end
+
+  def test_a_resume_wakes_a_client_that_waits
+    @buffer.pause
+    @buffer.push(1)
+    batch = woken(-> { @buffer.resume }) { |client| RedisBuffer.new(client, 'q').reserve(timeout: 60) }
+    assert_equal [1], batch.items
+    @buffer.pause_group('default')
+    @buffer.push(2)
+    batch = woken(-> { @buffer.resume_group('default') }) { |client| RedisBuffer.new(client, 'q').reserve(timeout: 60) }
+    assert_equal [2], batch.items
+  end
+
+  def test_a_group_that_is_paused_gives_no_new_batch
+    @buffer.push(1, 2, group: 'eu')
+    @buffer.release(@buffer.reserve(size: 1))
+    @buffer.push(3, group: 'us')
+    assert_nil @buffer.pause_group('eu')
+    assert_equal [{ 'us' => 1 }, { 'eu' => 1 }], [@buffer.groups, @buffer.groups(state: 'paused')]
+    assert_equal [[1], [3], nil], Array.new(3) { @buffer.reserve&.items } # what was handed out is retried
+    assert_empty @buffer.next_batch_for(group: 'eu')
+    assert_equal [true, false], Array.new(2) { @buffer.resume_group('eu') }
+    assert_equal [2], @buffer.reserve.items
+    @buffer.push(4, group: 'eu')
+    @buffer.pause_group('eu', 0.05)
+    assert_equal [4], @buffer.reserve(timeout: 5).items
+    assert_raises(Redisq::InvalidArgument) { @buffer.pause_group('eu', 0) }
+    (1..1100).each { |i| @buffer.call('pause_group', group: "g#{i}", once: Redisq.id, duration: 0) }
+    @buffer.push(5, group: 'g1050')
+    @buffer.push(6, 7, group: 'g7')
+    assert_equal [['g7', 2], ['g1050', 1]], @buffer.groups(2, state: 'paused').to_a
+    assert_equal 1100, @buffer.groups(2000, state: 'paused').size
+  end
+
+  def test_a_group_is_dropped
+    @buffer.push(*1..605, group: 'eu')
+    600.times { |i| @buffer.bury(@buffer.reserve(size: 1, id: "dead#{i}")) }
+    @buffer.release(@buffer.reserve(size: 2), delay: 60)
+    batch = @buffer.reserve(size: 1)
+    @buffer.push(7, group: 'us')
+    assert_equal 604, @buffer.drop_group('eu', token: 'mine') # more batches than one call looks at
+    assert_equal 604, @buffer.drop_group('eu', token: 'mine')
+    assert_equal 1, @buffer.ack(batch)
+    assert_equal 0, @buffer.drop_group('eu')
+    assert_equal [{ 'us' => 1 }, 0, 0], [@buffer.groups, *@buffer.stats.values_at(:dead, :delayed)]
+  end
+
+  def test_what_waits_is_shown
+    @buffer.push(*1..5, group: 'eu')
+    assert_equal [[1], []], [@buffer.peek(group: 'eu'), @buffer.peek]
+    assert_equal [3, 4], @buffer.peek(2, group: 'eu', after: 2)
+    assert_equal [5], @buffer.peek(@buffer.limit('peek', 'count'), group: 'eu', after: 4)
+    assert_equal({ 'eu' => 5 }, @buffer.groups)
+  end
+
+  def test_batches_that_are_out_or_wait_for_a_retry
+    @buffer.push(*1..4)
+    batch = @buffer.reserve(size: 1, id: 'a', lease: 10, holder: 'me')
+    @buffer.reserve(size: 1, id: 'b', lease: 20)
+    %w[c d].each do |id|
+      @buffer.release(@buffer.reserve(size: 1, id: id, holder: 'me'), delay: id.ord, reason: "#{id}!")
+    end
+    one = @buffer.leased(limit: 1).first
+    assert_equal [batch.deadline, 'a', 'default', [1], 1, '', 'me'],
+                 [one.deadline, one.id, one.group, one.items, one.attempts, one.reason, one.holder]
+    assert_equal [%w[b], []], [@buffer.leased(after: 'a'), @buffer.leased(after: 'b')].map { |page| page.map(&:id) }
+    two = @buffer.delayed(after: 'c').first
+    assert_equal ['d', [4], 1, 'd!', 'me'], [two.id, two.items, two.attempts, two.reason, two.holder]
+    assert_in_delta Time.now + 100, two.deadline, 5
+    assert_equal %w[c d], @buffer.delayed.map(&:id)
   end
 
   def test_options_are_what_the_others_agreed_on
@@ -313,8 +431,6 @@ class RedisBufferTest < RedisqTest
     assert_equal batch.deadline, stats[:next_expiry]
     assert_includes 0..(Time.now - started), stats[:oldest_wait]
     assert_equal [false, '', nil], stats.values_at(:paused, :pause_reason, :paused_until)
-    @redis.set('redisq:{q}:paused', '0 for a while')
-    assert_equal [true, 'for a while', nil], @buffer.stats.values_at(:paused, :pause_reason, :paused_until)
     assert_equal [nil, nil], RedisBuffer.new(@redis, 'r').stats.values_at(:oldest_wait, :next_expiry)
   end
 
@@ -331,9 +447,9 @@ class RedisBufferTest < RedisqTest
   end
 
   def test_any_other_script
-    @redis.zadd('redisq:{q}:paused_groups', 1, 'eu')
-    assert_equal [0, ['eu', 0]], @buffer.call('groups', state: 'paused', limit: 10, cursor: 0)
-    assert_raises(KeyError) { @buffer.call('groups', state: 'paused') }
+    @buffer.push(1, 2)
+    assert_equal [-1, 2], @buffer.call('purge', limit: 10, cursor: 0)
+    assert_raises(KeyError) { @buffer.call('purge', limit: 10) }
   end
 
   def test_what_cannot_be_read_is_not_lost
@@ -345,6 +461,24 @@ class RedisBufferTest < RedisqTest
     assert_equal %w[1 {], assert_raises(Redisq::CodecError) { @buffer.next_batch_for }.raw
     assert_raises(::JSON::GeneratorError) { @buffer.push(1, Float::NAN) }
     assert_empty @buffer.longest_groups
+  end
+
+  def test_a_lone_surrogate_is_refused_and_not_lost
+    bytes = RedisBuffer.new(@redis, 'q', codec: Redisq::BYTES)
+    lone = ['"\\ud800"', '"\\uDBFF\\u0041"', '["\\n\\\\\\udc00é"]', '{"\\ud83d\\ude00\\udfff":1}', '"\\udc00\\ud800"']
+    lone.each do |item|
+      bytes.push('1', item)
+      assert_equal ['1', item.b], assert_raises(Redisq::CodecError) { @buffer.next_batch_for }.raw
+      bytes.push(item)
+      raw = assert_raises(Redisq::CodecError) { @buffer.reserve }.raw
+      @buffer.release(raw)
+      bytes.reserve { |batch| assert_equal [item.b], batch.items }
+      assert_raises(::JSON::GeneratorError) { @buffer.push("\xED\xA0\x80") }
+    end
+    ['"\\ud83d\\ude00"', '"\\\\ud800"', '"\\\\\\uD83D\\uDE00\\\\ude00"'].each do |item|
+      bytes.push(item)
+      assert_equal [::JSON.parse(item)], @buffer.next_batch_for
+    end
   end
 end
 
@@ -451,6 +585,44 @@ class RedisPriorityQueueTest < RedisqTest
     assert_equal expected, fifo.stats
   end
 
+  def test_a_pause
+    @queue.add_all({ 'a' => 1, 'b' => 2 })
+    batch = @queue.reserve
+    assert_nil @queue.pause(60, reason: 'no')
+    assert_nil @queue.reserve
+    assert_empty @queue.pop
+    assert_equal [true, 'no'], @queue.stats.values_at(:paused, :pause_reason)
+    @queue.ack(batch)
+    @queue.add('c', 1)
+    batch = woken(-> { assert_equal [true, false], Array.new(2) { @queue.resume } }) do |client|
+      RedisPriorityQueue.new(client, 'q').reserve(size: 2, timeout: 60)
+    end
+    assert_equal %w[c b], batch.items
+  end
+
+  def test_members_in_each_state_are_shown
+    fifo = RedisPriorityQueue.new(@redis, 'q', order: 'fifo')
+    fifo.add_all([['a', -3, 'p'], ['b', 7, 'q'], ['c', 9, 'r'], ['d', 9, 's']])
+    batch = fifo.reserve(size: 2, lease: 10, id: 'l', holder: 'me')
+    fifo.ack(batch.tap { |one| one.fail('a', reason: 'no') }, delay: 60)
+    batch = fifo.reserve(id: 'l1', lease: 10, holder: 'me')
+    assert_equal [['d', 9, 0, 's', '', nil]], fifo.peek(5).map(&:to_a)
+    assert_equal [[], %w[d]], [fifo.peek(after: 1), fifo.peek].map { |page| page.map(&:member) }
+    one = fifo.leased.first
+    assert_equal [batch.deadline, 'l1', %w[c], [9], ['r'], 1, '', 'me'],
+                 [one.deadline, one.id, one.items, one.scores, one.payloads, one.attempts, one.reason, one.holder]
+    fifo.reserve(id: 'l2', lease: 20)
+    pages = [fifo.leased(limit: 1), fifo.leased(after: 'l1'), fifo.leased(after: 'l2')]
+    assert_equal [%w[l1], %w[l2], []], pages.map { |page| page.map(&:id) }
+    @redis.del('redisq:{q}:lease:l2') # as a server does that evicts
+    assert_equal [[], 1, ''], fifo.leased.last.then { |one| [one.items, one.attempts, one.holder] }
+    fifo.add('e', 5, delay: 90)
+    two = fifo.delayed.first
+    assert_equal ['a', -3, 1, 'p', 'no'], two.to_a.first(5)
+    assert_in_delta Time.now + 60, two.time, 5
+    assert_equal [%w[e], %w[a]], [fifo.delayed(after: 'a'), fifo.delayed(limit: 1)].map { |page| page.map(&:member) }
+  end
+
   def test_a_lease_is_lost_as_a_whole
     @queue.add_all({ 'a' => 1, 'b' => 2 })
     batch = @queue.reserve(size: 2)
@@ -546,6 +718,22 @@ class ResendTest < RedisqTest
         queue.ack(batch)
         assert_nil queue.reserve
       end
+    end
+  end
+
+  def test_a_resume_and_a_drop_are_done_once
+    through do |client, proxy|
+      buffer = RedisBuffer.new(client, 'q')
+      queues = [buffer, RedisPriorityQueue.new(client, 'p')]
+      queues.each { |queue| 2.times { queue.resume } } # the scripts are known
+      queues.each(&:pause)
+      queues.each { |queue| twice(proxy) { assert queue.resume } }
+      buffer.resume_group('eu')
+      buffer.pause_group('eu')
+      twice(proxy) { assert buffer.resume_group('eu') }
+      buffer.drop_group('eu')
+      buffer.push(1, 2, group: 'eu')
+      twice(proxy) { assert_equal 2, buffer.drop_group('eu') }
     end
   end
 

@@ -71,7 +71,7 @@ end
 local back, last = some and { group, header[2], header[3], string.sub(reason, 1, 1000) }, -1
 for i = 5, #ARGV do
   local place = tonumber(ARGV[i])
-  if not place or place % 1 > 0 or place <= last or place >= count then
+  if not place or string.find(ARGV[i], '%D') or place <= last or place >= count then
     return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32)
       .. ': give places from 0 in rising order, below ' .. count)
   end

@@ -17,11 +17,11 @@
 --             lease          0..99999999999               of a lease's deadline
 --             delay          0..99999999999               of a batch's due time
 -- ARGV[5]   now            ms                             empty: the server's clock
--- COMPUTES  {queue}:items:<group>, {queue}:batch:<id>
+-- COMPUTES  {queue}:items:<group>, {queue}:batch:<id>, {queue}:wake
 -- REPLY     [cursor, checked, [[kind, name, found, expected], ...]]  cursor: empty when done
 --             length: a group's counter is not its list's length, or it has one and may not be chosen, or none and may
 --             since: the same for the time since when it waits
---             busy: a group waits for a batch that is neither leased nor delayed
+--             busy: a group waits for a batch that is neither leased nor delayed, or another group's
 --             batch: a batch is in no index, or in two, or an index names one that is not there; it keeps its lease,
 --             else is due, else is dead
 --             header: a batch does not begin with group, attempts, holder, reason; left as it is
@@ -92,10 +92,10 @@ local function check_group(group)
     return
   end
   local batch = call('HGET', busy, group)
-  if batch and not call('ZSCORE', leases, batch) and not call('ZSCORE', delayed, batch)
+  if batch and (not call('ZSCORE', leases, batch) and not call('ZSCORE', delayed, batch)
+    or list_length(queue .. 'batch:' .. batch) and (call('LINDEX', queue .. 'batch:' .. batch, '0') or group) ~= group)
     and found('busy', group, batch, 'a batch that is leased or delayed') then
-    call('HDEL', busy, group)
-    batch = nil
+    batch = call('HDEL', busy, group) == 0
   end
   if batch or call('ZSCORE', paused_groups, group) then
     length = 0 -- whatever it has, it may not be chosen
@@ -179,4 +179,14 @@ local following = { -- groups come last: which of them may be chosen depends on 
   keys = 'leases:0', leases = 'delayed:0', delayed = 'dead:0', dead = 'groups:0', groups = 'since:0', since = 'busy:0',
   busy = '',
 }
-return { page[1] == '0' and following[phase] or phase .. ':' .. page[1], checked, findings }
+cursor = page[1] == '0' and following[phase] or phase .. ':' .. page[1]
+if cursor == '' and repair == 'repair' then -- what was mended may have been all that there was
+  -- idiom: buffer drained
+  local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
+  if call('EXISTS', unpack(kept)) == 0 then
+    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
+    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+  end
+  -- end
+end
+return { cursor, checked, findings }

@@ -8,7 +8,7 @@
 -- ARGV[2]  cursor    ints                           whole numbers, a blank between them:
 --            state     0..1                         two zeros, then the last reply's cursor
 --            start     0..999999999999999999
--- ARGV[3]  limit     int     1..500                 batches to look at, about so many
+-- ARGV[3]  limit     int     1..250                 batches to look at, about so many
 -- ARGV[4]  window    int     0..999999999           ms that the answer is remembered, 0: not at all
 -- ARGV[5]  now       ms                             empty: the server's clock
 -- COMPUTES {queue}:groups, {queue}:since, {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:batch:<id>
@@ -22,12 +22,11 @@ local call = redis.call
 local meta, items, once = unpack(KEYS)
 local group, cursor, limit, window, now = unpack(ARGV)
 local state, start = string.match(cursor or '', '^([01]) (%d+)$')
-if #KEYS ~= 3 or #ARGV ~= 5
-  or group == '' or not state or #start > 18 or #limit > 3 or not string.find(limit, '^[1-9]%d*$')
-  or tonumber(limit) > 500 or #window > 9 or not string.find(window, '^%d+$')
+if #KEYS ~= 3 or #ARGV ~= 5 or group == '' or not state or #start > 18 or #limit > 3
+  or not string.find(limit, '^[1-9]%d*$') or tonumber(limit) > 250 or #window > 9 or not string.find(window, '^%d+$')
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
-    .. ': drop_group takes 3 keys, a group, "0 0" or the last cursor, 1..500, 0..999999999, ms since 1970 or nothing')
+    .. ': drop_group takes 3 keys, a group, "0 0" or the last cursor, 1..250, 0..999999999, ms since 1970 or nothing')
 end
 -- idiom: buffer layout
 local mark = call('HGET', meta, 'queue')
@@ -37,8 +36,7 @@ end
 -- end
 local answer = call('GET', once)
 if answer then
-  local dropped, following = string.match(answer, '^(%d+) (.*)$')
-  return { following, tonumber(dropped) }
+  return { string.match(answer, ' (.*)$'), tonumber(string.match(answer, '^%d+')) }
 end
 -- idiom: clock
 if now == '' then
@@ -64,7 +62,7 @@ for place = state + 1, 2 do
     local batch = queue .. 'batch:' .. page[2][i]
     if call('LINDEX', batch, '0') == group then
       names[#names + 1], batches[#batches + 1] = page[2][i], batch
-      dropped = dropped + call('LLEN', batch) - 4
+      dropped = dropped + math.max(0, call('LLEN', batch) - 4)
     end
   end
   doomed[#doomed + 1] = #names > 0 and { queue .. places[place], names, batches } or nil

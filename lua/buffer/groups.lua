@@ -30,12 +30,6 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-local last = string.format('%d', cursor + limit - 1)
-if state == 'waiting' then
-  local more = call('ZCARD', groups) > cursor + limit
-  return { more and cursor + limit or 0, call('ZREVRANGE', groups, cursor, last, 'WITHSCORES') }
-end
-
 local names, following
 if state == 'busy' then
   local page = call('HSCAN', busy, cursor, 'COUNT', limit)
@@ -44,8 +38,9 @@ if state == 'busy' then
     names[#names + 1] = page[2][i]
   end
 else
-  names = call('ZRANGE', paused_groups, cursor, last)
-  following = call('ZCARD', paused_groups) > cursor + limit and cursor + limit or 0
+  local index = state == 'waiting' and groups or paused_groups
+  names = call(index == groups and 'ZREVRANGE' or 'ZRANGE', index, cursor, string.format('%d', cursor + limit - 1))
+  following = call('ZCARD', index) > cursor + limit and cursor + limit or 0
 end
 local found = {}
 for _, group in ipairs(names) do

@@ -13,9 +13,8 @@
 local call = redis.call
 local meta, items = unpack(KEYS)
 local group, start, count = unpack(ARGV)
-if #KEYS ~= 2 or #ARGV ~= 3
-  or group == '' or #start > 9 or not string.find(start, '^%d+$') or #count > 4 or not string.find(count, '^[1-9]%d*$')
-  or tonumber(count) > 1000 then
+if #KEYS ~= 2 or #ARGV ~= 3 or group == '' or #start > 9 or not string.find(start, '^%d+$')
+  or #count > 4 or not string.find(count, '^[1-9]%d*$') or tonumber(count) > 1000 then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
     .. ': peek takes 2 keys, a group, 0..999999999, 1..1000')
 end

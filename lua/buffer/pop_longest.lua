@@ -11,7 +11,8 @@
 --            size      1..5000               items of each at most; count * size at most 5000
 --            max_wait  0..99999999999        ms after which a group goes first, 0: never
 -- ARGV[2]  now       ms                      empty: the server's clock
--- COMPUTES {queue}:items:<group>, {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:paused_groups, {queue}:wake
+-- COMPUTES {queue}:items:<group>, {queue}:leases, {queue}:delayed, {queue}:dead, {queue}:busy, {queue}:paused_groups
+-- COMPUTES {queue}:wake
 -- REPLY    [[group, [item, ...]], ...]       first the groups that have waited longest, then the longest; items oldest first
 -- ERROR    BADARG                            an argument is out of range
 -- ERROR    LAYOUT                            the queue's mark is not 2 buffer
@@ -39,16 +40,42 @@ if now == '' then
   now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
 end
 -- end
--- idiom: paused
-local pause = call('GET', paused)
-local ends = pause and tonumber(string.match(pause, '^%d+'))
-local stopped = ends and (ends == 0 or ends > tonumber(now))
--- end
-if stopped then
-  return {}
+local queue, chosen = string.sub(meta, 1, -5), {}
+if call('EXISTS', paused, queue .. 'paused_groups') > 0 then
+  -- idiom: paused
+  local pause = call('GET', paused)
+  local ends = pause and tonumber(string.match(pause, '^%d+'))
+  local stopped = ends and (ends == 0 or ends > tonumber(now))
+  -- end
+  if stopped then
+    return {}
+  end
+  local tokens = call('LLEN', queue .. 'wake')
+  -- idiom: ended pauses
+  -- Groups whose pause has ended may be chosen again, ten a call; their pauses may have been all that kept the queue.
+  local over, lengths = call('ZRANGEBYSCORE', queue .. 'paused_groups', '-inf', now, 'LIMIT', '0', '10'), {}
+  for i, one in ipairs(over) do -- a key of another type stops it here, before it has written anything
+    for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead' }) do
+      call('ZCARD', queue .. key)
+    end
+    lengths[i] = call('HEXISTS', queue .. 'busy', one) == 0 and call('LLEN', queue .. 'items:' .. one) or 0
+  end
+  for i, one in ipairs(over) do
+    call('ZREM', queue .. 'paused_groups', one)
+    if lengths[i] > 0 then
+      call('ZADD', queue .. 'groups', string.format('%d', lengths[i]), one)
+      call('ZADD', queue .. 'since', 'NX', now, one)
+      tokens = tokens > 0 and tokens or call('LPUSH', queue .. 'wake', '1')
+    end
+  end
+  local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
+  if call('EXISTS', unpack(kept)) == 0 then
+    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
+    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+  end
+  -- end
 end
 
-local queue, chosen = string.sub(meta, 1, -5), {}
 if max_wait ~= '0' then
   chosen = call('ZRANGEBYSCORE', since, '-inf', string.format('%d', now - max_wait), 'LIMIT', '0', count)
 else

@@ -34,6 +34,9 @@ if answer then
   local redriven, left = string.match(answer, '^(%d+) (%d+)$')
   return { tonumber(redriven), tonumber(left) }
 end
+if #ARGV == 2 then
+  return { 0, 0 }
+end
 -- idiom: clock
 if now == '' then
   local time = call('TIME')
@@ -65,10 +68,11 @@ while left > 0 do
 end
 
 local tokens = call('LLEN', queue .. 'wake')
+call('ZREM', dead, '') -- it frees nothing, but after a write that could a full server takes the next ones
 for _, one in ipairs(found) do
   local back, first = call('LRANGE', one.batch, '4', '-1'), 1
   group = one.group
-  call('ZREM', dead, one.id) -- it frees, so a full server takes the rest
+  call('ZREM', dead, one.id)
   call('UNLINK', one.batch)
   -- idiom: put back
   -- In pieces from the last item on, so that the first one is the next to be taken.
@@ -92,9 +96,6 @@ for _, one in ipairs(found) do
     end
   end
   -- end
-end
-if #found == 0 then
-  call('ZREM', dead, '') -- it frees nothing, but after a write that could a full server takes the next one
 end
 answer = #found .. ' ' .. left
 -- idiom: remember

@@ -80,19 +80,21 @@ if special then
 end
 -- idiom: grants
 local grants, total, longest, earliest = queue .. 'grants', 0, 0, nil
-for i = first_rate, #ARGV do
-  local number = tonumber(ARGV[i])
-  if not number or number % 1 ~= 0 or number < 1 or number > 99999999999 then
-    return redis.error_reply('BADARG rates has ' .. string.sub(ARGV[i], 1, 32) .. ': give pairs of 1..99999999999')
+for i = first_rate, #ARGV, 2 do
+  local limit, per = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+  if not limit or not per or string.find(ARGV[i] .. ARGV[i + 1], '%D') or limit < 1 or per < 1
+    or limit > 99999999999 or per > 99999999999 then
+    return redis.error_reply('BADARG rates has ' .. string.sub(ARGV[i] .. ' ' .. ARGV[i + 1], 1, 32)
+      .. ': give pairs of 1..99999999999')
   end
-  longest = number > longest and (i - first_rate) % 2 == 1 and number or longest
+  longest = per > longest and per or longest
 end
 -- Each grant says what had been granted before it: what a span has seen is the total less what its first grant says.
 local newest = #ARGV >= first_rate and call('ZRANGE', grants, '-1', '-1')[1]
 if newest then
   local before, last, at = string.match(newest, '^(%d+) (%d+) (%d+)$')
   total = before + last
-  if tonumber(at) > tonumber(now) then -- the clock was set back: what is dated later counts as granted now
+  if at - now > 0 then -- the clock was set back: what is dated later counts as granted now
     local later = call('ZRANGEBYSCORE', grants, '(' .. now, '+inf', 'LIMIT', '0', '1')[1]
     before = string.match(later, '^%d+')
     call('ZREM', grants, '') -- it frees nothing, but after a write that could a full server takes the next ones
@@ -105,9 +107,9 @@ end
 -- idiom: rates
 local granted, retry, stale = cost, 0, false
 for i = first_rate, #ARGV, 2 do
-  local limit, per, first = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), earliest or ''
+  local limit, per, first = ARGV[i], ARGV[i + 1], earliest or ''
   local before, at = string.match(first, '^(%d+) %d+ (%d+)$')
-  if at and at + per < tonumber(now) then
+  if at and at + per - now < 0 then
     stale, first = true, call('ZRANGEBYSCORE', grants, string.format('%d', now - per), '+inf', 'LIMIT', '0', '1')[1] or ''
     before, at = string.match(first, '^(%d+) %d+ (%d+)$')
   end
@@ -130,31 +132,24 @@ if granted == 0 then
   return { 'none', retry }
 end
 local tokens = call('LLEN', wake)
-for _, group in ipairs(special and call('ZRANGEBYSCORE', paused_groups, '-inf', now, 'LIMIT', '0', '10') or {}) do
-  -- idiom: types
-  -- A script is not rolled back: a key of another type must stop it here, before it has written anything.
-  for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead', 'paused_groups' }) do
-    call('ZCARD', queue .. key)
+if special then
+  -- idiom: ended pauses
+  -- Groups whose pause has ended may be chosen again, ten a call; their pauses may have been all that kept the queue.
+  local over, lengths = call('ZRANGEBYSCORE', queue .. 'paused_groups', '-inf', now, 'LIMIT', '0', '10'), {}
+  for i, one in ipairs(over) do -- a key of another type stops it here, before it has written anything
+    for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead' }) do
+      call('ZCARD', queue .. key)
+    end
+    lengths[i] = call('HEXISTS', queue .. 'busy', one) == 0 and call('LLEN', queue .. 'items:' .. one) or 0
   end
-  call('HLEN', queue .. 'busy')
-  call('LLEN', queue .. 'items:' .. group)
-  -- end
-  call('ZREM', paused_groups, group) -- its pause has ended
-  -- idiom: offer
-  -- A group may be chosen while it has items and is neither busy nor paused.
-  local length = call('LLEN', queue .. 'items:' .. group)
-  if length > 0 and call('HEXISTS', queue .. 'busy', group) == 0
-    and not call('ZSCORE', queue .. 'paused_groups', group) then
-    call('ZADD', queue .. 'groups', string.format('%d', length), group)
-    call('ZADD', queue .. 'since', 'NX', now, group)
-    if tokens == 0 then
-      tokens = call('LPUSH', queue .. 'wake', '1')
+  for i, one in ipairs(over) do
+    call('ZREM', queue .. 'paused_groups', one)
+    if lengths[i] > 0 then
+      call('ZADD', queue .. 'groups', string.format('%d', lengths[i]), one)
+      call('ZADD', queue .. 'since', 'NX', now, one)
+      tokens = tokens > 0 and tokens or call('LPUSH', queue .. 'wake', '1')
     end
   end
-  -- end
-end
-if special then -- the pauses may have been all that kept the queue
-  -- idiom: buffer drained
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
   if call('EXISTS', unpack(kept)) == 0 then
     call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
@@ -186,12 +181,12 @@ if not name then
 end
 
 local again = from == leases or from == delayed -- a batch that was handed out before; else waiting items
-local group, source, attempts, reason = name, queue .. 'items:' .. name, 0, ''
+local group, source, attempts, reason, busy_with = name, queue .. 'items:' .. name, 0, '', nil
 if again then
   source = queue .. 'batch:' .. name
   call('EXISTS', queue .. 'ended:' .. name) -- written at the end: who may not, is stopped here
   local header = call('LRANGE', source, '0', '3')
-  group, attempts = header[1] or '', tonumber(header[2]) or 0
+  group, attempts, busy_with = header[1] or '', tonumber(header[2]) or 0, call('HGET', queue .. 'busy', header[1] or '')
   reason = from == leases and 'lease ran out: ' .. (header[3] or '') or header[4] or ''
 end
 local count = call('LLEN', source) - (again and 4 or 0)
@@ -258,15 +253,18 @@ if spent and (isolate == '0' or count == 1) then
     end
   end
   -- end
+  if from == leases then redis.pcall('HINCRBY', meta, 'failed', format('%d', count)) end -- a crash counts too
   return { 'buried', name, group, attempts, reason }
 end
-if ordered == '1' or again and call('HGET', queue .. 'busy', group) == name then
+-- A group that is busy with another batch stays so: this one was handed out before the buffer was ordered.
+if busy_with == name or ordered == '1' and not busy_with then
   call('ZREM', groups, group)
   call('ZREM', since, group)
   call('HSET', queue .. 'busy', group, id)
 end
 if again then
   call('ZREM', from, name)
+  if from == leases then redis.pcall('HINCRBY', meta, 'failed', format('%d', count)) end
   if spent then -- one item may be to blame: half of them get a last attempt, the others wait as if never handed out
     local half = math.ceil(count / 2)
     local back, first = call('LRANGE', source, format('%d', half + 4), '-1'), 1

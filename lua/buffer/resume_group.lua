@@ -17,8 +17,7 @@
 local call = redis.call
 local meta, paused_groups, once = unpack(KEYS)
 local group, window, now = unpack(ARGV)
-if #KEYS ~= 3 or #ARGV ~= 3
-  or group == '' or #window > 9 or not string.find(window, '^%d+$')
+if #KEYS ~= 3 or #ARGV ~= 3 or group == '' or #window > 9 or not string.find(window, '^%d+$')
   or now ~= '' and (#now > 13 or string.find(now, '%D')) then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80)
     .. ': resume_group takes 3 keys, a group, a window of 0..999999999 ms, ms since 1970 or nothing')

@@ -18,7 +18,7 @@
 --             lease     0..99999999999          of a lease's deadline
 --             delay     0..99999999999          of a member's due time
 -- ARGV[5]   now       ms                        empty: the server's clock
--- COMPUTES  {queue}:lease:<id>
+-- COMPUTES  {queue}:lease:<id>, {queue}:wake
 -- REPLY     [cursor, checked, [[kind, name, found, expected], ...]]  cursor: empty when done
 --             twice: a member is in two of held, ready, delayed, dead; it stays in the first of these
 --             row: the row of a delayed or dead member, or of one that is ready or leased, cannot be read
@@ -209,14 +209,22 @@ for name, key in pairs({ again = again, rows = rows, payloads = payloads }) do
   end
 end
 
-if phase == 'held' then
-  return { following.held, check.held(), findings }
-end
 -- A list that no index names can be found only among the keys themselves.
 local scans, step = { again = 'HSCAN', rows = 'HSCAN', payloads = 'HSCAN' }, phase == 'keys' and 1 or 2
-local page = phase == 'keys' and call('SCAN', position, 'COUNT', limit)
+local page = phase == 'held' and { '0', {} } or phase == 'keys' and call('SCAN', position, 'COUNT', limit)
   or call(scans[phase] or 'ZSCAN', queue .. phase, position, 'COUNT', limit)
 for i = 1, #page[2], step do
   check[phase](page[2][i], page[2][i + 1])
 end
-return { page[1] == '0' and following[phase] or phase .. ':' .. page[1], #page[2] / step, findings }
+local checked = phase == 'held' and check.held() or #page[2] / step
+cursor = page[1] == '0' and following[phase] or phase .. ':' .. page[1]
+if cursor == '' and repair == 'repair' then -- what was mended may have been all that there was
+  -- idiom: priority drained
+  if call('EXISTS', queue .. 'ready', queue .. 'leases', queue .. 'delayed', queue .. 'dead') == 0 then
+    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+    call('HDEL', meta, 'sequence') -- nobody is left to be overtaken: places start anew
+    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
+  end
+  -- end
+end
+return { cursor, checked, findings }

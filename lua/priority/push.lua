@@ -165,7 +165,7 @@ else
     end
     outcomes[i] = 'A'
     if was then
-      local higher, later = value - tonumber(was), due == was_due and 0 or time - tonumber(was_due)
+      local higher, later = value - was, due == was_due and 0 or time - was_due
       outcomes[i] = (higher < 0 or later < 0) and 'R' or 'K'
       if how == 'set' then
         outcomes[i] = (higher > 0 or later > 0) and 'C' or outcomes[i]
@@ -177,14 +177,14 @@ else
       add(notes, member, score .. ' ' .. due .. ' ' .. kind)
     elseif due == '0' then
       add(ripe, score, member)
-      add(undelayed, dues[i] and member or nil)
-      add(unknown, rest[i] and member or nil) -- a push asks anew: attempts and reason start afresh
+      undelayed[#undelayed + 1] = dues[i] and member or nil
+      unknown[#unknown + 1] = rest[i] and member or nil -- a push asks anew: attempts and reason start afresh
     else
       add(parked, due, member)
       add(new, member, score .. ' 0 ')
-      add(unready, waits[i] and member or nil)
+      unready[#unready + 1] = waits[i] and member or nil
     end
-    add(undead, not hand and deaths[i] and member or nil)
+    undead[#undead + 1] = not hand and deaths[i] and member or nil
     if fields == '3' then
       add(payloads, member, ARGV[4 + 3 * i])
     end

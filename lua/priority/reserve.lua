@@ -95,19 +95,21 @@ elseif special then
 end
 -- idiom: grants
 local grants, total, longest, earliest = queue .. 'grants', 0, 0, nil
-for i = first_rate, #ARGV do
-  local number = tonumber(ARGV[i])
-  if not number or number % 1 ~= 0 or number < 1 or number > 99999999999 then
-    return redis.error_reply('BADARG rates has ' .. string.sub(ARGV[i], 1, 32) .. ': give pairs of 1..99999999999')
+for i = first_rate, #ARGV, 2 do
+  local limit, per = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+  if not limit or not per or string.find(ARGV[i] .. ARGV[i + 1], '%D') or limit < 1 or per < 1
+    or limit > 99999999999 or per > 99999999999 then
+    return redis.error_reply('BADARG rates has ' .. string.sub(ARGV[i] .. ' ' .. ARGV[i + 1], 1, 32)
+      .. ': give pairs of 1..99999999999')
   end
-  longest = number > longest and (i - first_rate) % 2 == 1 and number or longest
+  longest = per > longest and per or longest
 end
 -- Each grant says what had been granted before it: what a span has seen is the total less what its first grant says.
 local newest = #ARGV >= first_rate and call('ZRANGE', grants, '-1', '-1')[1]
 if newest then
   local before, last, at = string.match(newest, '^(%d+) (%d+) (%d+)$')
   total = before + last
-  if tonumber(at) > tonumber(now) then -- the clock was set back: what is dated later counts as granted now
+  if at - now > 0 then -- the clock was set back: what is dated later counts as granted now
     local later = call('ZRANGEBYSCORE', grants, '(' .. now, '+inf', 'LIMIT', '0', '1')[1]
     before = string.match(later, '^%d+')
     call('ZREM', grants, '') -- it frees nothing, but after a write that could a full server takes the next ones
@@ -120,9 +122,9 @@ end
 -- idiom: rates
 local granted, retry, stale = cost, 0, false
 for i = first_rate, #ARGV, 2 do
-  local limit, per, first = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), earliest or ''
+  local limit, per, first = ARGV[i], ARGV[i + 1], earliest or ''
   local before, at = string.match(first, '^(%d+) %d+ (%d+)$')
-  if at and at + per < tonumber(now) then
+  if at and at + per - now < 0 then
     stale, first = true, call('ZRANGEBYSCORE', grants, string.format('%d', now - per), '+inf', 'LIMIT', '0', '1')[1] or ''
     before, at = string.match(first, '^(%d+) %d+ (%d+)$')
   end

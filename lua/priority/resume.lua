@@ -13,11 +13,12 @@
 -- REPLAY   once                               the same id within the window: nothing more, the same answer
 
 local call = redis.call
-local meta, paused, once, wake = unpack(KEYS)
-local window = ARGV[1]
+local meta, paused, once, wake, window = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
+-- idiom: resume
 if #KEYS ~= 4 or #ARGV ~= 1 or #window > 9 or not string.find(window, '^%d+$') then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80) .. ': resume takes 4 keys and a window')
 end
+-- end
 -- idiom: priority layout
 local mark = call('HGET', meta, 'queue')
 if mark and mark ~= '2 fifo' and mark ~= '2 score' then
@@ -30,17 +31,14 @@ if answer then
   return tonumber(answer) or answer
 end
 -- end
-local queue, tokens = string.sub(meta, 1, -5), call('LLEN', wake)
+local queue = string.sub(meta, 1, -5)
+local kept = { queue .. 'ready', queue .. 'leases', queue .. 'delayed', queue .. 'dead' }
+-- idiom: end pause
 call('GET', paused) -- a key of another type is left alone
+local wakes = call('LLEN', wake) == 0 and call('EXISTS', unpack(kept)) > 0
 answer = call('DEL', paused) -- it frees, or could, so a full server takes the rest
-if answer == 1 and tokens == 0 then
+if answer == 1 and wakes then -- a client that waits was told another time
   call('LPUSH', wake, '1')
-end
--- idiom: priority drained
-if call('EXISTS', queue .. 'ready', queue .. 'leases', queue .. 'delayed', queue .. 'dead') == 0 then
-  redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
-  call('HDEL', meta, 'sequence') -- nobody is left to be overtaken: places start anew
-  call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
 end
 -- end
 -- idiom: remember

@@ -322,6 +322,8 @@ class Runner:
     async def scan(self, pattern: bytes, kind: str) -> list[bytes]:
         """Find the keys of a type that match a pattern, on all nodes, in steps that do not block the server."""
         found: set[bytes] = set()
+        if self._cluster:
+            await self.client.initialize()  # it knows no nodes before its first call
         for node in [{"target_nodes": node} for node in self.client.get_primaries()] if self._cluster else [{}]:
             cursor = 0
             while True:

@@ -7,8 +7,7 @@ import logging
 from typing import TYPE_CHECKING, TypeVar
 
 from ..core.batch import BatchData
-from ..core.clients import kind_of
-from ..core.errors import Bury, LeaseLost, Retry
+from ..core.errors import Bury, Retry
 from ..core.queue import describe, reason_of
 
 if TYPE_CHECKING:
@@ -65,8 +64,11 @@ class Batch(BatchData[T]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> bool:
+        asked = isinstance(error, (Retry, Bury))
         if self.settled:
-            return False
+            if asked:
+                logger.warning("batch %s was settled before it could be given back: %r", self.id, error)
+            return asked
         if error is None:
             self.ack()
             return False
@@ -78,9 +80,7 @@ class Batch(BatchData[T]):
             else:
                 left = isinstance(error, GeneratorExit)
                 self.release(reason="the loop was left" if left else describe(error))
-        except Exception as problem:
-            if not isinstance(problem, LeaseLost) and kind_of(problem) == "other":
-                raise
-            # The caller's error is on its way up, and the batch comes back when its lease runs out.
+        except Exception as problem:  # the caller's error is on its way up, whatever this one is
+            # The batch comes back when its lease runs out.
             logger.warning("batch %s could not be given back: %s", self.id, problem)
-        return isinstance(error, (Retry, Bury))
+        return asked

@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from . import validate
 from .calls import Call
+from .codecs import plain
 from .errors import CodecError, InvalidArgument, LeaseLost
 from .flow import Block, Flow, Pipeline
 
@@ -63,7 +64,7 @@ class BatchData(Generic[T]):
                 self._places.setdefault(_sameness(self.items[place]), []).append(place)
         found: list[tuple[list[int], int]] = []
         for item in items:
-            unmarked = self._places.get(_sameness(item), [])
+            unmarked = self._same(item)
             while unmarked and unmarked[-1] in self.failed:  # by `fail_at`
                 unmarked.pop()
             if not unmarked:
@@ -72,6 +73,14 @@ class BatchData(Generic[T]):
                 raise InvalidArgument(f"{reprlib.repr(item)} is not in the batch, or has been marked as often as it is")
             found.append((unmarked, unmarked.pop()))
         self.failed.update(dict.fromkeys((place for _, place in found), reason or ""))
+
+    def _same(self, item: T) -> list[int]:
+        """Return where an item is, of the places that are not marked."""
+        key = _sameness(item)
+        found = self._places.get(key, [])
+        if not found and isinstance(key, _Unhashable):  # an equal one may look different
+            found = next((places for one, places in self._places.items() if places and key.equals(one)), [])
+        return found
 
     def fail_at(self, *indexes: int, reason: str | None = None) -> None:
         """Mark the items at these places, from 0, as failed, as `fail` does.
@@ -88,20 +97,47 @@ def _sameness(item: Any) -> Any:
     A scalar of numpy, or a member of an `IntEnum`, counts as the number or text that it is.
     """
     if hasattr(item, "dtype") and hasattr(item, "tolist"):
-        return _sameness(item.tolist())
+        item = item.tolist() if getattr(item, "shape", None) else plain(item)
+    if isinstance(item, str):
+        return str, str.__str__(item)  # an enum's own __str__ gives its name
     kind: Any
-    for kind in (bool, int, float, str, bytes):
+    for kind in (bool, int, float, bytes):
         if isinstance(item, kind):
             return kind, kind(item)
     if isinstance(item, dict):
         return dict, frozenset((_sameness(key), _sameness(value)) for key, value in item.items())
     if isinstance(item, (list, tuple)):
         return type(item), tuple(map(_sameness, item))
+    if isinstance(item, (set, frozenset)):
+        return type(item), frozenset(map(_sameness, item))
     try:
         hash(item)
     except TypeError:
-        return type(item), repr(item)
+        return _Unhashable(item)
     return type(item), item
+
+
+class _Unhashable:
+    """An item without a hash: it is looked up by how it is shown, and compared by its own equality."""
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+        self.shown = repr(item)
+
+    def __hash__(self) -> int:
+        return hash(self.shown)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Unhashable) and self.shown == other.shown and self.equals(other)
+
+    def equals(self, other: object) -> bool:
+        """Return whether the items are equal; what cannot say so is equal to nothing but itself."""
+        if not isinstance(other, _Unhashable) or type(self.item) is not type(other.item):
+            return False
+        try:
+            return self.item is other.item or bool(self.item == other.item)
+        except Exception:
+            return False
 
 
 class Buried(NamedTuple):

@@ -66,7 +66,7 @@ class BufferStats:
     done: int
     """Items that were acked, since the queue began or was last empty for seven days."""
     failed: int
-    """Items that came back from a handler, each time counted."""
+    """Items that came back from a handler, or because a lease ran out, each time counted."""
     buried: int
     """Items that became dead letters."""
     trimmed: int
@@ -332,7 +332,7 @@ class BufferCalls(QueueCalls, Generic[T]):
     ) -> Call[int]:
         """Give a batch back whole; not `count`: this hand-over is no attempt."""
         options = self._options("release", delay=validate.milliseconds("delay", delay))
-        attempt = b"count" if count else b"forget"
+        attempt = b"count" if validate.flag("count", count) else b"forget"
         return self._settling("release", batch, options, attempt, reason_bytes(reason), b"")
 
     def release_all(

@@ -25,11 +25,21 @@ class Codec(Protocol[T]):
         ...
 
 
+def plain(value: Any) -> Any:
+    """Return the Python value that a scalar of numpy stands for; what is none is returned as it is."""
+    if getattr(value, "shape", None) != () or not hasattr(value, "item"):
+        return value
+    item = value.item()
+    # Python has no longdouble, so that of numpy is its own item.
+    return float(value) if type(item) is type(value) and value.dtype.kind == "f" else item
+
+
 def _scalar(item: Any) -> Any:
     """Return the number that a scalar of numpy is; json knows nothing else."""
-    if getattr(item, "shape", None) == () and hasattr(item, "item"):
-        return item.item()
-    raise TypeError(f"{type(item).__name__} is not JSON")
+    value = plain(item)
+    if type(value) is type(item):
+        raise TypeError(f"{type(item).__name__} is not JSON")
+    return value
 
 
 class _Json:

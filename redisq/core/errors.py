@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from .codecs import plain
+
 
 class RedisqError(Exception):
     """Be the base of every error of redisq."""
@@ -95,12 +97,15 @@ class Retry(Exception):
     """
 
     def __init__(self, delay: float | None = None, count: bool = True, reason: str | None = None) -> None:
-        if delay is not None and not (math.isfinite(delay) and delay >= 0):
-            raise InvalidArgument(f"delay is {delay!r}: give seconds from 0, or None")
-        super().__init__(reason or "")
-        self.delay = delay
-        self.count = count
-        self.reason = reason
+        super().__init__(delay, count, reason)  # what a copy in another process is made with
+        self.delay = None if delay is None else _seconds(delay)
+        if not isinstance(plain(count), bool):
+            raise InvalidArgument(f"count is {count!r}: give True or False")
+        self.count = bool(count)
+        self.reason = None if reason is None else str(reason)
+
+    def __str__(self) -> str:
+        return self.reason or ""
 
 
 class Bury(Exception):
@@ -111,5 +116,19 @@ class Bury(Exception):
     """
 
     def __init__(self, reason: str | None = None) -> None:
-        super().__init__(reason or "")
-        self.reason = reason
+        super().__init__(reason)
+        self.reason = None if reason is None else str(reason)
+
+    def __str__(self) -> str:
+        return self.reason or ""
+
+
+def _seconds(delay: Any) -> float:
+    delay = plain(delay)
+    try:
+        seconds = math.nan if isinstance(delay, (bool, str, bytes)) or hasattr(delay, "shape") else float(delay)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not 0 <= seconds <= 99_999_999:  # what release takes: a handler is to hear of it here, not its worker there
+        raise InvalidArgument(f"delay is {delay!r}: give seconds from 0 to 99999999, or None")
+    return seconds

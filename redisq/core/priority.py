@@ -385,7 +385,7 @@ class PriorityCalls(QueueCalls, Generic[T]):
     ) -> Call[int]:
         """Give a batch back whole; not `count`: this hand-over is no attempt."""
         options = self._options("release", delay=validate.milliseconds("delay", delay))
-        attempt = b"count" if count else b"forget"
+        attempt = b"count" if validate.flag("count", count) else b"forget"
         return self._settling("release", batch, options, attempt, reason_bytes(reason), b"")
 
     def release_all(

@@ -122,7 +122,11 @@ def reason_bytes(text: Any) -> bytes:
 
 def describe(error: BaseException) -> str:
     """Return the reason that is kept of an exception: its class and message."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        message = str(error)
+    except Exception:  # its own fault, which must not take the place of the error
+        message = ""
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def reason_of(error: BaseException, describe: Callable[[BaseException], str | None] = describe) -> str | None:

@@ -31,10 +31,15 @@ def meta_pattern(prefix: Any) -> bytes:
 
 
 def found(prefix: Any, keys: Iterable[bytes], marks: Iterable[Any]) -> list[QueueInfo]:
-    """Return the queues of these keys and marks, by name; a key that is no queue's is passed over."""
-    shape = re.compile(re.escape(validate.prefix(prefix)) + rb":\{([^{}]+)\}:meta", re.DOTALL)
+    """Return the queues of these keys and marks, by name; a key that is no queue's is passed over.
+
+    Raises an error of the server, but for that of a key that has become one of another type meanwhile.
+    """
+    shape = re.compile(re.escape(validate.prefix(prefix)) + rb":\{([^{}]+)\}:meta")
     queues = set()
     for key, mark in zip(keys, marks, strict=True):
+        if isinstance(mark, Exception) and "WRONGTYPE" not in str(mark):
+            raise mark
         name = shape.fullmatch(key)
         kind = _MARK.fullmatch(as_text(mark)) if isinstance(mark, (bytes, str)) else None
         if name and kind:

@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-from .codecs import Codec
+from .codecs import Codec, plain
 from .errors import CodecError, InvalidArgument
 
 MAX_SECONDS = 99_999_999  # three years: above any use, and in ms the eleven digits that the scripts take
@@ -28,7 +28,8 @@ def integer(name: str, value: Any, low: int, high: int, remedy: str = "") -> int
 
 def _real(value: Any) -> float:
     """Return a number as a float, NaN for what is none: an int, a float, or whatever has `__index__` or `__float__`."""
-    if isinstance(value, (bool, str, bytes, bytearray)):
+    value = plain(value)
+    if isinstance(value, (bool, str, bytes, bytearray)) or hasattr(value, "shape"):  # an array is no number
         return math.nan
     try:
         return float(value)
@@ -100,8 +101,8 @@ def max_bytes(value: Any) -> int:
 
 
 def flag(name: str, value: Any) -> int:
-    """Return a bool as 0 or 1."""
-    if not isinstance(value, bool):
+    """Return a bool, or one of numpy, as 0 or 1."""
+    if not isinstance(plain(value), bool):
         raise InvalidArgument(f"{name} is {reprlib.repr(value)}: give True or False")
     return int(value)
 

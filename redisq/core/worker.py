@@ -38,7 +38,7 @@ CLOSE_SECONDS = 2.0
 """seconds for each of the last things: a call under way, handlers that were cancelled, giving back what is held"""
 _POLL = 1.0  # seconds between two reserves of a burst whose handlers still run
 _SECOND_LOOK = 1.0
-_STOPPED = "the worker was stopped before the handler had ended"
+STOPPED = "the worker was stopped before the handler had ended"
 
 
 def exponential(first: float = 1.0, most: float = 300.0, factor: float = 2.0) -> Callable[[int], float]:
@@ -559,7 +559,7 @@ class WorkLoop(Generic[T]):
         for held in self._running.values():
             if not (held.batch.settled or held.abandoned):
                 logger.warning("giving back batch %s, whose handler has not ended", held.batch.id)
-                self._settle(held, Settlement("release", reason=_STOPPED) if held.begun else _NOT_BEGUN)
+                self._settle(held, Settlement("release", reason=STOPPED) if held.begun else _NOT_BEGUN)
         steps = list(self._outbox.values())
         # A reserve whose reply was lost may have taken a batch; its lease's id is known all the same.
         for call in self._reserves:

@@ -134,9 +134,7 @@ def _(q: Buffer, a: SimpleNamespace) -> object:
     if a.state == b"busy":
         return [0, {"unordered": [part for group, length in found for part in (group.decode(), length)]}]
     following, page = a.cursor + a.limit, found[a.cursor : a.cursor + a.limit]
-    # The lengths of the index come as they are there.
-    length: Callable[[int], int | float] = float if a.state == b"waiting" else int
-    return [following if following < len(found) else 0, [x for group, n in page for x in (group, length(n))]]
+    return [following if following < len(found) else 0, [x for group, length in page for x in (group, length)]]
 
 
 @_answers("buffer/peek")

@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .buffer_items import KEEPING
 from .buffer_show import everything
 from .derived import refusals
 from .form import CLOCK
-from .scenario import NOW, Cases, Scenario, script
+from .scenario import NOW, WEEK, Cases, Scenario, Setup, script
 
 META = {"queue": "2 buffer"}
 PHASES = ("keys", "leases", "delayed", "dead", "groups", "since", "busy", "")
@@ -40,6 +41,26 @@ def audits(
     made.send([following, checked, findings if mended is None else mended], repair="repair")
     if left:
         made.send([following, *left], repair="repair")
+
+
+def emptied(
+    case: Cases, meta: dict[str, str], phases: Sequence[str], finding: list[str], keeping: Mapping[str, Setup]
+) -> None:
+    """Add audits of a queue in which nothing is but a lease whose list is gone: `finding`."""
+    index, last, found = "leases", phases[-2], [finding]
+    gone = {"meta": meta, "wake": ["1"], index: {finding[1]: NOW}}
+    left = {"meta": {"queue": meta["queue"]}}
+    following = f"{phases[phases.index(index) + 1]}:0"
+    for repair, then, ttl in (("report", gone, {}), ("repair", left, {"meta": WEEK})):
+        made = case.by_hand(f"nothing is left at the end: {repair}", gone, then, ttl=ttl, repair=repair)
+        made.send([following, 1, found], cursor=f"{index}:0")
+        made.send(["", 0, []], cursor=f"{last}:0")
+    made = case.by_hand("nothing is left, but it is not the end", gone, {"meta": meta, "wake": ["1"]}, repair="repair")
+    made.send([following, 1, found], cursor=f"{index}:0")
+    for what, setup in keeping.items():
+        given = case.state(setup) | {"wake": ["1"]}
+        made = case.by_hand(f"{what} is left at the end", given, repair="repair")
+        made.send(["", 0, []], cursor=f"{last}:0")
 
 
 def healthy(s: Scenario) -> None:
@@ -93,6 +114,7 @@ def audit(case: Cases) -> None:
     _groups(case)
     _batches(case)
     _pages(case)
+    emptied(case, META, PHASES, ["batch", "k", "none", "leases"], KEEPING)
 
 
 def _add(case: Cases, name: str, cursor: str, *args: Any, **named: Any) -> None:
@@ -303,13 +325,21 @@ def _groups(case: Cases) -> None:
             {"meta": META, **batch, place: {"l": 200_000}, "busy": {"g": "l"}, "items:g": ["a"]},
             [],
         )
-    graves: list[dict[str, Any]] = [{}, {**batch, "dead": {"l": 5}}]
-    for grave in graves:
+    for what, lists in (("whose list is gone", {}), ("of another type", {"batch:l": "x"})):
+        given = {"meta": META, **lists, "leases": {"l": 200_000}, "busy": {"g": "l"}, "items:g": ["a"]}
+        _add(case, f"a group is busy with a batch {what}", "busy:0", 1, given, [])
+    of_another = {"batch:l": ["h", "1", "holder", "", "x"], "leases": {"l": 200_000}}
+    graves: dict[str, dict[str, Any]] = {
+        "that is gone": {},
+        "that is dead": {**batch, "dead": {"l": 5}},
+        "of another group": of_another,
+    }
+    for what, grave in graves.items():
         given = {"meta": META, "busy": {"g": "l"}, "items:g": ["b", "a"], **grave}
         finding = ["busy", "g", "l", "a batch that is leased or delayed"]
         _add(
             case,
-            f"a group is busy with a batch that is {'dead' if grave else 'gone'}",
+            f"a group is busy with a batch {what}",
             "busy:0",
             1,
             given,

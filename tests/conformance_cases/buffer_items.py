@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .derived import by_type, derive
 from .scenario import NOW, WEEK, Cases, Scenario, Setup, nothing, script
 
@@ -106,6 +108,73 @@ def _paused(case: Cases, **values: object) -> None:
         s.send(**values, now=NOW + after)
 
 
+def _over(case: Cases, **values: Any) -> None:
+    """Add calls after the pauses of groups have ended: whoever takes items takes them back."""
+    s = case("the pause of a group has ended")
+    s.do("pause_group", duration=1000, now=2000)
+    s.do("pause_group", group="h")
+    waiting(s, g="abcd", h="xyz")
+    s.send(**values)
+    s = case("the pause of a group ends now, that of another in a ms")
+    s.do("pause_group", duration=1000, now=NOW - 1000)
+    s.do("pause_group", group="h", duration=1000, now=NOW - 999)
+    waiting(s, g="abcd", h="xyz")
+    s.send(**values)
+    s = case("the pause of a group ends in a ms")
+    s.do("pause_group", duration=1000, now=NOW - 999)
+    waiting(s, g="abcd")
+    s.send(**values)
+    s = case("the pause of a group has ended; a wake-up that lies there is enough")
+    s.do("pause_group", duration=1000, now=2000)
+    waiting(s, g="abcd")
+    s.awake()
+    s.send(**values)
+    s = case("the pause of a group has ended, but it is busy")
+    lease(s, "y", ordered=1)
+    s.do("pause_group", duration=1000, now=2000)
+    waiting(s, g="abcd", h="x")
+    s.send(**values)
+    s = case("the pauses of groups without items have ended, nothing else is there")
+    lease(s, "x")
+    s.do("ack")
+    for i in range(2):
+        s.do("pause_group", group=f"p{i}", duration=1000, now=2000)
+    s.awake()
+    s.send(**values)
+    s = case("the pause of a group has ended, and the queue is paused")
+    s.do("pause_group", duration=1000, now=2000)
+    waiting(s, g="abcd")
+    s.do("pause")
+    s.send(**values)
+    s = case("ten groups whose pause has ended are taken back, those first that ended first")
+    for i in range(12):
+        s.do("pause_group", group=f"p{i:02}", duration=1000, now=2000 - i)
+        s.do("push", group=f"p{i:02}", item=["x"])
+    waiting(s, g="abcd")
+    s.send(**values)
+    s = case("the pause of a group has ended that kept the queue when the last item left it")
+    lease(s, "x")
+    s.do("pause_group", duration=1000, now=2000)
+    s.do("ack")
+    s.awake()
+    s.send(**values)
+    for name in ("groups", "since", "leases", "delayed", "dead", "wake"):
+        by_type(
+            case,
+            lambda s: (s.do("pause_group", duration=1000, now=2000), waiting(s, g="abcd")),
+            only=[name],
+            title=": the pause of a group has ended",
+            **values,
+        )
+    by_type(
+        case,
+        lambda s: (s.do("pause_group", group="h", duration=1000, now=2000), waiting(s, g="abcd", h="x")),
+        only=["items:h", "busy", "paused_groups"],
+        title=": the pause of a group has ended",
+        **values,
+    )
+
+
 @script("buffer/pop")
 def pop(case: Cases) -> None:
     derive(case, lambda s: waiting(s, g="abcd"), size=2)
@@ -141,6 +210,7 @@ def pop(case: Cases) -> None:
     s = case("an empty queue")
     s.send()
     _paused(case)
+    _over(case, size=3)
     s = case("as many items as one call gives")
     s.do("push", item=["a"] * 1000 + ["b"] * (case.most("size") - 999))
     s.send(size=case.most("size"))
@@ -224,6 +294,7 @@ def pop_longest(case: Cases) -> None:
         size=2, count=2, max_wait=10,
     )  # fmt: skip
     _paused(case)
+    _over(case, size=3, count=2)
     s = case("as many items of as many groups as one call gives")
     for i in range(1, case.most("count") + 2):
         s.do("push", group=f"g{i}", item=["x"] * (most // case.most("count")), now=i)

@@ -1,11 +1,11 @@
-"""What shows a buffer, and what empties it: batches, groups, stats, purge."""
+"""What shows a buffer, and what empties it: batches, groups, peek, stats, purge."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from .buffer_items import KEEPING, lease, waiting
-from .derived import derive
+from .derived import by_type, derive
 from .scenario import NOW, Cases, Scenario, script
 
 PLACES = ("leases", "delayed", "dead")
@@ -86,6 +86,10 @@ def groups(case: Cases) -> None:
     for state, key in (("waiting", "groups"), ("busy", "busy")):
         odd = case.by_hand(f"{key} is of another type", {key: "x"})
         odd.refuse("WRONGTYPE", state=state)
+    by_type(case, everything, only=["items:b"], title=", which is busy", state="busy")
+    by_type(case, lambda s: waiting(s, g="ab"), only=["items:g"], title=", which waits", state="waiting")
+    gone = case.by_hand("the server evicted a group's list", {"groups": {"g": 5, "h": 2}, "items:h": ["a", "b", "c"]})
+    gone.send([0, ["g", 0, "h", 3]], state="waiting")
     s = case("waiting: the longest first, of equal ones the greater name")
     everything(s)
     waiting(s, i="ab", e="wxyz")
@@ -127,6 +131,43 @@ def groups(case: Cases) -> None:
     s.do("pause_group", group=b"\xfe:")
     s.send(state="waiting")
     s.send(state="paused")
+
+
+@script("buffer/peek")
+def peek(case: Cases) -> None:
+    derive(case, lambda s: waiting(s, g="abc"), count=2, highest={"start": 2}, lowest={"start": 0})
+    s = case("the oldest first, others left out")
+    waiting(s, g="abcde", h="xy")
+    for start, count in ((0, 1), (0, 5), (0, 6), (1, 3), (4, 1), (4, 2), (5, 1), (999_999_999, 1000)):
+        s.send(start=start, count=count)
+    s = case("a group that is not there")
+    waiting(s, h="ab")
+    s.send()
+    s = case("an empty queue")
+    s.send()
+    s = case("a busy group, a paused one and a paused queue")
+    lease(s, "x", ordered=1)
+    s.do("pause_group", group="h")
+    waiting(s, g="ab", h="cd")
+    s.do("pause", reason="why")
+    s.send()
+    s.send(group="h")
+    s = case("what is handed out does not wait")
+    lease(s, "ab")
+    waiting(s, g="cd")
+    s.send()
+    s = case("what is put back comes first")
+    waiting(s, g="ab")
+    s.do("push", side="front", item=["c", "d"])
+    s.send()
+    s = case("any bytes")
+    s.do("push", group=b"\xff:", item=[b"\xfe", "", "a"])
+    s.send(group=b"\xff:")
+    s = case("as many items as one call shows")
+    s.do("push", item=[f"i{i}" for i in range(1, case.most("count") + 3)])
+    s.send(count=case.most("count"))
+    s.send(count=case.most("count"), start=2)
+    s.send(count=case.most("count"), start=3)
 
 
 @script("buffer/stats")

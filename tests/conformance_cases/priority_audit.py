@@ -8,10 +8,10 @@ from typing import Any
 
 from redisq.core.scripts import load
 
-from .buffer_audit import audits
+from .buffer_audit import audits, emptied
 from .derived import refusals
 from .form import CLOCK
-from .priority_push import everywhere
+from .priority_push import KEEPING, everywhere
 from .scenario import NOW, Cases, Scenario, script
 
 META = {"queue": "2 score"}
@@ -65,6 +65,7 @@ def audit(case: Cases) -> None:
     _leases(case)
     _strays(case)
     _pages(case)
+    emptied(case, {**META, "sequence": "5"}, PHASES, ["lease", "k", "none", "a list"], KEEPING)
 
 
 def _add(case: Cases, name: str, cursor: str, *args: Any, **named: Any) -> None:
@@ -426,7 +427,8 @@ def _strays(case: Cases) -> None:
             left=(0, []),
         )
         for place, index in places.items():
-            given = {"meta": META, name: {"a": value}, place: index}
+            others = {"meta": META, place: index, **({"leases": {"l": NOW}} if place == "held" else {})}
+            given = {**others, name: {"a": value}}
             wrong = name == "again" and place != "held"
             _add(
                 case,
@@ -435,7 +437,7 @@ def _strays(case: Cases) -> None:
                 1,
                 given,
                 [["stray", "a", name, "none"]] if wrong else [],
-                {"meta": META, place: index} if wrong else None,
+                others if wrong else None,
             )
     for place, index in places.items():
         given = {"meta": META, place: index, "rows": {"a": "x y"}}

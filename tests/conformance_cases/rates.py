@@ -41,6 +41,10 @@ def rated(case: Cases, setup: Setup, **args: Any) -> None:
     setup(s)
     for i, now in enumerate((0, 50_000, 70_000, 10_000, 11_000, 60_000)):
         take(s, i, now, (4, 60_000))
+    s = case("the clock was set back by a ms")
+    setup(s)
+    for i, now in enumerate((0, 1001, 1000, 2000)):
+        take(s, i, now, (3, 1000))
     s = case("the clock was set back to the time of a grant")
     setup(s)
     for i, now in enumerate((0, 50_000, 60_000, 70_000, 50_000, 55_000)):

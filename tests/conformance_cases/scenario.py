@@ -27,7 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "count": 10, "lease": 30_000, "min_size": 1, "max_wait": 0, "max_attempts": 0, "max_dead": 0, "max_bytes": 0,
     "ordered": 0, "isolate": 0, "holder": "w", "rates": [], "delay": 0, "reason": "", "failed": [], "attempt": "count",
     "order": "score", "how": "min", "limit": 100, "after": "", "state": "dead", "cursor": 0, "cost": 1, "start": 0,
-    "time": 0, "member": [], "repair": "report",
+    "duration": 0, "member": [], "repair": "report",
 }  # fmt: skip
 
 Setup = Callable[["Scenario"], object]

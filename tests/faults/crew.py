@@ -118,7 +118,9 @@ class Crew:
     """Run some workers and replace who is killed."""
 
     def __init__(self, job: Job, structure: str, port: int, directory: Path, seed: int, count: int = 4) -> None:
-        self._job, self._structure, self._port, self._directory = job, structure, port, directory
+        self._job, self._port, self._directory = job, port, directory
+        self.structure = structure
+        """what those that are started from now on work on"""
         self._random = random.Random(seed)
         self.tasks: list[Task] = []
         self._workers: list[tuple[ForkServerProcess, Connection]] = []
@@ -129,7 +131,7 @@ class Crew:
         number = len(self.tasks)
         path = self._directory / f"worker {number}"
         hours = HOURS[number % len(HOURS)]
-        self.tasks.append(Task(self._structure, self._port, path, self._random.getrandbits(32), hours))
+        self.tasks.append(Task(self.structure, self._port, path, self._random.getrandbits(32), hours))
         theirs, mine = context.Pipe(duplex=False)
         worker = context.Process(target=begin, args=(self._job, self.tasks[-1], theirs), daemon=True)
         worker.start()
@@ -142,8 +144,18 @@ class Crew:
         end = time.monotonic() + 1.0
         while busy and not _busy(path) and time.monotonic() < end:
             self.watch(0.002)
-        self._end(*self._workers.pop(0))
+        self.replace(0)
+
+    def replace(self, place: int) -> None:
+        """Kill one with -9, counted from the oldest, and start another, which is the youngest."""
+        self._end(*self._workers.pop(place))
         self._start()
+
+    def pid(self, place: int) -> int:
+        """Give the process id of one, counted from the oldest."""
+        pid = self._workers[place][0].pid
+        assert pid
+        return pid
 
     def _end(self, worker: ForkServerProcess, pipe: Connection) -> None:
         worker.kill()

@@ -331,7 +331,9 @@ def test_each_command_of_the_line_is_needed(
             admit(client, name="q", but=command)
             client.flushall()
             client.script_flush()
-            assert any(refused(use) for use in uses(client, user, command)) or "BLPOP is refused" in caplog.text, command
+            assert any(refused(use) for use in uses(client, user, command)) or "BLPOP is refused" in caplog.text, (
+                command
+            )
             assert ("BLPOP is refused" in caplog.text) == (command == "blpop")
             caplog.clear()
     admit(client, but="ping")

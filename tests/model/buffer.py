@@ -13,7 +13,7 @@ from .queue import Queue
 TRIMMED = 10
 """dead batches beyond `max_dead` that one burial drops at the most (rule 8)"""
 RESUMED = 10
-"""groups whose pause has ended that one reserve takes back"""
+"""groups whose pause has ended that one reserve or pop takes back"""
 REDRIVEN = 4_000
 """items that one redrive moves, unless a single batch holds more"""
 
@@ -140,7 +140,10 @@ class Buffer(Queue):
 
     def pop(self, now: int, group: bytes, size: int) -> list[bytes]:
         """Take the oldest items of a group that may be chosen, for good (rule 14)."""
-        if self.is_paused(now) or group not in self.since:
+        if self.is_paused(now):
+            return []
+        self._end_group_pauses(now)
+        if group not in self.since:
             return []
         taken = self._take(group, size, now)
         self._total("popped", len(taken))
@@ -151,6 +154,7 @@ class Buffer(Queue):
         """Take the oldest items of some groups: those that have waited max_wait first, then the longest."""
         if self.is_paused(now):
             return []
+        self._end_group_pauses(now)
         groups = list(dict.fromkeys(self._overdue(now) + self._longest()))[:count]
         taken = [(group, self._take(group, size, now)) for group in groups]
         self._total("popped", sum(len(items) for _, items in taken))
@@ -194,12 +198,15 @@ class Buffer(Queue):
         else:
             old = self.batches[first.name]
             reason = b"lease ran out: " + old.holder if old.place == "leases" else old.reason
+            if old.place == "leases":  # a crash counts as a failure
+                self._count("failed", len(old.items))
             spent = 0 < self.max_attempts <= old.attempts
             if spent and not (self.isolate and len(old.items) > 1):
                 self._bury(now, first.name, reason, b"lost")
                 return b"buried", first.name, old.group, old.attempts, reason
-            if self.ordered or self.busy.get(old.group) == first.name:
-                self._keep_busy(old.group, batch_id)
+            busy_with = self.busy.get(old.group)
+            if busy_with == first.name or (self.ordered and busy_with is None):
+                self._keep_busy(old.group, batch_id)  # else this one was handed out before the buffer was ordered
             batch = self._old_batch(now, first.name, reason, spent)
         batch.holder, batch.place, batch.time = holder, "leases", now + self.lease
         self.batches[batch_id] = batch
@@ -346,6 +353,8 @@ class Buffer(Queue):
         Return how many batches, and how many of the first ids are left for another call: it goes from the last to the
         first, and stops before more than 10,000 items. Ids that are not dead are passed over.
         """
+        if not ids:
+            return 0, 0
         if once not in self.once:
             redriven, items, left = 0, 0, len(ids)
             for batch_id in reversed(ids):
@@ -382,8 +391,9 @@ class Buffer(Queue):
     # -- pauses and drops of groups
 
     def pause_group(self, now: int, group: bytes, time: int, once: bytes) -> int:
-        """Give no new batch of a group, for `time` ms or until it is resumed (0); return 1."""
+        """Give no new batch of a group, for `time` ms or until it is resumed (0), whatever pause it had; return 1."""
         if once not in self.once:
+            self.token = self.token or (time > 0 and not self.is_empty())  # who waits is to hear of its end
             self.paused_groups[group] = now + time if time else math.inf
             self._withdraw(group)
             self._remember(once, b"1")

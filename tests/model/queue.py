@@ -36,8 +36,12 @@ class Queue:
     # -- pauses
 
     def pause(self, now: int, time: int, reason: bytes, once: bytes) -> int:
-        """Let the queue give nothing, for `time` ms or until it is resumed (0). An empty queue stays empty (rule 7)."""
+        """Let the queue give nothing, for `time` ms or until it is resumed (0). An empty queue stays empty (rule 7).
+
+        Who waits during another pause was told when that one ends, so a client is woken.
+        """
         if once not in self.once:
+            self.token = self.token or (self.paused is not None and not self.is_empty())
             self.paused = now + time if time else 0, reason
             self._remember(once, b"1")
         return 1

@@ -1,5 +1,5 @@
 import { json } from './codecs.js';
-import { Queue, decode, nameOf, nameStats, newId, pairs } from './queue.js';
+import { Queue, decode, nameOf, nameStats, newId, pairs, pauseLength } from './queue.js';
 
 const STATS = ['groups', 'busyGroups', 'pausedGroups', 'oldestWait', 'leased', 'delayed', 'dead', 'due', 'nextExpiry'];
 
@@ -68,33 +68,102 @@ export class GroupedBuffer extends Queue {
   }
 
   /**
-   * Name the longest groups, longest first, with their lengths.
+   * Show items that wait in a group, oldest first, and take none.
    *
-   * @param {number} [limit]
-   * @returns {Promise<Map<string | Buffer, number>>}
+   * @param {number} [count]
+   * @param {{ group?: string | Buffer, after?: number }} [options] after: how many of the oldest to pass over
+   * @returns {Promise<T[]>}
    */
-  async groups(limit = 100) {
-    const found = new Map();
-    for (let cursor = 0, flat; ; ) {
-      const values = { state: 'waiting', limit: Math.min(limit - found.size, this.limit('groups', 'limit')), cursor };
-      [cursor, flat] = await this.call('groups', values);
-      for (const [group, length] of pairs(flat)) found.set(nameOf(group), Number(length));
-      if (cursor === 0 || found.size >= limit) return found;
-    }
+  async peek(count = 1, { group = 'default', after = 0 } = {}) {
+    const raw = await this.call('peek', { group, start: after, count });
+    return this.#decode(raw, raw);
   }
 
   /**
-   * Give a page of dead letters, the earliest first, `limit` at most. Go on after the last one's id, until none come.
+   * Name groups with their lengths, longest first.
+   *
+   * @param {number} [limit]
+   * @param {{ state?: 'waiting' | 'busy' | 'paused' }} [options]
+   * @returns {Promise<Map<string | Buffer, number>>}
+   */
+  async groups(limit = 100, { state = 'waiting' } = {}) {
+    /** @type {Map<string, [string | Buffer, number]>} */
+    const found = new Map(); // a page may name a busy group once more
+    for (let cursor = 0, flat; ; ) {
+      const values = { state, limit: Math.min(limit, this.limit('groups', 'limit')), cursor };
+      [cursor, flat] = await this.call('groups', values);
+      for (const [group, size] of pairs(flat)) found.set(group.toString('latin1'), [nameOf(group), Number(size)]);
+      if (cursor === 0 || (state === 'waiting' && found.size >= limit)) break; // the others come in no order
+    }
+    return new Map([...found.values()].sort(([, one], [, other]) => other - one).slice(0, limit));
+  }
+
+  /**
+   * Give no new batch of a group, until `resumeGroup`, or for so many ms. What was handed out is still retried.
+   *
+   * @param {string | Buffer} group
+   * @param {number | null} [duration]
+   * @param {{ token?: string }} [options]
+   * @returns {Promise<void>}
+   */
+  async pauseGroup(group, duration = null, { token = newId() } = {}) {
+    await this.call('pause_group', { group, once: token, duration: pauseLength(duration) });
+  }
+
+  /**
+   * End the pause of a group, wake a worker that waits, and say whether there was one.
+   *
+   * @param {string | Buffer} group
+   * @param {{ token?: string }} [options]
+   */
+  async resumeGroup(group, { token = newId() } = {}) {
+    return (await this.call('resume_group', { group, once: token })) === 1;
+  }
+
+  /**
+   * Throw away what waits in a group and its delayed and dead batches, and give how many items that is. What is leased,
+   * or pushed meanwhile, stays. When it is stopped half-way, the same call drops the rest.
+   *
+   * @param {string | Buffer} group
+   * @param {{ token?: string }} [options]
+   * @returns {Promise<number>}
+   */
+  async dropGroup(group, { token = newId() } = {}) {
+    let [cursor, dropped] = ['0 0', 0];
+    for (let page = 0; cursor !== ''; page += 1) {
+      const values = { group, once: `${token}:${page}`, cursor, limit: this.limit('drop_group', 'limit') };
+      const [following, items] = await this.call('drop_group', values);
+      [cursor, dropped] = [String(following), dropped + items];
+    }
+    return dropped;
+  }
+
+  /**
+   * Give a page of batches that are out, the first to run out first, `limit` at most. Go on after the last one's id,
+   * until none come.
    *
    * @param {{ limit?: number, after?: string }} [options]
-   * @returns {Promise<import('./queue.js').Batch<T>[]>}
    */
-  async dead({ limit = 100, after = '' } = {}) {
-    /** @type {any[][]} */
-    const page = await this.call('batches', { state: 'dead', limit, after });
-    return page.map(([id, time, group, attempts, holder, reason, items]) =>
-      this.#batch(String(id), time, group, attempts, reason, items, String(holder)),
-    );
+  leased(options) {
+    return this.#batches('leases', options);
+  }
+
+  /**
+   * Give a page of batches that wait for a retry, as `leased` does, the first to be due first.
+   *
+   * @param {{ limit?: number, after?: string }} [options]
+   */
+  delayed(options) {
+    return this.#batches('delayed', options);
+  }
+
+  /**
+   * Give a page of dead letters, as `leased` does, the earliest first.
+   *
+   * @param {{ limit?: number, after?: string }} [options]
+   */
+  dead(options) {
+    return this.#batches('dead', options);
   }
 
   /**
@@ -135,6 +204,19 @@ export class GroupedBuffer extends Queue {
       waiting += counted;
     }
     return { waiting, ...nameStats(STATS, rest) };
+  }
+
+  /**
+   * @param {string} state
+   * @param {{ limit?: number, after?: string }} [options]
+   * @returns {Promise<import('./queue.js').Batch<T>[]>}
+   */
+  async #batches(state, { limit = 100, after = '' } = {}) {
+    /** @type {any[][]} */
+    const page = await this.call('batches', { state, limit, after });
+    return page.map(([id, time, group, attempts, holder, reason, items]) =>
+      this.#batch(String(id), time, group, attempts, reason, items, String(holder)),
+    );
   }
 
   /**

@@ -10,7 +10,7 @@ const OUTCOMES = { A: 'added', R: 'raised', C: 'changed', K: 'kept' };
 
 /**
  * A member with what is known of it. `attempts` counts the hand-overs, a pop included; `payload` is null where there is
- * none; `reason` says why it came back, or died; `time`, in a listing alone, is that of its death, in ms.
+ * none; `reason` says why it came back, or died; `time`, in a listing of such, is when it is due, or died, in ms.
  *
  * @template T
  * @typedef {{ member: T, priority: number, attempts: number, payload: any, reason: string, time?: number }} Item
@@ -83,15 +83,49 @@ export class PriorityQueue extends Queue {
   }
 
   /**
-   * Give a page of dead members, the earliest first, `limit` at most. Go on after the last one, until none come.
+   * Show the members that would leave next, and take none.
    *
-   * @param {{ limit?: number, after?: T }} [options]
+   * @param {number} [count]
+   * @param {{ after?: number }} [options] after: how many to pass over
    * @returns {Promise<Item<T>[]>}
    */
-  async dead({ limit = 100, after } = {}) {
-    const last = after === undefined ? [] : [this.#codec.encode(after)];
-    const found = await this.call('members', { state: 'dead', limit, start: 0, after: last });
-    return this.#decode(this.#items(found, 0, true));
+  async peek(count = 1, { after = 0 } = {}) {
+    const found = await this.call('members', { state: 'ready', limit: count, start: after, after: [] });
+    return this.#decode(this.#items(found, 0));
+  }
+
+  /**
+   * Give a page of batches that are out, the first to run out first, `limit` at most. Go on after the last one's id,
+   * until none come.
+   *
+   * @param {{ limit?: number, after?: string }} [options]
+   * @returns {Promise<import('./queue.js').Batch<T>[]>}
+   */
+  async leased({ limit = 100, after = '' } = {}) {
+    /** @type {any[][]} */
+    const page = await this.call('batches', { limit, after });
+    return page.map(([id, deadline, holder, ...found]) =>
+      this.#batch(String(id), deadline, this.#items(found, 1), String(holder)),
+    );
+  }
+
+  /**
+   * Give a page of members that wait for their time, the first to be due first, `limit` at most. Go on after the last
+   * one, until none come.
+   *
+   * @param {{ limit?: number, after?: T }} [options]
+   */
+  delayed(options) {
+    return this.#members('delayed', options);
+  }
+
+  /**
+   * Give a page of dead members, as `delayed` does, the earliest first.
+   *
+   * @param {{ limit?: number, after?: T }} [options]
+   */
+  dead(options) {
+    return this.#members('dead', options);
   }
 
   /**
@@ -130,6 +164,17 @@ export class PriorityQueue extends Queue {
   /** Count: members in each state, leases, and what was done so far. */
   async stats() {
     return nameStats(STATS, await this.call('stats'));
+  }
+
+  /**
+   * @param {string} state
+   * @param {{ limit?: number, after?: T }} [options]
+   * @returns {Promise<Item<T>[]>}
+   */
+  async #members(state, { limit = 100, after } = {}) {
+    const last = after === undefined ? [] : [this.#codec.encode(after)];
+    const found = await this.call('members', { state, limit, start: 0, after: last });
+    return this.#decode(this.#items(found, 0, true));
   }
 
   /**
@@ -192,7 +237,7 @@ export class PriorityQueue extends Queue {
    */
   #batch(id, deadline, found, holder) {
     const raw = found.map(({ member }) => member);
-    const attempts = Math.max(...found.map((item) => item.attempts));
+    const attempts = Math.max(1, ...found.map((item) => item.attempts));
     const reason = found.map((item) => item.reason).find((one) => one !== '') ?? '';
     const priorities = found.map(({ priority }) => priority);
     const batch = { id, group: null, priorities, attempts, reason, holder, deadline, raw };

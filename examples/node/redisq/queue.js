@@ -20,7 +20,8 @@ import { CodecError, InvalidArgument } from './errors.js';
  * @property {number} attempts times handed out, this one included; of members the highest
  * @property {string} reason why it came back last time
  * @property {string} holder
- * @property {number} deadline ms, by the server's clock; of a dead letter the time of its death
+ * @property {number} deadline ms, by the server's clock; of a delayed batch the time at which it is due, of a dead
+ *   letter that of its death
  * @property {Buffer[]} raw the items as they are stored
  */
 
@@ -75,9 +76,7 @@ export class Queue {
   constructor(structure, scripts, name, options, size, settings) {
     const { lease = 30_000, maxAttempts = 0, maxDead = 10_000, rates = [], window = WINDOW } = options;
     const { prefix = 'redisq', blocking, onBuried } = options;
-    if (!name || /[{}]/.test(prefix + name)) {
-      throw new InvalidArgument('BADARG', `queue name is '${name}': not empty, and without { and }, a hash tag's`);
-    }
+    [prefix, name].forEach(checkName);
     this.#structure = structure;
     this.#scripts = scripts;
     this.#prefix = `${prefix}:{${name}}:`;
@@ -91,7 +90,7 @@ export class Queue {
 
   /**
    * Run any script of this structure with what its header names, and give the reply as it is. What the queue was made
-   * with need not be repeated: `call('groups', { state: 'paused', limit: 10, cursor: 0 })`.
+   * with need not be repeated: `call('purge', { limit: 100, cursor: 0 })`.
    *
    * @param {string} verb
    * @param {import('./scripts.js').Values} [values]
@@ -228,6 +227,26 @@ export class Queue {
   }
 
   /**
+   * Hand nothing out, to any client in any language, until `resume`, or for so many ms. Pushes, acks and releases go on.
+   *
+   * @param {number | null} [duration]
+   * @param {{ reason?: string, token?: string }} [options] reason: for people, see `stats`
+   * @returns {Promise<void>}
+   */
+  async pause(duration = null, { reason = '', token = newId() } = {}) {
+    await this.call('pause', { once: token, duration: pauseLength(duration), reason });
+  }
+
+  /**
+   * End the pause, wake a worker that waits, and say whether there was one.
+   *
+   * @param {{ token?: string }} [options]
+   */
+  async resume({ token = newId() } = {}) {
+    return (await this.call('resume', { once: token })) === 1;
+  }
+
+  /**
    * Wait for a push, in a short piece: what sends no wake-up, such as another client's crash, is seen by asking.
    *
    * @param {number} ms
@@ -255,6 +274,19 @@ export function newId() {
     closeSync(file);
   }
   return bytes.toString('hex');
+}
+
+/** Refuse a name or prefix that would not be the one hash tag of a cluster. @param {string} name */
+export function checkName(name) {
+  if (name && !/[{}]/.test(name)) return;
+  throw new InvalidArgument('BADARG', `the name '${name}' cannot be used: give one without { and }`);
+}
+
+/** Give the duration of a pause as the scripts take it: 0 has no end. @param {number | null} ms */
+export function pauseLength(ms) {
+  if (ms === null) return 0;
+  if (Math.round(ms) > 0) return Math.round(ms);
+  throw new InvalidArgument('BADARG', `duration is ${ms}: give at least 1 ms, or null for no end`);
 }
 
 /** Say who holds a lease, for people. */

@@ -11,8 +11,9 @@ module Redisq
   # What a reserve hands out: items of one group, or members of a priority queue.
   class Batch
     # `group` is nil for members; `scores` and `payloads` are nil for items. `raw` has the items as they are stored.
-    # `attempts` counts the hand-overs, this one included, `reason` says why it came back last time. `deadline` is the
-    # Time by the server's clock at which the lease runs out; of a dead letter, that of its death.
+    # `attempts` counts the hand-overs, this one included, `reason` says why it came back last time, or died. `deadline`
+    # is the Time by the server's clock at which the lease runs out; of a delayed batch that at which it is due, of a
+    # dead letter that of its death.
     attr_reader :id, :group, :items, :scores, :payloads, :attempts, :deadline, :reason, :holder, :raw
 
     def initialize(id:, items:, raw:, attempts:, deadline:, reason:, holder:, group: nil, scores: nil, payloads: nil)

@@ -19,13 +19,22 @@ module Redisq
   # same bytes from both, but for floats that either writes with an exponent: 1.0e+16 here, 1e+16 there.
   module JSON
     DEPTH = { max_nesting: 1_000 }.freeze # Python's; Ruby's own limit is 100
+    PAIR = /\\u[dD][89abAB]\h\h\\u[dD][c-fC-F]\h\h/ # how a character past U+FFFF may be written
+    HALF = /\\u[dD][89a-fA-F]/ # a surrogate's escape
 
     def self.dump(item)
       ::JSON.generate(sorted(item), DEPTH).b
     end
 
     def self.load(bytes)
+      # No string of Ruby's can hold one, and Ruby's parser may make another character of it.
+      raise EncodingError, 'it has a lone surrogate' if lone_surrogate?(bytes)
+
       ::JSON.parse(bytes, DEPTH)
+    end
+
+    def self.lone_surrogate?(bytes)
+      bytes.match?(HALF) && bytes.gsub(/\\\\|#{PAIR}/, '').match?(HALF)
     end
 
     def self.sorted(value)
@@ -35,7 +44,7 @@ module Redisq
       else value
       end
     end
-    private_class_method :sorted
+    private_class_method :lone_surrogate?, :sorted
   end
 
   # Strings as UTF-8, Python's `redisq.TEXT`. Symbols and integers become strings, as redis-rb makes of them.

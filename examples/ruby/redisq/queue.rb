@@ -7,6 +7,8 @@ require_relative 'batch'
 require_relative 'codecs'
 
 module Redisq
+  NAME = /\A[^{}]+\z/ # braces mark a cluster's hash tag
+
   # Base class of both structures: how a script is called, and how a batch is waited for and settled.
   class Queue
     MEMORY = 60_000 # ms for which it is known how a lease ended, where dedup_window is 0
@@ -16,12 +18,9 @@ module Redisq
     # each `Buried` that a `reserve` of this process has made.
     def initialize(redis, name, codec:, lease: 30, max_attempts: nil, max_dead: 10_000, rates: [], dedup_window: 60,
                    prefix: 'redisq', on_buried: nil, scripts: Scripts.new(redis))
-      [prefix, name].each do |part|
-        raise InvalidArgument, "#{part.inspect}: give a name without { and }" unless part.b.match?(/\A[^{}]+\z/n)
-      end
       @redis = redis
       @scripts = scripts
-      @prefix = "#{prefix.b}:{#{name.b}}:"
+      @prefix = "#{Redisq.name_bytes(prefix)}:{#{Redisq.name_bytes(name)}}:"
       @codec = codec
       @lease = lease
       @on_buried = on_buried
@@ -70,8 +69,20 @@ module Redisq
       time(call('extend', id: batch.id, lease: ms(lease)))
     end
 
+    # Hands nothing out, to any client in any language, for so many seconds or until `resume`. Pushes, acks and releases
+    # go on.
+    def pause(seconds = nil, reason: nil, token: Redisq.id)
+      call('pause', once: token, duration: duration(seconds), reason: reason)
+      nil
+    end
+
+    # Ends the pause and wakes a worker that waits. Whether there was one.
+    def resume(token: Redisq.id)
+      call('resume', once: token) == 1
+    end
+
     # Runs any script of this structure, with what its header names, and gives the reply as it is. What the queue was
-    # made with needs no repeating: `call('groups', state: 'paused', limit: 10, cursor: 0)`.
+    # made with needs no repeating: `call('purge', limit: 100, cursor: 0)`.
     def call(script, **values)
       @scripts.call(name_of(script), *@scripts[name_of(script)].command(@prefix, { **@settings, **values }))
     end
@@ -96,6 +107,15 @@ module Redisq
 
     def ms(seconds)
       (seconds * 1000).round
+    end
+
+    # Of a pause, in ms; 0 has no end.
+    def duration(seconds)
+      return 0 if seconds.nil?
+
+      ms(seconds).tap do |found|
+        raise InvalidArgument, "seconds is #{seconds.inspect}: give more, or nil for no end" unless found.positive?
+      end
     end
 
     # None is 0 or -1.
@@ -161,6 +181,13 @@ module Redisq
     end
   end
 
+  # A name of a queue, or a prefix, as it goes into keys.
+  def self.name_bytes(name)
+    raise InvalidArgument, "#{name.inspect}: give a name without { and }" unless name.b.match?(NAME)
+
+    name.b
+  end
+
   # A new id for one call. It is made before the call, where no retry loop can make another one.
   #
   # SecureRandom asks the operating system each time (Random.urandom). The state of a generator of our own could be
@@ -168,6 +195,25 @@ module Redisq
   # each other's pushes.
   def self.id
     SecureRandom.hex(16)
+  end
+
+  # A queue as `queues` finds it. `kind` is "buffer", or the order of a priority queue, "fifo" or "score".
+  QueueInfo = Struct.new(:name, :kind, :layout)
+
+  # The queues of a server, by name; one that was emptied for seven days more. Of a cluster ask each master. The scan
+  # does not hold up the server.
+  def self.queues(redis, prefix: 'redisq')
+    start = "#{name_bytes(prefix)}:{"
+    pattern = "#{start.gsub(/[*?\[\]\\]/) { |special| "\\#{special}" }}*}:meta"
+    keys = redis.scan_each(match: pattern, type: 'hash', count: 1000).uniq.map(&:b).sort
+    marks = keys.each_slice(1000).flat_map do |some|
+      redis.pipelined { |pipe| some.each { |key| pipe.hget(key, 'queue') } }
+    end
+    keys.zip(marks).filter_map do |key, mark|
+      name = key.delete_prefix(start).delete_suffix('}:meta')
+      layout, kind = mark.to_s.b.match(/\A(\d+) (buffer|fifo|score)\z/)&.captures
+      QueueInfo.new(name.force_encoding(Encoding::UTF_8), kind, Integer(layout)) if layout && name.match?(NAME)
+    end
   end
 
   # Who holds a lease, for people: host and process. Asked each time, because a child after a fork is somebody else.

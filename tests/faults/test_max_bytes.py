@@ -1,0 +1,252 @@
+"""`max_bytes` against an HTTP endpoint that takes bodies of 256 KB: no batch is over, nothing is lost.
+
+A body is what `max_bytes` counts: the encoded bytes of the batch's items, one after the other, and in a priority queue
+those of each member and its payload. Whatever else a request has, separators say, is for the caller to leave room for.
+The endpoint refuses what is longer than its limit, unless it is a single item: that cannot be made smaller, so it is
+handed out alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count, pairwise
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+import redisq
+import redisq.asyncio
+from redisq import JSON
+from redisq.embedded import Server
+
+pytestmark = pytest.mark.server
+
+LIMIT = 256 * 1024
+BATCHES = 21
+
+
+class Endpoint(ThreadingHTTPServer):
+    """An HTTP server that takes batches by POST, and answers 413 to what is too long."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.taken: list[list[Any]] = []
+        """the values of each body"""
+        self.lengths: list[int] = []
+        """of these bodies"""
+        self.refused: list[int] = []
+        """lengths"""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Endpoint
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        found = values(body)
+        # An item of the buffer is an object; one of the priority queue is a string, with or without an object.
+        items = max(sum(isinstance(value, kind) for value in found) for kind in (str, dict))
+        if len(body) > LIMIT and items > 1:
+            self.server.refused.append(len(body))
+            self.send_response(413)
+        else:
+            self.server.taken.append(found)
+            self.server.lengths.append(len(body))
+            self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        """Print nothing."""
+
+
+def values(body: bytes) -> list[Any]:
+    """Read the JSON values that stand one after the other in a body."""
+    text, place, found = body.decode(), 0, []
+    while place < len(text):
+        value, place = json.JSONDecoder().raw_decode(text, place)
+        found.append(value)
+    return found
+
+
+@contextmanager
+def endpoint() -> Iterator[Endpoint]:
+    """Run an endpoint."""
+    with Endpoint() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def post(port: int, batch: Any) -> None:
+    """Send a batch; that it was refused is an error."""
+    payloads = batch.payloads or [None] * len(batch.items)
+    parts = [
+        raw + (b"" if payload is None else JSON.encode(payload))
+        for raw, payload in zip(batch.raw, payloads, strict=True)
+    ]
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    try:
+        connection.request("POST", "/", b"".join(parts))
+        status = connection.getresponse().status
+    finally:
+        connection.close()
+    if status != 200:
+        raise RuntimeError(f"the endpoint answered {status}")
+
+
+def mixed_sizes() -> list[list[int]]:
+    """Return the sizes of items, batch by batch as they have to be handed out.
+
+    Most are some hundred bytes, some up to 200 KB. Five are over the limit alone: the first, the last, two side by side
+    and one of a megabyte. One batch has exactly the limit, and behind another comes an item with a byte too much.
+    """
+    rng = random.Random(1)
+    over = {150: LIMIT + 1, 151: 300_000, 240: 1024 * 1024}
+    batches: list[list[int]] = []
+    batch = [LIMIT + 1]
+    for number in count():
+        ranges = [(100, 900)] * 12 + [(900, 40_000)] * 6 + [(40_000, 200_000)]
+        size = over.get(number) or rng.randint(*rng.choice(ranges))
+        if sum(batch) + size > LIMIT:
+            room = LIMIT - sum(batch)
+            if len(batches) == 5:
+                batch.append(room)
+            elif len(batches) == 9:
+                size = room + 1
+            batches.append(batch)
+            batch = []
+        if len(batches) == BATCHES - 1:
+            return [*batches, [LIMIT + 2]]
+        batch.append(size)
+    raise AssertionError("unreachable")
+
+
+def text(size: int) -> str:
+    """Return a text that has so many bytes in JSON, quotes included, and fewer characters."""
+    return "\u00e9" * ((size - 2) // 2) + "x" * (size % 2)
+
+
+SIZES = mixed_sizes()
+NAMES = [f"item {number:04}" for number in range(sum(map(len, SIZES)))]
+
+
+def items() -> list[dict[str, str]]:
+    """Return the items of a buffer."""
+    sizes = [size for batch in SIZES for size in batch]
+    empty = len(JSON.encode({"name": NAMES[0], "text": ""}))
+    return [{"name": name, "text": text(size - empty + 2)} for name, size in zip(NAMES, sizes, strict=True)]
+
+
+def members() -> list[tuple[str, int, dict[str, str]]]:
+    """Return the members of a priority queue, with payloads."""
+    sizes = [size for batch in SIZES for size in batch]
+    empty = len(JSON.encode(NAMES[0])) + len(JSON.encode({"text": ""}))
+    return [(name, 0, {"text": text(size - empty + 2)}) for name, size in zip(NAMES, sizes, strict=True)]
+
+
+class Left:
+    """How many items are to be done still; stops the worker when there are none, or when one has failed."""
+
+    def __init__(self) -> None:
+        self.count = len(NAMES)
+        self.failed = False
+        self.worker: Any = None
+        self._lock = threading.Lock()
+
+    def done(self, batch: Any) -> None:
+        """Count a batch that was acked."""
+        with self._lock:
+            self.count -= len(batch.items)
+            if not self.count:
+                self.worker.stop()
+
+    def fail(self, batch: Any, error: BaseException | None) -> None:  # noqa: ARG002
+        """Stop at a batch that was given back."""
+        self.failed = True
+        self.worker.stop()
+
+
+def open_queue(structure: str, package: Any, client: Any) -> Any:
+    """Return the queue under test, of `redisq` or `redisq.asyncio`."""
+    if structure == "buffer":
+        return package.Buffer(client, "q")
+    return package.PriorityQueue(client, "q", codec=JSON)
+
+
+def work_off(structure: str, flavour: str, server: Server, max_bytes: int | None) -> tuple[Endpoint, Left]:
+    """Push all, and let a worker send it to an endpoint."""
+    left = Left()
+    options: dict[str, Any] = {"size": 500, "max_bytes": max_bytes, "concurrency": 3}
+    options |= {"on_ack": left.done, "on_release": left.fail}
+    with server.client() as client, endpoint() as target:
+        queue = open_queue(structure, redisq, client)
+        queue.push_many(items() if structure == "buffer" else members())
+        if flavour == "blocking":
+            left.worker = redisq.Worker(queue, lambda batch: post(target.server_port, batch), **options)
+            left.worker.run()
+        else:
+            asyncio.run(work_off_async(structure, server, target.server_port, left, options))
+        assert queue.stats().done == len(NAMES) - left.count
+    return target, left
+
+
+async def work_off_async(structure: str, server: Server, port: int, left: Left, options: dict[str, Any]) -> None:
+    """Do the worker's part with asyncio."""
+
+    async def handle(batch: Any) -> None:
+        await asyncio.to_thread(post, port, batch)
+
+    async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
+        left.worker = redisq.asyncio.Worker(open_queue(structure, redisq.asyncio, client), handle, **options)
+        await left.worker.run()
+
+
+@pytest.mark.parametrize("structure", ["buffer", "priority"])
+@pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
+def test_no_batch_is_over_and_none_is_lost(structure: str, flavour: str, server: Server) -> None:
+    target, left = work_off(structure, flavour, server, LIMIT)
+    assert (left.failed, left.count, target.refused) == (False, 0, [])
+    assert len(target.lengths) == BATCHES
+    assert Counter(target.lengths) == Counter(map(sum, SIZES))
+    came = [value for body in target.taken for value in body]
+    if structure == "buffer":
+        assert Counter(value["name"] for value in came) == Counter(NAMES)
+    else:
+        assert Counter(value for value in came if isinstance(value, str)) == Counter(NAMES)
+
+
+@pytest.mark.parametrize("structure", ["buffer", "priority"])
+def test_control_without_max_bytes_a_body_is_refused(structure: str, server: Server) -> None:
+    target, left = work_off(structure, "blocking", server, None)
+    assert left.failed
+    assert target.refused
+
+
+def test_the_sizes_are_those_that_matter() -> None:
+    """Some items are over the limit alone, a batch has exactly the limit, and one would have a byte too much."""
+    assert len(SIZES) == BATCHES
+    assert sum(batch[0] > LIMIT for batch in SIZES) == 5
+    assert all(sum(batch) <= LIMIT or len(batch) == 1 for batch in SIZES)
+    assert LIMIT in map(sum, SIZES)
+    assert LIMIT + 1 in [sum(batch) + following[0] for batch, following in pairwise(SIZES)]
+    small = [size for batch in SIZES for size in batch if size <= LIMIT]
+    assert min(small) < 300
+    assert max(small) > 150_000
+    assert [len(JSON.encode(item)) for item in items()] == [size for batch in SIZES for size in batch]
+    assert [len(JSON.encode(name)) + len(JSON.encode(payload)) for name, _, payload in members()] == [
+        size for batch in SIZES for size in batch
+    ]

@@ -181,7 +181,7 @@ def real(request: pytest.FixtureRequest, server: Server) -> Iterator[Flavour]:
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a wait be one read, however long, so that only what is waited for can end it."""
     for runner in (redisq.blocking.runner, redisq.asyncio.runner):
-        monkeypatch.setattr(runner, "piece", lambda seconds, _: max(0.01, seconds))
+        monkeypatch.setattr(runner, "block_seconds", lambda seconds, _: max(0.01, seconds))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

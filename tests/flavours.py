@@ -44,7 +44,7 @@ class Flavour:
         """A blocking client, to look and to prepare with."""
         self.client = self.make_client()
         """A client of this flavour."""
-        self._end_fetchers()
+        self._end_waits()
 
     def _blocking(self, **options: Any) -> redis.Redis:
         if self._server is None:
@@ -110,12 +110,12 @@ class Flavour:
         finally:
             self._loop.call_soon_threadsafe(worker.stop)
             ended.result(PATIENCE)
-            self._end_fetchers()
+            self._end_waits()
 
-    def _end_fetchers(self) -> None:
-        """End what workers with threads leave behind: a fetcher that waits at the server, and would take a wake-up."""
+    def _end_waits(self) -> None:
+        """End what blocking workers leave behind: a thread that waits at the server, and would take a wake-up."""
         for _ in range(20):
-            left = [thread for thread in threading.enumerate() if "(_fetch)" in thread.name]
+            left = [thread for thread in threading.enumerate() if thread.name.startswith("redisq-wake-up")]
             if not left or self._server is None:
                 return
             for client in self.plain.client_list():

@@ -55,14 +55,15 @@ def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], set[str]]:
         called: set[str] = set()
 
         def noted(name: str, method: Any) -> Any:
-            async def call(self: Any, *args: Any, **options: Any) -> Any:
+            def call(self: Any, *args: Any, **options: Any) -> Any:
                 called.add(name)
-                return await method(self, *args, **options)
+                return method(self, *args, **options)
 
             return call
 
         for name, method in list(vars(cls).items()):
-            if inspect.iscoroutinefunction(method) and not name.startswith("_"):
+            awaited = inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
+            if awaited and not name.startswith("_"):
                 monkeypatch.setattr(cls, name, noted(name, method))
         return called
 
@@ -107,8 +108,21 @@ async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis, calls_of: Ca
     assert await buffer.redrive(four.id) == await buffer.discard(five.id) == 1
     stats = await buffer.stats()
     assert (stats.waiting, stats.delayed, stats.leased, stats.dead, stats.done) == (2, 2, 0, 0, 3)
+    await buffer.pause(1000, "why")
+    assert await buffer.reserve() is None
+    assert await buffer.resume()
+    await buffer.pause_group("default")
+    assert await buffer.reserve() is None
+    assert await buffer.groups(state="paused") == {"default": 2}
+    assert await buffer.resume_group("default")
+    assert await buffer.peek(count=5) == [4, 7]
+    await buffer.push("x", group="g")
+    assert await buffer.drop_group("g") == 1
     assert (await buffer.audit(repair=True)).ok
     assert await buffer.purge() == 4
+    await buffer.push(1, 2)
+    assert [batch.items async for batch in buffer.batches(1)] == [[1], [2]]
+    assert (await buffer.stats()).leased == 0
     assert await buffer.send(buffer.calls.push(["x"]), buffer.calls.pop()) == [1, ["x"]]
     await buffer.wait(0.01)
 
@@ -132,9 +146,15 @@ async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis, calls_of: Ca
     assert await queue.bury(*others[1:], reason="why") == 2
     assert [item.member for item in await queue.dead()] == ["c", "d"]
     assert await queue.redrive("c") == await queue.discard("d") == await queue.ack(first) == 1
+    await queue.pause(1000, "why")
+    assert await queue.pop() is None
+    assert await queue.resume()
     assert (await queue.stats()).waiting == 1
     assert (await queue.audit()).ok
     assert await queue.purge() == 2
+    await queue.push_many({"a": 1, "b": 2})
+    assert [batch.items async for batch in queue.batches()] == [["a"], ["b"]]
+    assert (await queue.stats()).leased == 0
     assert await queue.send(queue.calls.push("a"), queue.calls.remove(["a"])) == [Pushed.ADDED, 1]
     await queue.wait(0.01)
 

@@ -8,6 +8,8 @@ import pytest
 import redis
 
 from redisq import BYTES, CodecError, InvalidArgument
+from redisq.core.calls import Call
+from redisq.core.flow import Flow
 from redisq.core.scripts import load
 
 from .flavours import Flavour
@@ -32,6 +34,35 @@ def counts(flavour: Flavour, buffer: Any) -> tuple[int, int, int, int]:
     """Return how many items wait, and how many batches are leased, delayed and dead."""
     stats = flavour.do(buffer.stats())
     return stats.waiting, stats.leased, stats.delayed, stats.dead
+
+
+class Steps:
+    """The calls of a buffer's operation that takes several.
+
+    It may break off at one of them: before that is sent, or when its answer is lost.
+    """
+
+    def __init__(
+        self, buffer: Any, monkeypatch: pytest.MonkeyPatch, verb: str, breaks: int = 0, after: bool = False
+    ) -> None:
+        self.sent: list[Call[Any]] = []
+        make = getattr(buffer.calls, verb)
+
+        def flow(*args: Any) -> Flow[Any]:
+            steps, answer = make(*args), None
+            while True:
+                try:
+                    call = steps.send(answer)
+                except StopIteration as end:
+                    return end.value
+                if len(self.sent) + 1 == breaks and not after:
+                    raise redis.ConnectionError("gone")
+                self.sent.append(call)
+                answer = yield call
+                if len(self.sent) == breaks:
+                    raise redis.ConnectionError("gone")
+
+        monkeypatch.setattr(buffer.calls, verb, flow)
 
 
 # -- drop_group ------------------------------------------------------------------------------------------------------
@@ -110,48 +141,13 @@ def test_hundreds_of_batches_are_dropped_in_several_calls(real: Flavour, monkeyp
     settled(real, buffer, "g", BATCHES, "delayed")
     settled(real, buffer, "g", BATCHES, "dead")
     settled(real, buffer, "h", 5, "delayed")
-    run, sent = buffer.runner.run, []
-
-    def listen(op: Any) -> Any:
-        sent.append(op)
-        return run(op)
-
-    monkeypatch.setattr(buffer.runner, "run", listen)
+    steps = Steps(buffer, monkeypatch, "drop_group")
     assert do(buffer.drop_group("g")) == 4 * BATCHES
-    assert len(sent) >= 2 * BATCHES / PAGE
-    assert len({op.keys for op in sent}) == len(sent)  # each has an id of its own
-    monkeypatch.undo()
+    assert len(steps.sent) >= 2 * BATCHES / PAGE - 1  # one goes on from the delayed ones to the dead ones
+    assert len({call.keys for call in steps.sent}) == len(steps.sent)  # each has an id of its own
     assert counts(real, buffer) == (0, 0, 5, 0)
     assert not real.plain.exists(*(f"redisq:{{q}}:batch:{i}" for i in range(3)))
     assert len(real.plain.keys("redisq:{q}:batch:*")) == 5
-
-
-class Stop:
-    """Break a runner off at a call: before it is sent, or after, so that its answer is lost."""
-
-    def __init__(self, flavour: Flavour, buffer: Any, monkeypatch: pytest.MonkeyPatch, call: int, after: bool) -> None:
-        self.calls = 0
-        run = buffer.runner.run
-
-        def blocking(op: Any) -> Any:
-            self.calls += 1
-            if self.calls == call and not after:
-                raise redis.ConnectionError("gone")
-            answer = run(op)
-            if self.calls == call:
-                raise redis.ConnectionError("gone")
-            return answer
-
-        async def awaited(op: Any) -> Any:
-            self.calls += 1
-            if self.calls == call and not after:
-                raise redis.ConnectionError("gone")
-            answer = await run(op)
-            if self.calls == call:
-                raise redis.ConnectionError("gone")
-            return answer
-
-        monkeypatch.setattr(buffer.runner, "run", blocking if flavour.name == "blocking" else awaited)
 
 
 @pytest.mark.parametrize("call", [1, 2, 4])
@@ -167,7 +163,7 @@ def test_a_drop_that_was_interrupted_is_made_again(
     do(buffer.push(1, 2, 3, group="g"))
     everything = 4 * BATCHES + 3
 
-    Stop(real, buffer, monkeypatch, call, after)
+    Steps(buffer, monkeypatch, "drop_group", call, after)
     with pytest.raises(redis.ConnectionError):
         do(buffer.drop_group("g", token=token))
     monkeypatch.undo()
@@ -229,14 +225,7 @@ def test_a_long_peek_takes_several_calls(flavour: Flavour, monkeypatch: pytest.M
     """As many as are asked for, from any place, whatever a call of the script shows; no call that shows nothing."""
     do, buffer = flavour.do, flavour.buffer()
     do(buffer.push_many(range(2_500)))
-    run, sent = buffer.runner.run, 0
-
-    def listen(op: Any) -> Any:
-        nonlocal sent
-        sent += 1
-        return run(op)
-
-    monkeypatch.setattr(buffer.runner, "run", listen)
+    steps = Steps(buffer, monkeypatch, "peek")
     for count, after, calls in [
         (999, 0, 1),
         (1000, 0, 1),
@@ -249,9 +238,9 @@ def test_a_long_peek_takes_several_calls(flavour: Flavour, monkeypatch: pytest.M
         (10, 2_500, 1),
         (1_000_000, 999, 2),
     ]:
-        sent = 0
+        steps.sent.clear()
         assert do(buffer.peek(count=count, after=after)) == list(range(2_500))[after : after + count]
-        assert sent == calls, (count, after)
+        assert len(steps.sent) == calls, (count, after)
 
 
 def test_a_long_peek_of_a_priority_queue(flavour: Flavour) -> None:

@@ -31,42 +31,44 @@ from redisq.embedded import Server
 from .. import keyspace
 from ..backends import at
 from ..model import Keys
-from . import scale
-from .hands import HANDS, Account, Hand, contents, queues
+from . import settings
+from .clients import CLIENTS, Acknowledged, QueueClient, contents, queues
 from .node import Node, until
 
-pytestmark = [pytest.mark.server, scale.limit]
+pytestmark = [pytest.mark.server, settings.limit]
 
-KILLS = scale.pick(2, 10)
+KILLS = settings.pick(2, 10)
 
 
-def kill_under_load(server: Path, *options: str) -> tuple[Account, Counter[str], bool]:
+def kill_under_load(server: Path, *options: str) -> tuple[Acknowledged, Counter[str], bool]:
     """Kill a server under work, again and again; return what was acknowledged, what is there, and if it is in order."""
-    account = Account()
-    hands = [Hand(f"hand {i}", account) for i in range(HANDS)]
+    acknowledged = Acknowledged()
+    callers = [QueueClient(f"caller {i}", acknowledged) for i in range(CLIENTS)]
     with Node(server, *options) as node:
         for _ in range(KILLS):
-            with node.client(retry=Retry(NoBackoff(), 0)) as client, ThreadPoolExecutor(HANDS) as pool:
-                made = [queues(client, "server") for _ in hands]
-                for hand, mine in zip(hands, made, strict=True):
-                    hand.again(mine)
-                working = [pool.submit(h.work, mine, threading.Event()) for h, mine in zip(hands, made, strict=True)]
-                account.more(200)
+            with node.client(retry=Retry(NoBackoff(), 0)) as client, ThreadPoolExecutor(CLIENTS) as pool:
+                made = [queues(client, "server") for _ in callers]
+                for caller, mine in zip(callers, made, strict=True):
+                    caller.again(mine)
+                working = [
+                    pool.submit(one.work, mine, threading.Event()) for one, mine in zip(callers, made, strict=True)
+                ]
+                acknowledged.more(200)
                 node.kill()
                 for done in working:
                     done.result()
             node.start()
         with node.client() as client:
-            for hand in hands:
-                hand.again(queues(client, "server"))
-            return account, contents(client), all(queue.audit().ok for queue in queues(client, "server"))
+            for caller in callers:
+                caller.again(queues(client, "server"))
+            return acknowledged, contents(client), all(queue.audit().ok for queue in queues(client, "server"))
 
 
 @pytest.mark.parametrize("policy", ["always", "everysec", "no"])
 def test_a_server_that_is_killed(binary: Path, policy: str) -> None:
     """`always` loses nothing that was acknowledged; the others as little as they may; what is there is in order."""
-    account, there, ok = kill_under_load(binary, "--appendonly", "yes", "--appendfsync", policy)
-    pushed, acked = Counter(account.pushed), Counter(account.acked)
+    acknowledged, there, ok = kill_under_load(binary, "--appendonly", "yes", "--appendfsync", policy)
+    pushed, acked = Counter(acknowledged.pushed), Counter(acknowledged.acked)
     lost, back = pushed - acked - there, there & acked
     assert ok
     assert max(there.values()) == 1
@@ -74,7 +76,7 @@ def test_a_server_that_is_killed(binary: Path, policy: str) -> None:
     if policy == "always":
         assert not lost
         assert not back
-        assert account.lost_leases == 0
+        assert acknowledged.lost_leases == 0
     print(
         f"{policy}: {KILLS} kills, {pushed.total()} pushes and {acked.total()} acked items acknowledged: "
         f"{lost.total()} lost, {back.total()} undone"
@@ -83,8 +85,8 @@ def test_a_server_that_is_killed(binary: Path, policy: str) -> None:
 
 def test_without_a_file_everything_is_lost(binary: Path) -> None:
     """The control: the same kills of a server that writes nothing down."""
-    account, there, _ = kill_under_load(binary)
-    assert (Counter(account.pushed) - Counter(account.acked) - there).total() > 0
+    acknowledged, there, _ = kill_under_load(binary)
+    assert (Counter(acknowledged.pushed) - Counter(acknowledged.acked) - there).total() > 0
 
 
 # Runs one server after another, each from a line of standard input, and ends the last one with it.
@@ -226,7 +228,7 @@ LAST: dict[str, Callable[[Scene], Any]] = {
     "buffer/reserve, split": lambda scene: expired(scene, Buffer(scene.client, "b", **OPTIONS, isolate=True)),
     "priority/reserve, buried": lambda scene: expired(scene, scene.queue),
 }
-EVERY_BYTE = scale.pick({"buffer/pop"}, set(LAST))
+EVERY_BYTE = settings.pick({"buffer/pop"}, set(LAST))
 
 
 def both(client: redis.Redis) -> list[Content]:

@@ -21,11 +21,11 @@ import redis
 from redisq import Buffer, LeaseLost, PriorityQueue
 from redisq.embedded import Server
 
-from . import scale
+from . import settings
 
-pytestmark = [pytest.mark.server, scale.limit]
+pytestmark = [pytest.mark.server, settings.limit]
 
-ROUNDS = scale.pick(12, 100)
+ROUNDS = settings.pick(12, 100)
 LEASE = 0.05
 LATER = 60.0
 

@@ -557,6 +557,7 @@ def test_the_other_flavours_handlers_and_queues_are_refused(client: redis.Redis,
     async def handle(_: object) -> None: ...
 
     buffer: Buffer[int] = Buffer(client, "q")
+    assert buffer.client is client
     with pytest.raises(InvalidArgument, match=r"redisq\.asyncio\.Worker"):
         Worker(buffer, handle)
     other: Any = redisq.asyncio.Buffer(redis.asyncio.Redis(unix_socket_path=server.socket), "q")

@@ -3,8 +3,8 @@
     python examples/search_indexing.py FOLDER search.db  # until Ctrl-C
     python examples/search_indexing.py FOLDER search.db --until-empty --search "redis queue"
 
-Start it several times, on as many machines as see the folder: no file is ever in two hands, and what a killed one had
-in hand comes back when its lease runs out. The server is $REDIS_URL, by default the one on this machine.
+Start it several times, on as many machines as see the folder: two never work on the same file at once, and what a
+killed one held comes back when its lease runs out. The server is $REDIS_URL, by default the one on this machine.
 """
 
 import argparse

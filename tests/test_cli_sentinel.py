@@ -36,7 +36,9 @@ def test_urls(
     assert sentinel.parse(url) == (hosts, service, master, sentinels)
 
 
-@pytest.mark.parametrize("rest", ["", "a:1", "a:1/", "/q", ":1/q", "a:x/q", "a:1/q/x", "a:1,/q", "a:1/q?x=1", "a:1/q?x"])
+@pytest.mark.parametrize(
+    "rest", ["", "a:1", "a:1/", "/q", ":1/q", "a:x/q", "a:1/q/x", "a:1,/q", "a:1/q?x=1", "a:1/q?x"]
+)
 def test_bad_urls(rest: str, capsys: pytest.CaptureFixture[str]) -> None:
     """They are refused without a word of the password."""
     url = f"redis+sentinel://:secret@{rest}"

@@ -95,7 +95,7 @@ def work(structure: str, socket: str, path: Path) -> None:
 
 @dataclass
 class WorkerLog:
-    """Hold what the workers wrote down, by the leases' ids."""
+    """What the workers wrote down, by the leases' ids."""
 
     handed: dict[str, tuple[int, list[Any]]] = field(default_factory=dict)
     """attempts and items"""
@@ -116,7 +116,7 @@ class WorkerLog:
 
 
 class WorkerProcesses:
-    """Run the workers, and replace who is killed."""
+    """Worker processes, of which each one that is killed is replaced."""
 
     def __init__(self, structure: str, socket: str, directory: Path) -> None:
         self.structure, self.socket, self.directory = structure, socket, directory
@@ -151,7 +151,7 @@ class WorkerProcesses:
 
 
 class Home:
-    """Keep a server's files, and a name for its socket that stays when it is started again."""
+    """A server's files, and a name for its socket that stays when it is started again."""
 
     def __init__(self, binary: Path, directory: Path) -> None:
         self._binary, self._directory = binary, directory

@@ -40,7 +40,7 @@ Args = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class RecordedCall:
-    """Hold one call of one client, in ns of the machine's clock; `now` is what the script took for the time, in ms."""
+    """One call of one client, in ns of the machine's clock; `now` is what the script took for the time, in ms."""
 
     client: int
     start: int
@@ -65,7 +65,7 @@ def show(value: Any) -> str:
 
 @dataclass
 class Shared:
-    """Hold what the clients know of each other's calls: leases, tokens, calls that may be sent again."""
+    """What the clients know of each other's calls: leases, tokens, calls that may be sent again."""
 
     leases: list[tuple[str, tuple[bytes, ...]]] = field(default_factory=list)
     sent: list[tuple[str, Args]] = field(default_factory=list)
@@ -437,7 +437,7 @@ class PrioritySubject(Subject[model.Priority]):
 
 
 class LimitSubject(Subject[model.Limit]):
-    """Play with the rate limiter."""
+    """The rate limiter."""
 
     RATES = ((5, 1000), (12, 5000))
     weights = {"acquire": 1}  # noqa: RUF012

@@ -84,14 +84,14 @@ def _cancelled_at(call: Coroutine[Any, Any, R], place: int, late: bool) -> Gener
 
 
 class Cancelled:
-    """Stand for the answer of a call that was cancelled."""
+    """The answer of a call that was cancelled."""
 
 
 CANCELLED = Cancelled()
 
 
 class Canceller:
-    """Cancel calls, each at the next of its awaits, and count."""
+    """A counter of calls that it cancels, each at the next of its awaits."""
 
     def __init__(self, seed: int, client: redis.asyncio.Redis) -> None:
         self.random = random.Random(seed)

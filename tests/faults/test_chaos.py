@@ -5,7 +5,7 @@ queue remembers under each lease's id how the lease ended. What differs:
 
 - The server is killed at any moment with `appendfsync everysec`, so it may have answered what its file does not hold:
   up to two seconds, if a sync was under way. What the file holds is a beginning of what happened, a whole number of
-  calls. So the queue's own memory is the judge, for it goes back together with the items; and after each kill the
+  calls. So the queue's own records decide, for they go back together with the items; and after each kill the
   producer sends again what it has pushed since the last one, with the same tokens: what the file holds is not pushed
   twice, what it lost is pushed. So every item must be acked exactly once in the history that counts.
 - An ack that a worker was told of and the queue does not know was taken back by a kill: it must have been answered
@@ -56,7 +56,7 @@ CHANCES = {Fault.REQUEST: 0.02, Fault.TORN_REQUEST: 0.01, Fault.REPLY: 0.02, Fau
 
 
 class Site:
-    """Run a server that writes its file every second, behind a proxy that loses calls, and flush its scripts."""
+    """A server that writes its file every second, behind a proxy that loses calls, and whose scripts can be flushed."""
 
     def __init__(self, binary: Path, directory: Path, seed: int, only: tuple[bytes, ...] | None) -> None:
         self._binary, self._directory = binary, directory
@@ -105,7 +105,7 @@ class Site:
 
 
 class Producer:
-    """Push through the proxy, each piece until it is answered, and again what a kill may have lost."""
+    """A producer that pushes each piece through the proxy until it is answered, and again what a kill may have lost."""
 
     def __init__(self, push: Callable[[list[int]], object]) -> None:
         self._push = push

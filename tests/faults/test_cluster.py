@@ -58,7 +58,7 @@ def nodes(binary: Path) -> Iterator[Cluster]:
 
 @dataclass
 class Tally:
-    """Count what went in and came out of all queues."""
+    """A count of what went into all queues and came out."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     pushed: Counter[str] = field(default_factory=Counter)
@@ -85,7 +85,7 @@ class Tally:
 
 @dataclass
 class Place:
-    """Hold one queue, and how many items go through it."""
+    """One queue, and how many items go through it."""
 
     queue: Any
     name: str
@@ -145,7 +145,7 @@ def errors(nodes: Cluster, name: str) -> int:
 
 
 class Look:
-    """Read a slot's keys on whichever node they are, past all redirections."""
+    """A view of a slot's keys on whichever node they are, past all redirections."""
 
     def __init__(self, nodes: Cluster, slot: int) -> None:
         self.nodes, self.slot = nodes, slot
@@ -168,7 +168,7 @@ class Look:
 
 
 class Mover(threading.Thread):
-    """Move the slot whenever enough of its items are through, and fail its master over once."""
+    """A thread that moves the slot whenever enough of its items are through, and fails its master over once."""
 
     def __init__(self, nodes: Cluster, slot: int, tally: Tally) -> None:
         super().__init__()
@@ -282,7 +282,7 @@ def test_a_slot_that_moves_to_and_fro_under_work(nodes: Cluster, flavour: str) -
 
 
 class Half:
-    """Hold a queue's slot half-way between two nodes: its index there, its lists here."""
+    """A queue's slot half-way between two nodes: its index there, its lists here."""
 
     def __init__(self, nodes: Cluster, queue: Buffer[int]) -> None:
         self.nodes, self.queue = nodes, queue
@@ -342,7 +342,7 @@ Contents = tuple[Keys, set[bytes]]
 
 
 class HalfWay:
-    """Scenes on a slot of which some keys have moved, and what is on both nodes then."""
+    """Scenarios on a slot of which some keys have moved, and what is on both nodes then."""
 
     def __init__(self, nodes: Cluster, scratch: redis.Redis) -> None:
         self.nodes, self.scratch = nodes, scratch
@@ -357,7 +357,7 @@ class HalfWay:
         return before, reply, keyspace.read(self.scratch, Q, 0)
 
     def play(self, scenario: Scenario, moved: Collection[bytes]) -> tuple[str, Any, Contents]:
-        """Play a scenario when these keys have moved: how the call was answered, by what, and all keys after it."""
+        """Run a scenario when these keys have moved: how the call was answered, by what, and all keys after it."""
         scenario.build(self.nodes.clients[self.source])
         self.nodes.open(self.slot, self.source, self.target)
         try:

@@ -144,7 +144,7 @@ def settling(verb: str, batch: Any) -> Callable[[Any], Any]:
 
 
 class Durable:
-    """Make calls of one flavour on one master, each time over a connection of its own."""
+    """Calls of one flavour on one master, each time over a connection of its own."""
 
     def __init__(self, replication: Replication, flavour: str) -> None:
         self.replication, self.flavour = replication, flavour

@@ -216,7 +216,7 @@ def taken(member: bytes, score: float) -> Any:
 
 
 class ReadThenTake(PrioritySubject):
-    """Play with the recipe without its WATCH: check, then add; read, then remove. The first reads meet."""
+    """The recipe without its WATCH: check, then add; read, then remove. The first reads meet."""
 
     def __init__(self) -> None:
         super().__init__(1)

@@ -47,7 +47,7 @@ def client(server: Server) -> Iterator[redis.Redis]:
 
 
 def undisturbed(client: redis.Redis, scenario: Scenario) -> tuple[Any, Everything, Everything]:
-    """Play a scenario as it is: the reply, and everything before and after it."""
+    """Run a scenario as it is: the reply, and everything before and after it."""
     scenario.build(client)
     before, reply = everything(client), send(client, scenario.call)
     assert not isinstance(reply, Exception) or str(reply).startswith("LEASELOST"), f"{scenario}: {reply}"
@@ -189,7 +189,7 @@ NAIVE: list[tuple[Check, Scenario]] = [
 
 @pytest.mark.parametrize(("check", "scenario"), NAIVE, ids=[scenario.what for _, scenario in NAIVE])
 def test_a_naive_script_is_found(client: redis.Redis, check: Check, scenario: Scenario) -> None:
-    """The control: each check finds a script that does not heed its rule."""
+    """The control: each check finds a script that breaks its rule."""
     assert check(client, scenario)
 
 

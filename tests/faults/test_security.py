@@ -587,7 +587,7 @@ QUOTED = quote(PASSWORD, safe="")
 
 @dataclass(frozen=True)
 class Encrypted:
-    """Say where a server with TLS and a password is."""
+    """A server with TLS and a password."""
 
     server: Server
     port: int

@@ -83,7 +83,7 @@ def hold_naively(_structure: str, socket: str, parent: Connection) -> None:
 
 
 class Holder:
-    """Run a worker that can be stopped."""
+    """A process whose worker can be stopped."""
 
     def __init__(self, process: Any, pipe: Connection) -> None:
         self._process, self.pipe = process, pipe

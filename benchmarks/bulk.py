@@ -30,7 +30,7 @@ TASKS = 1_000
 
 @dataclass(frozen=True)
 class Case:
-    """Name one thing to measure."""
+    """One thing to measure."""
 
     operation: str
     contender: str

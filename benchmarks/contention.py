@@ -32,7 +32,7 @@ CLAIMED = [("pop", "redisq"), ("pop", "WATCH"), ("pop", "ZPOPMIN"), ("push", "re
 
 @dataclass(frozen=True)
 class Case:
-    """Name one thing to measure."""
+    """One thing to measure."""
 
     operation: Kind
     contender: str
@@ -49,7 +49,7 @@ def _prepare(kind: Kind, contender: str, client: redis.Redis, _: int) -> Operati
 
 @dataclass(frozen=True)
 class Measurement:
-    """Hold what all workers of one round did together."""
+    """What all workers of one round did together."""
 
     per_second: float
     latencies: list[float]

@@ -27,7 +27,7 @@ QUEUE, RECIPE = "redisq:{flush}:", "flush:"
 
 @dataclass(frozen=True)
 class Case:
-    """Name one thing to measure."""
+    """One thing to measure."""
 
     operation: str
     contender: str
@@ -95,7 +95,7 @@ CONTENDERS = {
 
 @dataclass(frozen=True)
 class Measurement:
-    """Hold what all workers of one round did together."""
+    """What all workers of one round did together."""
 
     per_second: float
     latencies: list[float]

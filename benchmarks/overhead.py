@@ -32,7 +32,7 @@ from .measure import Claim, Effort, environment, interleave, private_server, sig
 
 @dataclass(frozen=True)
 class Queues:
-    """Hold one of each structure, on a blocking or an asyncio client."""
+    """One of each structure, on a blocking or an asyncio client."""
 
     buffer: Any
     priority: Any
@@ -41,7 +41,7 @@ class Queues:
 
 @dataclass(frozen=True)
 class Operation:
-    """Say how an operation is called, how it is built as a value, and which native commands it replaces."""
+    """How an operation is called, how it is built as a value, and which native commands it replaces."""
 
     given: tuple[Any, ...]
     native: str
@@ -112,7 +112,7 @@ def _fill(client: redis.Redis, blocking: Queues, name: str, calls: int) -> list[
 
 @dataclass(frozen=True)
 class Case:
-    """Name one thing to measure."""
+    """One thing to measure."""
 
     operation: str
     flavour: str
@@ -122,7 +122,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Hold the time of one call, in microseconds, for the caller and on the server."""
+    """The time of one call, in microseconds, for the caller and on the server."""
 
     caller: float
     server: float

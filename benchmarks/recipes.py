@@ -12,7 +12,7 @@ from redis.exceptions import WatchError
 
 
 class GroupedBuffer:
-    """Keep a list for each group, pushed on the left and taken from the right, and a sorted set of their lengths."""
+    """The recipe: a list for each group, pushed on the left and taken from the right, and a sorted set of lengths."""
 
     def __init__(self, client: Any, prefix: str = "feed") -> None:
         self.client = client
@@ -58,7 +58,7 @@ class GroupedBuffer:
 
 
 class WatchedQueue:
-    """Keep unique members in a sorted set, the lowest score first.
+    """The recipe: unique members in a sorted set, the lowest score first.
 
     `aborted` counts the attempts that another client's command undid. Each has wasted three round trips: WATCH, the
     read, and MULTI to EXEC, which redis-py sends as one.

@@ -1,4 +1,4 @@
-"""Where generated steps run: the same call on fakeredis and on real servers, with the time injected."""
+"""The servers on which generated steps run: the same call on fakeredis and on real servers, with the time injected."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def reserve_at(client: redis.Redis, now: int, make: Callable[[], Call[list[Event
 
 
 class Backend:
-    """Run operations on one server, blocking or through asyncio."""
+    """A server on which operations run, blocking or through asyncio."""
 
     def __init__(self, label: str, flavour: str) -> None:
         self.label = label
@@ -91,7 +91,7 @@ class Backend:
 
 
 class Backends:
-    """Run the same step on several servers and hold each answer to the model's.
+    """Several servers that run the same step; each answer must be the model's.
 
     With `data` these are fakeredis and one real server, drawn for the example: over many examples each has its turn, in
     the time that one server takes. With REDISQ_TEST_SERVERS=all, or without `data`, they are all at once.

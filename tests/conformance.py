@@ -25,12 +25,12 @@ State = dict[bytes, tuple[bytes, Any, int]]
 
 
 class Failure(Exception):
-    """Say what a server did otherwise than the case has it."""
+    """Raised when a server does not do what the case says."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Hold one case, as the file has it, with the file's defaults."""
+    """One case, as the file has it, with the file's defaults."""
 
     script: str
     keys: list[Any]

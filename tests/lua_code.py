@@ -13,7 +13,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Token:
-    """Hold one token: its kind, its text and where it begins in the script."""
+    """One token: its kind, its text and where it begins in the script."""
 
     kind: str
     text: str

@@ -175,7 +175,7 @@ def test_an_operation_can_be_queued_in_a_pipeline(
     buffer: Buffer[str] = Buffer(client, "q")
     queue = PriorityQueue(client, "p")
     client.script_flush()
-    ops: list[Call[Any]] = [
+    calls: list[Call[Any]] = [
         buffer.calls.push(["é", "b"]),
         queue.calls.push("m", 3),
         buffer.calls.pop(),
@@ -183,20 +183,20 @@ def test_an_operation_can_be_queued_in_a_pipeline(
     ]
     with client.pipeline(transaction=transaction) as pipe:
         pipe.set("mine", 1)
-        for op in ops:
-            op.queue(pipe)
+        for call in calls:
+            call.queue(pipe)
         _, *replies = pipe.execute()
-    answers = [op.decode(reply) for op, reply in zip(ops, replies, strict=True)]
+    answers = [call.decode(reply) for call, reply in zip(calls, replies, strict=True)]
     assert answers == [2, Pushed.ADDED, ["é", "b"], Item("m", 3, 1)]
 
 
 async def test_an_operation_can_be_queued_in_an_asyncio_pipeline(aclient: redis.asyncio.Redis) -> None:
     """The same through asyncio."""
-    op = redisq.asyncio.Buffer(aclient, "q").calls.push([1, 2])
+    call = redisq.asyncio.Buffer(aclient, "q").calls.push([1, 2])
     async with aclient.pipeline() as pipe:
-        op.queue(pipe)
+        call.queue(pipe)
         (reply,) = await pipe.execute()
-    assert op.decode(reply) == 2
+    assert call.decode(reply) == 2
 
 
 def test_a_server_that_forgets_its_scripts_is_told_them(make_client: MakeClient) -> None:

@@ -147,37 +147,37 @@ def test_no_span_has_more_than_its_limit_while_the_clock_goes_on(limiter: Limite
 STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 
 
-def ops_of(structure: str, **settings: Any) -> Any:
+def calls_of(structure: str, **settings: Any) -> Any:
     kind: Any = BufferCalls if structure == "buffer" else PriorityCalls
     return kind("q", codec=BYTES, **settings)
 
 
-def push(server: Backend, ops: Any, *items: bytes) -> None:
+def push(server: Backend, calls: Any, *items: bytes) -> None:
     for item in items:
-        server.run(ops.push([item]) if isinstance(ops, BufferCalls) else ops.push(item), NOW)
+        server.run(calls.push([item]) if isinstance(calls, BufferCalls) else calls.push(item), NOW)
 
 
 @STRUCTURES
 def test_a_lease_of_a_clock_that_was_ahead_is_named_and_ends_at_the_horizon(server: Backend, structure: str) -> None:
     """An audit finds what no setting explains, and repaired it comes back in time."""
-    ops = ops_of(structure, lease=30)
-    push(server, ops, b"a", b"b")
-    wrong = batch_of(server.run(ops.reserve(1), NOW + 5 * HOUR))
-    right = batch_of(server.run(ops.reserve(1), NOW))
+    calls = calls_of(structure, lease=30)
+    push(server, calls, b"a", b"b")
+    wrong = batch_of(server.run(calls.reserve(1), NOW + 5 * HOUR))
+    right = batch_of(server.run(calls.reserve(1), NOW))
     assert right
     assert wrong
-    report = server.run(ops.audit(), NOW)
+    report = server.run(calls.audit(), NOW)
     assert [(finding.kind, finding.name) for finding in report.findings] == [("far", wrong.id)]
     assert report.findings[0].expected == str(NOW + HOUR)  # an hour at least, twice the queue's lease
-    assert server.run(ops.audit(max_lease=6 * 3600), NOW).ok
-    assert not server.run(ops.audit(repair=True), NOW).ok
-    assert server.run(ops.audit(), NOW).ok
-    server.run(ops.ack(right), NOW)
-    assert batch_of(server.run(ops.reserve(1), NOW + HOUR - 1)) is None
-    events = server.run(ops.reserve(1), NOW + HOUR)
+    assert server.run(calls.audit(max_lease=6 * 3600), NOW).ok
+    assert not server.run(calls.audit(repair=True), NOW).ok
+    assert server.run(calls.audit(), NOW).ok
+    server.run(calls.ack(right), NOW)
+    assert batch_of(server.run(calls.reserve(1), NOW + HOUR - 1)) is None
+    events = server.run(calls.reserve(1), NOW + HOUR)
     if not batch_of(events):  # it was ended by that call, and comes with the next
         assert events == [Nothing(0)]
-        events = server.run(ops.reserve(1), NOW + HOUR)
+        events = server.run(calls.reserve(1), NOW + HOUR)
     again = batch_of(events)
     assert again
     assert again.items == wrong.items == [b"a"]
@@ -186,42 +186,42 @@ def test_a_lease_of_a_clock_that_was_ahead_is_named_and_ends_at_the_horizon(serv
 @STRUCTURES
 def test_a_long_lease_is_explained_by_a_setting(server: Backend, structure: str) -> None:
     """Twice the queue's own lease: another worker may have a longer one, or have extended it."""
-    ops = ops_of(structure, lease=4 * 3600)
-    push(server, ops, b"a")
-    assert batch_of(server.run(ops.reserve(1, lease=8 * 3600), NOW))
-    assert server.run(ops.audit(), NOW).ok
-    assert not server.run(ops_of(structure, lease=30).audit(), NOW).ok
+    calls = calls_of(structure, lease=4 * 3600)
+    push(server, calls, b"a")
+    assert batch_of(server.run(calls.reserve(1, lease=8 * 3600), NOW))
+    assert server.run(calls.audit(), NOW).ok
+    assert not server.run(calls_of(structure, lease=30).audit(), NOW).ok
 
 
 @STRUCTURES
 def test_a_delay_that_no_call_can_ask_for_is_named(server: Backend, structure: str) -> None:
     """Three years are the longest; a clock that was further ahead is found out, and the delay ends then."""
-    ops, years = ops_of(structure), 99_999_999_000
-    push(server, ops, b"a", b"b")
+    calls, years = calls_of(structure), 99_999_999_000
+    push(server, calls, b"a", b"b")
     for now in (NOW, NOW + 2 * years):
-        held = batch_of(server.run(ops.reserve(1), now))
+        held = batch_of(server.run(calls.reserve(1), now))
         assert held
-        server.run(ops.release(held, delay=99_999_999), now)
-    report = server.run(ops.audit(repair=True), NOW)
+        server.run(calls.release(held, delay=99_999_999), now)
+    report = server.run(calls.audit(repair=True), NOW)
     assert [(finding.kind, finding.expected) for finding in report.findings] == [("far", str(NOW + years))]
-    assert server.run(ops.audit(), NOW).ok
-    assert server.run(ops.stats(), NOW).due == 0
+    assert server.run(calls.audit(), NOW).ok
+    assert server.run(calls.stats(), NOW).due == 0
     for _ in range(2):
-        assert batch_of(server.run(ops.reserve(1), NOW + years))
+        assert batch_of(server.run(calls.reserve(1), NOW + years))
 
 
 @STRUCTURES
 def test_an_empty_reply_names_a_time_that_is_true(server: Backend, structure: str) -> None:
     """What comes back then is handed out, and not a ms earlier; never later than one lease ahead."""
-    ops = ops_of(structure, lease=30, **({"max_wait": 10, "min_size": 5} if structure == "buffer" else {}))
+    calls = calls_of(structure, lease=30, **({"max_wait": 10, "min_size": 5} if structure == "buffer" else {}))
     now, some, ends = NOW, random.Random(3), 0
-    push(server, ops, b"a")
-    reserve = partial(ops.reserve, 9)
+    push(server, calls, b"a")
+    reserve = partial(calls.reserve, 9)
     for _ in range(40):
         (event,) = server.run(reserve(), now)
         if isinstance(event, BatchData):
             if some.random() < 0.5:
-                server.run(ops.release(event, delay=some.choice([0.0, 0.001, 7.5, 90.0])), now)
+                server.run(calls.release(event, delay=some.choice([0.0, 0.001, 7.5, 90.0])), now)
             continue
         if event.retry == 0:
             continue

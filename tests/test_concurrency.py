@@ -50,8 +50,8 @@ def run(
 
 
 @dataclass
-class Account:
-    """Hold what one worker did."""
+class Tally:
+    """What one worker did."""
 
     items: list[tuple[str, list[int]]] = field(default_factory=list)
     """Popped from the buffer, in order: group and [worker, number]."""
@@ -61,12 +61,12 @@ class Account:
     """Pushes of each hot member that were answered with ADDED."""
 
 
-def trade(socket: str, worker: int) -> Account:
+def trade(socket: str, worker: int) -> Tally:
     """Push this worker's share into both structures and pop a little less than that, mostly what others pushed.
 
     Every other worker pops of one group, the rest of the longest groups.
     """
-    account = Account()
+    account = Tally()
     with redis.Redis(unix_socket_path=socket) as client:
         buffer: Buffer[list[int]] = Buffer(client, "items")
         queue = PriorityQueue(client, "members")
@@ -161,15 +161,15 @@ def acquire(socket: str, worker: int) -> list[tuple[float, float, int]]:
         _start.wait(60)
         first = last = 0.0
         while last - first < SECONDS:
-            op = limiter.calls.acquire(some.randint(1, 4))
+            call = limiter.calls.acquire(some.randint(1, 4))
             with client.pipeline() as pipe:
                 pipe.time()
-                op.queue(pipe)
+                call.queue(pipe)
                 pipe.time()
                 before, reply, after = pipe.execute()
             start, last = (seconds + micros / 1e6 for seconds, micros in (before, after))
             first = first or start
-            if granted := op.decode(reply).granted:
+            if granted := call.decode(reply).granted:
                 grants.append((start, last, granted))
     return grants
 

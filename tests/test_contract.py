@@ -361,13 +361,13 @@ def slots_filled(slots: list[Slot], given: int) -> bool:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_python_passes_what_the_header_declares(script: Script) -> None:
     """Every script is called by the Python, with the keys and arguments that it declares, of the declared patterns."""
-    op = calls()[script.name]
-    assert len(op.keys) == len(script.keys)
-    assert slots_filled(script.args, len(op.args))
-    for key, slot in zip(op.keys, script.keys, strict=True):
+    call = calls()[script.name]
+    assert len(call.keys) == len(script.keys)
+    assert slots_filled(script.args, len(call.args))
+    for key, slot in zip(call.keys, script.keys, strict=True):
         pattern = re.escape(slot.note.split()[0]).replace(r"\{queue\}", r"redisq:\{q\}")
         assert re.fullmatch(re.sub(r"<\w+>", ".+", pattern), key.decode()), (key, slot)
-    for value, slot in zip(op.args, script.args, strict=False):
+    for value, slot in zip(call.args, script.args, strict=False):
         if slot.fields:
             assert not isinstance(value, int)
             assert len(value.split()) == len(slot.fields)
@@ -431,8 +431,8 @@ def test_python_asks_for_whole_pages(name: str) -> None:
             "priority/batches": lambda: next(QUEUE.leased(10_000)),
             "priority/members": lambda: next(QUEUE.peek(10_000)),
         }
-        op = long[name]() if name in long else calls()[name]
-        assert op.args[place] == script.limit("limit")[1]
+        call = long[name]() if name in long else calls()[name]
+        assert call.args[place] == script.limit("limit")[1]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -30,14 +30,14 @@ def numbers(batch: list[bytes]) -> list[int]:
     return [int(item) for item in batch]
 
 
-def at_once(server: Server, *ops: Call[R]) -> list[R]:
+def at_once(server: Server, *calls: Call[R]) -> list[R]:
     """Send each call from a client of its own, all of them before any reply is read."""
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(server.client(single_connection_client=True)) for _ in ops]
+        clients = [stack.enter_context(server.client(single_connection_client=True)) for _ in calls]
         connections: list[Any] = [client.connection for client in clients]
-        for connection, op in zip(connections, ops, strict=True):
-            connection.send_command("EVAL", op.script.text, len(op.keys), *op.keys, *op.args)
-        return [op.decode(connection.read_response()) for connection, op in zip(connections, ops, strict=True)]
+        for connection, call in zip(connections, calls, strict=True):
+            connection.send_command("EVAL", call.script.text, len(call.keys), *call.keys, *call.args)
+        return [call.decode(connection.read_response()) for connection, call in zip(connections, calls, strict=True)]
 
 
 Two = tuple["redis.Redis", "redis.Redis"]

@@ -94,7 +94,7 @@ def test_search_indexing_finds_what_the_files_say_now(server: Server, tmp_path: 
 
 
 class Api(ThreadingHTTPServer):
-    """Take batches; fail the second request as a whole, and refuse each action with `shy` the first time."""
+    """An API that fails the second request as a whole, and refuses each action with `shy` the first time."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

@@ -25,8 +25,8 @@ QUEUE = PriorityCalls("q", codec=BYTES)
 LIMITER = LimiterCalls("q", (Rate(1, 1),))
 
 
-def _first(talk: Any) -> Call[Any]:
-    step = next(talk)
+def _first(flow: Any) -> Call[Any]:
+    step = next(flow)
     return step if isinstance(step, Call) else step.calls[0]
 
 
@@ -55,11 +55,11 @@ CALLS: dict[str, Callable[[], Call[Any]]] = {
 }
 
 
-def id_of(op: Call[Any]) -> str:
+def id_of(call: Call[Any]) -> str:
     """Return the id by which a call is known when it is sent again."""
-    name = op.lease_id or op.token
+    name = call.lease_id or call.token
     assert name
-    assert any(key.endswith(name.encode()) or f":{name}:".encode() in key for key in op.keys)
+    assert any(key.endswith(name.encode()) or f":{name}:".encode() in key for key in call.keys)
     return name
 
 
@@ -146,12 +146,12 @@ def test_a_child_after_a_fork_has_other_ids() -> None:
 def test_what_is_settled_goes_by_the_leases_id() -> None:
     """An ack has no id of its own: the lease names it."""
     lease: BatchData[bytes] = BatchData("mine", "g", [b"a"], 1, 0, [b"a"])
-    for ops in (BUFFER, QUEUE):
-        settled: Any = ops
+    for queue in (BUFFER, QUEUE):
+        settled: Any = queue
         for verb in ("ack", "release", "bury", "extend"):
-            op = getattr(settled, verb)(lease)
-            assert op.args[0] == b"mine"
-            assert op.token is op.lease_id is None
+            call = getattr(settled, verb)(lease)
+            assert call.args[0] == b"mine"
+            assert call.token is call.lease_id is None
 
 
 def test_a_token_of_ones_own_is_the_id() -> None:

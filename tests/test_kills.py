@@ -1,6 +1,6 @@
 """Workers killed with -9 all the time, and the server once: every item is acked, none twice, none for nothing.
 
-Who is killed cannot tell what it did, so the account is made of what two sides wrote. Each worker appends a line to a
+Who is killed cannot tell what it did, so what two sides wrote is compared. Each worker appends a line to a
 file of its own when it was handed a batch, before it works on it, and one when an ack was answered; a line that was
 written survives the process. The queue remembers under each lease's id how the lease ended (`{queue}:ended:<id>`; the
 window is set to outlast the test): whether it was acked, with the reply lost or not, or ran out; and whoever looks sees
@@ -40,7 +40,7 @@ from redis.retry import Retry
 from redisq import Buffer, LeaseLost, PriorityQueue
 from redisq.embedded import Server
 
-from .faults.ledger import Watch, check_attempts, read_ledger
+from .faults.lease_log import LeaseWatch, check_attempts, read_lease_log
 
 pytestmark = pytest.mark.server
 
@@ -94,8 +94,8 @@ def work(structure: str, socket: str, path: Path) -> None:
 
 
 @dataclass
-class Account:
-    """Hold what the workers wrote down, by the leases' ids."""
+class WorkerLog:
+    """What the workers wrote down, by the leases' ids."""
 
     handed: dict[str, tuple[int, list[Any]]] = field(default_factory=dict)
     """attempts and items"""
@@ -115,8 +115,8 @@ class Account:
                 self.lost.add(name)
 
 
-class Crew:
-    """Run the workers, and replace who is killed."""
+class WorkerProcesses:
+    """Worker processes, of which each one that is killed is replaced."""
 
     def __init__(self, structure: str, socket: str, directory: Path) -> None:
         self.structure, self.socket, self.directory = structure, socket, directory
@@ -151,7 +151,7 @@ class Crew:
 
 
 class Home:
-    """Keep a server's files, and a name for its socket that stays when it is started again."""
+    """A server's files, and a name for its socket that stays when it is started again."""
 
     def __init__(self, binary: Path, directory: Path) -> None:
         self._binary, self._directory = binary, directory
@@ -201,45 +201,45 @@ def test_every_item_is_acked_once_through_kills_and_a_crash(structure: str, home
             items = [str(i) for i in range(ITEMS)]
             queue.push_many((member, i % 3) for i, member in enumerate(items))
 
-        crew = Crew(structure, home.socket, tmp_path)
+        processes = WorkerProcesses(structure, home.socket, tmp_path)
         try:
-            with Watch(lambda: connect(home.socket), partial(open_queue, structure)) as watch:
+            with LeaseWatch(lambda: connect(home.socket), partial(open_queue, structure)) as watch:
                 for kill in range(KILLS):
-                    crew.watch(EVERY)
-                    crew.kill()
+                    processes.watch(EVERY)
+                    processes.kill()
                     if kill == KILLS // 2:
                         home.crash()
                 while left(queue):
-                    crew.watch(0.05)
+                    processes.watch(0.05)
         finally:
-            crew.end()
+            processes.end()
 
         assert queue.audit().ok
         names = ("groups", "busy", "leases", "delayed", "ready", "held", "rows", "wake")
         assert client.exists(*(f"redisq:{{q}}:{name}" for name in names)) == 0
         assert queue.stats().done == ITEMS
-        ledger = read_ledger(client)
-    account = Account()
-    for path in crew.paths:
+        lease_log = read_lease_log(client)
+    worker_log = WorkerLog()
+    for path in processes.paths:
         if path.exists():  # killed before it began
-            account.read(path)
+            worker_log.read(path)
 
-    assert set(ledger.acked) <= set(account.handed)
-    assert Counter(item for name in ledger.acked for item in account.handed[name][1]) == Counter(items)
-    assert all(count == len(account.handed[name][1]) for name, count in ledger.acked.items())
-    assert account.acked.items() <= ledger.acked.items()
-    assert len(ledger.acked) - len(account.acked) <= KILLS + WORKERS  # replies that died with their worker
-    assert not ledger.released
-    assert account.lost <= ledger.expired
-    assert not set(ledger.acked) & ledger.expired
-    assert set(account.handed) <= ledger.ids
+    assert set(lease_log.acked) <= set(worker_log.handed)
+    assert Counter(item for name in lease_log.acked for item in worker_log.handed[name][1]) == Counter(items)
+    assert all(count == len(worker_log.handed[name][1]) for name, count in lease_log.acked.items())
+    assert worker_log.acked.items() <= lease_log.acked.items()
+    assert len(lease_log.acked) - len(worker_log.acked) <= KILLS + WORKERS  # replies that died with their worker
+    assert not lease_log.released
+    assert worker_log.lost <= lease_log.expired
+    assert not set(lease_log.acked) & lease_log.expired
+    assert set(worker_log.handed) <= lease_log.ids
 
-    assert ledger.expired  # some were killed with a batch in hand
+    assert lease_log.expired  # some were killed while they held a batch
     if structure == "buffer":
-        attempts = [account.handed[name][0] for name in ledger.acked]
-        assert sum(attempts) - len(attempts) == len(ledger.expired)
+        attempts = [worker_log.handed[name][0] for name in lease_log.acked]
+        assert sum(attempts) - len(attempts) == len(lease_log.expired)
     else:
-        check_attempts(ledger, account.handed, watch.seen)
+        check_attempts(lease_log, worker_log.handed, watch.seen)
 
 
 def left(queue: Queue) -> int:

@@ -38,14 +38,14 @@ def structure_of(name: str) -> str:
     return name.split("/")[0]
 
 
-def send(client: redis.Redis, op: Call[Any]) -> Any:
+def send(client: redis.Redis, call: Call[Any]) -> Any:
     raw: Any = client  # execute_command has no types in redis-py
-    return raw.execute_command("EVAL", op.script.text, len(op.keys), *op.keys, *op.args)
+    return raw.execute_command("EVAL", call.script.text, len(call.keys), *call.keys, *call.args)
 
 
-def reply_or_error(client: redis.Redis, op: Call[Any]) -> Any:
+def reply_or_error(client: redis.Redis, call: Call[Any]) -> Any:
     try:
-        return send(client, op)
+        return send(client, call)
     except redis.ResponseError as error:
         return error
 
@@ -62,22 +62,22 @@ def place(script: Script, name: str) -> int:
     return next(i for i, slot in enumerate(script.args) if slot.name == name)
 
 
-def given(op: Call[Any], name: str, *values: Any) -> Call[Any]:
+def given(call: Call[Any], name: str, *values: Any) -> Call[Any]:
     """Return the call with another value in a slot; the last slot takes any number of them."""
-    i = place(op.script, name)
-    end = len(op.args) if op.script.args[i].rest else i + 1
-    return replace(op, args=(*op.args[:i], *values, *op.args[end:]))
+    i = place(call.script, name)
+    end = len(call.args) if call.script.args[i].rest else i + 1
+    return replace(call, args=(*call.args[:i], *values, *call.args[end:]))
 
 
-def packed(op: Call[Any], slot: Slot, field: str, value: bytes) -> Call[Any]:
+def packed(call: Call[Any], slot: Slot, field: str, value: bytes) -> Call[Any]:
     """Return the call with another number among those that share an argument."""
-    numbers = str(_text(op, slot.name)).split(" ")
+    numbers = str(_text(call, slot.name)).split(" ")
     numbers[[one.name for one in slot.fields].index(field)] = value.decode("latin-1")
-    return given(op, slot.name, " ".join(numbers).encode("latin-1"))
+    return given(call, slot.name, " ".join(numbers).encode("latin-1"))
 
 
-def _text(op: Call[Any], name: str) -> str:
-    value = op.args[place(op.script, name)]
+def _text(call: Call[Any], name: str) -> str:
+    value = call.args[place(call.script, name)]
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -86,31 +86,31 @@ def optional(slot: Slot) -> bool:
     return slot.type == "bytes" and (slot.low, slot.high) == (0, 1)
 
 
-def malformed(op: Call[Any]) -> Iterator[Call[Any]]:
+def malformed(call: Call[Any]) -> Iterator[Call[Any]]:
     """Yield a valid call with one thing wrong."""
-    yield replace(op, keys=op.keys[:-1])
-    yield replace(op, keys=(*op.keys, b"redisq:{q}:more"))
-    slots = op.script.args
+    yield replace(call, keys=call.keys[:-1])
+    yield replace(call, keys=(*call.keys, b"redisq:{q}:more"))
+    slots = call.script.args
     if slots:
-        yield replace(op, args=())
+        yield replace(call, args=())
         fewest = len(slots) - (slots[-1].rest or optional(slots[-1]))
-        yield replace(op, args=op.args[: fewest - 1])
+        yield replace(call, args=call.args[: fewest - 1])
     if not (slots and slots[-1].rest):
-        more = (b"1",) * (1 + len(slots) - len(op.args))
-        yield replace(op, args=(*op.args, *more))
+        more = (b"1",) * (1 + len(slots) - len(call.args))
+        yield replace(call, args=(*call.args, *more))
     for slot in slots:
         if slot.rest:
             continue
         for value in BAD.get(slot.type, [b""] if slot.note.startswith("not empty") else []):
-            yield given(op, slot.name, value)
+            yield given(call, slot.name, value)
         if slot.fields:
-            whole = _text(op, slot.name)
+            whole = _text(call, slot.name)
             for text in (f"{whole} 1", f" {whole}", f"{whole} ", whole.replace(" ", "  ", 1), f"{whole}\n"):
-                yield given(op, slot.name, text)
-            yield given(op, slot.name, whole.rpartition(" ")[0])
+                yield given(call, slot.name, text)
+            yield given(call, slot.name, whole.rpartition(" ")[0])
             for field in slot.fields:
                 for value in NUMBERS:
-                    yield packed(op, slot, field.name, value)
+                    yield packed(call, slot, field.name, value)
 
 
 def pairs(name: str) -> list[list[Any]]:
@@ -123,9 +123,9 @@ def pairs(name: str) -> list[list[Any]]:
     return [*([value, b"1000"] for value in none), *([b"1", value] for value in none), [b"1"], [b"1", b"1", b"1"]]
 
 
-def bounds(op: Call[Any]) -> Iterator[tuple[Call[Any], bool]]:
+def bounds(call: Call[Any]) -> Iterator[tuple[Call[Any], bool]]:
     """Yield the call with each number at its bounds and beyond them, and whether it must be taken."""
-    for slot in op.script.args:
+    for slot in call.script.args:
         for one in (slot, *slot.fields):
             if one.low is None or one.high is None or (slot.rest and slot.type not in ("bytes", "string")):
                 continue
@@ -133,29 +133,29 @@ def bounds(op: Call[Any]) -> Iterator[tuple[Call[Any], bool]]:
                 if number < 0 or (slot.type == "bytes" and not slot.rest):
                     continue
                 if slot.rest:
-                    yield given(op, slot.name, *[b"a"] * number), taken
+                    yield given(call, slot.name, *[b"a"] * number), taken
                 elif slot.fields:
                     three = one.name == "fields" and number == 3  # a payload follows each member
-                    whole = given(op, "item", b"1", b"m", b"payload") if three else op
+                    whole = given(call, "item", b"1", b"m", b"payload") if three else call
                     yield packed(whole, slot, one.name, b"%d" % number), taken
                 else:
-                    yield given(op, slot.name, number), taken
+                    yield given(call, slot.name, number), taken
 
 
-def refused(client: redis.Redis, op: Call[Any], before: dict[bytes, bytes], code: str = "BADARG") -> None:
+def refused(client: redis.Redis, call: Call[Any], before: dict[bytes, bytes], code: str = "BADARG") -> None:
     """Assert that a call is refused, and that the key space is as it was."""
     with pytest.raises(redis.ResponseError) as caught:
-        send(client, op)
-    assert str(caught.value).startswith(f"{code} "), (op.args, caught.value)
-    assert op.refusal(str(caught.value)) is not None
-    assert keyspace.dump(client) == before, op.args
+        send(client, call)
+    assert str(caught.value).startswith(f"{code} "), (call.args, caught.value)
+    assert call.refusal(str(caught.value)) is not None
+    assert keyspace.dump(client) == before, call.args
 
 
 @pytest.mark.parametrize("name", names())
 def test_a_malformed_call_is_refused_before_anything_is_written(client: redis.Redis, name: str) -> None:
     """One thing wrong: BADARG, and the key space is as it was."""
-    op, before = calls()[name], prepare(client, structure_of(name))
-    wrong = list(malformed(op))
+    call, before = calls()[name], prepare(client, structure_of(name))
+    wrong = list(malformed(call))
     assert len(wrong) >= 3
     for one in wrong:
         refused(client, one, before)
@@ -164,19 +164,19 @@ def test_a_malformed_call_is_refused_before_anything_is_written(client: redis.Re
 @pytest.mark.parametrize("name", [name for name in names() if load(name).args[-1].type == "pairs"])
 def test_pairs_that_are_none_are_refused(client: redis.Redis, name: str) -> None:
     """A priority that is no finite number, a place that is not there, a rate without a span, half a pair."""
-    op, before = calls("l" if name.endswith("/ack") else "new")[name], prepare(client, structure_of(name))
-    slot = op.script.args[-1].name
+    call, before = calls("l" if name.endswith("/ack") else "new")[name], prepare(client, structure_of(name))
+    slot = call.script.args[-1].name
     for values in pairs(name):
-        refused(client, given(op, slot, *values), before)
+        refused(client, given(call, slot, *values), before)
 
 
 @pytest.mark.parametrize("name", names())
 def test_the_bounds_are_those_of_the_header(client: redis.Redis, name: str) -> None:
     """What the header allows is taken, and one more is refused, with the key space as it was."""
-    op = calls()[name]
+    call = calls()[name]
     if name == "buffer/pop_longest":  # count * size has a bound of its own
-        op = given(op, "options", b"1 1 0")
-    for one, taken in bounds(op):
+        call = given(call, "options", b"1 1 0")
+    for one, taken in bounds(call):
         before = prepare(client, structure_of(name))
         if not taken:
             refused(client, one, before)
@@ -213,25 +213,25 @@ def test_what_no_range_says_is_refused_too(client: redis.Redis, name: str, slot:
 @pytest.mark.parametrize("priority", [b"1.5", b"1024", b"-1025", b"1e300"])
 def test_fifo_order_takes_whole_priorities_of_its_range(client: redis.Redis, priority: bytes) -> None:
     """In score order the same numbers are taken."""
-    op = given(given(calls()["priority/push"], "order", "fifo"), "item", priority, b"m")
+    call = given(given(calls()["priority/push"], "order", "fifo"), "item", priority, b"m")
     client.flushall()
-    refused(client, op, {})
-    assert send(client, given(op, "order", "score")) == b"A"
+    refused(client, call, {})
+    assert send(client, given(call, "order", "score")) == b"A"
 
 
 @pytest.mark.parametrize("name", names())
 def test_the_valid_call_is_taken(client: redis.Redis, name: str) -> None:
     """What the malformed calls are made from is itself taken, so that they fail for the one thing wrong."""
     prepare(client, structure_of(name))
-    op = calls()[name]
-    op.decode(send(client, op))
+    call = calls()[name]
+    call.decode(send(client, call))
 
 
 @pytest.mark.parametrize("name", names())
 def test_a_key_of_another_type_stops_the_script_before_its_first_write(client: redis.Redis, name: str) -> None:
     """For every key of every script: with another type there, the whole key space is as it was."""
-    op = calls(reserve="new")[name]
-    for wrong, slot in zip(op.keys, op.script.keys, strict=True):
+    call = calls(reserve="new")[name]
+    for wrong, slot in zip(call.keys, call.script.keys, strict=True):
         if slot.name == "guard":
             continue
         prepare(client, structure_of(name))
@@ -241,11 +241,11 @@ def test_a_key_of_another_type_stops_the_script_before_its_first_write(client: r
         else:
             client.setbit(wrong, 7, 1)
         before = keyspace.dump(client)
-        answer = reply_or_error(client, op)
+        answer = reply_or_error(client, call)
         if isinstance(answer, Exception):
             assert "WRONGTYPE" in str(answer) or str(answer).startswith("LEASELOST"), slot
         else:  # it was not looked at, or named; a reserve takes it for a sign that its lease is over
-            assert not op.writes or answer == [b"ended"] or keyspace.dump(client)[wrong] == before[wrong], slot
+            assert not call.writes or answer == [b"ended"] or keyspace.dump(client)[wrong] == before[wrong], slot
             continue
         assert keyspace.dump(client) == before, slot
 
@@ -332,10 +332,10 @@ def test_stats_page_by_page_and_a_clock_set_back(client: redis.Redis) -> None:
     """Each page counts its own groups, the last says so, and a group of the future has waited for nothing."""
     for group in ("a", "b", "c"):
         Buffer(client, "q").push(1, 2, group=group)
-    op = given(given(calls()["buffer/stats"], "limit", 1), "now", 1000)
+    call = given(given(calls()["buffer/stats"], "limit", 1), "now", 1000)
     pages, cursor = [], b"0 0 0"
     while cursor:
-        cursor, *counted = send(client, given(op, "cursor", cursor))
+        cursor, *counted = send(client, given(call, "cursor", cursor))
         pages.append(counted)
     assert [page[0] for page in pages] == [2, 2, 2]
     assert [page[1:5] for page in pages] == [[3, 0, 0, 0]] * 3  # groups, busy, paused, and how long one has waited
@@ -344,32 +344,32 @@ def test_stats_page_by_page_and_a_clock_set_back(client: redis.Redis) -> None:
 @pytest.mark.parametrize("name", names())
 def test_another_layout_or_structure_is_refused(client: redis.Redis, name: str) -> None:
     """What a newer or older copy wrote, or the other structure, before anything else is looked at."""
-    op, structure = calls(reserve="new")[name], structure_of(name)
+    call, structure = calls(reserve="new")[name], structure_of(name)
     foreign = [b"1 buffer", b"3 buffer", b"22", b"", b"\xff" * 100]
     foreign += [b"2 fifo", b"2 score", b"2 stream"] if structure == "buffer" else []
     foreign += [b"2 buffer", b"2 stream"] if structure == "priority" else []
     for mark in foreign:
         prepare(client, structure)
         client.hset("redisq:{q}:meta", "queue", mark)
-        refused(client, op, keyspace.dump(client), "LAYOUT")
-        for key, slot in zip(op.keys, op.script.keys, strict=True):
+        refused(client, call, keyspace.dump(client), "LAYOUT")
+        for key, slot in zip(call.keys, call.script.keys, strict=True):
             if slot.name not in ("meta", "guard", "ready") and not name.endswith("/audit"):
                 client.delete(key)
                 client.xadd(key, {"of": "another type"})
-        refused(client, op, keyspace.dump(client), "LAYOUT")
-    assert isinstance(op.refusal("LAYOUT this queue is marked 3 buffer"), WrongLayout)
+        refused(client, call, keyspace.dump(client), "LAYOUT")
+    assert isinstance(call.refusal("LAYOUT this queue is marked 3 buffer"), WrongLayout)
 
 
 @pytest.mark.parametrize("name", [name for name in names() if "WRONGORDER" in load(name).errors])
 def test_the_other_order_is_refused(client: redis.Redis, name: str) -> None:
     """By every script that reads or writes scores, also for a sorted set that nobody has marked."""
     prepare(client, "priority")
-    op = given(calls(reserve="new")[name], "order", "fifo")
-    refused(client, op, keyspace.dump(client), "WRONGORDER")
+    call = given(calls(reserve="new")[name], "order", "fifo")
+    refused(client, call, keyspace.dump(client), "WRONGORDER")
     client.flushall()
     client.zadd("redisq:{q}:ready", {"m": 1})
-    refused(client, op, keyspace.dump(client), "WRONGORDER")
-    assert isinstance(op.refusal("WRONGORDER this queue is marked 2 score"), WrongOrder)
+    refused(client, call, keyspace.dump(client), "WRONGORDER")
+    assert isinstance(call.refusal("WRONGORDER this queue is marked 2 score"), WrongOrder)
 
 
 def test_the_mark_lasts_until_the_queue_has_been_empty_for_seven_days(client: redis.Redis) -> None:
@@ -406,10 +406,10 @@ def test_the_mark_lasts_until_the_queue_has_been_empty_for_seven_days(client: re
 
 def test_what_is_refused_is_quoted_with_what_may_be(client: redis.Redis) -> None:
     """The message has the arguments, not too much of them, and says what each may be."""
-    op = given(calls()["buffer/push"], "group", b"")
+    call = given(calls()["buffer/push"], "group", b"")
     with pytest.raises(redis.ResponseError) as caught:
-        send(client, given(op, "side", b"sideways" * 100))
-    error = op.refusal(str(caught.value))
+        send(client, given(call, "side", b"sideways" * 100))
+    error = call.refusal(str(caught.value))
     assert isinstance(error, InvalidArgument)
     assert "buffer/push: , sideways" in str(error)
     assert "a name, back or front" in str(error)

@@ -105,7 +105,7 @@ def option(step: Step, name: str) -> int:
 
 
 GONE = redis.ConnectionError("gone")
-FULL = redis.ResponseError("OOM command not allowed when used memory > 'maxmemory'")
+REFUSED = redis.ResponseError("ERR a script went wrong")
 
 
 # -- turns
@@ -434,7 +434,7 @@ def test_a_call_that_is_refused_does_not_keep_the_others_from_their_answers(orde
     for _ in range(20):
         steps = loop.turn()
         if any(step.held is poison for step in steps):
-            loop.fail(redis.ResponseError("ERR a script went wrong"))
+            loop.fail(REFUSED)
             loop.now = loop.next
         else:
             loop.reply(*(None if step.held is None else 1 for step in steps))
@@ -442,18 +442,18 @@ def test_a_call_that_is_refused_does_not_keep_the_others_from_their_answers(orde
     assert set(told) == {one.batch.id for one in held} - {poison.batch.id}
 
 
-def test_a_full_server_refuses_reserves_but_not_acks() -> None:
-    """The ack that went with the refused reserve is answered in a turn of its own, and its hook told."""
+def test_a_reserve_that_is_refused_keeps_no_ack_from_its_answer() -> None:
+    """The ack that went with it is answered in a turn of its own, and its hook told."""
     loop = Loop()
     (held,) = loop.reply("batch")
     loop.end(held)
-    loop.fail(FULL)
+    loop.fail(REFUSED)
     loop.now = loop.next
     assert loop.words() == ["ack"]
     loop.reply(1)
     assert loop.told == [("ack", held.batch.id)]
     assert loop.words() == ["reserve"]
-    loop.fail(FULL)
+    loop.fail(REFUSED)
     loop.now = loop.next
     loop.reply("batch")
     assert loop.state.failure is None
@@ -466,10 +466,10 @@ def test_an_extension_that_is_refused_lets_the_others_go_first() -> None:
     loop.reply(None)
     loop.now = LEASE / 3
     assert loop.words() == ["extend", "reserve"]
-    loop.fail(FULL)
+    loop.fail(REFUSED)
     loop.now = loop.next
     assert loop.words() == ["extend"]
-    loop.fail(FULL)
+    loop.fail(REFUSED)
     loop.now = loop.next
     assert loop.words() == ["reserve"]
     loop.reply(None)

@@ -39,7 +39,7 @@ Step = tuple[str, list[Command]]
 
 @dataclass(frozen=True)
 class State:
-    """Say how much a queue holds. A lease stands for one leased, one delayed and one dead batch or member."""
+    """How much a queue holds. A lease stands for one leased, one delayed and one dead batch or member."""
 
     groups: int = 100
     items: int = 400
@@ -169,7 +169,7 @@ def limit_steps(state: State, some: random.Random) -> Iterator[Step]:
 
 @dataclass(frozen=True)
 class Kind:
-    """Name a structure, how it is filled and what is done with it."""
+    """A structure, how it is filled and what is done with it."""
 
     name: str
     fill: Callable[[redis.Redis, State], None]

@@ -13,7 +13,7 @@ Promise = Literal["at least once", "at least once if asked", "at most once"]
 
 @dataclass(frozen=True)
 class Peer:
-    """Name one package: the modules are `benchmarks.peers.NAME`, the first requirement is the peer itself."""
+    """One package: the modules are `benchmarks.peers.NAME`, the first requirement is the peer itself."""
 
     name: str
     requirements: tuple[str, ...]
@@ -32,7 +32,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Case:
-    """Name one thing to measure."""
+    """One thing to measure."""
 
     peer: str
     mode: str

@@ -1,4 +1,4 @@
-"""Kill a worker with its items in hand, and see when another runs them again: `python -m benchmarks.peers.kill`.
+"""Kill a worker while it holds items, and see when another runs them again: `python -m benchmarks.peers.kill`.
 
 Five items are pushed; a worker whose handler never ends begins on the first ones and is killed with -9, forks and all;
 a second worker takes over, and a new item comes each second, since some peers look for the dead only when there is
@@ -66,7 +66,7 @@ def experiment(peer: cases.Peer, mode: str, binary: Path, patience: float) -> di
         "peer": peer.name,
         "mode": mode,
         "version": peer.version,
-        "in hand": len(begun),
+        "held": len(begun),
         "redelivered": redelivered,
         "of the others not run": ITEMS - len(begun | (ran & set(range(ITEMS)))),
     }
@@ -87,7 +87,7 @@ def main() -> None:
         ]
         results = [run.result() for run in runs]
     for result in results:
-        print(f"{result['peer']:<10} {result['mode']:<24} in hand {result['in hand']}, {result['redelivered']}")
+        print(f"{result['peer']:<10} {result['mode']:<24} held {result['held']}, {result['redelivered']}")
     if not options.only:
         write("peers_kill", {"patience": options.patience, "results": results})
 

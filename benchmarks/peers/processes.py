@@ -26,7 +26,7 @@ VENVS = ROOT / ".venv-peers"
 
 @dataclass(frozen=True)
 class Entry:
-    """Say when a handler ran, on the clock of all processes, and for what."""
+    """When a handler ran, on the clock of all processes, and for what."""
 
     at: float
     item: int
@@ -34,7 +34,7 @@ class Entry:
 
 @dataclass
 class Site:
-    """Hold what one run of a peer needs: its Python, its mode, a private server, and the file of its handlers."""
+    """What one run of a peer needs: its Python, its mode, a private server, and the file of its handlers."""
 
     python: Path
     peer: str

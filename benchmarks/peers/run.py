@@ -29,7 +29,7 @@ BY_NAME = {peer.name: peer for peer in PEERS}
 
 @dataclass(frozen=True)
 class Measurement:
-    """Hold what one run brought."""
+    """The figures of one run."""
 
     enqueue: float
     work: float
@@ -40,7 +40,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Commands:
-    """Hold the commands of a run, for each item: those that clients sent, and those that scripts called."""
+    """The commands of a run, for each item: those that clients sent, and those that scripts called."""
 
     enqueue: float
     work: float

@@ -24,18 +24,20 @@ _NAMES = {
 _PASSWORD = "give the client the username and password that the server asks for"
 _RIGHTS = "give this user the rights that lua/README.md lists, with ACL SETUSER"
 _DATABASE = "give a database that the server has: its setting `databases` says how many there are"
+_CLUSTER = "this server is a node of a cluster: give a RedisCluster"
 _REMEDIES = {
     "AuthenticationError": _PASSWORD,
     "AuthenticationWrongNumberOfArgsError": _PASSWORD,
     "AuthorizationError": _PASSWORD,
     "NoPermissionError": _RIGHTS,
-    "MovedError": "this server is a node of a cluster: give a RedisCluster",
+    "MovedError": _CLUSTER,
 }
 _MESSAGES = (
     (re.compile(r"WRONGPASS|NOAUTH|invalid username-password"), _PASSWORD),
     # What a script meets that may be run, but not all of its commands or keys; the last two are those of Redis 6.
     (re.compile(r"NOPERM|ACL failure in script|user executing the script can't"), _RIGHTS),
     (re.compile(r"DB index is out of range|invalid DB index"), _DATABASE),
+    (re.compile(r"^MOVED \d"), _CLUSTER),
     (re.compile(r"SELECT is not allowed in cluster mode"), "use database 0, the only one of a cluster"),
     (re.compile(r"unknown command .eval", re.IGNORECASE), "use a server, or a proxy, that runs Lua scripts"),
     (re.compile(r"running in protected mode"), "set a password on the server, or `protected-mode no`"),

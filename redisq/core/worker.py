@@ -402,8 +402,8 @@ class WorkLoop(Generic[T]):
         What passes is waited for; any other error ends the run.
         """
         if isinstance(error, errors("ResponseError")):
-            # One call was refused, as a reserve is by a full server, and that must not keep the others from their
-            # answers: for as many turns each goes alone, and what is refused alone goes after the others.
+            # One call was refused, and that must not keep the others from their answers: for as many turns each goes
+            # alone, and what is refused alone goes after the others.
             self._alone = max(self._alone, len(steps))
             if len(steps) == 1 and (held := steps[0].held):
                 if step := self._outbox.pop(held.batch.id, None):

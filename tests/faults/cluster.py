@@ -18,7 +18,7 @@ _OPTIONS += ["--cluster-allow-replica-migration", "no", "--cluster-replica-no-fa
 
 
 class Cluster:
-    """Know the nodes of one cluster, and move its slots."""
+    """The nodes of one cluster, whose slots can be moved."""
 
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes

@@ -1,6 +1,6 @@
 """Record what concurrent clients do to one queue: every call with its start, its end, its arguments and its reply.
 
-A `Game` is one structure: it draws calls, sends them, and knows what the pure model of `tests/model.py` answers. The
+A `Subject` is one structure: it draws calls, sends them, and knows what the pure model of `tests/model.py` answers. The
 time is given to each call, so that the model's answer is determined; it is not always later than that of the call
 before.
 """
@@ -40,7 +40,7 @@ Args = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class RecordedCall:
-    """Hold one call of one client, in ns of the machine's clock; `now` is what the script took for the time, in ms."""
+    """One call of one client, in ns of the machine's clock; `now` is what the script took for the time, in ms."""
 
     client: int
     start: int
@@ -65,7 +65,7 @@ def show(value: Any) -> str:
 
 @dataclass
 class Shared:
-    """Hold what the clients know of each other's calls: leases, tokens, calls that may be sent again."""
+    """What the clients know of each other's calls: leases, tokens, calls that may be sent again."""
 
     leases: list[tuple[str, tuple[bytes, ...]]] = field(default_factory=list)
     sent: list[tuple[str, Args]] = field(default_factory=list)
@@ -74,8 +74,8 @@ class Shared:
     """numbers for items, tokens and leases"""
 
 
-class Game(Generic[State]):
-    """Draw, send and model the calls of one structure."""
+class Subject(Generic[State]):
+    """What is tested: one structure, whose calls are drawn, sent and modelled."""
 
     weights: dict[str, int]
     again = 6
@@ -91,7 +91,7 @@ class Game(Generic[State]):
         """Draw a call's arguments; None: there is nothing to call it on."""
         raise NotImplementedError
 
-    def op(self, verb: str, args: Args) -> Call[Any]:
+    def build(self, verb: str, args: Args) -> Call[Any]:
         """Build the call."""
         raise NotImplementedError
 
@@ -115,7 +115,7 @@ class Game(Generic[State]):
     def send(self, runner: Runner, verb: str, args: Args, now: int) -> Any:
         """Make the call, and give its reply in the form of `step`."""
         try:
-            return self.seen(verb, runner.run(at(self.op(verb, args), now)))
+            return self.seen(verb, runner.run(at(self.build(verb, args), now)))
         except LeaseLost:
             return LOST
         except InvalidArgument:
@@ -141,7 +141,7 @@ GROUPS = ["a", "b", "c"]
 REASONS = ["", "", "busy"]
 
 
-class BufferGame(Game[model.Buffer]):
+class BufferSubject(Subject[model.Buffer]):
     """The grouped buffer, in one of its settings."""
 
     SETTINGS: tuple[dict[str, Any], ...] = (
@@ -190,36 +190,36 @@ class BufferGame(Game[model.Buffer]):
             return random.choice(["leased", "delayed", "dead", "dead"]), random.randint(1, 3)
         return (random.randint(1, 3),) if verb == "groups" else ()
 
-    def op(self, verb: str, args: Args) -> Call[Any]:
-        ops = self.calls
+    def build(self, verb: str, args: Args) -> Call[Any]:
+        calls = self.calls
         match verb, args:
             case "push", (group, items, token, front):
-                return ops.push(items, group, token, front=front)
+                return calls.push(items, group, token, front=front)
             case "pop", (group, size):
-                return ops.pop(group, size)
+                return calls.pop(group, size)
             case "groups", (count,):
-                return _first(ops.groups(count))
+                return _first(calls.groups(count))
             case "pop_longest", (count, size):
-                return ops.pop_longest(count, size)
+                return calls.pop_longest(count, size)
             case "reserve", (size, max_bytes, lease, name):
                 options = {"max_bytes": max_bytes or None, "lease_id": name, "holder": "h" + name}
-                return _raw(ops.reserve(size, lease=lease / 1000, **options))
+                return _raw(calls.reserve(size, lease=lease / 1000, **options))
             case "ack", (name, failed, delay, reason):
-                return ops.ack(_lease(name, failed, reason), delay / 1000)
+                return calls.ack(_lease(name, failed, reason), delay / 1000)
             case "release", (name, delay, count, reason):
-                return ops.release(_lease(name), delay / 1000, count=count, reason=reason)
+                return calls.release(_lease(name), delay / 1000, count=count, reason=reason)
             case "bury", (name, reason):
-                return ops.bury(_lease(name), reason)
+                return calls.bury(_lease(name), reason)
             case "extend", (name, lease):
-                return ops.extend(_lease(name), lease / 1000)
+                return calls.extend(_lease(name), lease / 1000)
             case "redrive", (names, token):
-                return _first(ops.redrive(names, token))
+                return _first(calls.redrive(names, token))
             case "discard", (names, token):
-                return ops.discard(names, token)
+                return calls.discard(names, token)
             case "batches", (state, limit):
-                return _raw(_first(getattr(ops, state)(limit)))
+                return _raw(_first(getattr(calls, state)(limit)))
             case "stats" | "audit" | "purge", ():
-                return _first(getattr(ops, verb)())
+                return _first(getattr(calls, verb)())
         raise AssertionError(verb)
 
     def seen(self, verb: str, answer: Any) -> Any:
@@ -282,7 +282,7 @@ class BufferGame(Game[model.Buffer]):
 MEMBERS = [b"a", b"b", b"c", b"d", b"e"]
 
 
-class PriorityGame(Game[model.Priority]):
+class PrioritySubject(Subject[model.Priority]):
     """The priority queue, in one of its settings."""
 
     SETTINGS: tuple[dict[str, Any], ...] = (
@@ -339,38 +339,38 @@ class PriorityGame(Game[model.Priority]):
             return random.choice(["peek", "delayed", "dead"]), random.randint(1, 3)
         return (random.randint(1, 3),) if verb in ("pop", "batches") else ()
 
-    def op(self, verb: str, args: Args) -> Call[Any]:
-        ops = self.calls
+    def build(self, verb: str, args: Args) -> Call[Any]:
+        calls = self.calls
         match verb, args:
             case "push", (asked, delay, replace, token):
                 given = [(member, priority, payload) for priority, member, payload in asked]
-                return _first(ops.push_many(given, delay=delay / 1000, replace=replace, token=token))
+                return _first(calls.push_many(given, delay=delay / 1000, replace=replace, token=token))
             case "pop", (count,):
-                return _raw(ops.pop_many(count))
+                return _raw(calls.pop_many(count))
             case "reserve", (size, max_bytes, lease, name):
                 options = {"max_bytes": max_bytes or None, "lease_id": name, "holder": "h" + name}
-                return _raw(ops.reserve(size, lease=lease / 1000, **options))
+                return _raw(calls.reserve(size, lease=lease / 1000, **options))
             case "ack", (name, failed, delay, reason):
-                return ops.ack(_lease(name, failed, reason), delay / 1000)
+                return calls.ack(_lease(name, failed, reason), delay / 1000)
             case "release", (name, delay, count, reason):
-                return ops.release(_lease(name), delay / 1000, count=count, reason=reason)
+                return calls.release(_lease(name), delay / 1000, count=count, reason=reason)
             case "bury", (name, reason):
-                return ops.bury(_lease(name), reason)
+                return calls.bury(_lease(name), reason)
             case "extend", (name, lease):
-                return ops.extend(_lease(name), lease / 1000)
+                return calls.extend(_lease(name), lease / 1000)
             case "redrive" | "discard" | "remove", (members, token):
-                made: Call[Any] = getattr(ops, verb)(members, token)
+                made: Call[Any] = getattr(calls, verb)(members, token)
                 return made
             case "members", (state, limit):
-                return _raw(_first(getattr(ops, state)(limit)))
+                return _raw(_first(getattr(calls, state)(limit)))
             case "batches", (limit,):
-                return _raw(_first(ops.leased(limit)))
+                return _raw(_first(calls.leased(limit)))
             case "state", (member,):
-                return ops.state(member)
+                return calls.state(member)
             case "stats", ():
-                return _raw(ops.stats())
+                return _raw(calls.stats())
             case "audit" | "purge", ():
-                return _first(getattr(ops, verb)())
+                return _first(getattr(calls, verb)())
         raise AssertionError(verb)
 
     def seen(self, verb: str, answer: Any) -> Any:
@@ -436,8 +436,8 @@ class PriorityGame(Game[model.Priority]):
             shared.leases[:] = [*shared.leases[-20:], (args[-1], tuple(item[0] for item in reply[2]))]
 
 
-class LimitGame(Game[model.Limit]):
-    """Play with the rate limiter."""
+class LimitSubject(Subject[model.Limit]):
+    """The rate limiter."""
 
     RATES = ((5, 1000), (12, 5000))
     weights = {"acquire": 1}  # noqa: RUF012
@@ -453,7 +453,7 @@ class LimitGame(Game[model.Limit]):
     def draw(self, verb: str, random: Random, shared: Shared) -> Args:  # noqa: ARG002
         return random.randint(1, 4), f"t{next(shared.names)}"
 
-    def op(self, verb: str, args: Args) -> Call[Any]:  # noqa: ARG002
+    def build(self, verb: str, args: Args) -> Call[Any]:  # noqa: ARG002
         return self.calls.acquire(*args)
 
     def seen(self, verb: str, answer: Any) -> Any:  # noqa: ARG002
@@ -464,7 +464,7 @@ class LimitGame(Game[model.Limit]):
         return state.acquire(now, cost, token.encode())
 
 
-GAMES: list[Callable[[int], Game[Any]]] = [BufferGame, PriorityGame, LimitGame]
+SUBJECTS: list[Callable[[int], Subject[Any]]] = [BufferSubject, PrioritySubject, LimitSubject]
 
 
 def _ms(seconds: float | None) -> int:
@@ -486,21 +486,21 @@ def _items(flat: list[Any], rows: list[Any], payloads: list[Any]) -> tuple[Any, 
     return tuple(found)
 
 
-def _raw(op: Call[Any]) -> Call[Any]:
-    return replace(op, read=lambda reply: reply)
+def _raw(call: Call[Any]) -> Call[Any]:
+    return replace(call, read=lambda reply: reply)
 
 
 def _lease(name: str, failed: tuple[int, ...] = (), reason: str = "") -> BatchData[bytes]:
     return BatchData(name, None, [], 1, 0, [], failed=dict.fromkeys(failed, reason))
 
 
-def _first(talk: Any) -> Call[Any]:
-    made: Call[Any] = next(talk)
+def _first(flow: Any) -> Call[Any]:
+    made: Call[Any] = next(flow)
     return made
 
 
 def record(
-    game: Game[Any], connect: Callable[[], redis.Redis], calls: int, seed: int, *, step: int = 150, purge: int = 0
+    subject: Subject[Any], connect: Callable[[], redis.Redis], calls: int, seed: int, *, step: int = 150, purge: int = 0
 ) -> list[list[RecordedCall]]:
     """Let eight clients make so many calls at once, and give each one's; `step`: ms that pass a call.
 
@@ -514,16 +514,16 @@ def record(
         random, runner, mine = Random(seed * 1000 + client), Runner(connection), histories[client]
         start.wait()
         for _ in range(calls // CLIENTS):
-            if purge and game.purges and random.random() < 1 / purge:
+            if purge and subject.purges and random.random() < 1 / purge:
                 verb, args = "purge", ()
             else:
-                verb, args = game.choose(random, shared)
+                verb, args = subject.choose(random, shared)
             now = START + next(ticks) * step
             began = time.monotonic_ns()
-            reply = game.send(runner, verb, args, now)
+            reply = subject.send(runner, verb, args, now)
             mine.append(RecordedCall(client, began, time.monotonic_ns(), verb, args, now, reply))
             if reply not in (LOST, BAD):
-                game.learn(shared, verb, args, reply)
+                subject.learn(shared, verb, args, reply)
 
     def guarded(client: int, connection: redis.Redis) -> None:
         try:

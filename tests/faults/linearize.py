@@ -18,7 +18,7 @@ from .history import LOST, RecordedCall, show
 
 
 class Model(Protocol):
-    """Stand for a structure's model: an empty state, and what a call answers."""
+    """A structure's model: an empty state, and what a call answers."""
 
     def initial(self) -> Any:
         """Give the state in which a history begins."""
@@ -124,7 +124,7 @@ def misfit(order: Iterable[RecordedCall]) -> tuple[RecordedCall, RecordedCall] |
 
 @dataclass
 class Piece:
-    """Hold the shortest illegal piece that was found: `blamed` is wrong, and what the model allows in its place."""
+    """The shortest illegal piece that was found: `blamed` is wrong, and what the model allows in its place."""
 
     why: str
     calls: list[RecordedCall]

@@ -39,7 +39,7 @@ SCRIPTS = {load(name).sha.encode(): name for name in names()} | {load(name).text
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Hold one line of MONITOR: when, by which client, what."""
+    """One line of MONITOR: when, by which client, what."""
 
     at: float
     client: bytes
@@ -100,7 +100,7 @@ def touched(command: Command, script: str) -> list[bytes]:
 
 
 class Monitor:
-    """Read MONITOR of the server at a unix socket's path, in a thread, from `with` to the end of it.
+    """A reader of MONITOR of the server at a unix socket's path, in a thread, from `with` to the end of it.
 
     `inside`: what scripts call is kept as well.
     """
@@ -169,7 +169,7 @@ class Monitor:
 
 
 class _Watch:
-    """Watch every server that the tests start."""
+    """The plugin that watches every server that the tests start."""
 
     def __init__(self) -> None:
         self.monitors: dict[Server, Monitor] = {}

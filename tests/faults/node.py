@@ -46,7 +46,7 @@ def until(true: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
 
 
 class Node:
-    """Run one server, from `with` to the end of it; it may be killed and started again on the same port and files.
+    """A server that runs from `with` to the end of it; it may be killed and started again on the same port and files.
 
     `options` are further words of its command line, `config` the text of a file that is to come before them (a
     Sentinel wants one to write to).
@@ -85,7 +85,7 @@ class Node:
         words += ["--port", str(self.port), "--bind", HOST, "--dir", str(self.files), "--save", "", *self.options]
         log = self.files / "log"
         with log.open("ab") as out:
-            # Its keeper ends it when this process ends, however it does; the files are ours to remove.
+            # Its watchdog ends it when this process ends, however it does; the files are ours to remove.
             command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), "", *words]
             self._watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out)
 

@@ -9,6 +9,7 @@ of its own; clients are blocking or asyncio, in this process or others. Every me
         proxy.strike(Fault.REPLY)                           # by hand: the next command's reply is lost
         proxy.plan = Seeded(7, {Fault.REPLY: 0.03, Fault.REQUEST: 0.03})
         proxy.deaf()                                        # a black hole, until proxy.hear()
+        proxy.forget()                                      # a black hole for the connections that there are
         proxy.cut()                                         # all connections
         proxy.injected[Fault.REPLY]                         # how often it happened
 
@@ -126,6 +127,12 @@ class _Link:
         self.waiting: deque[Fault | None] = deque()  # of each command that the server has not answered yet
         self.answered = asyncio.Event()
         self.mute = False
+        self._joined = proxy._forgotten
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing more is heard on this connection."""
+        return self.mute or self._joined < self.proxy._forgotten
 
     async def run(self) -> None:
         """Pass everything on until either side ends, or a fault ends it."""
@@ -165,7 +172,7 @@ class _Link:
         frames = Frames()
         while data := await self.reader.read(_PIECE):
             for frame in frames.feed(data):
-                if self.mute:
+                if self.silent:
                     continue
                 fault = self.proxy._draw(frame)
                 if fault in LOST_REQUESTS:
@@ -189,7 +196,7 @@ class _Link:
             for frame in frames.feed(data):
                 fault = self.waiting.popleft() if self.waiting else None
                 self.answered.set()
-                if self.mute:
+                if self.silent:
                     continue
                 if fault:
                     await self.proxy._hearing.wait()
@@ -233,6 +240,7 @@ class Proxy:
         """How often each command came in."""
         self._ordered: deque[tuple[Fault | None, Collection[bytes]]] = deque()
         self._links: set[asyncio.Task[None]] = set()
+        self._forgotten = 0
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -268,6 +276,14 @@ class Proxy:
     def hear(self) -> None:
         """End `deaf`; what was held back is passed on, as TCP would."""
         self._call(self._hearing.set)
+
+    def forget(self) -> None:
+        """Hear nothing more on the connections that there are, as a firewall that forgot them; new ones are heard."""
+
+        def act() -> None:
+            self._forgotten += 1
+
+        self._call(act)
 
     def cut(self) -> None:
         """Close all connections."""

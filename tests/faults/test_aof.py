@@ -31,42 +31,44 @@ from redisq.embedded import Server
 from .. import keyspace
 from ..backends import at
 from ..model import Keys
-from . import scale
-from .hands import HANDS, Account, Hand, contents, queues
+from . import settings
+from .clients import CLIENTS, Acknowledged, QueueClient, contents, queues
 from .node import Node, until
 
-pytestmark = [pytest.mark.server, scale.limit]
+pytestmark = [pytest.mark.server, settings.limit]
 
-KILLS = scale.pick(2, 10)
+KILLS = settings.pick(2, 10)
 
 
-def kill_under_load(server: Path, *options: str) -> tuple[Account, Counter[str], bool]:
+def kill_under_load(server: Path, *options: str) -> tuple[Acknowledged, Counter[str], bool]:
     """Kill a server under work, again and again; return what was acknowledged, what is there, and if it is in order."""
-    account = Account()
-    hands = [Hand(f"hand {i}", account) for i in range(HANDS)]
+    acknowledged = Acknowledged()
+    callers = [QueueClient(f"caller {i}", acknowledged) for i in range(CLIENTS)]
     with Node(server, *options) as node:
         for _ in range(KILLS):
-            with node.client(retry=Retry(NoBackoff(), 0)) as client, ThreadPoolExecutor(HANDS) as pool:
-                made = [queues(client, "server") for _ in hands]
-                for hand, mine in zip(hands, made, strict=True):
-                    hand.again(mine)
-                working = [pool.submit(h.work, mine, threading.Event()) for h, mine in zip(hands, made, strict=True)]
-                account.more(200)
+            with node.client(retry=Retry(NoBackoff(), 0)) as client, ThreadPoolExecutor(CLIENTS) as pool:
+                made = [queues(client, "server") for _ in callers]
+                for caller, mine in zip(callers, made, strict=True):
+                    caller.again(mine)
+                working = [
+                    pool.submit(one.work, mine, threading.Event()) for one, mine in zip(callers, made, strict=True)
+                ]
+                acknowledged.more(200)
                 node.kill()
                 for done in working:
                     done.result()
             node.start()
         with node.client() as client:
-            for hand in hands:
-                hand.again(queues(client, "server"))
-            return account, contents(client), all(queue.audit().ok for queue in queues(client, "server"))
+            for caller in callers:
+                caller.again(queues(client, "server"))
+            return acknowledged, contents(client), all(queue.audit().ok for queue in queues(client, "server"))
 
 
 @pytest.mark.parametrize("policy", ["always", "everysec", "no"])
 def test_a_server_that_is_killed(binary: Path, policy: str) -> None:
     """`always` loses nothing that was acknowledged; the others as little as they may; what is there is in order."""
-    account, there, ok = kill_under_load(binary, "--appendonly", "yes", "--appendfsync", policy)
-    pushed, acked = Counter(account.pushed), Counter(account.acked)
+    acknowledged, there, ok = kill_under_load(binary, "--appendonly", "yes", "--appendfsync", policy)
+    pushed, acked = Counter(acknowledged.pushed), Counter(acknowledged.acked)
     lost, back = pushed - acked - there, there & acked
     assert ok
     assert max(there.values()) == 1
@@ -74,7 +76,7 @@ def test_a_server_that_is_killed(binary: Path, policy: str) -> None:
     if policy == "always":
         assert not lost
         assert not back
-        assert account.lost_leases == 0
+        assert acknowledged.lost_leases == 0
     print(
         f"{policy}: {KILLS} kills, {pushed.total()} pushes and {acked.total()} acked items acknowledged: "
         f"{lost.total()} lost, {back.total()} undone"
@@ -83,8 +85,8 @@ def test_a_server_that_is_killed(binary: Path, policy: str) -> None:
 
 def test_without_a_file_everything_is_lost(binary: Path) -> None:
     """The control: the same kills of a server that writes nothing down."""
-    account, there, _ = kill_under_load(binary)
-    assert (Counter(account.pushed) - Counter(account.acked) - there).total() > 0
+    acknowledged, there, _ = kill_under_load(binary)
+    assert (Counter(acknowledged.pushed) - Counter(acknowledged.acked) - there).total() > 0
 
 
 # Runs one server after another, each from a line of standard input, and ends the last one with it.
@@ -105,7 +107,7 @@ if server:
 
 
 class Loader:
-    """Start a server on a cut file, again and again, and give what it read."""
+    """A server that is started on a cut file, again and again, and what it read."""
 
     def __init__(self, server: Path, files: Path) -> None:
         self._server, self._files = server, files
@@ -162,8 +164,8 @@ Content = tuple[Keys, set[bytes]]
 OPTIONS: dict[str, Any] = {"codec": BYTES, "lease": 3600, "dedup_window": 86400, "max_attempts": 1}
 
 
-class Scene:
-    """Hold both structures in one server with something in every state."""
+class States:
+    """Both structures in one server with something in every state."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
@@ -191,42 +193,42 @@ def ack_one(batch: Any) -> None:
     batch.ack()
 
 
-def expired(scene: Scene, queue: Buffer[bytes] | PriorityQueue[bytes]) -> None:
+def expired(states: States, queue: Buffer[bytes] | PriorityQueue[bytes]) -> None:
     """Reserve when all leases have run out."""
-    Runner(scene.client).run(at(queue.calls.reserve(lease=1), int(time.time() + 3700) * 1000))
+    Runner(states.client).run(at(queue.calls.reserve(lease=1), int(time.time() + 3700) * 1000))
 
 
-LAST: dict[str, Callable[[Scene], Any]] = {
-    "buffer/push": lambda scene: scene.buffer.push(b"new", b"er", group="new"),
-    "buffer/push at the front": lambda scene: scene.buffer.push_front(b"new", b"er", group="g"),
-    "buffer/pop": lambda scene: scene.buffer.pop("h"),
-    "buffer/pop_longest": lambda scene: scene.buffer.pop_longest(),
-    "buffer/reserve": lambda scene: scene.buffer.reserve(10),
-    "buffer/ack": lambda scene: ack_one(scene.held),
-    "buffer/release": lambda scene: scene.held.release(),
-    "buffer/bury": lambda scene: scene.held.bury("it is bad"),
-    "buffer/extend": lambda scene: scene.held.extend(7200),
-    "buffer/redrive": lambda scene: scene.buffer.redrive(scene.buffer.dead()[0].id),
-    "buffer/discard": lambda scene: scene.buffer.discard(scene.buffer.dead()[0].id),
-    "priority/push": lambda scene: scene.queue.push(b"new", 0, payload="p"),
-    "priority/push of a leased member": lambda scene: scene.queue.push_many([(b"a", 0), (b"c", 0)], delay=5),
-    "priority/pop": lambda scene: scene.queue.pop_many(2),
-    "priority/reserve": lambda scene: scene.queue.reserve(2),
-    "priority/ack": lambda scene: scene.leased.ack(),
-    "priority/ack of a part": lambda scene: ack_one(scene.leased),
-    "priority/release": lambda scene: scene.leased.release(reason="it is busy"),
-    "priority/bury": lambda scene: scene.leased.bury("it is bad"),
-    "priority/extend": lambda scene: scene.leased.extend(7200),
-    "priority/remove": lambda scene: scene.queue.remove(b"a", b"c", b"dead"),
-    "priority/redrive": lambda scene: scene.queue.redrive(b"dead"),
-    "priority/discard": lambda scene: scene.queue.discard(b"dead"),
-    "purge": lambda scene: scene.queue.purge(),
-    "buffer/reserve in order": lambda scene: Buffer(scene.client, "b", **OPTIONS, ordered=True).reserve(1),
-    "buffer/reserve, buried": lambda scene: expired(scene, scene.buffer),
-    "buffer/reserve, split": lambda scene: expired(scene, Buffer(scene.client, "b", **OPTIONS, isolate=True)),
-    "priority/reserve, buried": lambda scene: expired(scene, scene.queue),
+LAST: dict[str, Callable[[States], Any]] = {
+    "buffer/push": lambda states: states.buffer.push(b"new", b"er", group="new"),
+    "buffer/push at the front": lambda states: states.buffer.push_front(b"new", b"er", group="g"),
+    "buffer/pop": lambda states: states.buffer.pop("h"),
+    "buffer/pop_longest": lambda states: states.buffer.pop_longest(),
+    "buffer/reserve": lambda states: states.buffer.reserve(10),
+    "buffer/ack": lambda states: ack_one(states.held),
+    "buffer/release": lambda states: states.held.release(),
+    "buffer/bury": lambda states: states.held.bury("it is bad"),
+    "buffer/extend": lambda states: states.held.extend(7200),
+    "buffer/redrive": lambda states: states.buffer.redrive(states.buffer.dead()[0].id),
+    "buffer/discard": lambda states: states.buffer.discard(states.buffer.dead()[0].id),
+    "priority/push": lambda states: states.queue.push(b"new", 0, payload="p"),
+    "priority/push of a leased member": lambda states: states.queue.push_many([(b"a", 0), (b"c", 0)], delay=5),
+    "priority/pop": lambda states: states.queue.pop_many(2),
+    "priority/reserve": lambda states: states.queue.reserve(2),
+    "priority/ack": lambda states: states.leased.ack(),
+    "priority/ack of a part": lambda states: ack_one(states.leased),
+    "priority/release": lambda states: states.leased.release(reason="it is busy"),
+    "priority/bury": lambda states: states.leased.bury("it is bad"),
+    "priority/extend": lambda states: states.leased.extend(7200),
+    "priority/remove": lambda states: states.queue.remove(b"a", b"c", b"dead"),
+    "priority/redrive": lambda states: states.queue.redrive(b"dead"),
+    "priority/discard": lambda states: states.queue.discard(b"dead"),
+    "purge": lambda states: states.queue.purge(),
+    "buffer/reserve in order": lambda states: Buffer(states.client, "b", **OPTIONS, ordered=True).reserve(1),
+    "buffer/reserve, buried": lambda states: expired(states, states.buffer),
+    "buffer/reserve, split": lambda states: expired(states, Buffer(states.client, "b", **OPTIONS, isolate=True)),
+    "priority/reserve, buried": lambda states: expired(states, states.queue),
 }
-EVERY_BYTE = scale.pick({"buffer/pop"}, set(LAST))
+EVERY_BYTE = settings.pick({"buffer/pop"}, set(LAST))
 
 
 def both(client: redis.Redis) -> list[Content]:
@@ -235,26 +237,26 @@ def both(client: redis.Redis) -> list[Content]:
 
 
 def audited(client: redis.Redis) -> list[Content]:
-    """Read every key of a scene that is in order."""
-    scene = Scene(client)
-    assert scene.buffer.audit().ok
-    assert scene.queue.audit().ok
+    """Read every key of queues that are in order."""
+    states = States(client)
+    assert states.buffer.audit().ok
+    assert states.queue.audit().ok
     return both(client)
 
 
 class Written:
-    """Keep a server's append-only file, and know where its last record begins."""
+    """A server's append-only file, and where its last record begins."""
 
-    def __init__(self, server: Path, files: Path, last: Callable[[Scene], Any]) -> None:
+    def __init__(self, server: Path, files: Path, last: Callable[[States], Any]) -> None:
         options = ("--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0")
         with Server(server, *options, directory=files) as running, running.client() as client:
-            scene = Scene(client)
-            scene.prepare()
+            states = States(client)
+            states.prepare()
             # Redis 7 has a folder with a base and what came after it, 6.2 one file.
             (path,) = [path for path in files.rglob("*.aof") if "base" not in path.name]
             self.name = path.relative_to(files)
             self.before, self.begin = both(client), path.stat().st_size
-            last(scene)
+            last(states)
             self.after, self.end = both(client), path.stat().st_size
 
 
@@ -288,9 +290,9 @@ def test_a_file_cut_in_the_last_record(name: str, binary: Path, files: Path) -> 
 def test_two_commands_are_cut_in_two(binary: Path, files: Path) -> None:
     """The control: the recipe pushes with two commands, and after a cut between them its count is wrong."""
 
-    def push(scene: Scene) -> None:
+    def push(states: States) -> None:
         for command in (("RPUSH", "naive:g", "a"), ("ZINCRBY", "naive", 1, "g")):
-            scene.client.execute_command(*command)  # type: ignore[no-untyped-call]
+            states.client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def counts_equal_lists(client: redis.Redis) -> bool:
         return client.llen("naive:g") == (client.zscore("naive", "g") or 0)

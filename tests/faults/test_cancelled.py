@@ -2,7 +2,7 @@
 
 A call is cancelled when it begins to wait, or when what it waited for has come and it has not gone on yet. Its request
 may have been sent or not, so nobody knows whether it took effect; then it is made again with the same id, or given up:
-what was reserved comes back when its short lease runs out. The account is what the queue remembers of its leases.
+what was reserved comes back when its short lease runs out. What is compared is what the queue remembers of its leases.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import redisq.asyncio
 from redisq import Pushed
 from redisq.embedded import Server
 
-from . import scale
-from .ledger import read_ledger
+from . import settings
+from .lease_log import read_lease_log
 
-pytestmark = [pytest.mark.server, scale.limit]
+pytestmark = [pytest.mark.server, settings.limit]
 
-CANCELS = scale.pick(100, 3_000)  # of each structure and kind of client
+CANCELS = settings.pick(100, 3_000)  # of each structure and kind of client
 SHARE = 0.1 / 6  # of the minutes, for each
 CONTROL = 100
 LEASE = 0.02
@@ -84,14 +84,14 @@ def _cancelled_at(call: Coroutine[Any, Any, R], place: int, late: bool) -> Gener
 
 
 class Cancelled:
-    """Stand for the answer of a call that was cancelled."""
+    """The answer of a call that was cancelled."""
 
 
 CANCELLED = Cancelled()
 
 
 class Canceller:
-    """Cancel calls, each at the next of its awaits, and count."""
+    """A counter of calls that it cancels, each at the next of its awaits."""
 
     def __init__(self, seed: int, client: redis.asyncio.Redis) -> None:
         self.random = random.Random(seed)
@@ -127,8 +127,8 @@ class Canceller:
         return result
 
 
-class Hand:
-    """Make every kind of call, cancelled, and keep account of what was pushed and what each known lease holds."""
+class Caller:
+    """A caller of every kind of call, each cancelled, that knows what was pushed and what each known lease holds."""
 
     def __init__(self, structure: str, seed: int, client: redis.asyncio.Redis) -> None:
         kind: Any = redisq.asyncio.Buffer if structure == "buffer" else redisq.asyncio.PriorityQueue
@@ -183,33 +183,33 @@ class Hand:
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
 @pytest.mark.parametrize("way", CLIENTS)
 async def test_nothing_is_lost_by_a_cancelled_call(way: str, structure: str, socket: str) -> None:
-    for seed in scale.seeds(SHARE):
+    for seed in settings.seeds(SHARE):
         async with opened(CLIENTS[way](socket)) as client:
             await client.flushall()
-            hand = Hand(structure, seed, client)
-            verbs = {"push", "reserve", "reserve and wait", "extend", "ack", "release", *["push_front"] * hand.fronts}
-            while hand.cancel.cancelled.total() < CANCELS or hand.cancel.cancelled.keys() != verbs:
-                if hand.random.random() < 0.7:  # else there may be nothing, and the reserve waits
-                    await hand.push()
-                if batch := await hand.reserve():
-                    await hand.settle(batch)
-            await hand.drain()
-            assert (await hand.queue.audit()).ok
+            caller = Caller(structure, seed, client)
+            verbs = {"push", "reserve", "reserve and wait", "extend", "ack", "release", *["push_front"] * caller.fronts}
+            while caller.cancel.cancelled.total() < CANCELS or caller.cancel.cancelled.keys() != verbs:
+                if caller.random.random() < 0.7:  # else there may be nothing, and the reserve waits
+                    await caller.push()
+                if batch := await caller.reserve():
+                    await caller.settle(batch)
+            await caller.drain()
+            assert (await caller.queue.audit()).ok
         with redis.Redis(unix_socket_path=socket) as other:
-            ledger = read_ledger(other)
-        assert Counter(item for name in ledger.acked for item in hand.known[name]) == Counter(hand.pushed)
-        assert all(count == len(hand.known[name]) for name, count in ledger.acked.items())
+            lease_log = read_lease_log(other)
+        assert Counter(item for name in lease_log.acked for item in caller.known[name]) == Counter(caller.pushed)
+        assert all(count == len(caller.known[name]) for name, count in lease_log.acked.items())
         print(
-            f"{way}, {structure}: {hand.cancel.cancelled.total()} cancelled {dict(hand.cancel.cancelled)},"
-            f" {len(hand.pushed)} items; {len(ledger.acked)} acks, {len(ledger.released)} releases,"
-            f" {len(ledger.expired)} expiries; 0 lost, 0 twice"
+            f"{way}, {structure}: {caller.cancel.cancelled.total()} cancelled {dict(caller.cancel.cancelled)},"
+            f" {len(caller.pushed)} items; {len(lease_log.acked)} acks, {len(lease_log.released)} releases,"
+            f" {len(lease_log.expired)} expiries; 0 lost, 0 twice"
         )
 
 
 async def test_control_plain_commands_lose_and_double(socket: str) -> None:
     """The same with LPUSH, made again when it was cancelled, and RPOP."""
     async with opened(CLIENTS["Redis"](socket)) as client:
-        cancel = Canceller(scale.SEED, client)
+        cancel = Canceller(settings.SEED, client)
         items = lost = doubled = 0
         while items < CONTROL or not (lost and doubled):  # of one hundred a busy machine may let all through
             await client.flushall()

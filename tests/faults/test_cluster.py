@@ -32,19 +32,19 @@ from redisq.embedded import Server
 
 from .. import keyspace
 from ..model import Keys
-from . import scale
+from . import settings
 from .cluster import Cluster, cluster
 from .node import HOST, until
-from .scenes import SCENES, Q, Scene, send
+from .scenarios import SCENARIOS, Q, Scenario, send
 
-pytestmark = [pytest.mark.server, scale.limit]
+pytestmark = [pytest.mark.server, settings.limit]
 
 Work = Generator[Any, Any, None]
 """Work of either flavour: it yields what a call returns, and is sent the result."""
 
-ITEMS = scale.pick(2_000, 10_000)
-MOVES = scale.pick(8, 20)
-SLOW = scale.pick(2, 5)  # of the moves
+ITEMS = settings.pick(2_000, 10_000)
+MOVES = settings.pick(8, 20)
+SLOW = settings.pick(2, 5)  # of the moves
 PIECE = 10
 TRIES = 16  # of redis-py before it gives a call up
 
@@ -57,8 +57,8 @@ def nodes(binary: Path) -> Iterator[Cluster]:
 
 
 @dataclass
-class Account:
-    """Count what went in and came out of all queues."""
+class Tally:
+    """A count of what went into all queues and came out."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     pushed: Counter[str] = field(default_factory=Counter)
@@ -85,29 +85,29 @@ class Account:
 
 @dataclass
 class Place:
-    """Hold one queue, and how many items go through it."""
+    """One queue, and how many items go through it."""
 
     queue: Any
     name: str
     count: int
     through: int = 0
 
-    def work(self, account: Account, part: int) -> Work:
+    def work(self, tally: Tally, part: int) -> Work:
         """Push every other piece, and take until all are through."""
-        draw = random.Random(f"{scale.SEED} {self.name} {part}")
+        draw = random.Random(f"{settings.SEED} {self.name} {part}")
         for piece in range(part, self.count // PIECE, 2):
             items = [f"{self.name} {piece} {i}" for i in range(PIECE)]
             if isinstance(self.queue, (PriorityQueue, redisq.asyncio.PriorityQueue)):
                 yield self.queue.push_many([(item, draw.randrange(3)) for item in items])
             else:
                 yield self.queue.push(*items, group=str(draw.randrange(6)))
-            account.put(items)
+            tally.put(items)
             if draw.random() < 0.8:
-                yield from self._take(account)
+                yield from self._take(tally)
         while self.through < self.count:
-            yield from self._take(account)
+            yield from self._take(tally)
 
-    def _take(self, account: Account) -> Work:
+    def _take(self, tally: Tally) -> Work:
         if self.name.endswith("pop"):
             found = yield self.queue.pop_longest(2, PIECE)
             items = [item for group in found.values() for item in group]
@@ -118,7 +118,7 @@ class Place:
             assert batch.attempts == 1
             items = batch.items
             assert (yield batch.ack()) == len(items)
-        account.take(self, items)
+        tally.take(self, items)
 
 
 def places(library: Any, client: Any) -> list[Place]:
@@ -145,7 +145,7 @@ def errors(nodes: Cluster, name: str) -> int:
 
 
 class Look:
-    """Read a slot's keys on whichever node they are, past all redirections."""
+    """A view of a slot's keys on whichever node they are, past all redirections."""
 
     def __init__(self, nodes: Cluster, slot: int) -> None:
         self.nodes, self.slot = nodes, slot
@@ -168,12 +168,12 @@ class Look:
 
 
 class Mover(threading.Thread):
-    """Move the slot whenever enough of its items are through, and fail its master over once."""
+    """A thread that moves the slot whenever enough of its items are through, and fails its master over once."""
 
-    def __init__(self, nodes: Cluster, slot: int, account: Account) -> None:
+    def __init__(self, nodes: Cluster, slot: int, tally: Tally) -> None:
         super().__init__()
-        self.nodes, self.slot, self.account = nodes, slot, account
-        self.draw = random.Random(scale.SEED)
+        self.nodes, self.slot, self.tally = nodes, slot, tally
+        self.draw = random.Random(settings.SEED)
         self.look = Look(nodes, slot)
         self.moved = 0
         self.keys = 0
@@ -185,7 +185,7 @@ class Mover(threading.Thread):
         try:
             for move in range(MOVES):
                 enough = move * ITEMS * 3 // 4 // (MOVES + 1)
-                self.account.wait(enough, self.stop)
+                self.tally.wait(enough, self.stop)
                 owner = self.nodes.owner(self.slot)
                 if move == MOVES // 2:
                     owner = self.nodes.fail_over(owner)
@@ -211,7 +211,7 @@ class Mover(threading.Thread):
         self.keys += self.nodes.migrate(self.slot, target, self.draw, between)
 
 
-def run_blocking(port: int, account: Account) -> None:
+def run_blocking(port: int, tally: Tally) -> None:
     """Let threads work."""
     with redis.RedisCluster(host=HOST, port=port) as client:
         made = places(redisq, client)
@@ -225,14 +225,14 @@ def run_blocking(port: int, account: Account) -> None:
                     return
 
         with ThreadPoolExecutor(2 * len(made)) as pool:
-            for done in [pool.submit(drive, place.work(account, part)) for place in made for part in range(2)]:
+            for done in [pool.submit(drive, place.work(tally, part)) for place in made for part in range(2)]:
                 done.result()
         for place in made:
             assert place.queue.audit().ok
             assert place.queue.purge() == 0
 
 
-async def run_asyncio(port: int, account: Account) -> None:
+async def run_asyncio(port: int, tally: Tally) -> None:
     """Let tasks work."""
     # By default redis-py's asyncio client closes all its connections after every fifth MOVED, under whoever uses them.
     async with redis.asyncio.RedisCluster(host=HOST, port=port, reinitialize_steps=0) as client:
@@ -247,7 +247,7 @@ async def run_asyncio(port: int, account: Account) -> None:
                     return
                 result = await coming
 
-        await asyncio.gather(*(drive(place.work(account, part)) for place in made for part in range(2)))
+        await asyncio.gather(*(drive(place.work(tally, part)) for place in made for part in range(2)))
         for place in made:
             assert (await place.queue.audit()).ok
             assert await place.queue.purge() == 0
@@ -256,33 +256,33 @@ async def run_asyncio(port: int, account: Account) -> None:
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
 def test_a_slot_that_moves_to_and_fro_under_work(nodes: Cluster, flavour: str) -> None:
     """20 moves and a failover during 10,000 items: 0 lost, 0 twice, and counts equal lists at every moment."""
-    account = Account()
+    tally = Tally()
     slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", "{live}")
     before = {name: errors(nodes, name) for name in ("TRYAGAIN", "ASK", "MOVED")}
-    mover = Mover(nodes, slot, account)
+    mover = Mover(nodes, slot, tally)
     mover.start()
     port = nodes.nodes[0].port
     try:
         if flavour == "blocking":
-            run_blocking(port, account)
+            run_blocking(port, tally)
         else:
-            asyncio.run(run_asyncio(port, account))
+            asyncio.run(run_asyncio(port, tally))
     finally:
         mover.stop.set()
         mover.join()
         if mover.failure:
             raise mover.failure  # a slot that it left half-way is why the others failed
-    assert account.taken == account.pushed
-    assert account.taken.total() == len(account.taken) == ITEMS
+    assert tally.taken == tally.pushed
+    assert tally.taken.total() == len(tally.taken) == ITEMS
     assert mover.moved == MOVES
     met = {name: errors(nodes, name) - count for name, count in before.items()}
     # ASK is only for a call none of whose keys is left: a BLPOP at the right moment, say.
-    assert all(count for name, count in met.items() if name != "ASK" or scale.LONG), met
+    assert all(count for name, count in met.items() if name != "ASK" or settings.LONG), met
     print(f"{flavour}: {mover.keys} keys moved; answers {met}")
 
 
 class Half:
-    """Hold a queue's slot half-way between two nodes: its index there, its lists here."""
+    """A queue's slot half-way between two nodes: its index there, its lists here."""
 
     def __init__(self, nodes: Cluster, queue: Buffer[int]) -> None:
         self.nodes, self.queue = nodes, queue
@@ -324,11 +324,11 @@ def half(nodes: Cluster, request: pytest.FixtureRequest) -> Iterator[Half]:
 
 def test_without_the_guard_a_script_loses_its_counters(half: Half) -> None:
     """The control: with another key in the guard's place the importing node runs it, and it sees no lists."""
-    op = half.queue.calls.pop_longest()
-    assert isinstance(half.ask(*op.eval()), redis.exceptions.TryAgainError)
+    call = half.queue.calls.pop_longest()
+    assert isinstance(half.ask(*call.eval()), redis.exceptions.TryAgainError)
     there = half.queue.calls.queue + b"there"
     half.ask("SET", there, "")
-    naive = replace(op, keys=tuple(there if key.endswith((b":guard", b":paused")) else key for key in op.keys))
+    naive = replace(call, keys=tuple(there if key.endswith((b":guard", b":paused")) else key for key in call.keys))
     stopped = half.ask(*naive.eval())
     assert KEY_MOVED.search(str(stopped))  # when the counters are gone it looks at keys that are not here
     half.finish()
@@ -342,7 +342,7 @@ Contents = tuple[Keys, set[bytes]]
 
 
 class HalfWay:
-    """Scenes on a slot of which some keys have moved, and what is on both nodes then."""
+    """Scenarios on a slot of which some keys have moved, and what is on both nodes then."""
 
     def __init__(self, nodes: Cluster, scratch: redis.Redis) -> None:
         self.nodes, self.scratch = nodes, scratch
@@ -350,24 +350,24 @@ class HalfWay:
         self.source = nodes.owner(self.slot)
         self.target = next(i for i in nodes.masters() if i != self.source)
 
-    def undisturbed(self, scene: Scene) -> tuple[Contents, Any, Contents]:
-        """Return what a scene is elsewhere: all keys, the reply, and all keys after it."""
-        scene.build(self.scratch)
-        before, reply = keyspace.read(self.scratch, Q, 0), send(self.scratch, scene.op)
+    def undisturbed(self, scenario: Scenario) -> tuple[Contents, Any, Contents]:
+        """Return what a scenario is elsewhere: all keys, the reply, and all keys after it."""
+        scenario.build(self.scratch)
+        before, reply = keyspace.read(self.scratch, Q, 0), send(self.scratch, scenario.call)
         return before, reply, keyspace.read(self.scratch, Q, 0)
 
-    def play(self, scene: Scene, moved: Collection[bytes]) -> tuple[str, Any, Contents]:
-        """Play a scene when these keys have moved: how the call was answered, by what, and all keys after it."""
-        scene.build(self.nodes.clients[self.source])
+    def play(self, scenario: Scenario, moved: Collection[bytes]) -> tuple[str, Any, Contents]:
+        """Run a scenario when these keys have moved: how the call was answered, by what, and all keys after it."""
+        scenario.build(self.nodes.clients[self.source])
         self.nodes.open(self.slot, self.source, self.target)
         try:
             for key in moved:
                 self.nodes.move(key, self.source, self.target)
-            how, reply = "at the old place", send(self.nodes.clients[self.source], scene.op)
+            how, reply = "at the old place", send(self.nodes.clients[self.source], scenario.call)
             if isinstance(reply, redis.exceptions.AskError):
                 with self.nodes.clients[self.target].pipeline(transaction=False) as pipe:
                     pipe.execute_command("ASKING")
-                    pipe.execute_command(*scene.op.eval())
+                    pipe.execute_command(*scenario.call.eval())
                     how, reply = "at the new place", pipe.execute(raise_on_error=False)[1]
             if isinstance(reply, redis.exceptions.TryAgainError):
                 how = "told to wait"
@@ -397,11 +397,11 @@ class HalfWay:
         return keyspace.read(self.scratch, Q, 0)
 
 
-def moves(scene: Scene, keys: list[bytes], draw: random.Random) -> list[list[bytes]]:
+def moves(scenario: Scenario, keys: list[bytes], draw: random.Random) -> list[list[bytes]]:
     """Choose which keys have moved: none, all, one, all but one, or some; of calls that are sent again all of these."""
     singles = [[key] for key in keys] + [[other for other in keys if other != key] for key in keys]
-    some = [draw.sample(keys, draw.randint(0, len(keys))) for _ in range(scale.pick(1, 4))]
-    if "again" in scene.what or scale.LONG:
+    some = [draw.sample(keys, draw.randint(0, len(keys))) for _ in range(settings.pick(1, 4))]
+    if "again" in scenario.what or settings.LONG:
         return [[], keys, *singles, *some]
     return [[], keys, *draw.sample(singles, min(1, len(singles))), *some]
 
@@ -415,18 +415,18 @@ def test_no_script_is_stopped_half_way(nodes: Cluster, server: Server, script: s
     guard, or that of an answer. A call that is sent again has its answer, and may be stopped before it has looked for
     it, with nothing written: that is worth waiting, too.
     """
-    draw, met = random.Random(f"{scale.SEED} {script}"), Counter[str]()
+    draw, met = random.Random(f"{settings.SEED} {script}"), Counter[str]()
     with server.client() as scratch:
         half_way = HalfWay(nodes, scratch)
-        for scene in (scene for scene in SCENES if scene.script == script):
-            before, expected, after = half_way.undisturbed(scene)
+        for scenario in (scenario for scenario in SCENARIOS if scenario.script == script):
+            before, expected, after = half_way.undisturbed(scenario)
             keys = sorted(Q + name for name in before[0])
-            for moved in moves(scene, keys, draw):
-                how, reply, there = half_way.play(scene, moved)
+            for moved in moves(scenario, keys, draw):
+                how, reply, there = half_way.play(scenario, moved)
                 met[how] += 1
                 done = str(reply) == str(expected) and there == after
                 waits = how == "told to wait" or KEY_MOVED.search(str(reply))
-                assert done or (waits and there == before), f"{scene}, {moved} moved: {how}: {reply}"
+                assert done or (waits and there == before), f"{scenario}, {moved} moved: {how}: {reply}"
     print(f"{script}: {dict(met)}")
     assert met["told to wait"]
 
@@ -436,8 +436,8 @@ def test_a_script_without_a_guard_is_stopped_half_way(nodes: Cluster, server: Se
     text = b"redis.call('RPOP', KEYS[1]) return redis.call('LLEN', KEYS[1] .. 'x')"
     naive = Call(Script("naive/pop", text), (Q + b"items:g",), (), int)
     with server.client() as scratch:
-        scene = Scene("one item", (("LPUSH", Q + b"items:g", "a"),), naive)
-        _, reply, there = HalfWay(nodes, scratch).play(scene, [])
+        scenario = Scenario("one item", (("LPUSH", Q + b"items:g", "a"),), naive)
+        _, reply, there = HalfWay(nodes, scratch).play(scenario, [])
     assert isinstance(reply, redis.ResponseError)
     assert there == ({}, set())
 

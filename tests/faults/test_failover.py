@@ -23,76 +23,79 @@ import redisq.asyncio
 from redisq import Buffer, InvalidArgument, LeaseLost, NotDurable, PriorityQueue, Replicas
 
 from ..calls import calls
-from . import scale
-from .hands import HANDS, Account, Hand, contents, queues
+from . import settings
+from .clients import CLIENTS, Acknowledged, QueueClient, contents, queues
 from .node import HOST, Node, running, until
-from .pair import Pair
-from .scenes import commands_of
+from .replication import Replication
+from .scenarios import commands_of
 
-pytestmark = [pytest.mark.server, scale.limit]
+pytestmark = [pytest.mark.server, settings.limit]
 
 ROUNDS = 10
 
 
 @pytest.fixture
-def pair(binary: Path) -> Iterator[Pair]:
+def replication(binary: Path) -> Iterator[Replication]:
     """Give a master and a replica."""
-    with Pair(binary) as made:
+    with Replication(binary) as made:
         yield made
 
 
-def _fail_over(pair: Pair, durability: Any, account: Account, hands: list[Hand]) -> None:
+def _fail_over(
+    replication: Replication, durability: Any, acknowledged: Acknowledged, callers: list[QueueClient]
+) -> None:
     broken = threading.Event()
-    with pair.client(retry=Retry(NoBackoff(), 0)) as client, ThreadPoolExecutor(HANDS) as pool:
-        made = [queues(client, durability) for _ in hands]
-        for done in [pool.submit(hand.again, mine) for hand, mine in zip(hands, made, strict=True)]:
+    with replication.client(retry=Retry(NoBackoff(), 0)) as client, ThreadPoolExecutor(CLIENTS) as pool:
+        made = [queues(client, durability) for _ in callers]
+        for done in [pool.submit(caller.again, mine) for caller, mine in zip(callers, made, strict=True)]:
             done.result()
-        working = [pool.submit(hand.work, mine, broken) for hand, mine in zip(hands, made, strict=True)]
-        account.more(100)
-        pair.link.deaf()
+        working = [pool.submit(caller.work, mine, broken) for caller, mine in zip(callers, made, strict=True)]
+        acknowledged.more(100)
+        replication.link.deaf()
         if durability == "server":
-            account.more(100)  # into the black hole
+            acknowledged.more(100)  # into the black hole
         broken.set()
         if durability != "server":
             until(lambda: all(done.done() for done in working), "each has a call that nobody confirms")
-        pair.fail_over()
+        replication.fail_over()
         for done in working:
             done.result()
 
 
-def fail_over_ten_times(pair: Pair, durability: Any) -> tuple[Account, Counter[str]]:
-    """Let four hands work through ten failovers, and return what was acknowledged, and what is there."""
-    account = Account()
-    hands = [Hand(f"hand {i}", account) for i in range(HANDS)]
+def fail_over_ten_times(replication: Replication, durability: Any) -> tuple[Acknowledged, Counter[str]]:
+    """Let four callers work through ten failovers, and return what was acknowledged, and what is there."""
+    acknowledged = Acknowledged()
+    callers = [QueueClient(f"caller {i}", acknowledged) for i in range(CLIENTS)]
     for _ in range(ROUNDS):
-        _fail_over(pair, durability, account, hands)
-    with pair.client() as client:
-        for hand in hands:
-            hand.again(queues(client, durability))
+        _fail_over(replication, durability, acknowledged, callers)
+    with replication.client() as client:
+        for caller in callers:
+            caller.again(queues(client, durability))
         for queue in queues(client, "server"):
             assert queue.audit().ok
-        return account, contents(client)
+        return acknowledged, contents(client)
 
 
-def test_nothing_acknowledged_is_lost(pair: Pair) -> None:
+def test_nothing_acknowledged_is_lost(replication: Replication) -> None:
     """Ten failovers behind a black hole: what was acknowledged is there, once; what was not took effect once, again."""
-    account, there = fail_over_ten_times(pair, Replicas(1, timeout=0.3))
-    assert account.lost_leases == 0
-    assert there == Counter(account.pushed) - Counter(account.acked)
-    assert there.total() == len(account.pushed) - len(account.acked)
-    print(f"{len(account.pushed)} pushes, {len(account.acked)} acked items acknowledged: 0 lost, 0 undone, 0 twice")
+    acknowledged, there = fail_over_ten_times(replication, Replicas(1, timeout=0.3))
+    assert acknowledged.lost_leases == 0
+    assert there == Counter(acknowledged.pushed) - Counter(acknowledged.acked)
+    assert there.total() == len(acknowledged.pushed) - len(acknowledged.acked)
+    pushed, acked = len(acknowledged.pushed), len(acknowledged.acked)
+    print(f"{pushed} pushes, {acked} acked items acknowledged: 0 lost, 0 undone, 0 twice")
 
 
-def test_without_it_the_unreplicated_is_lost(pair: Pair) -> None:
+def test_without_it_the_unreplicated_is_lost(replication: Replication) -> None:
     """The control: the same work, the same faults, and acknowledged items are gone, and acked ones are back."""
-    account, there = fail_over_ten_times(pair, "server")
-    pushed, acked = Counter(account.pushed), Counter(account.acked)
+    acknowledged, there = fail_over_ten_times(replication, "server")
+    pushed, acked = Counter(acknowledged.pushed), Counter(acknowledged.acked)
     lost, back = pushed - acked - there, there & acked
     assert lost.total() > 0
-    assert back.total() + account.lost_leases > 0
+    assert back.total() + acknowledged.lost_leases > 0
     print(
         f"of {pushed.total()} pushes and {acked.total()} acked items that were acknowledged, {lost.total()} are lost, "
-        f"{back.total()} are back, {account.lost_leases} leases are lost"
+        f"{back.total()} are back, {acknowledged.lost_leases} leases are lost"
     )
 
 
@@ -141,10 +144,10 @@ def settling(verb: str, batch: Any) -> Callable[[Any], Any]:
 
 
 class Durable:
-    """Make calls of one flavour on one master, each time over a connection of its own."""
+    """Calls of one flavour on one master, each time over a connection of its own."""
 
-    def __init__(self, pair: Pair, flavour: str) -> None:
-        self.pair, self.flavour = pair, flavour
+    def __init__(self, replication: Replication, flavour: str) -> None:
+        self.replication, self.flavour = replication, flavour
 
     def call(self, structure: str, *made: Callable[[Any], Any], timeout: float = 0.05) -> list[Any]:
         """Make calls, and return their results; `NotDurable` is one, too."""
@@ -162,9 +165,11 @@ class Durable:
         async with contextlib.AsyncExitStack() as stack:
             client: Any
             if self.flavour == "asyncio":
-                client = await stack.enter_async_context(redis.asyncio.Redis(host=HOST, port=self.pair.master.port))
+                client = await stack.enter_async_context(
+                    redis.asyncio.Redis(host=HOST, port=self.replication.master.port)
+                )
             else:
-                client = stack.enter_context(self.pair.client())
+                client = stack.enter_context(self.replication.client())
             make = library.Buffer if structure == "buffer" else library.PriorityQueue
             queue = make(client, structure, durability=Replicas(1, timeout))
             for one in made:
@@ -177,13 +182,13 @@ class Durable:
 
 
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
-def test_every_call_can_be_made_again(pair: Pair, flavour: str) -> None:
+def test_every_call_can_be_made_again(replication: Replication, flavour: str) -> None:
     """Whatever is not confirmed has been done; made again over another connection it waits anew, and counts once."""
-    durable = Durable(pair, flavour)
+    durable = Durable(replication, flavour)
     for structure, name in CALLS:
         call = (BUFFER_CALLS if structure == "buffer" else PRIORITY_CALLS)[name]
         durable.sure(structure, lambda queue: queue.purge(), lambda queue: queue.push_many([("a", 1), ("b", 2)]))
-        pair.link.deaf()
+        replication.link.deaf()
         (short,) = durable.call(structure, bound(call, {}))
         assert isinstance(short, NotDurable), name
         assert (short.reached, short.asked) == (0, 1)
@@ -193,11 +198,11 @@ def test_every_call_can_be_made_again(pair: Pair, flavour: str) -> None:
         (still,) = durable.call(structure, bound(call, again))
         assert isinstance(still, NotDurable), f"{structure} {name} again"
         assert {key: getattr(still, key) for key in again} == again
-        before = snapshot(pair)
-        pair.link.hear()
+        before = snapshot(replication)
+        replication.link.hear()
         (result,) = durable.sure(structure, bound(call, again))
         assert shown(result) == shown(short.result) == shown(still.result), name
-        assert snapshot(pair) == before, name
+        assert snapshot(replication) == before, name
 
 
 def shown(result: Any) -> Any:
@@ -207,41 +212,41 @@ def shown(result: Any) -> Any:
     return (result.id, result.items) if hasattr(result, "items") and hasattr(result, "id") else result
 
 
-def snapshot(pair: Pair) -> dict[bytes, bytes]:
+def snapshot(replication: Replication) -> dict[bytes, bytes]:
     """Dump every key but the fence."""
-    with pair.client() as client:
+    with replication.client() as client:
         keys = sorted(key for key in client.scan_iter() if not key.endswith(b":once:"))
         return {key: dumped for key in keys if (dumped := client.dump(key))}
 
 
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
-def test_leases_are_settled_again(pair: Pair, structure: str, flavour: str) -> None:
+def test_leases_are_settled_again(replication: Replication, structure: str, flavour: str) -> None:
     """An ack, a release, a burial and an extension that nobody confirmed are made again with the same batch."""
-    durable = Durable(pair, flavour)
+    durable = Durable(replication, flavour)
     durable.sure(structure, lambda queue: queue.push_many([("a", 1), ("b", 2), ("c", 3)]))
     for verb in ("extend", "release", "bury", "ack"):
         batch = durable.sure(structure, lambda queue: queue.reserve(1))[0]
-        pair.link.deaf()
+        replication.link.deaf()
         settle = settling(verb, batch)
         first, second = durable.call(structure, settle, settle)
         assert isinstance(first, NotDurable)
         assert isinstance(second, NotDurable)
         assert batch.settled == (verb != "extend")
-        pair.link.hear()
+        replication.link.hear()
         assert durable.sure(structure, settle) == [first.result] == [None if verb == "extend" else 1]
 
 
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
-def test_what_a_pop_took_is_in_the_error(pair: Pair, structure: str, flavour: str) -> None:
+def test_what_a_pop_took_is_in_the_error(replication: Replication, structure: str, flavour: str) -> None:
     """A pop cannot be made again, so nothing else has what it took."""
-    durable = Durable(pair, flavour)
+    durable = Durable(replication, flavour)
     if structure == "buffer":
         durable.sure(structure, lambda queue: queue.push("a", "b"))
     else:
         durable.sure(structure, lambda queue: queue.push_many([("a", 1), ("b", 2)]))
-    pair.link.deaf()
+    replication.link.deaf()
     for pop, expected in POPS[structure]:
         (short,) = durable.call(structure, bound(pop, {}))
         assert isinstance(short, NotDurable)
@@ -250,37 +255,37 @@ def test_what_a_pop_took_is_in_the_error(pair: Pair, structure: str, flavour: st
         if structure == "priority":
             found = [item.member for item in found] if isinstance(found, list) else found.member
         assert found == expected
-    pair.link.hear()
+    replication.link.hear()
 
 
-def test_a_lost_lease_among_others_hides_nothing(pair: Pair) -> None:
+def test_a_lost_lease_among_others_hides_nothing(replication: Replication) -> None:
     """Of two batches one is lost, and the other's ack is not confirmed: that is what must be told, and told again."""
-    with pair.client() as client:
+    with replication.client() as client:
         queue: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=0.05))
         plain: Buffer[int] = Buffer(client, "q")
         plain.push(1, 2)
         held, lost = plain.reserve_many(2, 1)
         lost.ack()
         client.delete(f"redisq:{{q}}:ended:{lost.id}")
-        pair.link.deaf()
+        replication.link.deaf()
         with pytest.raises(NotDurable) as short:
             queue.ack(held, lost)
         assert isinstance(short.value.__cause__, LeaseLost)
-        pair.link.hear()
-        pair.joined()
+        replication.link.hear()
+        replication.joined()
         with pytest.raises(LeaseLost) as told:
             Buffer(client, "q", durability=Replicas(timeout=4)).ack(held, lost)
         assert told.value.ids == [lost.id]
 
 
-def test_looking_asks_nobody(pair: Pair) -> None:
+def test_looking_asks_nobody(replication: Replication) -> None:
     """Calls that write nothing are answered while the replica is away."""
-    with pair.client() as client:
+    with replication.client() as client:
         buffer: Buffer[str] = Buffer(client, "b", durability=Replicas(timeout=4))
         queue: PriorityQueue[str] = PriorityQueue(client, "p", durability=Replicas(timeout=4))
         buffer.push("a")
         queue.push("a")
-        pair.link.deaf()
+        replication.link.deaf()
         assert buffer.stats().waiting == queue.stats().waiting == 1
         assert buffer.audit().ok
         assert queue.audit().ok
@@ -291,12 +296,12 @@ def test_looking_asks_nobody(pair: Pair) -> None:
             assert not look()
         assert queue.state("a").value == "ready"
         assert len(queue.peek()) == 1
-        pair.link.hear()
+        replication.link.hear()
 
 
-def test_scripts_that_were_forgotten_and_a_server_that_is_full(pair: Pair) -> None:
+def test_scripts_that_were_forgotten_and_a_server_that_is_full(replication: Replication) -> None:
     """SCRIPT FLUSH goes unnoticed; where the fence cannot be written nothing is confirmed, and the call is done."""
-    with pair.client() as client:
+    with replication.client() as client:
         queue: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=4))
         for i in range(3):
             client.script_flush()
@@ -341,27 +346,27 @@ def test_a_client_that_cannot_wait_so_long_is_refused() -> None:
 @pytest.mark.parametrize("name", sorted(calls()))
 def test_calls_know_whether_they_write(name: str) -> None:
     """What is not marked as writing has no command that writes in its script, or is an audit, which may repair."""
-    op = calls()[name]
+    call = calls()[name]
     writing = "set unlink rename zadd zrem rpush lpush hset rpop zpopmin pexpire sadd"
     used = {*writing.split()} & commands_of(name)
-    assert op.writes == bool(used) or name.endswith("/audit"), used
+    assert call.writes == bool(used) or name.endswith("/audit"), used
 
 
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
-def test_who_waits_and_is_sent_away_asks_again(pair: Pair, flavour: str) -> None:
+def test_who_waits_and_is_sent_away_asks_again(replication: Replication, flavour: str) -> None:
     """A master that becomes a replica ends all waiting with an error, UNBLOCKED; a reserve goes on all the same."""
 
     async def awaited() -> list[int]:
-        async with redis.asyncio.Redis(host=HOST, port=pair.master.port) as client:
+        async with redis.asyncio.Redis(host=HOST, port=replication.master.port) as client:
             batch = await redisq.asyncio.Buffer(client, "q").reserve(timeout=60)
             return batch.items if batch else []
 
     def blocking() -> list[int]:
-        with pair.client() as client:
+        with replication.client() as client:
             batch = Buffer(client, "q").reserve(timeout=60)
             return batch.items if batch else []
 
-    with pair.client() as other, ThreadPoolExecutor(1) as pool:
+    with replication.client() as other, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(blocking if flavour == "blocking" else lambda: asyncio.run(awaited()))
 
         def sent_away() -> bool:

@@ -23,51 +23,51 @@ from redisq.core.scripts import load, names
 from redisq.embedded import NoServer, Server
 
 from .. import model
-from . import scale
+from . import settings
 from .history import (
     CLIENTS,
-    GAMES,
     LOST,
     START,
+    SUBJECTS,
     Args,
-    BufferGame,
-    Game,
-    LimitGame,
-    PriorityGame,
+    BufferSubject,
+    LimitSubject,
+    PrioritySubject,
     RecordedCall,
     Shared,
+    Subject,
     record,
 )
 from .linearize import UNKNOWN, linearizable, misfit, replay, search, shortest, shortest_in_order
 from .monitor import Monitor
 from .node import free_ports
 
-pytestmark = [pytest.mark.server, scale.limit]
+pytestmark = [pytest.mark.server, settings.limit]
 
 SMALL, SIZE = 67, 40  # of each structure: 201 in all
-LONG = scale.pick(4_000, 200_000)
-by_game = pytest.mark.parametrize("make", GAMES, ids=["buffer", "priority", "limit"])
-Make = Callable[[int], Game[Any]]
+LONG = settings.pick(4_000, 200_000)
+by_game = pytest.mark.parametrize("make", SUBJECTS, ids=["buffer", "priority", "limit"])
+Make = Callable[[int], Subject[Any]]
 
 
-def play(server: Server, game: Game[Any], seed: int, size: int = SIZE) -> list[RecordedCall]:
+def play(server: Server, subject: Subject[Any], seed: int, size: int = SIZE) -> list[RecordedCall]:
     """Record one short history, on an emptied server."""
     with server.client() as client:
         client.flushall()
-    histories = record(game, lambda: server.client(single_connection_client=True), size, seed)
+    histories = record(subject, lambda: server.client(single_connection_client=True), size, seed)
     return sorted((call for history in histories for call in history), key=lambda call: call.start)
 
 
 @by_game
 def test_a_short_history_has_a_legal_order(server: Server, make: Make) -> None:
     """40 calls of 8 clients, 67 of each structure, in each of its settings."""
-    for seed in scale.seeds(0.05):
+    for seed in settings.seeds(0.05):
         together = 0
         for round_ in range(SMALL):
-            game = make(round_)
-            calls = play(server, game, seed * 1000 + round_)
-            if not linearizable(game, calls):
-                pytest.fail(f"CHAOS_SEED={seed}, history {round_}\n{shortest(game, calls)}")
+            subject = make(round_)
+            calls = play(server, subject, seed * 1000 + round_)
+            if not linearizable(subject, calls):
+                pytest.fail(f"CHAOS_SEED={seed}, history {round_}\n{shortest(subject, calls)}")
             together += sum(one.end > following.start for one, following in pairwise(calls))
         assert together > SMALL * SIZE / 4  # most calls had others beside them, or this would say nothing
 
@@ -89,7 +89,7 @@ def listening(binary: Path) -> Iterator[tuple[Server, int]]:
         return
 
 
-def play_long(listening: tuple[Server, int], game: Game[Any], seed: int, size: int) -> list[RecordedCall]:
+def play_long(listening: tuple[Server, int], subject: Subject[Any], seed: int, size: int) -> list[RecordedCall]:
     """Record a long history, and give its calls in the order that MONITOR saw."""
     server, port = listening
     addresses: dict[bytes, int] = {}
@@ -105,7 +105,7 @@ def play_long(listening: tuple[Server, int], game: Game[Any], seed: int, size: i
         for name in names():
             client.script_load(load(name).text)
         with Monitor(server.socket, inside=False) as monitor:
-            histories = record(game, connect, size, seed, step=20, purge=1500)
+            histories = record(subject, connect, size, seed, step=20, purge=1500)
             commands = [command for command in monitor.commands() if command.name == b"EVALSHA"]
     order, sent = [], [iter(history) for history in histories]
     for command in commands:
@@ -120,12 +120,12 @@ def play_long(listening: tuple[Server, int], game: Game[Any], seed: int, size: i
 @by_game
 def test_a_long_history_is_the_models_in_the_order_of_monitor(listening: tuple[Server, int], make: Make) -> None:
     """Every reply is the model's, and the order fits the clients' own times."""
-    for seed in scale.seeds():
-        game = make(seed)
-        order = play_long(listening, game, seed, LONG)
+    for seed in settings.seeds():
+        subject = make(seed)
+        order = play_long(listening, subject, seed, LONG)
         assert misfit(order) is None
-        if replay(game, order):
-            pytest.fail(f"CHAOS_SEED={seed}\n{shortest_in_order(game, order)}")
+        if replay(subject, order):
+            pytest.fail(f"CHAOS_SEED={seed}\n{shortest_in_order(subject, order)}")
 
 
 # what must be found
@@ -162,19 +162,19 @@ def corruptible(call: RecordedCall) -> bool:
 @by_game
 def test_a_wrong_reply_in_a_short_history_is_found(server: Server, make: Make) -> None:
     """One reply of 40 is changed, in each history: none is overlooked, and the piece that is shown ends with it."""
-    made: list[tuple[int, Game[Any], list[RecordedCall]]] = []
-    for round_ in range(scale.pick(6, 60)):
-        game, random = make(round_), Random(scale.SEED + round_)
-        calls = play(server, game, 9_000_000 + round_)
-        assert linearizable(game, calls)
+    made: list[tuple[int, Subject[Any], list[RecordedCall]]] = []
+    for round_ in range(settings.pick(6, 60)):
+        subject, random = make(round_), Random(settings.SEED + round_)
+        calls = play(server, subject, 9_000_000 + round_)
+        assert linearizable(subject, calls)
         places = [i for i, call in enumerate(calls) if corruptible(call)]
         for place in random.sample(places, min(1, len(places))):
             wrong = [*calls[:place], corrupt(calls[place], random), *calls[place + 1 :]]
-            assert not linearizable(game, wrong)
-            made.append((place, game, wrong))
+            assert not linearizable(subject, wrong)
+            made.append((place, subject, wrong))
     assert made
-    place, game, wrong = min(made, key=lambda one: one[0])  # the shorter its past, the sooner it is shrunk
-    piece = shortest(game, wrong, patience=2)
+    place, subject, wrong = min(made, key=lambda one: one[0])  # the shorter its past, the sooner it is shrunk
+    piece = shortest(subject, wrong, patience=2)
     assert wrong[place] in piece.calls
     assert wrong[place].reply not in piece.allowed
     assert len(piece.calls) < SIZE
@@ -183,9 +183,9 @@ def test_a_wrong_reply_in_a_short_history_is_found(server: Server, make: Make) -
 @by_game
 def test_a_wrong_reply_in_a_long_history_is_found(listening: tuple[Server, int], make: Make) -> None:
     """One reply is changed, however little, at 20 places: the replay stops there. Two calls that change places, too."""
-    game, random = make(scale.SEED), Random(scale.SEED)
-    order = play_long(listening, game, scale.SEED + 1, 2_000)
-    assert replay(game, order) is None
+    subject, random = make(settings.SEED), Random(settings.SEED)
+    order = play_long(listening, subject, settings.SEED + 1, 2_000)
+    assert replay(subject, order) is None
     for _ in range(20):
         place = random.randrange(len(order))
         call = order[place]
@@ -193,9 +193,9 @@ def test_a_wrong_reply_in_a_long_history_is_found(listening: tuple[Server, int],
             [one.reply for one in order if one.verb == call.verb and one.reply != call.reply] or ["x"]
         )
         wrong = [*order[:place], replace(call, reply=other), *order[place + 1 :]]
-        found = replay(game, wrong)
+        found = replay(subject, wrong)
         assert found == (place, call.reply)
-    piece = shortest_in_order(game, wrong)
+    piece = shortest_in_order(subject, wrong)
     assert piece.blamed == wrong[place]
     assert piece.allowed == [call.reply]
     assert len(piece.calls) <= 13
@@ -215,8 +215,8 @@ def taken(member: bytes, score: float) -> Any:
     return 0, ((member, score, 0, b"", None),)
 
 
-class ReadThenTake(PriorityGame):
-    """Play with the recipe without its WATCH: check, then add; read, then remove. The first reads meet."""
+class ReadThenTake(PrioritySubject):
+    """The recipe without its WATCH: check, then add; read, then remove. The first reads meet."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -262,10 +262,10 @@ class ReadThenTake(PriorityGame):
 def test_the_recipe_is_found(server: Server) -> None:
     """The control: ten histories of who reads first and takes then, none of which an order explains."""
     for round_ in range(10):
-        game = ReadThenTake()
-        assert not linearizable(game, play(server, game, round_))
-    game = ReadThenTake()
-    piece = shortest(game, play(server, game, 10, CLIENTS))
+        subject = ReadThenTake()
+        assert not linearizable(subject, play(server, subject, round_))
+    subject = ReadThenTake()
+    piece = shortest(subject, play(server, subject, 10, CLIENTS))
     assert [call.reply for call in piece.calls] == [taken(b"a", 1)] * 2  # two have got the same
 
 
@@ -304,8 +304,8 @@ def acquire(client: int, granted: int, retry: int) -> Step:
 
 
 RESERVED: Step = (1, 20, 30, "reserve", (1, 0, 1000, "l"), (b"batch", START + 1002, b"g", 1, b"", (b"a",)))
-BUFFER, PRIORITY, LIMIT = BufferGame(), PriorityGame(1), LimitGame()
-KNOWN: dict[str, tuple[bool, Game[Any], list[Step]]] = {
+BUFFER, PRIORITY, LIMIT = BufferSubject(), PrioritySubject(1), LimitSubject()
+KNOWN: dict[str, tuple[bool, Subject[Any], list[Step]]] = {
     "taken once": (True, BUFFER, [push(0, b"a", 1), pop(1, 20, 30, b"a"), pop(2, 40, 50)]),
     "taken twice": (False, BUFFER, [push(0, b"a", 1), pop(1, 20, 30, b"a"), pop(2, 40, 50, b"a")]),
     "twice at once": (False, BUFFER, [push(0, b"a", 1), pop(1, 20, 60, b"a"), pop(2, 20, 60, b"a")]),
@@ -336,8 +336,8 @@ KNOWN: dict[str, tuple[bool, Game[Any], list[Step]]] = {
 @pytest.mark.parametrize("what", KNOWN)
 def test_the_search_is_right_where_the_answer_is_known(what: str) -> None:
     """Histories written by hand, half of them illegal."""
-    legal, game, steps = KNOWN[what]
-    assert linearizable(game, written(steps)) is legal
+    legal, subject, steps = KNOWN[what]
+    assert linearizable(subject, written(steps)) is legal
 
 
 def test_a_person_can_read_what_is_wrong() -> None:

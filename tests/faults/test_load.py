@@ -26,12 +26,12 @@ from redisq.core.buffer import MAX_GROUPS, MAX_ITEMS
 from redisq.core.scripts import load, names
 from redisq.embedded import Server
 
-from . import scale
-from .meter import HELD, Meter
+from . import settings
+from .server_cost import HELD, ServerCost
 
-pytestmark = [pytest.mark.server, scale.limit]
+pytestmark = [pytest.mark.server, settings.limit]
 
-ROUNDS = scale.pick(1, 5)  # the machine may be busy with something else in some
+ROUNDS = settings.pick(1, 5)  # the machine may be busy with something else in some
 OPTIONS: dict[str, Any] = {"codec": BYTES, "lease": 600.0, "dedup_window": 0.0}
 
 # Fills are the tests' own, ten thousand entries a call: what the queue's scripts would have written. ARGV: how many,
@@ -120,200 +120,200 @@ def lone(binary: Path) -> Iterator[Server]:
         yield server
 
 
-def audit(meter: Meter, queue: Any) -> None:
+def audit(cost: ServerCost, queue: Any) -> None:
     """Audit, in each further round only if it was slow: it reads everything, in thousands of pages."""
-    if "audit" not in meter.times or "audit" in meter.slow():
-        assert meter("audit", queue.audit).ok
+    if "audit" not in cost.times or "audit" in cost.slow():
+        assert cost("audit", queue.audit).ok
 
 
-def on_a_group(meter: Meter, client: redis.Redis) -> None:
+def on_a_group(cost: ServerCost, client: redis.Redis) -> None:
     """Call everything on a long group."""
     queue = Buffer(client, "q", **OPTIONS)
-    meter("push 1", lambda: queue.push(b"one", group="g"))
-    meter("push most", lambda: queue.push(*MANY, group="g"))
-    meter("push_front most", lambda: queue.push_front(*MANY, group="g"))
-    held = meter("reserve 1", lambda: queue.reserve(1))
+    cost("push 1", lambda: queue.push(b"one", group="g"))
+    cost("push most", lambda: queue.push(*MANY, group="g"))
+    cost("push_front most", lambda: queue.push_front(*MANY, group="g"))
+    held = cost("reserve 1", lambda: queue.reserve(1))
     assert held
-    meter("ack 1", held.ack)
-    held = meter("reserve most", lambda: queue.reserve(BATCH))
+    cost("ack 1", held.ack)
+    held = cost("reserve most", lambda: queue.reserve(BATCH))
     assert held
-    meter("extend most", held.extend)
-    meter("release most", held.release)
-    held = meter("reserve most given back", lambda: queue.reserve(BATCH))
+    cost("extend most", held.extend)
+    cost("release most", held.release)
+    held = cost("reserve most given back", lambda: queue.reserve(BATCH))
     assert held
     held.fail_at(*range(0, BATCH, 2))
-    meter("ack most, half failed", held.ack)
+    cost("ack most, half failed", held.ack)
     held = queue.reserve(BATCH)
     assert held
-    meter("ack half", held.ack)
+    cost("ack half", held.ack)
     held = queue.reserve(BATCH)
     assert held
-    meter("bury most", held.bury)
-    meter("redrive most", partial(queue.redrive, held.id))
-    held = meter("reserve 500 KB", lambda: queue.reserve(BATCH, max_bytes=500_000))
+    cost("bury most", held.bury)
+    cost("redrive most", partial(queue.redrive, held.id))
+    held = cost("reserve 500 KB", lambda: queue.reserve(BATCH, max_bytes=500_000))
     assert held
-    meter("release", held.release)
+    cost("release", held.release)
     isolating = Buffer(client, "q", **OPTIONS, max_attempts=1, isolate=True)
-    held = meter("reserve most, split", lambda: isolating.reserve(1))
+    held = cost("reserve most, split", lambda: isolating.reserve(1))
     assert held
     held.ack()
-    meter("pop most", lambda: queue.pop("g", MAX_ITEMS))
-    meter("pop_longest 1 x most", lambda: queue.pop_longest(1, MAX_ITEMS))
-    meter("groups", lambda: queue.groups(5_000))
-    meter("stats", queue.stats)
-    audit(meter, queue)
+    cost("pop most", lambda: queue.pop("g", MAX_ITEMS))
+    cost("pop_longest 1 x most", lambda: queue.pop_longest(1, MAX_ITEMS))
+    cost("groups", lambda: queue.groups(5_000))
+    cost("stats", queue.stats)
+    audit(cost, queue)
 
 
-def on_groups(meter: Meter, client: redis.Redis) -> None:
+def on_groups(cost: ServerCost, client: redis.Redis) -> None:
     """Call what looks at groups, on many."""
     queue = Buffer(client, "q", **OPTIONS)
-    meter("push to a new group", lambda: queue.push(b"one", group=f"new {time.time()}"))
-    held = meter("reserve", lambda: queue.reserve(10))
+    cost("push to a new group", lambda: queue.push(b"one", group=f"new {time.time()}"))
+    held = cost("reserve", lambda: queue.reserve(10))
     assert held
-    meter("release", held.release)
-    meter("pop_longest 2 x many", lambda: queue.pop_longest(2, MAX_ITEMS // 2))
-    meter("pop_longest, many groups", lambda: queue.pop_longest(MAX_GROUPS, MAX_ITEMS // MAX_GROUPS))
-    meter("groups 5,000", lambda: queue.groups(5_000))
-    meter("stats", queue.stats)
-    audit(meter, queue)
+    cost("release", held.release)
+    cost("pop_longest 2 x many", lambda: queue.pop_longest(2, MAX_ITEMS // 2))
+    cost("pop_longest, many groups", lambda: queue.pop_longest(MAX_GROUPS, MAX_ITEMS // MAX_GROUPS))
+    cost("groups 5,000", lambda: queue.groups(5_000))
+    cost("stats", queue.stats)
+    audit(cost, queue)
 
 
-def on_busy_groups(meter: Meter, client: redis.Redis) -> None:
+def on_busy_groups(cost: ServerCost, client: redis.Redis) -> None:
     """Call what looks at busy groups and at leases, among many."""
     queue = Buffer(client, "q", **OPTIONS, ordered=True)
-    meter("push to a busy group", lambda: queue.push(b"one", group="group 1"))
-    meter("push to a new group", lambda: queue.push(b"one", group="new"))
-    held = meter("reserve", lambda: queue.reserve(10))
+    cost("push to a busy group", lambda: queue.push(b"one", group="group 1"))
+    cost("push to a new group", lambda: queue.push(b"one", group="new"))
+    held = cost("reserve", lambda: queue.reserve(10))
     assert held
-    meter("extend", held.extend)
-    meter("release", held.release)
-    held = meter("reserve given back", lambda: queue.reserve(10))
+    cost("extend", held.extend)
+    cost("release", held.release)
+    held = cost("reserve given back", lambda: queue.reserve(10))
     assert held
-    meter("ack", held.ack)
+    cost("ack", held.ack)
     queue.push(b"one", group="new")
     held = queue.reserve(10)
     assert held
-    meter("bury", held.bury)
-    meter("groups, 5,000 busy", lambda: queue.groups(5_000, state="busy"))
-    meter("leased 1,000", lambda: queue.leased(1_000))
-    meter("stats", queue.stats)
-    audit(meter, queue)
+    cost("bury", held.bury)
+    cost("groups, 5,000 busy", lambda: queue.groups(5_000, state="busy"))
+    cost("leased 1,000", lambda: queue.leased(1_000))
+    cost("stats", queue.stats)
+    audit(cost, queue)
 
 
-def on_dead_batches(meter: Meter, client: redis.Redis) -> None:
+def on_dead_batches(cost: ServerCost, client: redis.Redis) -> None:
     """Call what looks at dead letters, and what does not, beside many."""
     queue = Buffer(client, "q", **OPTIONS)
-    meter("push", lambda: queue.push(b"one"))
-    held = meter("reserve", lambda: queue.reserve(10))
+    cost("push", lambda: queue.push(b"one"))
+    held = cost("reserve", lambda: queue.reserve(10))
     assert held
-    meter("ack", held.ack)
-    dead = meter("dead 1,000", lambda: queue.dead(1_000))
-    meter("dead 1,000 more", lambda: queue.dead(1_000, after=dead[-1].id))
+    cost("ack", held.ack)
+    dead = cost("dead 1,000", lambda: queue.dead(1_000))
+    cost("dead 1,000 more", lambda: queue.dead(1_000, after=dead[-1].id))
     few = Buffer(client, "q", **OPTIONS, max_dead=100)
     few.push(b"one", group="h")
     held = few.reserve(1)
     assert held
-    meter("bury and trim", held.bury)
-    meter("redrive 1,000", lambda: queue.redrive(*(letter.id for letter in dead[:1_000])))
+    cost("bury and trim", held.bury)
+    cost("redrive 1,000", lambda: queue.redrive(*(letter.id for letter in dead[:1_000])))
     dead = queue.dead(1_000)
-    meter("discard 1,000", lambda: queue.discard(*(letter.id for letter in dead)))
-    meter("reserve redriven", lambda: queue.reserve(10))
-    meter("stats", queue.stats)
-    audit(meter, queue)
+    cost("discard 1,000", lambda: queue.discard(*(letter.id for letter in dead)))
+    cost("reserve redriven", lambda: queue.reserve(10))
+    cost("stats", queue.stats)
+    audit(cost, queue)
 
 
-def on_members(meter: Meter, client: redis.Redis) -> None:
+def on_members(cost: ServerCost, client: redis.Redis) -> None:
     """Call everything on many members."""
     queue: PriorityQueue[bytes] = PriorityQueue(client, "q", **OPTIONS, payload_codec=BYTES)
     new = {b"new %d %d" % (i, time.time_ns()): i % 5 for i in range(1_000)}
-    meter("push 1", lambda: queue.push(b"one"))
-    meter("push 1,000 new", lambda: queue.push_many(new))
-    meter("push 1,000 raised", lambda: queue.push_many(dict.fromkeys(new, -1)))
-    meter("push 1,000 delayed", lambda: queue.push_many({b"later " + member: 0 for member in new}, delay=600))
-    held = meter("reserve 500", lambda: queue.reserve(500))
+    cost("push 1", lambda: queue.push(b"one"))
+    cost("push 1,000 new", lambda: queue.push_many(new))
+    cost("push 1,000 raised", lambda: queue.push_many(dict.fromkeys(new, -1)))
+    cost("push 1,000 delayed", lambda: queue.push_many({b"later " + member: 0 for member in new}, delay=600))
+    held = cost("reserve 500", lambda: queue.reserve(500))
     assert held
     noted = dict.fromkeys(held.items, 5)
-    meter("push 500 leased", lambda: queue.push_many(noted))
-    meter("extend 500", held.extend)
-    meter("release 500", held.release)
+    cost("push 500 leased", lambda: queue.push_many(noted))
+    cost("extend 500", held.extend)
+    cost("release 500", held.release)
     held = queue.reserve(500)
     assert held
     held.fail_at(*range(0, 500, 2), reason="it is bad")
-    meter("ack 250 and fail 250", held.ack)
-    held = meter("reserve 500 again", lambda: queue.reserve(500))
+    cost("ack 250 and fail 250", held.ack)
+    held = cost("reserve 500 again", lambda: queue.reserve(500))
     assert held
-    meter("ack 500", held.ack)
+    cost("ack 500", held.ack)
     held = queue.reserve(500)
     assert held
-    meter("bury 500", held.bury)
-    meter("redrive 500", partial(queue.redrive, *held.items))
+    cost("bury 500", held.bury)
+    cost("redrive 500", partial(queue.redrive, *held.items))
     queue.push_many((member, -9, b"payload" * 9) for member in held.items)
-    held = meter("reserve 500 with payloads", lambda: queue.reserve(500, max_bytes=1_000_000))
+    held = cost("reserve 500 with payloads", lambda: queue.reserve(500, max_bytes=1_000_000))
     assert held
-    meter("ack 500 with payloads", held.ack)
+    cost("ack 500 with payloads", held.ack)
     expiring = queue.reserve(500, lease=0.001)
     assert expiring
-    meter("reserve 1, a lease of 500 ran out", lambda: queue.reserve(1))
-    meter("reserve 1, of these are due", lambda: queue.reserve(1))
+    cost("reserve 1, a lease of 500 ran out", lambda: queue.reserve(1))
+    cost("reserve 1, of these are due", lambda: queue.reserve(1))
     queue.remove(*expiring.items)  # else each call of the next round promotes more of them
-    meter("pop 1,000", lambda: queue.pop_many(1_000))
-    seen = meter("peek 1,000", lambda: queue.peek(1_000))
-    meter("state", lambda: queue.state(seen[0].member))
-    meter("remove 1,000", lambda: queue.remove(*(item.member for item in seen)))
-    meter("stats", queue.stats)
-    audit(meter, queue)
+    cost("pop 1,000", lambda: queue.pop_many(1_000))
+    seen = cost("peek 1,000", lambda: queue.peek(1_000))
+    cost("state", lambda: queue.state(seen[0].member))
+    cost("remove 1,000", lambda: queue.remove(*(item.member for item in seen)))
+    cost("stats", queue.stats)
+    audit(cost, queue)
 
 
-def on_leased_members(meter: Meter, client: redis.Redis) -> None:
+def on_leased_members(cost: ServerCost, client: redis.Redis) -> None:
     """Call what looks at leases and at held members, among many."""
     queue: PriorityQueue[bytes] = PriorityQueue(client, "q", **OPTIONS)
-    meter("push", lambda: queue.push(b"one", -1))
-    held = meter("reserve", lambda: queue.reserve(1))
+    cost("push", lambda: queue.push(b"one", -1))
+    held = cost("reserve", lambda: queue.reserve(1))
     assert held
-    meter("push a leased one", lambda: queue.push(b"one", -1))
-    meter("extend", held.extend)
-    meter("release", held.release)
-    held = meter("reserve again", lambda: queue.reserve(1))
+    cost("push a leased one", lambda: queue.push(b"one", -1))
+    cost("extend", held.extend)
+    cost("release", held.release)
+    held = cost("reserve again", lambda: queue.reserve(1))
     assert held
-    meter("ack", held.ack)
-    seen = meter("leased 1,000", lambda: queue.leased(1_000))
-    meter("leased 1,000 more", lambda: queue.leased(1_000, after=seen[-1].id))
-    meter("state", lambda: queue.state(seen[0].items[0]))
+    cost("ack", held.ack)
+    seen = cost("leased 1,000", lambda: queue.leased(1_000))
+    cost("leased 1,000 more", lambda: queue.leased(1_000, after=seen[-1].id))
+    cost("state", lambda: queue.state(seen[0].items[0]))
     queue.push(b"two")
     queue.reserve(1, lease_id=f"removed {time.time_ns()}")
-    meter("remove a leased one", lambda: queue.remove(b"two"))
-    meter("stats", queue.stats)
-    audit(meter, queue)
+    cost("remove a leased one", lambda: queue.remove(b"two"))
+    cost("stats", queue.stats)
+    audit(cost, queue)
 
 
-def on_dead_members(meter: Meter, client: redis.Redis) -> None:
+def on_dead_members(cost: ServerCost, client: redis.Redis) -> None:
     """Call what looks at dead members, and what does not, beside many."""
     queue: PriorityQueue[bytes] = PriorityQueue(client, "q", **OPTIONS)
-    meter("push", lambda: queue.push(b"one", -1))
-    held = meter("reserve", lambda: queue.reserve(1))
+    cost("push", lambda: queue.push(b"one", -1))
+    held = cost("reserve", lambda: queue.reserve(1))
     assert held
-    meter("ack", held.ack)
-    dead = meter("dead 1,000", lambda: queue.dead(1_000))
-    more = meter("dead 1,000 more", lambda: queue.dead(1_000, after=dead[-1].member))
+    cost("ack", held.ack)
+    dead = cost("dead 1,000", lambda: queue.dead(1_000))
+    more = cost("dead 1,000 more", lambda: queue.dead(1_000, after=dead[-1].member))
     few: PriorityQueue[bytes] = PriorityQueue(client, "q", **OPTIONS, max_dead=100)
     few.push(b"one", -1)
     held = few.reserve(1)
     assert held
-    meter("bury and trim", held.bury)
-    meter("redrive 1,000", lambda: queue.redrive(*(item.member for item in dead)))
-    meter("discard 1,000", lambda: queue.discard(*(item.member for item in more)))
-    meter("stats", queue.stats)
-    audit(meter, queue)
+    cost("bury and trim", held.bury)
+    cost("redrive 1,000", lambda: queue.redrive(*(item.member for item in dead)))
+    cost("discard 1,000", lambda: queue.discard(*(item.member for item in more)))
+    cost("stats", queue.stats)
+    audit(cost, queue)
 
 
-LOADS: dict[str, tuple[Callable[[Meter, redis.Redis], None], int, int]] = {
-    "group": (on_a_group, 50_000, scale.pick(200_000, 1_000_000)),
-    "groups": (on_groups, 5_000, scale.pick(15_000, 100_000)),
-    "busy groups": (on_busy_groups, 5_000, scale.pick(15_000, 100_000)),
-    "dead batches": (on_dead_batches, 5_000, scale.pick(15_000, 1_000_000)),
-    "ready": (on_members, 10_000, scale.pick(30_000, 1_000_000)),
-    "leased members": (on_leased_members, 20_000, scale.pick(60_000, 1_000_000)),
-    "dead members": (on_dead_members, 5_000, scale.pick(20_000, 1_000_000)),
+LOADS: dict[str, tuple[Callable[[ServerCost, redis.Redis], None], int, int]] = {
+    "group": (on_a_group, 50_000, settings.pick(200_000, 1_000_000)),
+    "groups": (on_groups, 5_000, settings.pick(15_000, 100_000)),
+    "busy groups": (on_busy_groups, 5_000, settings.pick(15_000, 100_000)),
+    "dead batches": (on_dead_batches, 5_000, settings.pick(15_000, 1_000_000)),
+    "ready": (on_members, 10_000, settings.pick(30_000, 1_000_000)),
+    "leased members": (on_leased_members, 20_000, settings.pick(60_000, 1_000_000)),
+    "dead members": (on_dead_members, 5_000, settings.pick(20_000, 1_000_000)),
 }
 
 
@@ -321,19 +321,19 @@ LOADS: dict[str, tuple[Callable[[Meter, redis.Redis], None], int, int]] = {
 def test_a_call_does_not_grow_with_the_queue(what: str, lone: Server) -> None:
     calls, few, many = LOADS[what]
     with lone.client() as client:
-        meters = []
+        costs = []
         for count in (few, many):
             client.flushall()
             fill(client, what, count)
-            meters.append(Meter(client))
+            costs.append(ServerCost(client))
             for _ in range(ROUNDS if count == many else 1):
-                calls(meters[-1], client)
-        small, large = meters
+                calls(costs[-1], client)
+        small, large = costs
         large.report(f"{many:,} {what}")
         # Three times as large at least, and not half as much again, for pages that were not full and now are.
         grown = {name: (small.work[name], n) for name, n in large.work.items() if n > 1.5 * small.work[name] + 5}
         assert not grown, "commands of a call, on a small and on a large queue"
-        if scale.LONG:
+        if settings.LONG:
             assert not large.slow(), "µs for which a call held the server, what is allowed, and events"
 
 
@@ -353,9 +353,9 @@ def test_a_call_that_grows_is_found(lone: Server) -> None:
         for count in LOADS["groups"][1:]:
             client.flushall()
             fill(client, "groups", count)
-            meter = Meter(client)
-            assert meter("longest", lambda: client.eval(NAIVE, 1, "redisq:{q}:")) == 3
-            work.append(meter.work["longest"])
+            cost = ServerCost(client)
+            assert cost("longest", lambda: client.eval(NAIVE, 1, "redisq:{q}:")) == 3
+            work.append(cost.work["longest"])
     assert work[1] > 1.5 * work[0] + 5
     print(f"commands to find the longest of the groups one by one: {work[0]:.0f} of few, {work[1]:.0f} of many")
 
@@ -365,13 +365,13 @@ CLIENTS = 64
 
 def test_sixty_four_clients_on_one_queue(lone: Server) -> None:
     """All push, reserve, give back and ack on the same two queues: each item is acked once, and no call grows slow."""
-    for _ in range(scale.pick(1, 5)):
-        calls, slow = rush(lone, scale.pick(10, 100))
+    for _ in range(settings.pick(1, 5)):
+        calls, slow = rush(lone, settings.pick(10, 100))
         print(f"{CLIENTS} clients, {calls} calls, {len(slow)} over 5 ms: {slow[:10]} µs")
         # These are small calls: when one took long, 64 clients or others had the machine.
         if calm := len(slow) <= calls / 100:
             break
-    assert calm or not scale.LONG
+    assert calm or not settings.LONG
 
 
 def rush(lone: Server, rounds: int, size: int = 5) -> tuple[int, list[int]]:
@@ -426,7 +426,7 @@ def rush(lone: Server, rounds: int, size: int = 5) -> tuple[int, list[int]]:
         return calls, [one["duration"] for one in client.slowlog_get(10_000) if one["command"].startswith(b"EVAL")]
 
 
-def on_one(meter: Meter, client: redis.Redis, item: bytes) -> None:
+def on_one(cost: ServerCost, client: redis.Redis, item: bytes) -> None:
     """Call what takes or gives an item, and hold that it comes out as it went in."""
     # A member that was acked is remembered as long as the window.
     buffer = Buffer(client, "q", **OPTIONS | {"dedup_window": 0.001})
@@ -438,18 +438,18 @@ def on_one(meter: Meter, client: redis.Redis, item: bytes) -> None:
 
     work: list[tuple[Buffer[bytes] | PriorityQueue[bytes], str]] = [(buffer, ""), (queue, " member")]
     for either, what in work:
-        meter(f"push{what}", partial(either.push, item))
-        held = meter(f"reserve{what}", either.reserve)
+        cost(f"push{what}", partial(either.push, item))
+        held = cost(f"reserve{what}", either.reserve)
         assert held
         assert same(held.items)
-        meter(f"extend{what}", held.extend)
-        meter(f"release{what}", held.release)
-        held = meter(f"reserve{what} again", either.reserve)
+        cost(f"extend{what}", held.extend)
+        cost(f"release{what}", held.release)
+        held = cost(f"reserve{what} again", either.reserve)
         assert held
         assert same(held.items)
-        meter(f"ack{what}", held.ack)
-    meter("push_front", lambda: buffer.push_front(item))
-    assert same(meter("pop", buffer.pop))
+        cost(f"ack{what}", held.ack)
+    cost("push_front", lambda: buffer.push_front(item))
+    assert same(cost("pop", buffer.pop))
     assert buffer.audit().ok
     assert queue.audit().ok
     assert buffer.purge() == queue.purge() == 0
@@ -461,13 +461,13 @@ def test_an_item_of_64_mb(lone: Server) -> None:
     Only the calls that neither carry nor free it are held to a time. To copy or to free 64 MB takes long in a plain
     LPUSH, RPOP or UNLINK (which frees a short list at once) as well: how long is printed beside theirs.
     """
-    item = bytes(range(256)) * (scale.pick(8, 64) << 12)
+    item = bytes(range(256)) * (settings.pick(8, 64) << 12)
     with lone.client() as client:
-        small = Meter(client)
+        small = ServerCost(client)
         on_one(small, client, b"small")
         before = settled_memory(client)
-        large = Meter(client)
-        for _ in range(scale.pick(1, 5)):
+        large = ServerCost(client)
+        for _ in range(settings.pick(1, 5)):
             on_one(large, client, item)
         large.report(f"{len(item) >> 20} MB")
         client.config_resetstat()
@@ -479,7 +479,7 @@ def test_an_item_of_64_mb(lone: Server) -> None:
         plain = {verb: stats[f"cmdstat_{verb}"]["usec_per_call"] for verb in ("lpush", "rpop", "unlink")}
         print("plain commands, µs:", plain)
         assert large.work == small.work
-        if scale.LONG:
+        if settings.LONG:
             assert not large.slow().keys() & {"extend", "release"}
         assert settled_memory(client) - before < len(item) / 8
 
@@ -501,13 +501,13 @@ def settled_memory(client: redis.Redis) -> int:
 
 
 PURGES: dict[str, tuple[type[Any], int, int]] = {  # entries, and items of each
-    "group": (Buffer, scale.pick(500_000, 10_000_000), 1),
-    "groups": (Buffer, *scale.pick((10_000, 3), (100_000, 100))),
-    "dead batches": (Buffer, *scale.pick((10_000, 3), (1_000_000, 10))),
-    "busy groups": (Buffer, *scale.pick((10_000, 3), (100_000, 10))),
-    "ready": (PriorityQueue, scale.pick(30_000, 10_000_000), 1),
-    "leased members": (PriorityQueue, scale.pick(30_000, 1_000_000), 1),
-    "dead members": (PriorityQueue, scale.pick(30_000, 1_000_000), 1),
+    "group": (Buffer, settings.pick(500_000, 10_000_000), 1),
+    "groups": (Buffer, *settings.pick((10_000, 3), (100_000, 100))),
+    "dead batches": (Buffer, *settings.pick((10_000, 3), (1_000_000, 10))),
+    "busy groups": (Buffer, *settings.pick((10_000, 3), (100_000, 10))),
+    "ready": (PriorityQueue, settings.pick(30_000, 10_000_000), 1),
+    "leased members": (PriorityQueue, settings.pick(30_000, 1_000_000), 1),
+    "dead members": (PriorityQueue, settings.pick(30_000, 1_000_000), 1),
 }
 
 
@@ -516,16 +516,16 @@ def test_a_purge_holds_nobody_up(what: str, lone: Server) -> None:
     """Others work on a queue of their own meanwhile; afterwards nothing is left, and the memory is given back."""
     kind, count, each = PURGES[what]
     with lone.client() as client:
-        meter = Meter(client)
+        cost = ServerCost(client)
         Buffer(client, "warm", **OPTIONS).purge()
         before = settled_memory(client)
-        for _ in range(scale.pick(1, 3)):
+        for _ in range(settings.pick(1, 3)):
             fill(client, what, count, each)
             full = int(client.info("memory")["used_memory"])
             queue = kind(client, "q", **OPTIONS)
             with neighbours(lone) as made:
                 begun, at = time.monotonic(), sum(made)
-                purged = meter("purge", queue.purge, script=f"{queue.calls.__module__.rpartition('.')[2]}/purge")
+                purged = cost("purge", queue.purge, script=f"{queue.calls.__module__.rpartition('.')[2]}/purge")
                 seconds, done = time.monotonic() - begun, sum(made) - at
             assert purged == count * (each + (what == "busy groups"))  # each has a batch of one item besides
             assert queue.audit().ok
@@ -535,11 +535,11 @@ def test_a_purge_holds_nobody_up(what: str, lone: Server) -> None:
                 f" {full - before >> 20} MB, {after - before >> 10} KB more than before are left"
             )
             assert after - before < (full - before) / 100 + (1 << 20)
-            if not meter.slow():
+            if not cost.slow():
                 break
-        meter.report(what)
-        if scale.LONG:
-            assert not meter.slow()
+        cost.report(what)
+        if settings.LONG:
+            assert not cost.slow()
 
 
 @contextmanager

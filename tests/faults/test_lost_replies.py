@@ -1,6 +1,6 @@
 """Requests and replies are lost, and asyncio calls cancelled: everything takes effect once, however the client is made.
 
-One hand works, so each answer is known beforehand and held to it: a push, an ack or a release that took effect twice,
+One client works, so each answer is known beforehand and held to it: a push, an ack or a release that took effect twice,
 or not at all, gives another answer at once. Some of redis-py's clients send a command again by themselves and some do
 not; where an error comes through, the call is made again with the same `token` or `lease_id`, as a user would.
 """
@@ -24,17 +24,17 @@ import redisq.asyncio
 from redisq import Buffer, PriorityQueue
 from redisq.embedded import Server
 
-from . import scale
+from . import settings
 from .proxy import Fault, Proxy
-from .steps import STEPS, Steps, Striker, adrive, drive
+from .workload import WORKLOADS, FaultInjector, Workload, adrive, drive
 
 pytestmark = [
     pytest.mark.server,
     pytest.mark.filterwarnings("ignore:.*retry_on_timeout:DeprecationWarning"),  # one of the ways, all the same
-    scale.limit,
+    settings.limit,
 ]
 
-FAULTS = scale.pick(500, 1_000)  # of each flavour and seed, over all its clients
+FAULTS = settings.pick(500, 1_000)  # of each flavour and seed, over all its clients
 SHARE = 0.2 / 4  # of the minutes, for each flavour and structure
 KINDS = (Fault.REQUEST, Fault.REPLY, Fault.TORN_REQUEST, Fault.TORN_REPLY)
 # What is swallowed in silence is noticed at the socket's timeout alone, so only these clients meet it.
@@ -81,7 +81,7 @@ ASYNCIO: dict[str, Make] = {
     ),
 }
 CONTROL = 20  # items
-CONTROLS = scale.pick(("Redis", "ConnectionPool"), ("Redis", "from_url", "ConnectionPool", "Retry", "silence"))
+CONTROLS = settings.pick(("Redis", "ConnectionPool"), ("Redis", "from_url", "ConnectionPool", "Retry", "silence"))
 OPTIONS = {"lease": 600.0, "dedup_window": 600.0}
 
 
@@ -119,17 +119,19 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("redis.asyncio.retry.sleep", sleep)
 
 
-def strikes(way: str, seed: int, proxy: Proxy) -> Striker:
-    """Give what strikes the calls of redisq that this client makes."""
-    return Striker(proxy, seed, SILENT if way in TIMED else KINDS)
+def injector_for(way: str, seed: int, proxy: Proxy) -> FaultInjector:
+    """Return an injector for the calls of redisq that this client makes."""
+    return FaultInjector(proxy, seed, SILENT if way in TIMED else KINDS)
 
 
-def go_on(striker: Striker, structure: str, ways: dict[str, Make], proxy: Proxy) -> Callable[[], bool]:
+def go_on(injector: FaultInjector, structure: str, ways: dict[str, Make], proxy: Proxy) -> Callable[[], bool]:
     """Say to work on until this client had its share of the faults, and every call lost a request and a reply."""
-    enough = proxy.injected.total() + FAULTS / len(ways) / len(STEPS)
+    enough = proxy.injected.total() + FAULTS / len(ways) / len(WORKLOADS)
     calls = ["push", "reserve", "ack", "release", "extend", "bury", "redrive"]
     calls += ["push_front"] if structure == "buffer" else []
-    return lambda: proxy.injected.total() < enough or not all(striker.requests[c] and striker.replies[c] for c in calls)
+    return lambda: (
+        proxy.injected.total() < enough or not all(injector.requests[c] and injector.replies[c] for c in calls)
+    )
 
 
 def report(flavour: str, way: str, structure: str, proxy: Proxy) -> None:
@@ -138,35 +140,35 @@ def report(flavour: str, way: str, structure: str, proxy: Proxy) -> None:
     print(f"{flavour}, {way}, {structure}: {proxy.injected.total()} faults ({faults}), 0 lost, 0 twice")
 
 
-@pytest.mark.parametrize("structure", STEPS)
+@pytest.mark.parametrize("structure", WORKLOADS)
 @pytest.mark.parametrize("way", BLOCKING)
 def test_lost_requests_and_replies(way: str, structure: str, server: Server, proxy: Proxy) -> None:
-    for seed in scale.seeds(SHARE / len(BLOCKING)):
+    for seed in settings.seeds(SHARE / len(BLOCKING)):
         with opened(BLOCKING[way](proxy.port)) as client:
             kind: Any = Buffer if structure == "buffer" else PriorityQueue
             queue = kind(client, "q", **OPTIONS)
-            striker = strikes(way, seed, proxy)
-            drive(STEPS[structure](seed, go_on(striker, structure, BLOCKING, proxy)), queue, striker)
+            injector = injector_for(way, seed, proxy)
+            drive(WORKLOADS[structure](seed, go_on(injector, structure, BLOCKING, proxy)), queue, injector)
         with server.client() as client:
             client.flushall()
     report("blocking", way, structure, proxy)
 
 
-@pytest.mark.parametrize("structure", STEPS)
+@pytest.mark.parametrize("structure", WORKLOADS)
 @pytest.mark.parametrize("way", ASYNCIO)
 async def test_lost_requests_and_replies_asyncio(way: str, structure: str, server: Server, proxy: Proxy) -> None:
-    for seed in scale.seeds(SHARE / len(ASYNCIO)):
+    for seed in settings.seeds(SHARE / len(ASYNCIO)):
         async with aopened(ASYNCIO[way](proxy.port)) as client:
             kind: Any = redisq.asyncio.Buffer if structure == "buffer" else redisq.asyncio.PriorityQueue
             queue = kind(client, "q", **OPTIONS)
-            striker = strikes(way, seed, proxy)
-            await adrive(STEPS[structure](seed, go_on(striker, structure, ASYNCIO, proxy)), queue, striker)
+            injector = injector_for(way, seed, proxy)
+            await adrive(WORKLOADS[structure](seed, go_on(injector, structure, ASYNCIO, proxy)), queue, injector)
         with server.client() as other:
             other.flushall()
     report("asyncio", way, structure, proxy)
 
 
-def naive_steps(seen: Counter[int]) -> Steps:
+def naive_workload(seen: Counter[int]) -> Workload:
     """Fill a list and take from it, then a sorted set, with plain commands; count what comes out."""
     for i in range(CONTROL):
         yield "lpush", ("list", i), {}
@@ -190,7 +192,7 @@ def check_naive(seen: Counter[int], proxy: Proxy) -> None:
 def test_control_plain_commands_lose_and_double(way: str, proxy: Proxy) -> None:
     seen: Counter[int] = Counter()
     with opened(BLOCKING[way](proxy.port)) as client:
-        drive(naive_steps(seen), client, Striker(proxy, scale.SEED, KINDS, NAIVE))
+        drive(naive_workload(seen), client, FaultInjector(proxy, settings.SEED, KINDS, NAIVE))
     check_naive(seen, proxy)
 
 
@@ -198,5 +200,5 @@ def test_control_plain_commands_lose_and_double(way: str, proxy: Proxy) -> None:
 async def test_control_plain_commands_lose_and_double_asyncio(way: str, proxy: Proxy) -> None:
     seen: Counter[int] = Counter()
     async with aopened(ASYNCIO[way](proxy.port)) as client:
-        await adrive(naive_steps(seen), client, Striker(proxy, scale.SEED, KINDS, NAIVE))
+        await adrive(naive_workload(seen), client, FaultInjector(proxy, settings.SEED, KINDS, NAIVE))
     check_naive(seen, proxy)

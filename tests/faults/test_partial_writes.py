@@ -1,6 +1,6 @@
 """A script that is stopped has written nothing: whichever key is of another type, denied, or finds the server full.
 
-Every script, in every state of `scenes.py`, with one key after the other broken: all keys, with what is in them, are
+Every script, in every state of `scenarios.py`, with one key after the other broken: all keys, with what is in them, are
 then what they were. Where the broken key does not matter to the call, everything else is as without it.
 
 What is malformed or out of range is in `tests/test_raw.py`; thousands of calls on a full server, and the Python over
@@ -20,14 +20,14 @@ from redisq.core.calls import Call
 from redisq.core.scripts import Script, names
 from redisq.embedded import Server
 
-from .scenes import SCENES, Q, Scene, commands_of, everything, plain, send
+from .scenarios import SCENARIOS, Q, Scenario, commands_of, everything, plain, send
 
 pytestmark = pytest.mark.server
 
 SETTLING = ("reserve", "ack", "release", "bury")
 Everything = dict[bytes, tuple[bytes, bool]]
 """Each key's DUMP, and whether it has a TTL."""
-Check = Callable[[redis.Redis, Scene], list[str]]
+Check = Callable[[redis.Redis, Scenario], list[str]]
 UNIMPORTANT = {"hincrby": Q + b"meta", "rpop": Q + b"wake"}
 """What a script writes by pcall: counters, and the end of a wake-up that nobody needs any more."""
 _NOUNS = "meta groups since ready leases held delayed dead again rows payloads busy paused paused_groups grants wake"
@@ -46,11 +46,11 @@ def client(server: Server) -> Iterator[redis.Redis]:
         made.acl_deluser("denied")
 
 
-def undisturbed(client: redis.Redis, scene: Scene) -> tuple[Any, Everything, Everything]:
-    """Play a scene as it is: the reply, and everything before and after it."""
-    scene.build(client)
-    before, reply = everything(client), send(client, scene.op)
-    assert not isinstance(reply, Exception) or str(reply).startswith("LEASELOST"), f"{scene}: {reply}"
+def undisturbed(client: redis.Redis, scenario: Scenario) -> tuple[Any, Everything, Everything]:
+    """Run a scenario as it is: the reply, and everything before and after it."""
+    scenario.build(client)
+    before, reply = everything(client), send(client, scenario.call)
+    assert not isinstance(reply, Exception) or str(reply).startswith("LEASELOST"), f"{scenario}: {reply}"
     return reply, before, everything(client)
 
 
@@ -58,63 +58,63 @@ def without(key: bytes, found: Everything) -> Everything:
     return {name: value for name, value in found.items() if name != key}
 
 
-def of_another_type(client: redis.Redis, scene: Scene) -> list[str]:
+def of_another_type(client: redis.Redis, scenario: Scenario) -> list[str]:
     """Give each key in turn another type, and say where something was written all the same."""
-    _, before, after = undisturbed(client, scene)
+    _, before, after = undisturbed(client, scenario)
     wrong = []
-    for key in {*scene.op.keys, *before, *after} - {Q + b"guard"}:
-        scene.build(client)
+    for key in {*scenario.call.keys, *before, *after} - {Q + b"guard"}:
+        scenario.build(client)
         client.delete(key)
         if key.removeprefix(Q) in HASHES:
             client.rpush(key, "x")
         else:
             client.hset(key, "f", "v")
         broken = everything(client)
-        reply, now = send(client, scene.op), everything(client)
+        reply, now = send(client, scenario.call), everything(client)
         stopped = isinstance(reply, Exception) or reply == [b"ended"]  # a lease's id that is in use, for whatever
         # An audit names the key, and looks no further; of a lease's list it takes the members to be in no lease.
-        looked = scene.script.endswith("/audit") and (now == broken or key.startswith(Q + b"lease:"))
+        looked = scenario.script.endswith("/audit") and (now == broken or key.startswith(Q + b"lease:"))
         if not looked and (now != broken if stopped else without(key, now) != without(key, after)):
-            wrong.append(f"{scene}, {key!r} is of another type: {reply}")
+            wrong.append(f"{scenario}, {key!r} is of another type: {reply}")
         if now.get(key) != broken[key]:
-            wrong.append(f"{scene}, {key!r} of another type was overwritten: {reply}")
+            wrong.append(f"{scenario}, {key!r} of another type was overwritten: {reply}")
     return wrong
 
 
-def denied(client: redis.Redis, scene: Scene) -> list[str]:
+def denied(client: redis.Redis, scenario: Scenario) -> list[str]:
     """Deny each key in turn that the call may write, and say where something was written all the same."""
-    _, before, after = undisturbed(client, scene)
-    every = {*scene.op.keys, *before, *after}
+    _, before, after = undisturbed(client, scenario)
+    every = {*scenario.call.keys, *before, *after}
     changed = {key for key in every if before.get(key) != after.get(key)}
     client.acl_setuser("denied", enabled=True, nopass=True, categories=["+@all"], keys=["*"])
     wrong = []
     with client_of(client, "denied") as user:
-        for key in {*scene.op.keys, *changed} - {Q + b"guard"}:
-            scene.build(client)
+        for key in {*scenario.call.keys, *changed} - {Q + b"guard"}:
+            scenario.build(client)
             allowed = [f"~{name.decode()}" for name in (every | NAMES) - {key}]
             plain(client, "ACL", "SETUSER", "denied", "resetkeys", *allowed)
-            reply, now = send(user, scene.op), everything(client)
+            reply, now = send(user, scenario.call), everything(client)
             spared = key if key == Q + b"wake" else b""  # a wake-up that nobody needs any more may stay
             if now != before if isinstance(reply, Exception) else without(spared, now) != without(spared, after):
-                wrong.append(f"{scene}, {key!r} is denied: {reply}")
-            if key in scene.op.keys and not isinstance(reply, Exception):
-                wrong.append(f"{scene}, {key!r} is denied, but it was not stopped: {reply}")
+                wrong.append(f"{scenario}, {key!r} is denied: {reply}")
+            if key in scenario.call.keys and not isinstance(reply, Exception):
+                wrong.append(f"{scenario}, {key!r} is denied, but it was not stopped: {reply}")
     return wrong
 
 
-def full(client: redis.Redis, scene: Scene) -> list[str]:
+def full(client: redis.Redis, scenario: Scenario) -> list[str]:
     """Let the server be full: what grows is refused and changes nothing, the rest does what it does elsewhere."""
-    expected, before, after = undisturbed(client, scene)
-    scene.build(client)
+    expected, before, after = undisturbed(client, scenario)
+    scenario.build(client)
     client.config_set("maxmemory", 1)
-    reply = send(client, scene.op)
+    reply = send(client, scenario.call)
     client.config_set("maxmemory", 0)
     now = everything(client)
-    if scene.grows:
+    if scenario.grows:
         refused = isinstance(reply, Exception) and "maxmemory" in str(reply)
-        return [] if refused and now == before else [f"{scene}, on a full server: {reply}"]
+        return [] if refused and now == before else [f"{scenario}, on a full server: {reply}"]
     same = str(reply) == str(expected) and now == after
-    return [] if same else [f"{scene}, on a full server: {reply} instead of {expected}"]
+    return [] if same else [f"{scenario}, on a full server: {reply} instead of {expected}"]
 
 
 def client_of(client: redis.Redis, user: str) -> redis.Redis:
@@ -123,27 +123,27 @@ def client_of(client: redis.Redis, user: str) -> redis.Redis:
     return redis.Redis(unix_socket_path=path, username=user, password="any")
 
 
-def scenes(script: str) -> list[Scene]:
-    return [scene for scene in SCENES if scene.script == script]
+def scenarios(script: str) -> list[Scenario]:
+    return [scenario for scenario in SCENARIOS if scenario.script == script]
 
 
 @by_script
 def test_a_key_of_another_type_stops_a_script_before_it_writes(client: redis.Redis, script: str) -> None:
     """For every key that is there, that is declared or that would be made."""
-    assert [line for scene in scenes(script) for line in of_another_type(client, scene)] == []
+    assert [line for scenario in scenarios(script) for line in of_another_type(client, scenario)] == []
 
 
 @by_script
 def test_a_denied_key_stops_a_script_before_it_writes(client: redis.Redis, script: str) -> None:
     """For every key that is declared, and every other one that the call would change."""
-    assert [line for scene in scenes(script) for line in denied(client, scene)] == []
+    assert [line for scenario in scenarios(script) for line in denied(client, scenario)] == []
 
 
 @by_script
 def test_a_full_server_takes_what_gives_back_and_refuses_growth_whole(client: redis.Redis, script: str) -> None:
     """In every state."""
     client.config_set("maxmemory-policy", "noeviction")
-    assert [line for scene in scenes(script) for line in full(client, scene)] == []
+    assert [line for scenario in scenarios(script) for line in full(client, scenario)] == []
 
 
 COUNTERS = ("done", "failed", "buried", "trimmed")
@@ -153,27 +153,27 @@ COUNTERS = ("done", "failed", "buried", "trimmed")
 def test_a_counter_that_cannot_be_counted_stops_nothing(client: redis.Redis, script: str) -> None:
     """What is counted is for people to read: where it is no number, the call does the same as elsewhere."""
     counted = False
-    for scene in scenes(script):
-        expected, before, after = undisturbed(client, scene)
+    for scenario in scenarios(script):
+        expected, before, after = undisturbed(client, scenario)
         if Q + b"meta" not in before:
             continue
-        scene.build(client)
+        scenario.build(client)
         client.hset(Q + b"meta", mapping=dict.fromkeys(COUNTERS, "many"))
-        reply, now = send(client, scene.op), everything(client)
-        assert str(reply) == str(expected), scene
-        assert without(Q + b"meta", now) == without(Q + b"meta", after), scene
+        reply, now = send(client, scenario.call), everything(client)
+        assert str(reply) == str(expected), scenario
+        assert without(Q + b"meta", now) == without(Q + b"meta", after), scenario
         counted = counted or before[Q + b"meta"] != after[Q + b"meta"]
     assert counted
 
 
-def naive(what: str, text: str, *, grows: bool) -> Scene:
-    """Give a scene of a script that is written as people write them."""
+def naive(what: str, text: str, *, grows: bool) -> Scenario:
+    """Give a scenario of a script that is written as people write them."""
     keys = (Q + b"items:g", Q + b"groups", Q + b"guard")
     script = Script("naive/push", f"local items, groups, guard = KEYS[1], KEYS[2], KEYS[3]\n{text}".encode())
-    return Scene(what, (), Call(script, keys, (), int), grows)
+    return Scenario(what, (), Call(script, keys, (), int), grows)
 
 
-NAIVE: list[tuple[Check, Scene]] = [
+NAIVE: list[tuple[Check, Scenario]] = [
     (
         of_another_type,
         naive("no look", "redis.call('RPUSH', items, 1) return redis.call('ZADD', groups, 1, 'g')", grows=True),
@@ -187,10 +187,10 @@ NAIVE: list[tuple[Check, Scene]] = [
 ]
 
 
-@pytest.mark.parametrize(("check", "scene"), NAIVE, ids=[scene.what for _, scene in NAIVE])
-def test_a_naive_script_is_found(client: redis.Redis, check: Check, scene: Scene) -> None:
-    """The control: each check finds a script that does not heed its rule."""
-    assert check(client, scene)
+@pytest.mark.parametrize(("check", "scenario"), NAIVE, ids=[scenario.what for _, scenario in NAIVE])
+def test_a_naive_script_is_found(client: redis.Redis, check: Check, scenario: Scenario) -> None:
+    """The control: each check finds a script that breaks its rule."""
+    assert check(client, scenario)
 
 
 @by_script
@@ -203,18 +203,18 @@ def test_a_command_that_is_denied_can_stop_a_script_half_way(client: redis.Redis
     commands, half = sorted(commands_of(script)), set()
     with client_of(client, "denied") as user:
         client.acl_setuser("denied", enabled=True, nopass=True, categories=["+@all"], keys=["*"])
-        for scene in scenes(script):
-            expected, before, after = undisturbed(client, scene)
+        for scenario in scenarios(script):
+            expected, before, after = undisturbed(client, scenario)
             for command in commands:
-                scene.build(client)
+                scenario.build(client)
                 plain(client, "ACL", "SETUSER", "denied", "+@all", f"-{command}")
-                reply, now = send(user, scene.op), everything(client)
+                reply, now = send(user, scenario.call), everything(client)
                 if str(reply) == str(expected):  # it was not needed here
                     spared = UNIMPORTANT.get(command, b"")
-                    assert without(spared, now) == without(spared, after), (scene, command)
+                    assert without(spared, now) == without(spared, after), (scenario, command)
                 else:
-                    assert isinstance(reply, redis.ResponseError), (scene, command)
-                    assert re.search("run this command|permissions to run|NOPERM", str(reply)), (scene, command)
+                    assert isinstance(reply, redis.ResponseError), (scenario, command)
+                    assert re.search("run this command|permissions to run|NOPERM", str(reply)), (scenario, command)
                     half |= {command} if now != before else set()
     looks = script.split("/")[1] in ("batches", "groups", "members", "state", "stats")
     assert not (looks and half)

@@ -51,8 +51,8 @@ from ..test_model import AWKWARD, MACHINES, Machine
 from .cluster import SLOTS
 from .monitor import SCRIPTS, Monitor, strays
 from .node import HOST, Node
-from .scale import MINUTES, SEED, limit
-from .scenes import SCENES, commands_of, everything, plain, send
+from .scenarios import SCENARIOS, commands_of, everything, plain, send
+from .settings import MINUTES, SEED, limit
 
 pytestmark = [pytest.mark.server, limit]
 
@@ -309,15 +309,15 @@ def denied_others(results: list[tuple[str, int, str]]) -> None:
 
 
 def test_the_scenes_reach_every_command_of_every_script(client: redis.Redis, server: Server) -> None:
-    """What MONITOR sees scripts call is what their text says: so the line is complete, and the scenes are."""
+    """What MONITOR sees scripts call is what their text says: so the line is complete, and the scenarios are."""
     with Monitor(server.socket) as monitor:
         for script in names():
             called = set()
-            for scene in (scene for scene in SCENES if scene.script == script):
-                for op in (scene.op, at(scene.op, b"")):  # also by the server's clock
-                    scene.build(client)
+            for scenario in (scenario for scenario in SCENARIOS if scenario.script == script):
+                for call in (scenario.call, at(scenario.call, b"")):  # also by the server's clock
+                    scenario.build(client)
                     monitor.lines()
-                    send(client, op)
+                    send(client, call)
                     called |= {c.name.decode().lower() for c in monitor.commands() if c.client == b"lua"}
             assert called == commands_of(script), script
 
@@ -348,11 +348,11 @@ def uses(admin: redis.Redis, user: redis.Redis, command: str) -> Iterator[Callab
         yield user.ping
     elif command in OUTSIDE:
         yield lambda: buffer.reserve(timeout=0.01)
-    yield from (lambda op=op: plain(user, *op.eval()) for op in calls().values())
-    for scene in SCENES:
-        if command in commands_of(scene.script):
-            scene.build(admin)
-            yield lambda op=scene.op: plain(user, *op.eval())  # type: ignore[misc]
+    yield from (lambda call=call: plain(user, *call.eval()) for call in calls().values())
+    for scenario in SCENARIOS:
+        if command in commands_of(scenario.script):
+            scenario.build(admin)
+            yield lambda call=scenario.call: plain(user, *call.eval())  # type: ignore[misc]
 
 
 def refused(call: Callable[[], object]) -> bool:
@@ -412,9 +412,9 @@ def test_no_key_outside_the_queue_is_touched(server: Server, label: str, monkeyp
     `pytest -p tests.faults.monitor` holds the whole suite to the same.
     """
     with Monitor(server.socket) as monitor, server.client() as client:
-        for scene in SCENES:
-            scene.build(client)
-            send(client, scene.op)
+        for scenario in SCENARIOS:
+            scenario.build(client)
+            send(client, scenario.call)
         seen = monitor.commands()
         drive("orders", lambda kind: kind(unix_socket_path=server.socket), client)
         work(client, client, "orders")
@@ -473,9 +473,9 @@ def test_a_script_that_touches_another_key_is_found(
                 client.eval(naive.decode(), 1, "redisq:{q}:groups")
             (found,) = strays(monitor.commands())
             assert stray in found
-        op = calls()["buffer/pop"]
-        keys = tuple(b"redisq:{p}:items:g" if b":items:" in key else key for key in op.keys)
-        send(client, redisq.Call(op.script, keys, op.args, op.read))
+        call = calls()["buffer/pop"]
+        keys = tuple(b"redisq:{p}:items:g" if b":items:" in key else key for key in call.keys)
+        send(client, redisq.Call(call.script, keys, call.args, call.read))
         assert any("is given b'redisq:{p}" in found for found in strays(monitor.commands()))
 
 
@@ -587,7 +587,7 @@ QUOTED = quote(PASSWORD, safe="")
 
 @dataclass(frozen=True)
 class Encrypted:
-    """Say where a server with TLS and a password is."""
+    """A server with TLS and a password."""
 
     server: Server
     port: int

@@ -21,11 +21,11 @@ import redis
 from redisq import Buffer, LeaseLost, PriorityQueue
 from redisq.embedded import Server
 
-from . import scale
+from . import settings
 
-pytestmark = [pytest.mark.server, scale.limit]
+pytestmark = [pytest.mark.server, settings.limit]
 
-ROUNDS = scale.pick(12, 100)
+ROUNDS = settings.pick(12, 100)
 LEASE = 0.05
 LATER = 60.0
 
@@ -83,7 +83,7 @@ def hold_naively(_structure: str, socket: str, parent: Connection) -> None:
 
 
 class Holder:
-    """Run a worker that can be stopped."""
+    """A process whose worker can be stopped."""
 
     def __init__(self, process: Any, pipe: Connection) -> None:
         self._process, self.pipe = process, pipe

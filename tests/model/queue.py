@@ -1,4 +1,4 @@
-"""What both structures have in common: the mark and its counters, memory of answers, wake-ups, pauses, rates."""
+"""What both structures have in common: the mark and its counters, remembered answers, wake-ups, pauses, rates."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def open_queue(structure: str, client: redis.Redis) -> Queue:
 
 @dataclass(frozen=True)
 class Task:
-    """Say what a worker is to do."""
+    """What a worker is to do."""
 
     structure: str
     port: int
@@ -114,8 +114,8 @@ def _busy(path: Path) -> bool:
     return bool(lines) and json.loads(lines[-1])[2] == "handed"
 
 
-class Crew:
-    """Run some workers and replace who is killed."""
+class WorkerProcesses:
+    """Worker processes, of which each one that is killed is replaced."""
 
     def __init__(self, job: Job, structure: str, port: int, directory: Path, seed: int, count: int = 4) -> None:
         self._job, self._port, self._directory = job, port, directory
@@ -139,7 +139,7 @@ class Crew:
         self._workers.append((worker, mine))
 
     def kill(self, busy: bool = False) -> None:
-        """Kill one with -9, the oldest, and start another in its place; `busy`: as soon as it has a batch in hand."""
+        """Kill one with -9, the oldest, and start another in its place; `busy`: as soon as it has a batch."""
         path = self.tasks[-len(self._workers)].path
         end = time.monotonic() + 1.0
         while busy and not _busy(path) and time.monotonic() < end:
@@ -185,8 +185,8 @@ class Crew:
 
 
 @dataclass
-class Account:
-    """Hold what the workers wrote down, by the leases' ids."""
+class WorkerLog:
+    """What the workers wrote down, by the leases' ids."""
 
     handed: dict[str, tuple[int, list[Any]]] = field(default_factory=dict)
     """attempts and items"""
@@ -198,15 +198,15 @@ class Account:
     """when, by the machine's clock"""
 
     @classmethod
-    def of(cls, crew: Crew) -> Account:
+    def read(cls, processes: WorkerProcesses) -> WorkerLog:
         """Read all lines."""
-        account = cls()
-        for _, at, what, *rest in crew.lines():
+        found = cls()
+        for _, at, what, *rest in processes.lines():
             if what == "handed":
-                assert rest[0] not in account.handed  # an id is one hand-over's
-                account.handed[rest[0]] = rest[1], rest[2]
-                account.begun[rest[0]] = at
-                account.deadlines[rest[0]] = rest[3]
+                assert rest[0] not in found.handed  # an id is one hand-over's
+                found.handed[rest[0]] = rest[1], rest[2]
+                found.begun[rest[0]] = at
+                found.deadlines[rest[0]] = rest[3]
             elif what == "acked":
-                account.acked[rest[0]] = at
-        return account
+                found.acked[rest[0]] = at
+        return found

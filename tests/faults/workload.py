@@ -1,4 +1,4 @@
-"""The same work for both flavours: a generator yields calls and checks each answer; a driver makes them and insists."""
+"""The same work for both flavours: a generator yields calls and checks each answer; a driver makes and repeats them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .proxy import LOST_REQUESTS, SCRIPTS, Fault, Proxy
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 """Name of a queue's method, and its arguments."""
-Steps = Generator[Call, Any, None]
+Workload = Generator[Call, Any, None]
 
 LOST = (redis.ConnectionError, redis.TimeoutError)
 
 
-class Striker:
-    """Order faults for each call, in turn so that every kind of call meets every kind of fault, and count them."""
+class FaultInjector:
+    """Faults for each call, in turn, so that every kind of call meets every kind of fault; they are counted."""
 
     def __init__(self, proxy: Proxy, seed: int, faults: Sequence[Fault], only: Collection[bytes] = SCRIPTS) -> None:
         self._proxy, self._only = proxy, only
@@ -34,8 +34,8 @@ class Striker:
         self.requests: Counter[str] = Counter()
         self.replies: Counter[str] = Counter()
 
-    def strike(self, name: str) -> None:
-        """Order none, one or more faults for the next call: sent again, it may be struck again."""
+    def inject(self, name: str) -> None:
+        """Order none, one or more faults for the next call: sent again, it may meet another."""
         for _ in range(self._random.choices((0, 1, 2, 3), (30, 50, 15, 5))[0]):
             fault = next(self._turns[name])
             self._proxy.strike(fault, only=self._only)
@@ -53,45 +53,45 @@ class Striker:
         return self._ordered
 
 
-def drive(steps: Steps, queue: Any, striker: Striker) -> None:
+def drive(workload: Workload, queue: Any, injector: FaultInjector) -> None:
     """Make each call until it is answered, as a user would who was told that the connection broke."""
     answer: Any = None
-    while (call := _next(steps, answer)) is not None:
+    while (call := _next(workload, answer)) is not None:
         name, args, options = call
-        striker.strike(name)
+        injector.inject(name)
         while True:
             try:
                 answer = getattr(queue, name)(*args, **options)
                 break
             except LOST:
                 pass
-    striker.check()
+    injector.check()
 
 
-async def adrive(steps: Steps, queue: Any, striker: Striker) -> None:
+async def adrive(workload: Workload, queue: Any, injector: FaultInjector) -> None:
     """Do the same on asyncio."""
     answer: Any = None
-    while (call := _next(steps, answer)) is not None:
+    while (call := _next(workload, answer)) is not None:
         name, args, options = call
-        striker.strike(name)
+        injector.inject(name)
         while True:
             try:
                 answer = await getattr(queue, name)(*args, **options)
                 break
             except LOST:
                 pass
-    striker.check()
+    injector.check()
 
 
-def _next(steps: Steps, answer: Any) -> Call | None:
+def _next(workload: Workload, answer: Any) -> Call | None:
     try:
-        return steps.send(answer)
+        return workload.send(answer)
     except StopIteration:
         return None
 
 
-def buffer_steps(seed: int, go_on: Callable[[], bool]) -> Steps:
-    """Push, put back, reserve, extend, ack, release, fail, bury and redrive, with one hand: every answer is known."""
+def buffer_workload(seed: int, go_on: Callable[[], bool]) -> Workload:
+    """Push, put back, reserve, extend, ack, release, fail, bury and redrive, with one client: every answer is known."""
     rng = random.Random(seed)
     waiting: deque[int] = deque()
     done: Counter[int] = Counter()
@@ -148,8 +148,8 @@ def buffer_steps(seed: int, go_on: Callable[[], bool]) -> Steps:
     assert (yield "audit", (), {}).ok
 
 
-def priority_steps(seed: int, go_on: Callable[[], bool]) -> Steps:
-    """Push, raise, replace, push while leased, reserve, extend, ack, release, fail, bury and redrive, with one hand."""
+def priority_workload(seed: int, go_on: Callable[[], bool]) -> Workload:
+    """Push, raise, replace, push while leased, reserve, extend, ack, release, fail, bury, redrive, with one client."""
     rng = random.Random(seed)
     ready: dict[str, tuple[int, int]] = {}  # member -> priority and place
     done: Counter[str] = Counter()
@@ -215,4 +215,4 @@ def priority_steps(seed: int, go_on: Callable[[], bool]) -> Steps:
     assert (yield "audit", (), {}).ok
 
 
-STEPS = {"buffer": buffer_steps, "priority": priority_steps}
+WORKLOADS = {"buffer": buffer_workload, "priority": priority_workload}

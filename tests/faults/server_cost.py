@@ -11,7 +11,7 @@ import redis
 
 from redisq.core.scripts import load
 
-from . import scale
+from . import settings
 
 R = TypeVar("R")
 
@@ -32,8 +32,8 @@ RULER = """
 RULED = 2_500  # µs
 
 
-class Meter:
-    """Measure calls on a server that does nothing else, or next to nothing.
+class ServerCost:
+    """What calls cost a server that does nothing else, or next to nothing.
 
     Commands are exact: they say whether the work grows with the queue. Times are the server's own. Its latency monitor
     names what held it for 5 ms, scripts or anything else, such as keys that expire or a list that is freed; its slow
@@ -78,7 +78,7 @@ class Meter:
         times = times or [0] if script else [*times, *[0] * (calls - len(times))]
         self.times[name].append(times)
         self._client.slowlog_reset()
-        for _ in times[: scale.pick(1, 100)]:
+        for _ in times[: settings.pick(1, 100)]:
             self._client.eval(RULER, 1, "ruler")
         self.rulers[name].append(self._durations())
         return result

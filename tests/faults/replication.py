@@ -14,14 +14,14 @@ from .proxy import Proxy
 _OPTIONS = ("--repl-diskless-sync-delay", "0", "--loglevel", "warning")
 
 
-class Pair:
-    """Run a master and a replica, from `with` to the end of it; `fail_over` puts the replica in the master's place."""
+class Replication:
+    """A master and a replica, from `with` to the end of it; `fail_over` puts the replica in the master's place."""
 
     def __init__(self, server: Path) -> None:
         self._server = server
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Pair:
+    def __enter__(self) -> Replication:
         with contextlib.ExitStack() as stack:
             self._nodes = stack.enter_context(contextlib.ExitStack())
             self.master = self._nodes.enter_context(Node(self._server, *_OPTIONS))

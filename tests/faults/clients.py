@@ -1,4 +1,4 @@
-"""Hands that work on both structures while something breaks, and the account of what was acknowledged to them."""
+"""Clients that work on both structures while something breaks, and a tally of what was acknowledged to them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from redisq import Buffer, LeaseLost, NotDurable, PriorityQueue
 
 from .node import until
 
-HANDS = 4
+CLIENTS = 4
 Queue = Buffer[Any] | PriorityQueue[Any]
 
 
 @dataclass
-class Account:
-    """Note what was acknowledged, over all failovers."""
+class Acknowledged:
+    """A tally of what was acknowledged, over all failovers."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     calls: int = 0
@@ -41,22 +41,22 @@ class Account:
             what.extend(items)
 
 
-class Hand:
-    """Push, reserve and ack on both structures until told to stop, or until a call is not acknowledged."""
+class QueueClient:
+    """A client that pushes, reserves and acks on both structures until it is broken, or a call is not acknowledged."""
 
-    def __init__(self, name: str, account: Account) -> None:
-        self.name, self.account = name, account
+    def __init__(self, name: str, acknowledged: Acknowledged) -> None:
+        self.name, self.acknowledged = name, acknowledged
         self.serial = 0
-        self.open: Callable[[list[Queue]], None] | None = None
+        self.unanswered: Callable[[list[Queue]], None] | None = None
         """The call that was not acknowledged, to be made again."""
 
     def work(self, queues: list[Queue], broken: threading.Event) -> None:
         """Work on until it is broken, and seen to be."""
         with contextlib.suppress(redis.ConnectionError):
-            while not broken.is_set() or not self.open:
+            while not broken.is_set() or not self.unanswered:
                 with contextlib.suppress(NotDurable):  # a busy machine, or the black hole
-                    if self.open:
-                        self.open(queues)
+                    if self.unanswered:
+                        self.unanswered(queues)
                     for which in range(2):
                         self._push(which, queues)
                         if self.serial % 3 == 0:
@@ -64,17 +64,17 @@ class Hand:
 
     def again(self, queues: list[Queue]) -> None:
         """Make the call that was not acknowledged again, with its id, on the new master."""
-        while self.open:
+        while self.unanswered:
             with contextlib.suppress(NotDurable):
-                self.open(queues)
+                self.unanswered(queues)
 
     def _do(self, call: Callable[[list[Queue]], None], queues: list[Queue]) -> None:
-        def insist(queues: list[Queue]) -> None:
+        def attempt(queues: list[Queue]) -> None:
             call(queues)
-            self.open = None
+            self.unanswered = None
 
-        self.open = insist
-        insist(queues)
+        self.unanswered = attempt
+        attempt(queues)
 
     def _push(self, which: int, queues: list[Queue]) -> None:
         self.serial += 1
@@ -82,7 +82,7 @@ class Hand:
 
         def push(queues: list[Queue]) -> None:
             queues[which].push(item, token=item)
-            self.account.count(self.account.pushed, [item])
+            self.acknowledged.count(self.acknowledged.pushed, [item])
 
         self._do(push, queues)
 
@@ -95,15 +95,15 @@ class Hand:
             batch = queues[which].reserve(2, lease_id=name)
             if batch:
                 held.append(batch)
-            self.account.count([], [])
+            self.acknowledged.count([], [])
 
         def ack(queues: list[Queue]) -> None:
             try:
                 queues[which].ack(held[0])
-                self.account.count(self.account.acked, held[0].items)
+                self.acknowledged.count(self.acknowledged.acked, held[0].items)
             except LeaseLost:
-                with self.account.lock:
-                    self.account.lost_leases += 1
+                with self.acknowledged.lock:
+                    self.acknowledged.lost_leases += 1
 
         self._do(reserve, queues)
         if held:
@@ -111,7 +111,7 @@ class Hand:
 
 
 def queues(client: redis.Redis, durability: Any) -> list[Queue]:
-    """Make both structures, with leases and memories that outlast the test."""
+    """Make both structures, with leases and dedup windows that outlast the test."""
     options: dict[str, Any] = {"lease": 3600, "dedup_window": 3600, "durability": durability}
     return [Buffer(client, "b", **options), PriorityQueue(client, "p", **options)]
 

@@ -1,7 +1,7 @@
-"""What the queue itself tells of its leases: who is in each while it is held, and how each ended.
+"""What the queue itself says of its leases: which items each holds, and how each ended.
 
-What is remembered of an end is one word, and the window must outlast the test. Who was in a lease that nobody wrote
-down, because its holder was killed first, only those know who looked while it was held.
+What is remembered of an end is one word, and the window must outlast the test. The items of a lease that no worker
+wrote down, because its holder was killed first, can only be read while it is held.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Queue = Buffer[Any] | PriorityQueue[Any]
 
 
 @dataclass
-class Ledger:
-    """How each lease ended, by its id; who died without a word cannot tell, the queue can."""
+class LeaseLog:
+    """How each lease ended, by its id, as the queue knows it: a worker that was killed cannot tell."""
 
     acked: dict[str, int] = field(default_factory=dict)
     """how many items the ack settled"""
@@ -36,23 +36,23 @@ class Ledger:
         return {*self.acked, *self.released, *self.expired}
 
 
-def read_ledger(client: redis.Redis, name: str = "q") -> Ledger:
+def read_lease_log(client: redis.Redis, name: str = "q") -> LeaseLog:
     """Read how each lease ended, once none is held any more."""
-    ledger = Ledger()
+    lease_log = LeaseLog()
     for key in client.scan_iter(f"redisq:{{{name}}}:ended:*", count=1000):
         lease = key.split(b":", 3)[3].decode()
         how: Any = client.get(key)
         verb, _, count = how.partition(b" ")
         if verb == b"lost":
             assert not count
-            ledger.expired.add(lease)
+            lease_log.expired.add(lease)
         else:
             assert verb in (b"ack", b"release")
-            (ledger.acked if verb == b"ack" else ledger.released)[lease] = int(count)
-    return ledger
+            (lease_log.acked if verb == b"ack" else lease_log.released)[lease] = int(count)
+    return lease_log
 
 
-class Watch:
+class LeaseWatch:
     """A thread that writes down what each lease holds, from `with` to the end of it.
 
     A lease whose holder was killed is there until it runs out, so it is seen if that is longer than a look takes.
@@ -65,7 +65,7 @@ class Watch:
         self.seen: dict[str, list[Any]] = {}
         """the items of each lease, by its id"""
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> LeaseWatch:
         self._thread.start()
         return self
 
@@ -79,16 +79,16 @@ class Watch:
                 self.seen.update((batch.id, batch.items) for batch in self._open_queue(client).leased(1_000))
 
 
-def check_attempts(ledger: Ledger, handed: dict[str, tuple[int, list[Any]]], seen: dict[str, list[Any]]) -> None:
+def check_attempts(lease_log: LeaseLog, handed: dict[str, tuple[int, list[Any]]], seen: dict[str, list[Any]]) -> None:
     """Hold that a member had one attempt more than leases with it that ran out or were released.
 
     A batch gives the highest of its members'. `handed`: attempts and items of the leases that workers wrote down. A
     lease that neither they nor the watch have seen, on a machine that had no time for it, may have held any member.
     """
     members = {**seen, **{name: items for name, (_, items) in handed.items()}}
-    returned = Counter(item for name in ledger.expired | ledger.released.keys() for item in members.get(name, ()))
-    unseen = len(ledger.expired - members.keys())
-    for name in ledger.acked:
+    returned = Counter(item for name in lease_log.expired | lease_log.released.keys() for item in members.get(name, ()))
+    unseen = len(lease_log.expired - members.keys())
+    for name in lease_log.acked:
         most, items = handed[name]
         before = max(returned[item] for item in items)
         assert 1 + before <= most <= 1 + before + unseen

@@ -1,0 +1,134 @@
+"""The same work through each kind of client: blocking or asyncio, of redis-py or valkey-py, of one server or a cluster.
+
+Work is a generator that yields what a call returns and is sent the result, so that it is written once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import redisq.asyncio
+
+Work = Generator[Any, Any, Any]
+MakeClient = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One kind of client."""
+
+    name: str
+    """blocking or asyncio"""
+    library: str = "redis"
+    """redis or valkey"""
+
+    def __str__(self) -> str:
+        return self.name if self.library == "redis" else f"{self.library}-{self.name}"
+
+    @property
+    def queues(self) -> Any:
+        """The module with redisq's classes for it."""
+        return redisq if self.name == "blocking" else redisq.asyncio
+
+    @property
+    def package(self) -> ModuleType:
+        """The client library's package for it."""
+        return importlib.import_module(self.library if self.name == "blocking" else f"{self.library}.asyncio")
+
+    @property
+    def errors(self) -> Any:
+        """The client library's errors."""
+        return importlib.import_module(f"{self.library}.exceptions")
+
+    @property
+    def client(self) -> Any:
+        """The class of a client of one server."""
+        return getattr(self.package, self.library.capitalize())
+
+    @property
+    def cluster(self) -> Any:
+        """The class of a cluster's client."""
+        module = importlib.import_module(f"{self.package.__name__}.cluster")
+        return getattr(module, f"{self.library.capitalize()}Cluster")
+
+    def no_retries(self) -> Any:
+        """Make what has a client give up at the first error."""
+        backoff = importlib.import_module(f"{self.library}.backoff").NoBackoff()
+        return importlib.import_module(f"{self.package.__name__}.retry").Retry(backoff, 0)
+
+    def run(self, make_client: MakeClient, work: Callable[[Any], Work]) -> Any:
+        """Let work run to its end with a new client, and return what it does."""
+        if self.name == "asyncio":
+            return asyncio.run(_run(make_client, work))
+        with make_client() as client:
+            running, result = work(client), None
+            while True:
+                try:
+                    result = running.send(result)
+                except StopIteration as stop:
+                    return stop.value
+
+    @contextlib.contextmanager
+    def working(
+        self, make_client: MakeClient, handle: Callable[[Any], object], **options: Any
+    ) -> Iterator[Future[Any]]:
+        """Run a Worker in a thread, and stop it in the end; what is yielded is done when it has ended by itself."""
+        stop: list[Callable[[], object]] = []
+        started = threading.Event()
+
+        def blocking() -> None:
+            with make_client() as client:
+                worker = redisq.Worker(redisq.Buffer(client, "q"), handle, **options)
+                stop.append(worker.stop)
+                started.set()
+                worker.run()
+
+        async def awaited() -> None:
+            async def handle_async(batch: Any) -> None:
+                handle(batch)
+
+            async with make_client() as client:
+                worker = redisq.asyncio.Worker(redisq.asyncio.Buffer(client, "q"), handle_async, **options)
+                loop = asyncio.get_running_loop()
+                stop.append(lambda: loop.call_soon_threadsafe(worker.stop))
+                started.set()
+                await worker.run()
+
+        with ThreadPoolExecutor(1) as pool:
+            working = pool.submit(blocking if self.name == "blocking" else lambda: asyncio.run(awaited()))
+            working.add_done_callback(lambda _: started.set())
+            started.wait()
+            try:
+                yield working
+            finally:
+                with contextlib.suppress(RuntimeError):  # its event loop is closed
+                    for each in stop:
+                        each()
+
+
+async def _run(make_client: MakeClient, work: Callable[[Any], Work]) -> Any:
+    async with make_client() as client:
+        running = work(client)
+        go_on: Callable[[], Any] = partial(next, running)
+        while True:
+            try:
+                coming = go_on()
+            except StopIteration as stop:
+                return stop.value
+            try:
+                go_on = partial(running.send, await coming)
+            except Exception as error:  # where it would be raised by a blocking call
+                go_on = partial(running.throw, error)
+
+
+REDIS = [Flavour("blocking"), Flavour("asyncio")]
+VALKEY = [Flavour("blocking", "valkey"), Flavour("asyncio", "valkey")]

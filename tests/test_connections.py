@@ -27,9 +27,9 @@ from redisq.core.clients import connection_arguments, kind_of, remedy_for, socke
 from redisq.core.flow import OVERDUE, POLL
 from redisq.embedded import Server
 
+from .any_client import REDIS, VALKEY, Flavour, Work
 from .faults.node import HOST, Node, running, until
 from .faults.proxy import Proxy
-from .any_client import REDIS, VALKEY, Flavour, Work
 
 RUNNERS = (redisq.blocking.runner, redisq.asyncio.runner)
 real = pytest.mark.server

@@ -18,7 +18,7 @@ import redis
 
 from redisq import Batch, Buffer, Bury, LeaseLost, Retry, Worker
 
-from .crew import Task
+from .worker_processes import Task
 
 QUEUE = "q"
 RECORD = "record"

@@ -36,12 +36,12 @@ from redisq import Buffer
 from redisq.embedded import Server
 
 from ..conftest import TESTED
-from . import scale
-from .crew import Crew
+from . import settings
 from .group_worker import GROUPS, LEASE, QUEUE, RECORD, group_of, open_queue, work
 from .node import Node
+from .worker_processes import WorkerProcesses
 
-pytestmark = [pytest.mark.server, scale.limit]
+pytestmark = [pytest.mark.server, settings.limit]
 
 ITEMS = 20_000
 PROCESSES = 8
@@ -248,16 +248,16 @@ class Producer(threading.Thread):
 class Trouble:
     """Kills workers, and stops them past their lease, at random."""
 
-    def __init__(self, crew: Crew, seed: int) -> None:
-        self._crew, self._random = crew, random.Random(seed)
+    def __init__(self, processes: WorkerProcesses, seed: int) -> None:
+        self._processes, self._random = processes, random.Random(seed)
         self._stopped: dict[int, float] = {}
         self.kills = self.stops = 0
 
     def step(self) -> None:
         """Let them work for a moment, then kill one or stop one."""
-        self._crew.watch(self._random.uniform(0, 0.1))
+        self._processes.watch(self._random.uniform(0, 0.1))
         place = self._random.randrange(PROCESSES)
-        pid = self._crew.pid(place)
+        pid = self._processes.pid(place)
         if self._random.random() < 0.75:
             self.replace(place)
         elif pid not in self._stopped:
@@ -268,8 +268,8 @@ class Trouble:
 
     def replace(self, place: int) -> None:
         """Kill one, stopped or not, and start another."""
-        self._stopped.pop(self._crew.pid(place), None)
-        self._crew.replace(place)
+        self._stopped.pop(self._processes.pid(place), None)
+        self._processes.replace(place)
         self.kills += 1
 
     def go_on(self, now: float = float("inf")) -> None:
@@ -295,8 +295,8 @@ class Run:
         self.queue = open_queue(self._kind, self.client)
         self._producer = Producer(self.queue, self._items, self._seed)
         self._producer.start()
-        self.crew = Crew(work, self._kind, self._server.port, self._directory, self._seed, PROCESSES)
-        self.trouble = Trouble(self.crew, self._seed)
+        self.processes = WorkerProcesses(work, self._kind, self._server.port, self._directory, self._seed, PROCESSES)
+        self.trouble = Trouble(self.processes, self._seed)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -314,7 +314,7 @@ class Run:
                     assert self.queue.audit(repair=True).ok
         finally:
             self.trouble.go_on()
-            self.crew.end()
+            self.processes.end()
             pushed = self._producer.finish()
         if not failed:
             assert self.queue.audit().ok
@@ -361,7 +361,7 @@ def play(kind: str, binary: Path, directory: Path, seed: int) -> Run:
 
 @pytest.mark.parametrize("kind", ["ordered", "isolated"])
 def test_the_order_of_each_group_is_kept(kind: str, binary: Path, tmp_path: Path) -> None:
-    for seed in scale.seeds(0.5 / 2 / len(TESTED)):
+    for seed in settings.seeds(0.5 / 2 / len(TESTED)):
         run = play(kind, binary, tmp_path / str(seed), seed)
         assert out_of_order(run.history, run.order) == []
         assert together(run.history) == []
@@ -370,7 +370,7 @@ def test_the_order_of_each_group_is_kept(kind: str, binary: Path, tmp_path: Path
 
 def test_control_without_order_there_is_disorder(binary: Path, tmp_path: Path) -> None:
     """The same without `ordered`: nothing is lost either, but each of the checks above fails."""
-    run = play("unordered", binary, tmp_path / "workers", scale.SEED)
+    run = play("unordered", binary, tmp_path / "workers", settings.SEED)
     found = [out_of_order(run.history, run.order), together(run.history), gaps(run.history, run.order)]
     print("found:", *map(len, found))
     assert all(found)
@@ -403,12 +403,12 @@ def test_the_setting_may_be_changed_on_a_live_queue(before: str, after: str, bin
     When there is order, it holds as soon as the batches handed out before are settled.
     """
     start = 0
-    with Run(before, binary, tmp_path / "workers", scale.SEED, ITEMS) as run:
+    with Run(before, binary, tmp_path / "workers", settings.SEED, ITEMS) as run:
         while run.queue.stats().done < ITEMS // 10:
             run.trouble.step()
-        run.crew.structure = after
+        run.processes.structure = after
         for _ in range(PROCESSES):
-            run.crew.watch(0.03)
+            run.processes.watch(0.03)
             run.trouble.replace(0)
         _, batches = out(run.client)
         old = {item for _, _, items in batches for item in items}
@@ -418,7 +418,7 @@ def test_the_setting_may_be_changed_on_a_live_queue(before: str, after: str, bin
             settled = old.isdisjoint(item for _, _, items in batches for item in items)
             if settled and all(named for _, named, _ in batches) and max(groups.values(), default=0) <= 1:
                 break
-            run.crew.watch(0.01)
+            run.processes.watch(0.01)
     if after == "ordered":
         later = sum(event.verb == "begin" for event in run.history.events[start:])
         print(f"{later} items begun since there was order")

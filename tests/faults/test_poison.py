@@ -18,12 +18,12 @@ import redis
 
 from redisq import Buffer
 
-from . import scale
-from .crew import Task, begin, context
+from . import settings
 from .group_worker import POISONED_CODE, QUEUE, work_on_poison
 from .node import Node
+from .worker_processes import Task, begin, context
 
-pytestmark = [pytest.mark.server, scale.limit]
+pytestmark = [pytest.mark.server, settings.limit]
 
 LEASES = f"redisq:{{{QUEUE}}}:leases"
 

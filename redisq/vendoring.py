@@ -20,7 +20,7 @@ MANIFEST = "manifest.json"
 
 
 class Difference(NamedTuple):
-    """Name a file of a vendored copy that is not as this version has it."""
+    """A file of a vendored copy that is not as this version has it."""
 
     path: str
     what: str

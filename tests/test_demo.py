@@ -20,8 +20,8 @@ from redisq import cli, demo, embedded
 from redisq.core.errors import RedisqError
 from redisq.demo.endpoint import Endpoint
 from redisq.demo.indexing import Index, Indexed, Indexing
-from redisq.demo.processes import Crew, Held, Link, Ready
-from redisq.demo.tally import Account, Line
+from redisq.demo.processes import Processes, Held, Channel, Ready
+from redisq.demo.tally import Tally, Line
 from redisq.embedded import Server
 
 COMMAND = [sys.executable, "-m", "redisq", "demo"]
@@ -179,8 +179,8 @@ def test_a_line_closes_only_if_each_thing_is_done_once_or_waits(
     case: Line, lost: int, twice: int, closes: bool
 ) -> None:
     assert (case.lost, case.twice, case.closes) == (lost, twice, closes)
-    assert Account([line("a", "a"), case]).closes is closes
-    assert not Account([case], ["something else"]).closes
+    assert Tally([line("a", "a"), case]).closes is closes
+    assert not Tally([case], ["something else"]).closes
 
 
 def test_the_endpoint_keeps_its_limit_in_every_span() -> None:
@@ -209,29 +209,29 @@ def test_the_endpoint_takes_one_package_a_request(body: bytes) -> None:
     assert (endpoint.malformed, endpoint.received) == (1, {})
 
 
-def fail(link: Link) -> None:
-    link.word()
+def fail(channel: Channel) -> None:
+    channel.word()
     os._exit(3)
 
 
-def obey(link: Link) -> None:
-    assert link.word() == "done"
-    link.tell("done")
+def obey(channel: Channel) -> None:
+    assert channel.word() == "done"
+    channel.send("done")
 
 
 def test_a_crew_hears_who_obeys_and_who_dies() -> None:
-    with Crew() as crew:
-        crew.start(2, "one", obey)
-        crew.start(1, "other", fail)
-        crew.finish("one")
+    with Processes() as processes:
+        processes.start(2, "one", obey)
+        processes.start(1, "other", fail)
+        processes.finish("one")
         heard: list[object] = []
-        while crew.at_work("one") or Ready("other") not in heard:
-            heard += crew.hear(10)
+        while processes.at_work("one") or Ready("other") not in heard:
+            heard += processes.receive(10)
         assert heard.count("done") == 2
-        crew.finish("other")
+        processes.finish("other")
         with pytest.raises(RedisqError, match="other ended with exit code 3"):
-            list(crew.hear(10))
-    assert not crew.at_work()
+            list(processes.receive(10))
+    assert not processes.at_work()
 
 
 def test_an_edit_while_the_file_is_in_a_hand_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

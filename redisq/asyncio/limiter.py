@@ -7,7 +7,7 @@ from .runner import Client, Runner
 
 
 class RateLimiter:
-    """Hold every process that shares a name to the same rates, by the server's clock.
+    """A rate limit that every process which shares its name is held to, by the server's clock.
 
     Several rates may hold at once: `Rate(3, per=1)`, `Rate(100, per=60)`. Each is exact in every span, not only from
     one full minute to the next. What is remembered is one entry a grant (about 140 bytes) for the longest `per`. All

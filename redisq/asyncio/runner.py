@@ -38,7 +38,7 @@ _MOST_ARGUMENTS = 20_000  # so that no call waits for many large ones
 
 
 class Runner:
-    """Performs operations on the user's own client, which it never configures and never closes.
+    """What performs operations on the user's own client, which it never configures and never closes.
 
     Calls that are made while a round trip is under way go out together with the next one. When none is under way a call
     is sent at once, by the task that makes it. A call that fails or is cancelled does not affect the others.

@@ -27,7 +27,7 @@ logger = logging.getLogger("redisq")
 
 
 class Runner:
-    """Performs operations on the user's own client, which it never configures and never closes."""
+    """What performs operations on the user's own client, which it never configures and never closes."""
 
     def __init__(self, client: Client, replica_wait: ReplicaWait | None = None) -> None:
         self._cluster = is_cluster(client, "blocking")

@@ -6,7 +6,7 @@ NO, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
 
 class Failure(Exception):
-    """Say in one line why a command ends, and with which exit code."""
+    """The end of a command that failed: one line that says why, and an exit code."""
 
     def __init__(self, reason: str, code: int = NO) -> None:
         super().__init__(reason)

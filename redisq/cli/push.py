@@ -100,7 +100,7 @@ def _kind(args: argparse.Namespace) -> Kind | None:
 
 
 class _Sink(Protocol):
-    """Gather what lines become, and send it."""
+    """What gathers what lines become, and sends it."""
 
     def take(self, value: Any, encoded: bytes) -> int:
         """Keep a line's value and say how many bytes it weighs; raise `ValueError` if it is not fit."""
@@ -116,7 +116,7 @@ class _Sink(Protocol):
 
 
 class _Groups:
-    """Gather items by group."""
+    """Items, gathered by group."""
 
     def __init__(self, buffer: Buffer[bytes], args: argparse.Namespace) -> None:
         self._buffer = buffer
@@ -146,7 +146,7 @@ class _Groups:
 
 
 class _Members:
-    """Gather members with their priorities."""
+    """Members, gathered with their priorities."""
 
     def __init__(self, queue: PriorityQueue[bytes], args: argparse.Namespace) -> None:
         self._queue, self._priority, self._member = queue, args.priority_by, args.member
@@ -189,7 +189,7 @@ def _name(value: Any, field: str) -> str:
 
 
 class _Reader:
-    """Read lines into a sink; at each moment what was taken is either pushed or gathered, and counted so."""
+    """A reader of lines into a sink; at each moment what was read is either pushed or gathered, and counted so."""
 
     def __init__(self, sink: _Sink) -> None:
         self._sink = sink

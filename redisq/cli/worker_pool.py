@@ -25,7 +25,7 @@ _PATIENCE = 2.0  # seconds that a process has after the second signal
 
 
 class _Place:
-    """Hold one process and those that take its place."""
+    """One process, and those that take its place."""
 
     def __init__(self, name: str, counts: Any) -> None:
         self.name = name
@@ -39,7 +39,7 @@ class _Place:
 
 
 class WorkerPool:
-    """Run a job in several processes until they end or are told to."""
+    """Several processes that do a job until they end or are told to."""
 
     def __init__(self, job: Job, count: int) -> None:
         self._job = job

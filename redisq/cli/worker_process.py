@@ -36,7 +36,7 @@ Counts = Any  # a shared array of four numbers, which multiprocessing does not t
 
 @dataclass(frozen=True)
 class Job:
-    """Say what a process has to run."""
+    """What a process has to run."""
 
     module: str
     name: str
@@ -46,7 +46,7 @@ class Job:
 
 
 class _Stopper:
-    """Stop the worker once for however many signals, and end it when the parent says so.
+    """What stops the worker once for however many signals, and ends it when the parent says so.
 
     Who wants a service to stop often signals each of its processes (a terminal, systemd), and the parent passes the
     signal on: that must not look like the second one, which ends the grace period of its handlers.

@@ -15,7 +15,7 @@ LONGEST = validate.MAX_SECONDS * 1000
 
 @dataclass(frozen=True)
 class Finding:
-    """Name one disagreement between keys: its kind, the group, member or key, what is there, what should be."""
+    """One disagreement between keys: its kind, the group, member or key, what is there, what should be."""
 
     kind: str
     name: str
@@ -25,7 +25,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """Hold what an audit found; `checked` counts the keys and entries that it looked at."""
+    """What an audit found; `checked` counts the keys and entries that it looked at."""
 
     findings: list[Finding] = field(default_factory=list)
     checked: int = 0

@@ -20,7 +20,7 @@ _CLASSES: dict[str, type[RedisqError]] = {
 
 
 class AnyPipeline(Protocol):
-    """Stand for any pipeline of redis-py, blocking, asyncio or cluster."""
+    """Any pipeline of redis-py or valkey-py: blocking, asyncio or cluster."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Queue a command."""

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Codec(Protocol[T]):
-    """Turn items into bytes and back: these two methods are all that a codec of one's own needs.
+    """What turns items into bytes and back: these two methods are all that a codec of your own needs.
 
     Either may raise any exception for a value it does not know; redisq raises it again as `CodecError`. A priority
     queue tells members apart by their bytes, so an item must always encode to the same bytes.

@@ -16,26 +16,26 @@ from .codecs import plain
 
 
 class RedisqError(Exception):
-    """Be the base of every error of redisq."""
+    """Base class of every error of redisq."""
 
 
 class InvalidArgument(RedisqError, ValueError):
-    """Say that an argument cannot be used: what was given, and what may be. Nothing was written."""
+    """Raised when an argument cannot be used: what was given, and what may be. Nothing was written."""
 
 
 class WrongOrder(RedisqError):
-    """Say that a priority queue is kept in another order than this one was made with. Nothing was written."""
+    """Raised when a priority queue is kept in another order than this one was made with. Nothing was written."""
 
 
 class WrongLayout(RedisqError):
-    """Say that other versions of redisq or of its scripts keep this queue, in another layout. Nothing was written.
+    """Raised when this queue is kept in another layout, by another version of redisq. Nothing was written.
 
     Let one version work on it until it is empty, and `purge` it, or use the other version everywhere.
     """
 
 
 class LeaseLost(RedisqError):
-    """Say that a lease is no longer held: its batch was handed out again, buried, settled or purged.
+    """Raised when a lease is no longer held: its batch was handed out again, buried, settled or purged.
 
     `ids` names the leases that are lost; what was done for the others of the call is done.
     """
@@ -46,7 +46,7 @@ class LeaseLost(RedisqError):
 
 
 class NotDurable(RedisqError):
-    """Say that a call has been done, but that too few replicas confirmed it in time: a failover may undo it.
+    """Raised when a call has been done, but too few replicas confirmed it in time: a failover may undo it.
 
     Make the same call again, with `token` or `lease_id` as it is here (None: the call takes none, the batch names it);
     it takes effect once, and waits for the replicas anew. `result` is what the call would have returned. A `pop` cannot
@@ -72,7 +72,7 @@ class NotDurable(RedisqError):
 
 
 class CodecError(RedisqError):
-    """Say that an item cannot be encoded, or that stored bytes cannot be decoded.
+    """Raised when an item cannot be encoded, or stored bytes cannot be decoded.
 
     `raw` holds what was already taken from the queue when decoding failed: the call's whole result, in its own shape,
     with bytes for items, so that nothing is lost. It is None when nothing was taken.
@@ -84,7 +84,7 @@ class CodecError(RedisqError):
 
 
 class ScriptError(RedisqError):
-    """Say that a script could not run on what it found, such as a key of the queue that holds another type."""
+    """Raised when a script cannot run on what it found, such as a key of the queue that holds another type."""
 
 
 class Retry(Exception):

@@ -20,7 +20,7 @@ MAX_RATES = load("limit/acquire").limit("rates")[1]
 
 @dataclass(frozen=True)
 class Rate:
-    """Allow at most `limit` in any span of `per` seconds, exactly: the span slides, it is no fixed window."""
+    """A limit of `limit` in any span of `per` seconds, exact: the span slides, it is no fixed window."""
 
     limit: int
     per: float
@@ -33,7 +33,7 @@ class Rate:
 
 
 class Grant(NamedTuple):
-    """Say how much was granted, and in how many seconds more can be had (0 when nothing is missing)."""
+    """How much was granted, and in how many seconds more can be had (0 when nothing is missing)."""
 
     granted: int
     retry_after: float

@@ -42,7 +42,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Script:
-    """Hold one script: its name (`buffer/push`), its text byte for byte, and what its header declares."""
+    """One script: its name (`buffer/push`), its text byte for byte, and what its header declares."""
 
     name: str
     text: bytes

@@ -1,4 +1,4 @@
-"""The demo: both queues at work on the standard library's source, several processes each, and an account at the end."""
+"""The demo: both queues at work on the standard library's source, several processes each, and an tally at the end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .. import embedded
 from ..core.errors import RedisqError
 from . import batching, corpus, indexing
 from .batching import Batching, Found, Sent
-from .display import Display, say, show_account, show_requests, show_search, show_waits
+from .display import Display, say, show_requests, show_search, show_tally, show_waits
 from .endpoint import Endpoint
 from .indexing import Index, Indexed, Indexing
-from .processes import Crew, Held, Ready
-from .tally import Account
+from .processes import Held, Processes, Ready
+from .tally import Tally
 
 CONSUMERS = 3
 FINDERS = 2
@@ -35,7 +35,7 @@ _SEARCH = "priority queue"
 
 
 def run(url: str | None = None, files: int = 500, console: Console | None = None) -> int:
-    """Do both jobs on up to `files` source files and return the exit code: 0 if the account closes, else 1.
+    """Do both jobs on up to `files` source files and return the exit code: 0 if the tally closes, else 1.
 
     Without a `url` on a private server; on one of your own it uses queues with new names, and empties them at the end.
     Raises `RedisqError` when there is no server, a process fails, or this Python lacks what the demo needs.
@@ -59,33 +59,33 @@ def run(url: str | None = None, files: int = 500, console: Console | None = None
         first = Indexing(client, run_id, directory, index, paths)
         second = Batching(client, run_id, endpoint)
         stack.enter_context(_emptied(first, second))
-        crew = stack.enter_context(Crew())
+        processes = stack.enter_context(Processes())
         for part in range(FINDERS):
-            crew.start(1, "finder", batching.find, server.url, run_id, directory, paths[part::FINDERS])
-        crew.start(CONSUMERS, "indexer", indexing.consume, server.url, run_id, directory, index_file)
-        crew.start(batching.FLUSHERS, "flusher", batching.flush, server.url, run_id, endpoint.port)
+            processes.start(1, "finder", batching.find, server.url, run_id, directory, paths[part::FINDERS])
+        processes.start(CONSUMERS, "indexer", indexing.consume, server.url, run_id, directory, index_file)
+        processes.start(batching.FLUSHERS, "flusher", batching.flush, server.url, run_id, endpoint.port)
         with Display(console, first, second) as display:
-            _conduct(crew, first, second, display)
+            _work(processes, first, second, display)
 
-        account = Account([first.line(), second.line()], [*first.faults(), *second.faults()])
+        tally = Tally([first.line(), second.line()], [*first.faults(), *second.faults()])
         show_waits(console, first)
         show_search(console, _SEARCH, index.search(_SEARCH))
         show_search(console, *first.last_edit_search())
         show_requests(console, second)
-        show_account(console, account)
+        show_tally(console, tally)
     say(console, f"{time.monotonic() - began:.1f} seconds in all.")
-    return 0 if account.closes else 1
+    return 0 if tally.closes else 1
 
 
-def _conduct(crew: Crew, first: Indexing, second: Batching, display: Display) -> None:
+def _work(processes: Processes, first: Indexing, second: Batching, display: Display) -> None:
     """Hear the processes, push edits among what they do, kill one of each job in the middle, until all is done."""
     starting = FINDERS + CONSUMERS + batching.FLUSHERS
     most_edits = max(_FEWEST_EDITS, len(first.files) // 4)
     next_edit, next_look = math.inf, 0.0
     victims = {"indexer", "flusher"}
-    while crew.at_work():
+    while processes.at_work():
         now = time.monotonic()
-        for message in crew.hear(max(0.0, min(next_edit, next_look, now + 0.5) - now)):
+        for message in processes.receive(max(0.0, min(next_edit, next_look, now + 0.5) - now)):
             if isinstance(message, Ready):
                 starting -= 1
                 if not starting:  # pushed earlier, the bulk would wait for processes to start, not for its turn
@@ -108,13 +108,13 @@ def _conduct(crew: Crew, first: Indexing, second: Batching, display: Display) ->
         for role, begun in (("indexer", first.indexed), ("flusher", second.batches)):
             if role in victims and begun >= _KILL_AFTER:
                 victims.remove(role)
-                crew.hold(role)
+                processes.hold(role)
         if time.monotonic() >= next_look:
             next_look = time.monotonic() + _LOOK_EVERY
             if next_edit == math.inf and not first.waiting():
-                crew.finish("indexer")
-            if not crew.at_work("finder") and not second.waiting():
-                crew.finish("flusher")
+                processes.finish("indexer")
+            if not processes.at_work("finder") and not second.waiting():
+                processes.finish("flusher")
 
 
 def _connect(server: embedded.Endpoint) -> redis.Redis:

@@ -15,7 +15,7 @@ import redis
 from .. import Batch, Buffer, Rate, Worker
 from . import corpus
 from .endpoint import Endpoint
-from .processes import Link
+from .processes import Channel
 from .tally import Line
 
 FLUSHERS = 2
@@ -51,17 +51,17 @@ class Sent(NamedTuple):
     attempts: int
 
 
-def find(link: Link, url: str, run: str, directory: Path, files: list[str]) -> None:
+def find(channel: Channel, url: str, run: str, directory: Path, files: list[str]) -> None:
     """Push each function and class of all files."""
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         actions = buffer(client, run)
         for path in files:
             found = list(corpus.definitions(path, (directory / path).read_bytes()))
             actions.push_many(found, group=corpus.package(path))
-            link.tell(Found([action["id"] for action in found]))
+            channel.send(Found([action["id"] for action in found]))
 
 
-def flush(link: Link, url: str, run: str, port: int) -> None:
+def flush(channel: Channel, url: str, run: str, port: int) -> None:
     """Send batches, one a request and no more than the limit allows, until all is done."""
 
     def handle(batch: Batch[Action]) -> None:
@@ -72,25 +72,25 @@ def flush(link: Link, url: str, run: str, port: int) -> None:
             raise TooMany  # the batch is given back, and comes again
         if answer.status != 200:
             worker.stop()
-            link.fail(f"the endpoint answered {answer.status} to {len(batch.items)} actions of {batch.group}")
+            channel.fail(f"the endpoint answered {answer.status} to {len(batch.items)} actions of {batch.group}")
         ids = [action["id"] for action in batch.items]
-        link.middle(ids)
-        link.tell(Sent(ids, batch.attempts))
+        channel.middle(ids)
+        channel.send(Sent(ids, batch.attempts))
 
     with (
         contextlib.closing(redis.Redis.from_url(url)) as client,
         contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as http,
     ):
         worker = Worker(buffer(client, run), handle, size=SIZE, grace=5)
-        link.work(worker)
+        channel.work(worker)
 
 
 class TooMany(Exception):
-    """Say that the endpoint refused a request as one too many."""
+    """Raised when the endpoint refuses a request as one too many."""
 
 
 class Batching:
-    """Keep the job's books."""
+    """The job's counts."""
 
     def __init__(self, client: redis.Redis, run: str, endpoint: Endpoint) -> None:
         self.buffer = buffer(client, run)

@@ -17,13 +17,13 @@ from rich.table import Table
 from ..core.priority import Pushed
 from .batching import Batching
 from .indexing import BULK, EDIT, Indexing
-from .tally import Account
+from .tally import Tally
 
 _LINE_EVERY = 2.0  # seconds, where there is no terminal
 
 
 class Display:
-    """Show two jobs at work, from `with` to the end of it."""
+    """A view of two jobs at work, from `with` to the end of it."""
 
     def __init__(self, console: Console, indexing: Indexing, batching: Batching) -> None:
         self.console = console
@@ -124,13 +124,13 @@ def show_search(console: Console, words: str, hits: list[tuple[str, str]]) -> No
         say(console, f"  {path}: {place}")
 
 
-def show_account(console: Console, account: Account) -> None:
-    """Print the account, and what is wrong with it."""
-    table = Table(title="Account", title_justify="left", box=SIMPLE_HEAVY)
+def show_tally(console: Console, tally: Tally) -> None:
+    """Print the tally, and what is wrong with it."""
+    table = Table(title="Tally", title_justify="left", box=SIMPLE_HEAVY)
     table.add_column("job", no_wrap=True)
     for name in ("pushed", "= done", "+ waiting", "again", "lost", "twice", "refused"):
         table.add_column(name, justify="right", no_wrap=True)
-    for line in account.lines:
+    for line in tally.lines:
         bad = "" if line.closes else "bold red"
         table.add_row(
             line.job,
@@ -140,18 +140,18 @@ def show_account(console: Console, account: Account) -> None:
             style=bad,
         )
     console.print(table)
-    for line in account.lines:
+    for line in tally.lines:
         if line.again:
             text = f"{line.job}: a process was killed with -9 in the middle; {line.again.total():,} redelivered"
             say(console, f"{text}, of which {line.repeated:,} had been {line.done_as} already")
-    for fault in account.faults:
+    for fault in tally.faults:
         say(console, f"wrong: {fault}", "bold red")
-    if not account.faults:
+    if not tally.faults:
         say(console, "Both queues pass their audit; the index has the newest text of every file.")
-    if account.closes:
-        say(console, "The account closes.", "bold green")
+    if tally.closes:
+        say(console, "The tally closes.", "bold green")
     else:
-        say(console, "The account does NOT close.", "bold red")
+        say(console, "The tally does NOT close.", "bold red")
 
 
 def _seconds(value: float) -> str:

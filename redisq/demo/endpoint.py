@@ -14,10 +14,10 @@ from typing import Any
 
 
 class Endpoint:
-    """Take batches by POST on a loopback port, from `with` to the end of it.
+    """A server that takes batches by POST on a loopback port, from `with` to the end of it.
 
     200: taken. 400: not a batch of one package. 429: more than `limit` requests in some span of `per` seconds, by its
-    own clock and to the last one. It keeps its own account, by the actions' ids.
+    own clock and to the last one. It keeps its own tally, by the actions' ids.
     """
 
     def __init__(self, limit: int, per: float, *, clock: Callable[[], float] = time.monotonic) -> None:

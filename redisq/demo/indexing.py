@@ -16,7 +16,7 @@ import redis
 from .. import Batch, PriorityQueue, Pushed, Worker
 from ..core.errors import RedisqError
 from . import corpus
-from .processes import Held, Link
+from .processes import Channel, Held
 from .tally import Line
 
 EDIT, BULK = 0, 10
@@ -93,22 +93,22 @@ class Indexed(NamedTuple):
     """When, on this machine's monotonic clock, which all its processes share."""
 
 
-def consume(link: Link, url: str, run: str, directory: Path, index_file: Path) -> None:
+def consume(channel: Channel, url: str, run: str, directory: Path, index_file: Path) -> None:
     """Index files until all is done."""
 
     def handle(batch: Batch[str]) -> None:
         began = time.monotonic()
         (path,), (priority,) = batch.items, batch.priorities or [BULK]
         index.put(path, (directory / path).read_bytes())
-        link.middle([path])
-        link.tell(Indexed(path, priority, batch.attempts, began))
+        channel.middle([path])
+        channel.send(Indexed(path, priority, batch.attempts, began))
 
     with contextlib.closing(redis.Redis.from_url(url)) as client, contextlib.closing(Index(index_file)) as index:
-        link.work(Worker(queue(client, run), handle, size=1, grace=5))
+        channel.work(Worker(queue(client, run), handle, size=1, grace=5))
 
 
 class Indexing:
-    """Push the files and the edits, and keep the job's books."""
+    """What pushes the files and the edits, and keeps the job's counts."""
 
     def __init__(self, client: redis.Redis, run: str, directory: Path, index: Index, files: list[str]) -> None:
         self.queue = queue(client, run)

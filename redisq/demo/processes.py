@@ -34,8 +34,8 @@ class Held(NamedTuple):
     names: list[str]
 
 
-class Link:
-    """Let a process of the crew talk with the one that started it."""
+class Channel:
+    """What a process talks through with the one that started it."""
 
     def __init__(self, role: str, pipe: Connection) -> None:
         self._role = role
@@ -43,14 +43,14 @@ class Link:
         self._telling = threading.Lock()
         self._hold = threading.Event()
 
-    def tell(self, message: object) -> None:
+    def send(self, message: object) -> None:
         """Send a message."""
         with self._telling:
             self._pipe.send(message)
 
     def fail(self, reason: str) -> None:
-        """Tell that the process cannot go on: the whole crew ends."""
-        self.tell(_Failed(reason))
+        """Tell that the process cannot go on: all processes end."""
+        self.send(_Failed(reason))
 
     def work(self, worker: Worker[Any]) -> None:
         """Run a worker until the word comes that all is done, or the process at the other end is gone."""
@@ -73,14 +73,14 @@ class Link:
     def middle(self, names: list[str]) -> None:
         """Stand where a crash hurts most, the work done and not yet acked: who is to be killed waits here for it."""
         if self._hold.is_set():
-            self.tell(Held(self._role, names))
+            self.send(Held(self._role, names))
             threading.Event().wait()
 
 
-class Crew:
-    """Start processes, hear what they say, and leave none behind at the end of `with`.
+class Processes:
+    """Processes that are started and listened to; none is left behind at the end of `with`.
 
-    Each runs a function of a module with a `Link` and the arguments given. One that fails ends the whole: `hear`
+    Each runs a function of a module with a `Channel` and the arguments given. One that fails ends the whole: `receive`
     raises. Should this process be killed, the others see the end of their pipe and end too.
     """
 
@@ -89,7 +89,7 @@ class Crew:
         self._members: dict[Connection, tuple[str, SpawnProcess]] = {}
         self._killed: set[Connection] = set()
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Processes:
         return self
 
     def __exit__(
@@ -101,7 +101,7 @@ class Crew:
             self._leave(pipe)
 
     def start(self, count: int, role: str, work: Callable[..., None], *args: object) -> None:
-        """Start `count` processes that run `work(link, *args)`."""
+        """Start `count` processes that run `work(channel, *args)`."""
         for _ in range(count):
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=_work, args=(role, work, theirs, args), daemon=True)
@@ -117,16 +117,16 @@ class Crew:
         """Tell the processes of a role that all is done."""
         for pipe, (of, _) in self._members.items():
             if of == role:
-                with contextlib.suppress(BrokenPipeError):  # it has failed: `hear` will say so
+                with contextlib.suppress(BrokenPipeError):  # it has failed: `receive` will say so
                     pipe.send("done")
 
     def hold(self, role: str) -> None:
         """Tell one process of a role to stop in the middle of its next batch, where it is killed with -9."""
         pipe = next(pipe for pipe, (of, _) in self._members.items() if of == role)
-        with contextlib.suppress(BrokenPipeError):  # it has failed: `hear` will say so
+        with contextlib.suppress(BrokenPipeError):  # it has failed: `receive` will say so
             pipe.send("hold")
 
-    def hear(self, seconds: float) -> Iterator[object]:
+    def receive(self, seconds: float) -> Iterator[object]:
         """Wait up to `seconds` for messages and give what has come."""
         for pipe in connection.wait(list(self._members), seconds):
             pipe = cast(Connection, pipe)
@@ -168,11 +168,11 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _work(role: str, work: Callable[..., None], pipe: Connection, args: tuple[object, ...]) -> None:
-    link = Link(role, pipe)
+    channel = Channel(role, pipe)
     try:
-        link.tell(Ready(role))
-        work(link, *args)
+        channel.send(Ready(role))
+        work(channel, *args)
     except Exception as error:
         with contextlib.suppress(OSError):  # the parent may be gone, and with it everyone who could be told
-            link.tell(_Failed(f"{type(error).__name__}: {error}"))
+            channel.send(_Failed(f"{type(error).__name__}: {error}"))
         sys.exit(1)

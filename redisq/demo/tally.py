@@ -1,4 +1,4 @@
-"""The account at the end: what was pushed must be what arrived and what still waits, one by one."""
+"""The tally at the end: what was pushed must be what arrived and what still waits, one by one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Line:
-    """Hold one job's side of the account; `pushed` and `done` count each thing by its name."""
+    """One job's part of the tally; `pushed` and `done` count each thing by its name."""
 
     job: str
     done_as: str
@@ -43,8 +43,8 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Account:
-    """Hold the lines of all jobs, and in words what else is wrong."""
+class Tally:
+    """The lines of all jobs, and in words what else is wrong."""
 
     lines: list[Line]
     faults: list[str] = field(default_factory=list)

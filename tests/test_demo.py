@@ -20,8 +20,8 @@ from redisq import cli, demo, embedded
 from redisq.core.errors import RedisqError
 from redisq.demo.endpoint import Endpoint
 from redisq.demo.indexing import Index, Indexed, Indexing
-from redisq.demo.processes import Processes, Held, Channel, Ready
-from redisq.demo.tally import Tally, Line
+from redisq.demo.processes import Channel, Held, Processes, Ready
+from redisq.demo.tally import Line, Tally
 from redisq.embedded import Server
 
 COMMAND = [sys.executable, "-m", "redisq", "demo"]

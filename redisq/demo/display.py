@@ -126,7 +126,7 @@ def show_search(console: Console, words: str, hits: list[tuple[str, str]]) -> No
 
 def show_tally(console: Console, tally: Tally) -> None:
     """Print the tally, and what is wrong with it."""
-    table = Table(title="Tally", title_justify="left", box=SIMPLE_HEAVY)
+    table = Table(title="Account", title_justify="left", box=SIMPLE_HEAVY)
     table.add_column("job", no_wrap=True)
     for name in ("pushed", "= done", "+ waiting", "again", "lost", "twice", "refused"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -149,9 +149,9 @@ def show_tally(console: Console, tally: Tally) -> None:
     if not tally.faults:
         say(console, "Both queues pass their audit; the index has the newest text of every file.")
     if tally.closes:
-        say(console, "The tally closes.", "bold green")
+        say(console, "The account closes.", "bold green")
     else:
-        say(console, "The tally does NOT close.", "bold red")
+        say(console, "The account does NOT close.", "bold red")
 
 
 def _seconds(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The tally at the end: what was pushed must be what arrived and what still waits, one by one."""
+"""The account at the end: what was pushed must be what arrived and what still waits, one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo: both queues at work on the standard library's source, several processes each, and an tally at the end."""
+"""The demo: both queues at work on the standard library's source, several processes each, and an account at the end."""
 
 from __future__ import annotations
 

@@ -121,6 +121,7 @@ DISTINCT: list[Any] = [
         Frozen(2),
         Same(1),
         Same(2),
+        Twin(1),
         bytearray(b"1"),
     ),
 ]

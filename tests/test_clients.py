@@ -107,6 +107,16 @@ async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis, calls_of: Ca
     assert await buffer.redrive(four.id) == await buffer.discard(five.id) == 1
     stats = await buffer.stats()
     assert (stats.waiting, stats.delayed, stats.leased, stats.dead, stats.done) == (2, 2, 0, 0, 3)
+    await buffer.pause(1000, "why")
+    assert await buffer.reserve() is None
+    assert await buffer.resume()
+    await buffer.pause_group("default")
+    assert await buffer.reserve() is None
+    assert await buffer.groups(state="paused") == {"default": 2}
+    assert await buffer.resume_group("default")
+    assert await buffer.peek(count=5) == [4, 7]
+    await buffer.push("x", group="g")
+    assert await buffer.drop_group("g") == 1
     assert (await buffer.audit(repair=True)).ok
     assert await buffer.purge() == 4
 
@@ -130,6 +140,9 @@ async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis, calls_of: Ca
     assert await queue.bury(*others[1:], reason="why") == 2
     assert [item.member for item in await queue.dead()] == ["c", "d"]
     assert await queue.redrive("c") == await queue.discard("d") == await queue.ack(first) == 1
+    await queue.pause(1000, "why")
+    assert await queue.pop() is None
+    assert await queue.resume()
     assert (await queue.stats()).waiting == 1
     assert (await queue.audit()).ok
     assert await queue.purge() == 2

@@ -320,6 +320,7 @@ class BufferScope(QueueScope):
         found: Quiet = [(("stats", (now, 100)), q.stats(now))]
         found += [(("show", (place, 100)), q.show(place)) for place in ("leases", "delayed", "dead")]
         found += [(("groups", (name, 100)), q.groups(name)) for name in ("waiting", "busy", "paused")]
+        found += [(("peek", (group, 2, after)), q.peek(group, 2, after)) for group in self.GROUPS for after in (0, 1)]
         return found
 
     def canonical(self, state: State) -> tuple[Any, ...]:
@@ -918,6 +919,7 @@ _CONSTANT = {bytes, str, int, float, bool, type(None), tuple, Note}
 ATTEMPTS = {"max_attempts": 2, "max_dead": 1}
 ONE_ATTEMPT = {"max_attempts": 1, "max_dead": 1, "lease": TICK}
 SHORT = {**ATTEMPTS, "lease": TICK}
+LATER = {**ONE_ATTEMPT, "lease": 3 * TICK}  # who waits may be told a later time than that at which a pause ends
 SCOPES: dict[str, dict[str, Scope]] = {
     "buffer": {
         "two": BufferScope(items=2, settings=ATTEMPTS),
@@ -928,6 +930,7 @@ SCOPES: dict[str, dict[str, Scope]] = {
         "rates": BufferScope(items=2, leases=1, client=True, settings={**ONE_ATTEMPT, "rates": [(1, TICK)]}),
         "pauses": BufferScope(items=1, pauses=True, settings=ONE_ATTEMPT),
         "pauses-client": BufferScope(items=1, pauses=True, client=True, settings=ONE_ATTEMPT),
+        "pauses-later": BufferScope(items=1, pauses=True, client=True, settings=LATER),
         "pauses-ordered": BufferScope(items=2, leases=1, pauses=True, settings={**ONE_ATTEMPT, "ordered": True}),
         "three": BufferScope(items=3, settings=ATTEMPTS),
         "three-ordered": BufferScope(
@@ -939,6 +942,7 @@ SCOPES: dict[str, dict[str, Scope]] = {
         "client": PriorityScope(members=1, client=True, settings=ATTEMPTS),
         "rates": PriorityScope(members=1, client=True, settings={**ATTEMPTS, "rates": [(1, TICK)]}),
         "pauses": PriorityScope(members=1, client=True, pauses=True, settings=SHORT),
+        "pauses-later": PriorityScope(members=1, client=True, pauses=True, settings=LATER),
         "score": PriorityScope(how=("min",), delays=(0,), settings={**SHORT, "order": "score"}),
         "fifo": PriorityScope(how=("min",), delays=(0,), settings=SHORT),
         "score-client": PriorityScope(

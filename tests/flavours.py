@@ -83,7 +83,7 @@ class Flavour:
 
     def do(self, call: Any) -> Any:
         """Perform a call, and give or raise what comes of it."""
-        return self.later(call).result(PATIENCE) if inspect.iscoroutine(call) else call
+        return self.later(call).result(5 * PATIENCE) if inspect.iscoroutine(call) else call
 
     def later(self, coroutine: Any) -> Future[Any]:
         """Run a coroutine on the loop."""

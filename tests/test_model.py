@@ -40,6 +40,8 @@ EXAMPLES = 200 if os.environ.get("CI") else 40
 PREFIX = b"redisq:{q}:"
 WINDOW = 3600
 """seconds that answers are remembered: longer than an example lasts"""
+LONG = WINDOW * 1000
+"""ms before a pause's end at which it began: longer than an example lasts"""
 
 AWKWARD = [
     "default",
@@ -233,16 +235,21 @@ class QueueMachine(Machine):
         raise NotImplementedError
 
     def pause(self, draw: Draw) -> None:
-        """Write a pause by hand, or end it in the same way."""
-        ms, reason = draw(st.sampled_from([0, 300, 2000])), draw(st.sampled_from([b"", b"not now"]))
-        if self.model.paused:
-            self.model.paused = None
-            self.on_servers("DEL", PREFIX + b"paused")
-        elif draw(st.booleans()):
-            until = self.now + ms if ms else 0
-            self.model.paused = until, reason
-            ttl = ("PX", WINDOW * 1000) if until else ()  # the server's clock is another one
-            self.on_servers("SET", PREFIX + b"paused", b"%d %s" % (until, reason), *ttl)
+        """Pause the queue, or end its pause; one with an end began long ago: its TTL is by the server's own clock."""
+        ms, reason, token = draw(st.sampled_from([0, 300, 2000])), draw(reasons), next(self.tokens)
+        if draw(st.sampled_from([self.model.paused is not None, True, False])):
+            self.step(lambda: self.calls.resume(token), lambda: bool(self.model.resume(token.encode())), again=True)
+            return
+        ago = LONG if ms else 0
+        length = ms + ago
+        call = self.calls.pause(length / 1000 or None, reason or "", token)
+
+        def expect() -> None:
+            self.model.pause(self.now, length, encoded(reason), token.encode())
+
+        self.now -= ago
+        self.step(lambda: call, expect, again=True)
+        self.now += ago
 
     def some_lease(self, draw: Draw) -> BatchData[bytes]:
         """Choose what to settle: mostly something that is held."""
@@ -304,7 +311,8 @@ class BufferMachine(QueueMachine):
         "look": 3,
         "extend": 1,
         "pause": 1,
-        "pause_group": 1,
+        "pause_group": 2,
+        "drop_group": 1,
         "lose_a_wake_up": 1,
         "change_consumer": 1,
         "purge": 1,
@@ -426,21 +434,38 @@ class BufferMachine(QueueMachine):
             self.step(lambda: call, lambda: self.model.discard(ids, token.encode()), again=True)
 
     def pause_group(self, draw: Draw) -> None:
-        """Write the pause by hand; a reserve ends it when its time has come."""
-        group, ms = bytes_of(self.group(draw)), draw(st.sampled_from([1, 500, 4000]))
-        if draw(st.booleans()):
-            self.model.paused_groups[group] = self.now + ms
-            self.model._withdraw(group)
-            self.on_servers("ZADD", PREFIX + b"paused_groups", self.now + ms, group)
-            self.on_servers("ZREM", PREFIX + b"groups", group)
-            self.on_servers("ZREM", PREFIX + b"since", group)
+        """Pause a group, or end its pause."""
+        name, ms, token = self.group(draw), draw(st.sampled_from([0, 1, 500, 4000])), next(self.tokens)
+        group, pauses = bytes_of(name), draw(st.booleans())
+        call: Any = self.calls.pause_group(name, ms / 1000 or None, token) if pauses else self.calls.resume_group(name, token)
+
+        def expect() -> bool | None:
+            if pauses:
+                self.model.pause_group(self.now, group, ms, token.encode())
+                return None
+            return bool(self.model.resume_group(self.now, group, token.encode()))
+
+        self.step(lambda: call, expect, again=True)
+
+    def drop_group(self, draw: Draw) -> None:
+        name, token = self.group(draw), next(self.tokens)
+        if draw(once_in_a_while):
+            group = bytes_of(name)
+            self.step(
+                lambda: self.calls.drop_group(name, token),
+                lambda: self.model.drop_group(group, token.encode()),
+                again=True,
+            )
 
     def look(self, draw: Draw) -> None:
-        what = draw(st.sampled_from(["stats", "stats", "groups", "leased", "delayed", "dead", "audit"]))
+        what = draw(st.sampled_from(["stats", "stats", "groups", "peek", "leased", "delayed", "dead", "audit"]))
         if what == "audit":
             self.audit(draw(st.booleans()))
         elif what == "stats":
             self.step(self.calls.stats, self.stats)
+        elif what == "peek":
+            name, limit, after = self.group(draw), draw(st.integers(1, 3)), draw(st.integers(0, 2))
+            self.step(lambda: self.calls.peek(name, limit, after), lambda: self.model.peek(bytes_of(name), limit, after))
         elif what == "groups":
             state = draw(st.sampled_from(["waiting", "busy", "paused"]))
             limit, after = draw(st.integers(1, 3)), draw(st.integers(0, 2))

@@ -74,6 +74,7 @@ NEITHER: list[Any] = [
     np.bytes_(b"2"),
     2j,
     np.complex128(2),
+    np.clongdouble(2),
     np.timedelta64(2, "s"),
     [2],
     (2,),

@@ -79,7 +79,7 @@ class BatchData(Generic[T]):
         key = _sameness(item)
         found = self._places.get(key, [])
         if not found and isinstance(key, _Unhashable):  # an equal one may look different
-            found = next((places for one, places in self._places.items() if places and key.equals(one)), [])
+            found = next((places for one, places in self._places.items() if places and key == one), [])
         return found
 
     def fail_at(self, *indexes: int, reason: str | None = None) -> None:
@@ -128,15 +128,11 @@ class _Unhashable:
         return hash(self.shown)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Unhashable) and self.shown == other.shown and self.equals(other)
-
-    def equals(self, other: object) -> bool:
-        """Return whether the items are equal; what cannot say so is equal to nothing but itself."""
         if not isinstance(other, _Unhashable) or type(self.item) is not type(other.item):
             return False
         try:
             return self.item is other.item or bool(self.item == other.item)
-        except Exception:
+        except Exception:  # what cannot say so is equal to nothing but itself
             return False
 
 

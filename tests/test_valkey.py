@@ -176,25 +176,20 @@ def test_replicas_confirm(binary: Path, flavour: Flavour) -> None:
 @each_flavour
 def test_a_sentinels_client(binary: Path, flavour: Flavour) -> None:
     """A pool of its own kind is behind it."""
-
-    def work(client: Any) -> Work:
-        queue = flavour.queues.PriorityQueue(client, "q")
-        assert (yield queue.push("a")) is Pushed.ADDED
-        batch = yield queue.reserve(timeout=1)
-        assert (yield batch.ack()) == 1
-        assert (yield queue.reserve(timeout=0.01)) is None
-
+    module = valkey.sentinel if flavour.name == "blocking" else valkey.asyncio.sentinel
     with watched(binary) as (_, port):
-        module = valkey.sentinel if flavour.name == "blocking" else valkey.asyncio.sentinel
         sentinel: Any = module.Sentinel([(HOST, port)])
 
-        def make() -> Any:
-            return sentinel.master_for("q")
-
-        flavour.run(make, work)
-        if flavour.name == "blocking":
+        def work(client: Any) -> Work:
+            queue = flavour.queues.PriorityQueue(client, "q")
+            assert (yield queue.push("a")) is Pushed.ADDED
+            batch = yield queue.reserve(timeout=1)
+            assert (yield batch.ack()) == 1
+            assert (yield queue.reserve(timeout=0.01)) is None
             for one in sentinel.sentinels:
-                one.close()
+                yield one.close() if flavour.name == "blocking" else one.aclose()
+
+        flavour.run(lambda: sentinel.master_for("q"), work)
 
 
 # -- a cluster -------------------------------------------------------------------------------------------------------

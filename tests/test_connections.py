@@ -636,11 +636,12 @@ def test_what_stands_for_a_client_is_one() -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._client, name)
 
-        @property
+        @property  # type: ignore[misc]
         def __class__(self) -> Any:
             return type(self._client)
 
-    assert Buffer(Proxied(redis.Redis()), "q")  # type: ignore[arg-type]
+    proxied: Any = Proxied(redis.Redis())
+    assert Buffer(proxied, "q").runner.client is proxied
 
 
 # -- event loops and processes ---------------------------------------------------------------------------------------

@@ -319,6 +319,18 @@ def test_what_became_of_it_is_told_when_it_is_answered() -> None:
         assert loop.told == [("ack", "a"), ("release", "r", errors[1]), ("dead", *dead)]
 
 
+@pytest.mark.parametrize("group", ["g", None])
+def test_a_burial_without_a_reason_keeps_the_last(group: str | None) -> None:
+    """Why the batch came back before."""
+    loop = Loop(calls=BufferCalls("q") if group else PriorityCalls("q"))
+    came_back = batch("b", group=group)
+    came_back.reason = "before"
+    (held,) = loop.reply([came_back])
+    loop.end(held, Bury())
+    loop.reply(1, None)
+    assert {buried.reason for buried in loop.told[0][1:]} == {"before"}
+
+
 def test_a_batch_that_cannot_be_decoded_goes_back(caplog: pytest.LogCaptureFixture) -> None:
     """No handler sees it, and the other batches of the turn are handed out."""
     loop = Loop(concurrency=4)
@@ -408,11 +420,14 @@ def test_what_was_not_answered_is_sent_again_as_it_was() -> None:
 
 
 def test_while_it_pauses_the_end_and_the_timeouts_are_kept() -> None:
-    """A Redis that is unavailable keeps nobody from stopping."""
+    """A Redis that is unavailable keeps nobody from stopping, and is not asked to wake anybody."""
     loop = Loop(concurrency=2, handler_timeout=1.05)
-    loop.reply("batch")
+    (held,) = loop.reply("batch")
+    loop.reply(None)
     loop.now = 1.0
+    held.extend_at = loop.state._extend_at = 1.0
     loop.fail(GONE)
+    assert loop.state.wait_seconds(loop.now) is None
     assert loop.next == 1.05
     loop.ending.end(1.01)
     assert loop.next == 1.01
@@ -560,13 +575,19 @@ def test_a_stop_lets_handlers_end() -> None:
     """Nothing new begins, what runs is settled, then the run is over."""
     loop = Loop(concurrency=2)
     (held,) = loop.reply("batch")
+    loop.reply(None)
+    assert loop.state.wait_seconds(loop.now) == 5.0
     loop.ending.stop(loop.now)
     assert loop.words() == []
     assert loop.state.wait_seconds(loop.now) is None
     assert (loop.finished, loop.next) == (False, LEASE / 3)
     loop.now = LEASE / 3
     assert loop.words() == ["extend"]
+    loop.reply(1000)
+    assert loop.words() == []
+    assert loop.next > loop.now
     loop.end(held)
+    assert loop.next == loop.now
     assert not loop.finished
     loop.reply(1)
     assert loop.finished
@@ -765,6 +786,19 @@ def test_a_stop_does_not_wait_for_those_that_are_stuck() -> None:
     loop.reply(1)
     assert loop.finished
     assert loop.state.last_turn() == []
+
+
+def test_how_a_stuck_one_ends_changes_nothing() -> None:
+    """Before its release was answered, too; and the end of the run does not release it once more."""
+    for error in (None, ValueError("late")):
+        loop = Loop(handler_timeout=4)
+        (held,) = loop.reply("batch")
+        loop.now = 4.0
+        loop.state.overdue(loop.now)
+        before = loop.turn()[0].call
+        assert [step.call for step in loop.state.last_turn()] == [before]
+        loop.end(held, error)
+        assert loop.turn()[0].call is before
 
 
 def test_a_task_that_takes_too_long_is_cancelled_first() -> None:

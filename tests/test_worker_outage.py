@@ -179,11 +179,11 @@ def test_a_server_that_is_killed_and_comes_back(node: Node, client: redis.Redis,
 
     def handle(batch: Any) -> None:
         handled.append((list(batch.items), batch.attempts))
+        if batch.items == [1] and phase == "settling":
+            node.kill()
         began.set()
         if batch.items == [1] and phase == "handler":
             assert back.wait(PATIENCE)
-        if batch.items == [1] and phase == "settling":
-            node.kill()
 
     with Working(flavour, node.port, handle) as working:
         if phase == "idle":

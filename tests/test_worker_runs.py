@@ -186,17 +186,31 @@ async def test_an_asyncio_one_that_runs_does_not_run_again(server: Server) -> No
 
 
 @flavours
-def test_stop_from_another_thread(server: Server, client: redis.Redis, flavour: str) -> None:
-    """Of an idle worker, which sleeps; asyncio's too."""
-    began = threading.Event()
-    run = Run(flavour, server, lambda _: began.set())
-    Buffer(client, "q").push(1)
+def test_stop_from_another_thread(
+    server: Server, client: redis.Redis, flavour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an idle worker that nothing else wakes; asyncio's too."""
+    idle, end = threading.Event(), threading.Event()
+
+    def wait(_: object, seconds: float) -> None:  # noqa: ARG001
+        idle.set()
+        end.wait(60)
+
+    async def await_for_ever(_: object, seconds: float) -> None:  # noqa: ARG001
+        idle.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Buffer, "wait", wait)
+    monkeypatch.setattr(redisq.asyncio.Buffer, "wait", await_for_ever)
+    run = Run(flavour, server, lambda _: None)
     thread = threading.Thread(target=run)
     thread.start()
-    assert began.wait(PATIENCE)
+    assert idle.wait(PATIENCE)
     run.stop()
     thread.join(PATIENCE)
+    end.set()
     assert not thread.is_alive()
+    assert Buffer(client, "q").stats().leased == 0
 
 
 # -- burst and max_batches

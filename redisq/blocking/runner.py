@@ -218,7 +218,8 @@ class Runner:
         """Return the connections to the server that has a key."""
         if not self._cluster:
             return self.client.connection_pool
-        return self.client.get_redis_connection(self.client.get_node_from_key(key)).connection_pool
+        connection_to = getattr(self.client, "get_redis_connection", None) or self.client.get_valkey_connection
+        return connection_to(self.client.get_node_from_key(key)).connection_pool
 
     # -- all keys
 

@@ -89,9 +89,13 @@ class ErrorClasses:
         return isinstance(reply, self.reply) and bool(_BLOCKING_REFUSED.search(str(reply)))
 
 
+def _is_imported(library: str) -> bool:
+    return sys.modules.get(library) is not None  # None: its import is switched off
+
+
 def errors(*names: str) -> tuple[type[Exception], ...]:
     """Return the error classes of these names in redis-py, and in valkey-py once it is imported."""
-    return _errors(names, "valkey" in sys.modules)
+    return _errors(names, _is_imported("valkey"))
 
 
 @cache
@@ -106,7 +110,7 @@ def _errors(names: tuple[str, ...], with_valkey: bool) -> tuple[type[Exception],
 
 def error_classes() -> ErrorClasses:
     """Return the error classes of redis-py, and of valkey-py once it is imported."""
-    return _error_classes("valkey" in sys.modules)
+    return _error_classes(_is_imported("valkey"))
 
 
 @cache
@@ -167,7 +171,7 @@ def is_cluster(client: Any, flavour: Flavour) -> bool:
     Raises `InvalidArgument` for the other flavour, a pipeline, and anything that is no client of redis-py or valkey-py.
     """
     for library, prefix in _PREFIXES.items():
-        if library not in sys.modules:
+        if not _is_imported(library):
             continue
         for kind, other in (("blocking", "redisq"), ("asyncio", "redisq.asyncio")):
             root = library if kind == "blocking" else f"{library}.asyncio"

@@ -143,7 +143,7 @@ def test_hundreds_of_batches_are_dropped_in_several_calls(real: Flavour, monkeyp
     settled(real, buffer, "h", 5, "delayed")
     steps = Steps(buffer, monkeypatch, "drop_group")
     assert do(buffer.drop_group("g")) == 4 * BATCHES
-    assert len(steps.sent) >= 2 * BATCHES / PAGE - 1  # one goes on from the delayed ones to the dead ones
+    assert len(steps.sent) > BATCHES / PAGE  # a scan shows more than it was asked for, at times
     assert len({call.keys for call in steps.sent}) == len(steps.sent)  # each has an id of its own
     assert counts(real, buffer) == (0, 0, 5, 0)
     assert not real.plain.exists(*(f"redisq:{{q}}:batch:{i}" for i in range(3)))

@@ -105,15 +105,12 @@ def test_thousands_of_queues_among_other_keys(real: Flavour) -> None:
             pipe.set(f"other:{i}", "x")
             pipe.set(f"redisq:{{{i:04}}}:once:{i}", "x")
         pipe.execute()
-    before: Any = real.plain.info("commandstats")
+    real.plain.config_resetstat()
     found = find(real)
     after: Any = real.plain.info("commandstats")
     assert [one.name for one in found] == [f"{i:04}" for i in range(3_000)]
-    keys, scans = (
-        after.get(name, {"calls": 0})["calls"] - before.get(name, {"calls": 0})["calls"]
-        for name in ("cmdstat_keys", "cmdstat_scan")
-    )
-    assert keys == 0
+    assert "cmdstat_keys" not in after
+    scans = after["cmdstat_scan"]["calls"]
     assert 9 <= scans <= 20
 
 

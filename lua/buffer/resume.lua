@@ -13,8 +13,9 @@
 -- REPLAY   once                               the same id within the window: nothing more, the same answer
 
 local call = redis.call
-local meta, paused, once, wake, window = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
 -- idiom: resume
+local meta, paused, once, wake = unpack(KEYS)
+local window = ARGV[1]
 if #KEYS ~= 4 or #ARGV ~= 1 or #window > 9 or not string.find(window, '^%d+$') then
   return redis.error_reply('BADARG ' .. string.sub(table.concat(ARGV, ', '), 1, 80) .. ': resume takes 4 keys and a window')
 end

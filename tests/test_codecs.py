@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redisq.codecs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import redisq.codecs
 from redisq import JSON, CodecError, Pushed
 
 from .flavours import Flavour

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redisq.ops import Lease
 
 from redisq import JSON, InvalidArgument
-from redisq.ops import Lease
 
 from .flavours import Flavour
 

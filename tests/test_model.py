@@ -437,7 +437,9 @@ class BufferMachine(QueueMachine):
         """Pause a group, or end its pause."""
         name, ms, token = self.group(draw), draw(st.sampled_from([0, 1, 500, 4000])), next(self.tokens)
         group, pauses = bytes_of(name), draw(st.booleans())
-        call: Any = self.calls.pause_group(name, ms / 1000 or None, token) if pauses else self.calls.resume_group(name, token)
+        call: Any = (
+            self.calls.pause_group(name, ms / 1000 or None, token) if pauses else self.calls.resume_group(name, token)
+        )
 
         def expect() -> bool | None:
             if pauses:
@@ -465,7 +467,9 @@ class BufferMachine(QueueMachine):
             self.step(self.calls.stats, self.stats)
         elif what == "peek":
             name, limit, after = self.group(draw), draw(st.integers(1, 3)), draw(st.integers(0, 2))
-            self.step(lambda: self.calls.peek(name, limit, after), lambda: self.model.peek(bytes_of(name), limit, after))
+            self.step(
+                lambda: self.calls.peek(name, limit, after), lambda: self.model.peek(bytes_of(name), limit, after)
+            )
         elif what == "groups":
             state = draw(st.sampled_from(["waiting", "busy", "paused"]))
             limit, after = draw(st.integers(1, 3)), draw(st.integers(0, 2))

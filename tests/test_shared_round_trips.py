@@ -30,11 +30,11 @@ from redisq import BYTES, CodecError, LeaseLost, NotDurable, Replicas, ScriptErr
 from redisq.asyncio import Buffer, PriorityQueue
 from redisq.embedded import Server
 
+from .any_client import REDIS
 from .faults.cluster import Cluster, cluster
 from .faults.node import HOST
 from .faults.proxy import Fault, Proxy
 from .faults.replication import Replication
-from .flavours import REDIS
 
 pytestmark = pytest.mark.server
 
@@ -92,7 +92,7 @@ class Gated(redis.asyncio.Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] in ("EVALSHA", "EVAL"):
             await self.gate.through(1)
-        return await super().execute_command(*args, **options)
+        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
         pipe: Any = super().pipeline(*args, **options)
@@ -114,7 +114,7 @@ class GatedCluster(RedisCluster):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] in ("EVALSHA", "EVAL"):
             await self.gate.through(1)
-        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        return await super().execute_command(*args, **options)
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
         pipe: Any = super().pipeline(*args, **options)

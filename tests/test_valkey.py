@@ -27,13 +27,13 @@ from redisq import Buffer, PriorityQueue, Pushed, Rate, Replicas, Retry
 from redisq.embedded import Server
 
 from . import test_clients, test_leases
+from .any_client import VALKEY, Flavour, Work
 from .conftest import real_server
 from .faults.cluster import Cluster, cluster
 from .faults.node import HOST, until
 from .faults.proxy import Fault, Proxy
 from .faults.replication import Replication
 from .faults.test_failover import watched
-from .flavours import VALKEY, Flavour, Work
 
 pytestmark = pytest.mark.server
 each_flavour = pytest.mark.parametrize("flavour", VALKEY, ids=str)
@@ -78,7 +78,6 @@ def with_clients(module: ModuleType) -> dict[str, Any]:
     return {name: test for name, test in tests.items() if fixtures & set(inspect.signature(test).parameters)}
 
 
-no_polling = test_leases.no_polling
 calls_of = test_clients.calls_of
 globals().update(with_clients(test_clients) | with_clients(test_leases))
 

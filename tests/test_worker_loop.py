@@ -262,7 +262,6 @@ def test_a_settlement_that_finds_the_lease_lost_is_logged(caplog: pytest.LogCapt
         (Retry(), "release", 14_000, b"count", b""),
         (Retry(3, reason="busy"), "release", 3_000, b"count", b"busy"),
         (Retry(count=False), "release", 14_000, b"forget", b""),
-        (Retry(10**12), "release", None, b"count", b""),  # seconds that Redis does not take: those of the default
         (Bury("never"), "bury", None, None, b"never"),
         (SystemExit(1), "release", 14_000, b"count", b"SystemExit: 1"),
     ],

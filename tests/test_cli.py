@@ -511,7 +511,7 @@ def test_lua_list(run: Run) -> None:
     assert len(one["sha1"]) == 40
     assert [key["name"] for key in one["keys"]] == ["meta", "groups", "since", "paused", "guard"]
     assert (one["replay"], one["errors"]) == ("no", ["BADARG", "LAYOUT"])
-    computed = ["items:<group>", "leases", "delayed", "dead", "paused_groups", "wake"]
+    computed = ["items:<group>", "leases", "delayed", "dead", "busy", "paused_groups", "wake"]
     assert one["computes"] == ["{queue}:" + key for key in computed]
     assert listed["buffer/push"]["args"][-1]["rest"] is True
 

@@ -17,8 +17,9 @@ MAX_SECONDS = 99_999_999  # three years: above any use, and in ms the eleven dig
 
 def integer(name: str, value: Any, low: int, high: int, remedy: str = "") -> int:
     """Return `value` as an int if it is a whole number from `low` to `high`: an int, or whatever has `__index__`."""
+    one = plain(value)  # older versions of numpy give a bool an __index__
     try:
-        number = low - 1 if isinstance(value, bool) else operator.index(value)
+        number = low - 1 if isinstance(one, bool) else operator.index(one)
     except TypeError:
         number = low - 1
     if not low <= number <= high:

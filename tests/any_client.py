@@ -94,7 +94,7 @@ class Flavour:
 
         async def awaited() -> None:
             async def handle_async(batch: Any) -> None:
-                handle(batch)
+                await asyncio.to_thread(handle, batch)
 
             async with make_client() as client:
                 worker = redisq.asyncio.Worker(redisq.asyncio.Buffer(client, "q"), handle_async, **options)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import redisq.codecs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import redisq.core.codecs
 from redisq import JSON, CodecError, Pushed
 
 from .flavours import Flavour
@@ -157,7 +157,7 @@ def test_numbers_that_are_written_differently_are_different_members(flavour: Fla
     assert [shown(item.member) for item in do(queue.pop_many(99))] == list(map(shown, members))
     do(queue.push_many([({"a": 1, "b": 2}, 0), ({"b": 2, "a": 1}, 0)]))
     assert do(queue.stats()).waiting == 1  # but the order of keys is none
-    assert "two members of a priority queue" in inspect.getsource(redisq.codecs)
+    assert "two members of a priority queue" in inspect.getsource(redisq.core.codecs)
 
 
 NUMPY: list[tuple[Any, Any]] = [

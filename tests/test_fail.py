@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redisq.ops import Lease
 
 from redisq import JSON, InvalidArgument
 
@@ -25,9 +24,9 @@ from .flavours import Flavour
 MANY = 3_000  # the largest batch
 
 
-def lease(*items: Any) -> Lease[Any]:
+def lease(*items: Any) -> BatchData[Any]:
     """Return what a reserve of these items hands out."""
-    return Lease("l", "g", list(items), 1, 0, [])
+    return BatchData("l", "g", list(items), 1, 0, [])
 
 
 class Small(IntEnum):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -22,18 +24,19 @@ import valkey.asyncio
 import valkey.asyncio.sentinel
 import valkey.sentinel
 
-import redisq.asyncio
+import redisq.asyncio.runner
+import redisq.blocking.runner
 from redisq import Buffer, PriorityQueue, Pushed, Rate, Replicas, Retry
 from redisq.embedded import Server
 
 from . import test_clients, test_leases
-from .any_client import VALKEY, Flavour, Work
 from .conftest import real_server
 from .faults.cluster import Cluster, cluster
 from .faults.node import HOST, until
 from .faults.proxy import Fault, Proxy
 from .faults.replication import Replication
 from .faults.test_failover import watched
+from .any_client import REDIS, VALKEY, Flavour, Work
 
 pytestmark = pytest.mark.server
 each_flavour = pytest.mark.parametrize("flavour", VALKEY, ids=str)
@@ -266,6 +269,41 @@ def test_a_worker_on_a_cluster(nodes: Cluster, flavour: Flavour) -> None:
             until(lambda: len(done) == 100 or working.done(), "all is done")
             assert not working.done()
         assert queue.audit().ok
+
+
+@pytest.mark.parametrize("flavour", [*REDIS, *VALKEY], ids=str)
+def test_a_wait_at_a_node_that_is_silent(
+    nodes: Cluster, flavour: Flavour, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a socket timeout: its connections are given up, and made anew when it is there again."""
+    for runner in (redisq.blocking.runner, redisq.asyncio.runner):
+        monkeypatch.setattr(runner, "block_seconds", lambda seconds, _: min(seconds, 0.1))
+        monkeypatch.setattr(runner, "OVERDUE", 0.1)
+    with valkey.ValkeyCluster(host=HOST, port=nodes.nodes[0].port) as other:
+        queue: Buffer[int] = Buffer(other, "silent")
+        queue.purge()
+        slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", queue.calls.queue)
+        owner = nodes.owner(slot)
+        info: Any = nodes.clients[owner].info("server")
+
+        def fall_silent() -> None:
+            until(lambda: nodes.clients[owner].info("clients")["blocked_clients"], "it waits")
+            os.kill(info["process_id"], signal.SIGSTOP)
+            until(lambda: "its connection is lost" in caplog.text, "it gives its connection up")
+            os.kill(info["process_id"], signal.SIGCONT)
+            queue.push(1)
+
+        def work(client: Any) -> Work:
+            made = flavour.queues.Buffer(client, "silent")
+            yield made.push(0)
+            assert (yield made.pop()) == [0]
+            silent = threading.Thread(target=fall_silent)
+            silent.start()
+            batch = yield made.reserve(timeout=60)
+            assert batch.items == [1]
+            silent.join()
+
+        flavour.run(lambda: flavour.cluster(host=HOST, port=nodes.nodes[0].port, socket_timeout=None), work)
 
 
 @each_flavour

@@ -23,7 +23,6 @@ from redisq.core.batch import batch_of
 from redisq.core.buffer import MAX_ITEMS
 from redisq.core.calls import Call
 from redisq.core.flow import block_seconds
-from redisq.core.worker import Prefetch
 from redisq.embedded import Server
 
 pytestmark = pytest.mark.server
@@ -231,7 +230,7 @@ def test_a_handler_may_settle_the_batch_itself(client: redis.Redis) -> None:
 @pytest.mark.parametrize("kind", [Buffer, PriorityQueue])
 def test_the_lease_is_kept_while_the_handler_runs(client: redis.Redis, kind: Any) -> None:
     """The handler outlives its first deadline; nobody else gets the batch."""
-    queue = kind(client, "q", lease=0.3)
+    queue = kind(client, "q", lease=1)
     ledger = Ledger()
 
     def handle(batch: Batch[str]) -> None:
@@ -399,16 +398,6 @@ def test_what_makes_work_impossible_is_raised(client: redis.Redis) -> None:
         Worker(PriorityQueue(client, "q", order="score"), lambda _: None).run()
 
 
-def test_prefetch_grows_with_plenty_and_ends_with_want() -> None:
-    """One is asked for first, then twice as many as came, and one again when less came than was asked for."""
-    prefetch = Prefetch()
-    asked = []
-    for taken in (1, 2, 4, 8, 16, 32, 64, 64, 3, 1, 0, 1):
-        asked.append(prefetch.most)
-        prefetch.record(prefetch.most, taken)
-    assert asked == [1, 2, 4, 8, 16, 32, 64, 64, 64, 1, 2, 1]
-
-
 def test_idle_handlers_are_fed_in_one_round_trip(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """With many batches waiting, several are asked for at once; one that cannot be decoded costs no other."""
     queue: PriorityQueue[int] = PriorityQueue(client, "q", codec=JSON)
@@ -519,7 +508,7 @@ def test_idle_it_sends_less_than_one_command_a_second(client: redis.Redis) -> No
 async def test_the_asyncio_worker_does_the_same(server: Server) -> None:
     """Acks, releases with backoff, keeps leases, gives back, buries: with tasks."""
     async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
-        buffer: redisq.asyncio.Buffer[str] = redisq.asyncio.Buffer(client, "q", lease=0.3, max_attempts=2)
+        buffer: redisq.asyncio.Buffer[str] = redisq.asyncio.Buffer(client, "q", lease=1, max_attempts=2)
         ledger = Ledger()
         kept = asyncio.Event()
 

@@ -38,6 +38,9 @@ class PriorityQueue(Generic[T]):
       timeout)` asks for more. One that is not confirmed in time raises `NotDurable`: it has been done, and may be made
       again. Not with a RedisCluster.
 
+    One object may be used by several threads, and after a fork; through asyncio by the tasks of one event loop, and by
+    another loop when the first is closed.
+
     All keys begin with `prefix:{name}:`. The client stays yours: redisq neither configures nor closes it. Raises
     `InvalidArgument` for an empty name, one with `{` or `}`, an unknown order, a client of the other kind, a pipeline,
     or numbers out of range.

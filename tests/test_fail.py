@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redisq import JSON, InvalidArgument
+from redisq.core.batch import BatchData
 
 from .flavours import Flavour
 

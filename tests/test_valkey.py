@@ -30,13 +30,13 @@ from redisq import Buffer, PriorityQueue, Pushed, Rate, Replicas, Retry
 from redisq.embedded import Server
 
 from . import test_clients, test_leases
+from .any_client import REDIS, VALKEY, Flavour, Work
 from .conftest import real_server
 from .faults.cluster import Cluster, cluster
 from .faults.node import HOST, until
 from .faults.proxy import Fault, Proxy
 from .faults.replication import Replication
 from .faults.test_failover import watched
-from .any_client import REDIS, VALKEY, Flavour, Work
 
 pytestmark = pytest.mark.server
 each_flavour = pytest.mark.parametrize("flavour", VALKEY, ids=str)

@@ -52,7 +52,7 @@ def end(flavour: Flavour, queue: Any, batch: Any, ending: str) -> None:
         do(batch.ack())
     elif ending == "expire":
         flavour.plain.zadd("redisq:{q}:leases", {batch.id: 1})  # its deadline is long past
-        do(queue.runner.run(queue.calls.reserve_once(lease=0.001)))
+        do(queue.send(queue.calls.reserve(lease=0.001)))
     else:
         do(getattr(batch, ending)())
 

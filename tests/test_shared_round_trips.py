@@ -28,6 +28,7 @@ import redisq.asyncio
 import redisq.asyncio.runner
 from redisq import BYTES, CodecError, LeaseLost, NotDurable, Replicas, ScriptError
 from redisq.asyncio import Buffer, PriorityQueue
+from redisq.core.scripts import load
 from redisq.embedded import Server
 
 from .any_client import REDIS
@@ -218,6 +219,8 @@ async def test_a_round_trip_is_bounded(client: Gated, queue: Buffer[int], monkey
 
 async def test_the_calls_of_several_kinds_and_of_pipelines_share(client: Gated, queue: Buffer[int]) -> None:
     """`send`, `reserve_many`, settlements and looks; each has its own results."""
+    for name in ("push", "reserve", "ack", "stats", "pop"):  # one that the server does not know goes a second time
+        await client.script_load(load(f"buffer/{name}").text.decode())
     await queue.push(*range(6))
     batches = await queue.reserve_many(2, 1)
     client.gate.trips.clear()

@@ -160,12 +160,7 @@ HELD = (*TWO_GROUPS, _reserve("l", 2))
 GIVEN_BACK = (*HELD, _settle(BUFFER.release([_batch("l", AB)], reason="busy"), 10))
 ALONE = (_push("g", AB, "t1"), _reserve("l", 2))
 BUSY = (*TWO_GROUPS, _reserve("l", 2, 0, ORDERED))
-GROUP_PAUSED = (
-    *TWO_GROUPS,
-    ("ZREM", Q + b"groups", "g"),
-    ("ZREM", Q + b"since", "g"),
-    ("ZADD", Q + b"paused_groups", START + 500, "g"),
-)
+GROUP_PAUSED = (*TWO_GROUPS, at(BUFFER.pause_group("g", 0.5, "t0"), START))
 DEAD = (
     *TWO_GROUPS,
     _reserve("x", 3, 0, MORTAL_BUFFER),
@@ -183,9 +178,7 @@ EVERYWHERE = (
     _push("i", AB, "t5"),
     _reserve("n", 1, 5003, ORDERED),
     _push("j", AB, "t6"),
-    ("ZREM", Q + b"groups", "j"),
-    ("ZREM", Q + b"since", "j"),
-    ("ZADD", Q + b"paused_groups", "inf", "j"),
+    at(BUFFER.pause_group("j", None, "t7"), START),
     PAUSED,
 )
 
@@ -220,6 +213,8 @@ def _push_scenes() -> Iterable[Scene]:
     yield Scene("an absent group", TWO_GROUPS, at(BUFFER.pop("new", 9), START + 1))
     yield Scene("a busy group", BUSY, at(BUFFER.pop("g", 9), START + 1))
     yield Scene("a paused group", GROUP_PAUSED, at(BUFFER.pop("g", 9), START + 1))
+    yield Scene("a group's pause has ended", GROUP_PAUSED, at(BUFFER.pop("g", 9), START + 600))
+    yield Scene("another group's pause has ended", (*GROUP_PAUSED, ASLEEP), at(BUFFER.pop("h", 9), START + 600))
     yield Scene("a paused queue", (*TWO_GROUPS, PAUSED), at(BUFFER.pop("g", 9), START + 1))
     yield Scene("the list is gone", (*TWO_GROUPS, ("DEL", Q + b"items:g")), at(BUFFER.pop("g", 9), START + 1))
 
@@ -227,6 +222,7 @@ def _push_scenes() -> Iterable[Scene]:
     yield Scene("all", TWO_GROUPS, at(BUFFER.pop_longest(2, 9), START + 1))
     yield Scene("one has waited", (*TWO_GROUPS, ("ZADD", Q + b"since", 0, "h")), at(BUFFER.pop_longest(2, 1), START))
     yield Scene("both have waited", TWO_GROUPS, at(BUFFER.pop_longest(2, 1), START + LATE))
+    yield Scene("a group's pause has ended", (*GROUP_PAUSED, ASLEEP), at(BUFFER.pop_longest(1, 9), START + 600))
     yield Scene("a paused queue", (*TWO_GROUPS, PAUSED), at(BUFFER.pop_longest(2, 9), START + 1))
     gone = (*TWO_GROUPS, ("DEL", Q + b"items:g"))
     yield Scene("the longest is gone", gone, at(BUFFER.pop_longest(2, 2), START + 1))
@@ -319,10 +315,67 @@ def _settling_scenes() -> Iterable[Scene]:
     yield Scene("too late", (*HELD, _reserve("m", 9, 5000)), _settle(BUFFER.extend([batch]), 5001))
 
 
+def _drop(group: str, cursor: str = "0 0") -> Call:
+    op = _first(BUFFER.drop_group(group, "t"))
+    return at(replace(op, args=(group, cursor, *op.args[2:])), START + 6000)
+
+
+def _pause_scenes(ops: Any, some: tuple[Step, ...]) -> Iterable[Scene]:
+    paused, timed = at(ops.pause(None, "why", "u1"), START), at(ops.pause(60, "why", "u2"), START)
+    for again, what in ((paused, "until it is resumed"), (timed, "for a time")):
+        yield Scene(f"an empty queue, {what}", (), again)
+        yield Scene(what, some, again)
+        yield Scene(f"{what}, again", (*some, again), again)
+        yield Scene(f"paused {what}", (*some, again, ASLEEP), ops.resume("t"))
+        yield Scene(f"an empty queue, paused {what}", (again,), ops.resume("t"))
+    yield Scene("in the place of another pause", (*some, paused, ASLEEP), timed)
+    yield Scene("in the place of another pause, a wake-up is there", (*some, timed), paused)
+    yield Scene("not paused", some, ops.resume("t"))
+    yield Scene("resumed before", (*some, paused, ops.resume("t")), ops.resume("t"))
+
+
+def _group_scenes() -> Iterable[Scene]:
+    for group in ("g", "new"):
+        for seconds, what in ((None, "until it is resumed"), (60, "for a time")):
+            pause = at(BUFFER.pause_group(group, seconds, "t"), START)
+            yield Scene(f"{group} {what}", TWO_GROUPS, pause)
+            yield Scene(f"{group} {what} while somebody waits", (*TWO_GROUPS, ASLEEP), pause)
+            yield Scene(f"{group} {what}, again", (*TWO_GROUPS, pause), pause)
+    yield Scene("in an empty queue", (), at(BUFFER.pause_group("g", 60, "t"), START))
+    yield Scene("in the place of another pause", (*GROUP_PAUSED, ASLEEP), at(BUFFER.pause_group("g", None, "t"), START))
+    yield Scene("a busy group", BUSY, at(BUFFER.pause_group("g", None, "t"), START))
+
+    resume = at(BUFFER.resume_group("g", "t"), START + 6000)
+    yield Scene("a paused group", GROUP_PAUSED, resume)
+    yield Scene("a paused group while somebody waits", (*GROUP_PAUSED, ASLEEP), resume)
+    yield Scene("a paused group without items", (*GROUP_PAUSED, ("DEL", Q + b"items:g")), resume)
+    yield Scene("a paused group of a queue that is empty", (at(BUFFER.pause_group("g", None, "u"), START),), resume)
+    busy = at(BUFFER.pause_group("g", None, "u"), START)
+    yield Scene("a paused group that is busy", (*BUSY, busy), resume)
+    yield Scene("a group that is not paused", TWO_GROUPS, resume)
+    yield Scene("resumed before", (*GROUP_PAUSED, resume), resume)
+
+    released = _settle(ORDERED.release([_batch("l", AB)], 9), 10)
+    yield Scene("all of a group", (*HELD, _settle(BUFFER.release([_batch("l", AB)], 9), 10)), _drop("g"))
+    yield Scene("a leased batch stays", HELD, _drop("g"))
+    yield Scene("dead batches", DEAD, _drop("g"))
+    yield Scene("a busy group", (*BUSY, released), _drop("g"))
+    yield Scene("a later part of a busy group", (*BUSY, released, ("DEL", Q + b"batch:l"), ASLEEP), _drop("g", "1 0"))
+    yield Scene("a paused group", GROUP_PAUSED, _drop("g"))
+    yield Scene("the last one", TWO_GROUPS[:1], _drop("g"))
+    yield Scene("an absent one", TWO_GROUPS, _drop("new"))
+    yield Scene("a later part of nothing", TWO_GROUPS, _drop("g", "1 0"))
+    yield Scene("dropped before", (*DEAD, _drop("g")), _drop("g"))
+    for group in ("g", "new"):
+        yield Scene(f"look, {group}", EVERYWHERE, _first(BUFFER.peek(group, 2)))
+
+
 def _buffer() -> Iterable[Scene]:
     yield from _push_scenes()
     yield from _reserve_scenes()
     yield from _settling_scenes()
+    yield from _pause_scenes(BUFFER, TWO_GROUPS)
+    yield from _group_scenes()
 
     for look in (BUFFER.leased, BUFFER.delayed, BUFFER.dead):
         yield Scene(f"look, {look.__name__}", EVERYWHERE, _first(look()))
@@ -345,6 +398,7 @@ def _buffer() -> Iterable[Scene]:
     yield Scene("nothing", (), _first(BUFFER.purge()))
     for cursor in ("keys:0", "groups:0", "since:0", "busy:0", "leases:0"):
         yield Scene(f"a sound queue, {cursor}", EVERYWHERE, _repair(cursor))
+    yield Scene("an empty queue, its end", (TWO_GROUPS[0], at(BUFFER.pop("g", 9), START), ASLEEP), _repair("busy:0"))
     yield Scene("too low a counter", (*HELD, ("ZADD", Q + b"groups", 1, "h")), _repair("keys:0"))
     yield Scene("a counter of nothing", (*HELD, ("DEL", Q + b"items:h")), _repair("groups:0"))
     yield Scene("no counter", (*HELD, ("ZREM", Q + b"groups", "h")), _repair("keys:0"))
@@ -507,6 +561,7 @@ def _priority() -> Iterable[Scene]:
     yield from _ask_scenes()
     yield from _take_scenes()
     yield from _end_scenes()
+    yield from _pause_scenes(QUEUE, LEASED)
 
     yield Scene("look, dead", BURIED, _first(QUEUE.dead()))
     yield Scene("look, from the last one seen", BURIED, _first(QUEUE.dead(9, b"a")))
@@ -539,6 +594,7 @@ def _priority() -> Iterable[Scene]:
 
     for phase in ("keys", "ready", "delayed", "dead", "leases", "held", "again", "rows", "payloads"):
         yield Scene(f"a sound queue, {phase}", ALL_STATES, _repair_queue(f"{phase}:0"))
+    yield Scene("an empty queue, its end", (_add([(b"a", 1)], "t1"), _pop(1)), _repair_queue("payloads:0"))
     yield Scene("a place too high", (*LEASED, ("HSET", Q + b"meta", "sequence", 1)), _repair_queue("ready:0"), True)
     yield Scene("ready and leased", (*LEASED, ("ZADD", Q + b"ready", 2, "a")), _repair_queue("ready:0"))
     yield Scene("ready and delayed", (*PARKED, ("ZADD", Q + b"delayed", 2, "a")), _repair_queue("delayed:0"))

@@ -226,6 +226,68 @@ def test_a_full_server_takes_removals_and_purges(client: redis.Redis, fill: Fill
     assert queue.reserve() is None
 
 
+def test_a_full_server_is_paused_and_resumed(client: redis.Redis, fill: Fill) -> None:
+    """The queue and hundreds of groups, for a time and until they are resumed, with the longest of reasons."""
+    buffer, held = stocked_buffer(client, 5)
+    queue, _ = stocked_queue(client, 5)
+    for i in range(300):
+        buffer.push(b"x", group=f"g{i}")
+    fill()
+    for queued in (buffer, queue):
+        queued.pause(60, "why" * 400)
+        queued.pause(reason="why not" * 200)
+        assert queued.reserve() is None
+        assert len(queued.stats().pause_reason) == 1000
+        assert queued.resume()
+        assert not queued.resume()
+        queued.pause(60)
+        assert queued.resume()
+    for i in range(300):
+        buffer.pause_group(f"g{i}", 60 if i % 2 else None)
+    buffer.pause_group("new")
+    assert buffer.stats().paused_groups == 301
+    assert buffer.pop("g1") == []
+    assert len(buffer.groups(1000, state="paused")) == 301
+    assert all(buffer.resume_group(f"g{i}") for i in range(300))
+    assert not buffer.resume_group("nobody")
+    assert buffer.pop("g1") == [b"x"]
+    assert buffer.ack(*held) == 5
+    assert buffer.audit().ok
+
+
+def test_a_full_server_takes_back_groups_whose_pause_has_ended(client: redis.Redis, fill: Fill) -> None:
+    """Inside pop, pop_longest and reserve, ten a call."""
+    buffer, _ = stocked_buffer(client, 0)
+    for i in range(30):
+        buffer.push(b"x", group=f"p{i}")
+        buffer.pause_group(f"p{i}", 60)
+    fill()
+    for op in (buffer.calls.pop("g", 2), buffer.calls.pop_longest(1, 2)):
+        assert Runner(client).run(at(op, LATE))
+    assert batch_of(reserve_at(client, LATE, buffer.calls.reserve))
+    assert buffer.stats().paused_groups == 0
+    assert {finding.kind for finding in buffer.audit().findings} <= {"far"}
+
+
+def test_a_full_server_drops_groups_and_shows_them(client: redis.Redis, fill: Fill) -> None:
+    """Items that wait, hundreds of batches in each state, a group that is busy, and one that is not there."""
+    buffer, held = stocked_buffer(client, 900)
+    buffer.release(*held[:300], delay=1000)
+    buffer.bury(*held[300:600])
+    ordered = Buffer[bytes](client, "b", codec=BYTES, ordered=True)
+    batch = ordered.reserve()
+    assert batch
+    assert batch.release(delay=1000) == len(batch.items)
+    fill()
+    assert buffer.peek("h", 5) == [b"one", b"two"]
+    assert buffer.drop_group("nobody") == 0
+    assert buffer.drop_group("g") + buffer.drop_group("h") == 900 - 300 + 5 + 2
+    stats = buffer.stats()
+    assert (stats.waiting, stats.leased, stats.delayed, stats.dead, stats.busy_groups) == (0, 300, 0, 0, 0)
+    assert buffer.ack(*held[600:]) == 300
+    assert buffer.audit().ok
+
+
 @pytest.mark.parametrize("order", ["fifo", "score"])
 def test_a_full_server_refuses_every_push_whole(client: redis.Redis, fill: Fill, order: Order) -> None:
     """Pushes of all kinds, to members in every state, and grants: refused, with every key as it was."""

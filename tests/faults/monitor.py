@@ -26,7 +26,7 @@ from redisq.embedded import Server
 
 _LINE = re.compile(rb"^\+?(\d+\.\d+) \[\d+ ([^\]]*)\] (.*)$", re.DOTALL)
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_ALL_KEYS = {b"UNLINK", b"EXISTS", b"RENAME"}
+_ALL_KEYS = {b"DEL", b"UNLINK", b"EXISTS", b"RENAME"}
 _NO_KEYS = {b"TIME"}
 # All others that scripts call: the first word is the key. A command that is in none of these is a stray by itself.
 _FIRST_KEY = set(

@@ -160,12 +160,7 @@ HELD = (*TWO_GROUPS, _reserve("l", 2))
 GIVEN_BACK = (*HELD, _settle(BUFFER.release(_batch("l", AB), reason="busy"), 10))
 ALONE = (_push("g", AB, "t1"), _reserve("l", 2))
 BUSY = (*TWO_GROUPS, _reserve("l", 2, 0, ORDERED))
-GROUP_PAUSED = (
-    *TWO_GROUPS,
-    ("ZREM", Q + b"groups", "g"),
-    ("ZREM", Q + b"since", "g"),
-    ("ZADD", Q + b"paused_groups", START + 500, "g"),
-)
+GROUP_PAUSED = (*TWO_GROUPS, at(BUFFER.pause_group("g", 0.5, "t0"), START))
 DEAD = (
     *TWO_GROUPS,
     _reserve("x", 3, 0, MORTAL_BUFFER),
@@ -183,9 +178,7 @@ EVERYWHERE = (
     _push("i", AB, "t5"),
     _reserve("n", 1, 5003, ORDERED),
     _push("j", AB, "t6"),
-    ("ZREM", Q + b"groups", "j"),
-    ("ZREM", Q + b"since", "j"),
-    ("ZADD", Q + b"paused_groups", "inf", "j"),
+    at(BUFFER.pause_group("j", None, "t7"), START),
     PAUSED,
 )
 
@@ -220,6 +213,8 @@ def _push_scenarios() -> Iterable[Scenario]:
     yield Scenario("an absent group", TWO_GROUPS, at(BUFFER.pop("new", 9), START + 1))
     yield Scenario("a busy group", BUSY, at(BUFFER.pop("g", 9), START + 1))
     yield Scenario("a paused group", GROUP_PAUSED, at(BUFFER.pop("g", 9), START + 1))
+    yield Scenario("a group's pause has ended", GROUP_PAUSED, at(BUFFER.pop("g", 9), START + 600))
+    yield Scenario("another group's pause has ended", (*GROUP_PAUSED, ASLEEP), at(BUFFER.pop("h", 9), START + 600))
     yield Scenario("a paused queue", (*TWO_GROUPS, PAUSED), at(BUFFER.pop("g", 9), START + 1))
     yield Scenario("the list is gone", (*TWO_GROUPS, ("DEL", Q + b"items:g")), at(BUFFER.pop("g", 9), START + 1))
 
@@ -227,6 +222,7 @@ def _push_scenarios() -> Iterable[Scenario]:
     yield Scenario("all", TWO_GROUPS, at(BUFFER.pop_longest(2, 9), START + 1))
     yield Scenario("one has waited", (*TWO_GROUPS, ("ZADD", Q + b"since", 0, "h")), at(BUFFER.pop_longest(2, 1), START))
     yield Scenario("both have waited", TWO_GROUPS, at(BUFFER.pop_longest(2, 1), START + LATE))
+    yield Scenario("a group's pause has ended", (*GROUP_PAUSED, ASLEEP), at(BUFFER.pop_longest(1, 9), START + 600))
     yield Scenario("a paused queue", (*TWO_GROUPS, PAUSED), at(BUFFER.pop_longest(2, 9), START + 1))
     gone = (*TWO_GROUPS, ("DEL", Q + b"items:g"))
     yield Scenario("the longest is gone", gone, at(BUFFER.pop_longest(2, 2), START + 1))
@@ -321,10 +317,71 @@ def _settling_scenarios() -> Iterable[Scenario]:
     yield Scenario("too late", (*HELD, _reserve("m", 9, 5000)), _settle(BUFFER.extend(batch), 5001))
 
 
+def _drop(group: str, cursor: str = "0 0") -> Call[Any]:
+    call = _first(BUFFER.drop_group(group, "t"))
+    return at(replace(call, args=(group, cursor, *call.args[2:])), START + 6000)
+
+
+def _pause_scenarios(calls: Any, some: tuple[Step, ...]) -> Iterable[Scenario]:
+    paused, timed = at(calls.pause(None, "why", "u1"), START), at(calls.pause(60, "why", "u2"), START)
+    for again, what in ((paused, "until it is resumed"), (timed, "for a time")):
+        yield Scenario(f"an empty queue, {what}", (), again)
+        yield Scenario(what, some, again)
+        yield Scenario(f"{what}, again", (*some, again), again)
+        yield Scenario(f"paused {what}", (*some, again, ASLEEP), calls.resume("t"))
+        yield Scenario(f"an empty queue, paused {what}", (again,), calls.resume("t"))
+    yield Scenario("in the place of another pause", (*some, paused, ASLEEP), timed)
+    yield Scenario("in the place of another pause, a wake-up is there", (*some, timed), paused)
+    yield Scenario("not paused", some, calls.resume("t"))
+    yield Scenario("resumed before", (*some, paused, calls.resume("t")), calls.resume("t"))
+
+
+def _group_scenarios() -> Iterable[Scenario]:
+    for group in ("g", "new"):
+        for seconds, what in ((None, "until it is resumed"), (60, "for a time")):
+            pause = at(BUFFER.pause_group(group, seconds, "t"), START)
+            yield Scenario(f"{group} {what}", TWO_GROUPS, pause)
+            yield Scenario(f"{group} {what} while somebody waits", (*TWO_GROUPS, ASLEEP), pause)
+            yield Scenario(f"{group} {what}, again", (*TWO_GROUPS, pause), pause)
+    yield Scenario("in an empty queue", (), at(BUFFER.pause_group("g", 60, "t"), START))
+    yield Scenario(
+        "in the place of another pause", (*GROUP_PAUSED, ASLEEP), at(BUFFER.pause_group("g", None, "t"), START)
+    )
+    yield Scenario("a busy group", BUSY, at(BUFFER.pause_group("g", None, "t"), START))
+
+    resume = at(BUFFER.resume_group("g", "t"), START + 6000)
+    yield Scenario("a paused group", GROUP_PAUSED, resume)
+    yield Scenario("a paused group while somebody waits", (*GROUP_PAUSED, ASLEEP), resume)
+    yield Scenario("a paused group without items", (*GROUP_PAUSED, ("DEL", Q + b"items:g")), resume)
+    yield Scenario("a paused group of a queue that is empty", (at(BUFFER.pause_group("g", None, "u"), START),), resume)
+    busy = at(BUFFER.pause_group("g", None, "u"), START)
+    yield Scenario("a paused group that is busy", (*BUSY, busy), resume)
+    yield Scenario("a group that is not paused", TWO_GROUPS, resume)
+    yield Scenario("resumed before", (*GROUP_PAUSED, resume), resume)
+
+    released = _settle(ORDERED.release(_batch("l", AB), 9), 10)
+    yield Scenario("all of a group", (*HELD, _settle(BUFFER.release(_batch("l", AB), 9), 10)), _drop("g"))
+    yield Scenario("a leased batch stays", HELD, _drop("g"))
+    yield Scenario("dead batches", DEAD, _drop("g"))
+    yield Scenario("a busy group", (*BUSY, released), _drop("g"))
+    yield Scenario(
+        "a later part of a busy group", (*BUSY, released, ("DEL", Q + b"batch:l"), ASLEEP), _drop("g", "1 0")
+    )
+    yield Scenario("a paused group", GROUP_PAUSED, _drop("g"))
+    yield Scenario("the last one", TWO_GROUPS[:1], _drop("g"))
+    yield Scenario("an absent one", TWO_GROUPS, _drop("new"))
+    yield Scenario("a later part of nothing", TWO_GROUPS, _drop("g", "1 0"))
+    yield Scenario("dropped before", (*DEAD, _drop("g")), _drop("g"))
+    for group in ("g", "new"):
+        yield Scenario(f"look, {group}", EVERYWHERE, _first(BUFFER.peek(group, 2)))
+
+
 def _buffer() -> Iterable[Scenario]:
     yield from _push_scenarios()
     yield from _reserve_scenarios()
     yield from _settling_scenarios()
+    yield from _pause_scenarios(BUFFER, TWO_GROUPS)
+    yield from _group_scenarios()
 
     for look in (BUFFER.leased, BUFFER.delayed, BUFFER.dead):
         yield Scenario(f"look, {look.__name__}", EVERYWHERE, _first(look()))
@@ -347,6 +404,7 @@ def _buffer() -> Iterable[Scenario]:
     yield Scenario("nothing", (), _first(BUFFER.purge()))
     for cursor in ("keys:0", "groups:0", "since:0", "busy:0", "leases:0"):
         yield Scenario(f"a sound queue, {cursor}", EVERYWHERE, _repair(cursor))
+    yield Scenario("an empty queue, its end", (TWO_GROUPS[0], at(BUFFER.pop("g", 9), START), ASLEEP), _repair("busy:0"))
     yield Scenario("too low a counter", (*HELD, ("ZADD", Q + b"groups", 1, "h")), _repair("keys:0"))
     yield Scenario("a counter of nothing", (*HELD, ("DEL", Q + b"items:h")), _repair("groups:0"))
     yield Scenario("no counter", (*HELD, ("ZREM", Q + b"groups", "h")), _repair("keys:0"))
@@ -509,6 +567,7 @@ def _priority() -> Iterable[Scenario]:
     yield from _ask_scenarios()
     yield from _take_scenarios()
     yield from _end_scenarios()
+    yield from _pause_scenarios(QUEUE, LEASED)
 
     yield Scenario("look, dead", BURIED, _first(QUEUE.dead()))
     yield Scenario("look, from the last one seen", BURIED, _first(QUEUE.dead(9, b"a")))
@@ -541,6 +600,7 @@ def _priority() -> Iterable[Scenario]:
 
     for phase in ("keys", "ready", "delayed", "dead", "leases", "held", "again", "rows", "payloads"):
         yield Scenario(f"a sound queue, {phase}", ALL_STATES, _repair_queue(f"{phase}:0"))
+    yield Scenario("an empty queue, its end", (_add([(b"a", 1)], "t1"), _pop(1)), _repair_queue("payloads:0"))
     yield Scenario("a place too high", (*LEASED, ("HSET", Q + b"meta", "sequence", 1)), _repair_queue("ready:0"), True)
     yield Scenario("ready and leased", (*LEASED, ("ZADD", Q + b"ready", 2, "a")), _repair_queue("ready:0"))
     yield Scenario("ready and delayed", (*PARKED, ("ZADD", Q + b"delayed", 2, "a")), _repair_queue("delayed:0"))

@@ -125,6 +125,16 @@ async def drive_buffer(client: Any, home: Any, name: str) -> None:
     assert (await do(buffer.audit())).ok
     assert (await do(buffer.audit(repair=True))).ok
     assert (await do(buffer.stats())).dead == 1
+    await do(buffer.push(payload, group=group))
+    await do(buffer.pause(60, "why"))
+    await do(buffer.pause(reason="why not"))
+    await do(buffer.pause_group(group, 60))
+    assert await do(buffer.pop(group)) == []
+    assert await do(buffer.resume())
+    assert await do(buffer.resume_group(group))
+    assert await do(buffer.peek(group)) == [payload]
+    assert await do(buffer.drop_group(group)) == 2
+    await do(buffer.push(payload, group=group))
     await do(buffer.purge())
     assert await do(buffer.reserve(timeout=0.01)) is None  # it waits by BLPOP
 
@@ -156,6 +166,9 @@ async def drive_queue(client: Any, home: Any, name: str) -> None:
     await do(queue.state(payload))
     await do(queue.remove(payload, dead[0]))
     await do(queue.stats())
+    await do(queue.pause(60, "why"))
+    await do(queue.pause(reason="why not"))
+    assert await do(queue.resume())
     assert (await do(queue.audit())).ok
     assert (await do(queue.audit(repair=True))).ok
     await do(queue.purge())

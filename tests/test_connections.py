@@ -478,6 +478,13 @@ def demoted(binary: Path) -> Iterator[Demoted]:
         yield Demoted(first, second, name)
 
 
+def scripts_run(node: Node) -> int:
+    """Count the scripts that a server was asked for."""
+    with node.client() as client:
+        stats: Any = client.info("commandstats")
+        return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
+
+
 @pytest.mark.every_server
 @each_flavour
 @pytest.mark.parametrize("durability", ["server", "replica"])
@@ -495,6 +502,7 @@ def test_calls_go_to_the_new_master_whatever_the_pool(demoted: Demoted, flavour:
 
 def through_a_failover(demoted: Demoted, flavour: Flavour, kind: str, durability: str = "server") -> None:
     """Make calls before and after it, and check that each took effect once."""
+    before: list[int] = []
 
     def make() -> Any:
         if kind == "single connection":
@@ -506,6 +514,7 @@ def through_a_failover(demoted: Demoted, flavour: Flavour, kind: str, durability
         queue = flavour.queues.Buffer(client, "q", durability=durability)
         assert (yield plain.push(0)) == 1
         demoted.demote()
+        before.append(scripts_run(demoted.first))
         for i in range(1, 7):
             assert (yield queue.push(i)) == i + 1
         assert (yield queue.send(*[queue.calls.push([i]) for i in (7, 8)])) == [8, 9]
@@ -515,6 +524,7 @@ def through_a_failover(demoted: Demoted, flavour: Flavour, kind: str, durability
         assert (yield queue.reserve(timeout=0.01)) is None
 
     flavour.run(make, work)
+    assert scripts_run(demoted.first) - before[0] <= 5  # one for each connection
     with demoted.second.client() as client:
         assert Buffer(client, "q").stats().done == 9
         assert client.info("commandstats")["cmdstat_blpop"]["calls"]

@@ -550,15 +550,20 @@ async def test_calls_share_the_wait_for_replicas(replication: Replication) -> No
         assert client.gate.trips == [3, 11]  # with SET and WAIT
         await client.script_flush()
         assert await together(client, *(queue.push(i) for i in range(11, 21))) == list(range(12, 22))
+        assert await queue.pop("none") == []
         replication.link.deaf()
         results = await together(client, *(short.push(i, token=str(i)) for i in range(21, 31)))
         assert all(isinstance(result, NotDurable) for result in results)
         assert [(result.token, result.result) for result in results] == [(str(i), i + 1) for i in range(21, 31)]
+        looks = replace(short.calls.pop("none"), writes=False)
+        with pytest.raises(NotDurable) as told:  # of what writes, not of what looks
+            await short.send(looks, short.calls.push([31], token="31"))
+        assert told.value.token == "31"
         replication.link.hear()
         replication.joined()
         again = await together(client, *(queue.push(i, token=str(i)) for i in range(21, 31)))
         assert again == list(range(22, 32))
-        assert await queue.pop(size=50) == list(range(31))
+        assert await queue.pop(size=50) == list(range(32))
 
 
 async def test_who_looks_waits_for_no_replica(replication: Replication) -> None:

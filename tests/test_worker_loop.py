@@ -145,6 +145,10 @@ def test_where_there_is_nothing_it_waits_until_it_is_woken_or_the_time_has_come(
     loop.reply(None)
     assert loop.words() == []
     assert (loop.next, loop.state.wait_seconds(0)) == (5.0, 5.0)
+    loop.state.waiting = True
+    assert loop.state.wait_seconds(0) is None
+    loop.now = 6.0
+    assert (loop.words(), loop.next) == ([], LEASE / 3)  # it is about to be woken, and reserves then
     loop.now = 2.0
     loop.state.wait_ended(None, loop.now)
     assert loop.words() == ["reserve"]

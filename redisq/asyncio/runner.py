@@ -185,7 +185,8 @@ class Runner:
             one = self._queued[0]
             if not one.done.done():
                 calls += len(one.request.calls)
-                arguments += sum(len(call.args) for call in one.request.calls)
+                for call in one.request.calls:
+                    arguments += len(call.args)
                 if taken and (calls > _MOST_CALLS or arguments > _MOST_ARGUMENTS):
                     break
                 taken.append(one)
@@ -213,13 +214,20 @@ class Runner:
                 one.done.set_result(None)
 
     async def _round_trip(self, requests: Sequence[Request]) -> None:
+        if len(requests) == 1 and self._replica_wait is None:
+            (request,) = requests
+            request.replied(await self._exchange(request.commands(), request.renew))
+            return
         commands, waits = commands_of(requests, self._replica_wait)
         renew = any(request.renew for request in requests)
-        replies = iter(await self._exchange([*commands, *waits], renew))
-        own = [[next(replies) for _ in request.again] for request in requests]
-        wait_replies = list(replies)
-        for request, part in zip(requests, own, strict=True):
-            request.replied(part, wait_replies if len(requests) == 1 else [_copy(reply) for reply in wait_replies])
+        replies = await self._exchange([*commands, *waits], renew)
+        wait_replies = replies[len(commands) :]
+        start = 0
+        for request in requests:
+            end = start + len(request.again)
+            own = wait_replies if len(requests) == 1 else [_copy(reply) for reply in wait_replies]
+            request.replied(replies[start:end], own)
+            start = end
 
     # -- commands
 

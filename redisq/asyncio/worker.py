@@ -38,9 +38,9 @@ class Worker(Generic[T]):
       the run ends with an error.
     - `max_batches`: the run ends after so many, so that a process can be replaced by a fresh one.
     - SIGTERM and SIGINT (unless `signals=False`), or `stop()`: no new batch; running handlers have `grace` seconds,
-      then they are cancelled and their batches given back. A second `stop()`, or a signal more than a second after the
-      first, ends the grace. A handler that the application had set before is called as well. Outside the main thread
-      signals are left alone.
+      then they are cancelled, may clean up for two seconds, and their batches are given back. A second `stop()`, or a
+      signal more than a second after the first, ends the grace. A handler that the application had set before is called
+      as well. Outside the main thread signals are left alone.
     - A Redis that is unavailable is waited for. Idle, the worker sends less than one command a second, and a push wakes
       it. It uses two connections at most, whatever `concurrency` is.
     - Hooks: `on_ack(batch)`, `on_release(batch, error)`, `on_dead(list of Buried)`, called in the worker's event loop,
@@ -203,7 +203,8 @@ class _Run(Generic[T]):
                 if steps := state.turn(monotonic()):
                     await self._send(steps)
                     continue
-                if self._waiter is None and (seconds := state.wait_seconds(monotonic())) is not None:
+                if (seconds := state.wait_seconds(monotonic())) is not None:
+                    state.waiting = True
                     self._waiter = self.loop.create_task(self._wait(seconds))
                 await self._sleep(state.next_time(monotonic()) - monotonic())
         finally:

@@ -170,7 +170,7 @@ class _Run(Generic[T]):
         self._state: WorkLoop[T] = WorkLoop(self._queue.calls, worker.settings, self._batch, ending, burst=burst)
         self._handlers = _Threads("redisq-handler", self.inbox)
         self._waiter = _Threads("redisq-wake-up", self.inbox)
-        self._waiting = self._met_redis = False
+        self._met_redis = False
         self._raised: BaseException | None = None
         self._done = threading.Event()
 
@@ -213,8 +213,8 @@ class _Run(Generic[T]):
                 steps = state.turn(monotonic())
                 if steps:
                     self._send(steps)
-                elif not self._waiting and (seconds := state.wait_seconds(monotonic())) is not None:
-                    self._waiting = True
+                elif (seconds := state.wait_seconds(monotonic())) is not None:
+                    state.waiting = True
                     self._waiter.call(partial(self._queue.wait, seconds), self._waited)
                 self._hear(0.0 if steps else state.next_time(monotonic()) - monotonic())
         finally:
@@ -253,7 +253,6 @@ class _Run(Generic[T]):
             raise TypeError("the handler returned a coroutine, of which nothing has run: use redisq.asyncio.Worker")
 
     def _waited(self, error: BaseException | None) -> None:
-        self._waiting = False
         if error is not None and not isinstance(error, Exception):
             raise error
         self._state.wait_ended(error, monotonic())

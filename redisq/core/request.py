@@ -50,7 +50,7 @@ class Request:
 
     def commands(self) -> list[tuple[Any, ...]]:
         """Return what to send now."""
-        return [self._commands[i] for i in self.again]
+        return self._commands if len(self.again) == len(self._commands) else [self._commands[i] for i in self.again]
 
     @property
     def writes(self) -> bool:

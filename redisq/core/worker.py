@@ -245,6 +245,8 @@ class WorkLoop(Generic[T]):
         self._left = math.inf if settings.max_batches is None else settings.max_batches
         self._ask_at = -math.inf  # when to reserve again, where there was nothing
         self._nothing = False  # was the last answer to a reserve
+        self.waiting = False
+        """Whether a wake-up is waited for. Nothing is reserved meanwhile: it would be taken from others for nothing."""
         self._wait_failed = False
         self._pauses, self._wait_pauses = _Pauses(), _Pauses()
         self._resume_at = -math.inf  # when to send again, after an error
@@ -278,12 +280,14 @@ class WorkLoop(Generic[T]):
         return 0 if self._ending.asked else min(self._settings.concurrency - len(self._running), self._left)
 
     def _wanted(self, now: float) -> int:
-        return 0 if now < self._ask_at else int(min(self._places(), self._prefetch.most))
+        return 0 if self.waiting or now < self._ask_at else int(min(self._places(), self._prefetch.most))
 
     def wait_seconds(self, now: float) -> float | None:
-        """Return how long to wait for a wake-up, or None where none is wanted now."""
+        """Return how long to wait for a wake-up, or None where that is not to begin now."""
         idle = now < self._ask_at and self._places() > 0 and now >= self._resume_at
-        return self._ask_at - now if idle and not self._burst and not self._wait_failed else None
+        if not idle or self._burst or self.waiting or self._wait_failed:
+            return None
+        return self._ask_at - now
 
     def next_time(self, now: float) -> float:
         """Return when the next turn is due, if nothing happens before."""
@@ -292,7 +296,7 @@ class WorkLoop(Generic[T]):
             times.append(self._resume_at)
         else:
             times.append(now if self._outbox else self._extend_at)
-            if self._places() > 0:
+            if self._places() > 0 and not self.waiting:
                 times.append(self._ask_at)
         return min(times)
 
@@ -416,6 +420,7 @@ class WorkLoop(Generic[T]):
 
     def wait_ended(self, error: Exception | None, now: float) -> None:
         """Take in the end of a wait: something was pushed or has come back, its time is over, or it failed."""
+        self.waiting = False
         if error is None:
             self._ask_at = -math.inf
             self._wait_pauses = _Pauses()

@@ -14,7 +14,7 @@ test: $(VENV)/ready
 
 # The oldest redis-py that redisq takes.
 test-oldest: $(OLDEST)/ready
-	$(OLDEST)/bin/pytest -q -n auto tests/test_clients.py tests/test_bad_input.py tests/test_raw.py tests/test_worker.py
+	$(OLDEST)/bin/pytest -q -n auto tests/queues/test_clients.py tests/queues/test_bad_input.py tests/scripts/test_raw.py tests/workers/test_worker.py
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -50,7 +50,7 @@ chaos: export CHAOS_SEED ?= 1
 chaos: export REDISQ_TEST_SERVERS := all
 chaos: $(VENV)/ready
 	$(BIN)/pytest -v -s tests/faults
-	$(BIN)/python -m tests.exhaustive all --seconds 300  # each scope; most are closed sooner
+	$(BIN)/python -m tests.scripts.exhaustive all --seconds 300  # each scope; most are closed sooner
 	$(BIN)/pytest -q -n 4 --dist worksteal -p tests.faults.monitor --ignore tests/faults
 
 clean:

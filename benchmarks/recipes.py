@@ -1,7 +1,8 @@
 """The two recipes that redisq replaces, in plain redis-py: the control in the tests and the benchmarks.
 
-They are wrong on purpose, each in the ways that `tests/test_defects.py` shows. Where a recipe leaves a window, the
-commands on either side of it are methods of their own, so that a test can put another client's commands between them.
+They are wrong on purpose, each in the ways that `tests/scripts/test_defects.py` shows. Where a recipe leaves a window,
+the commands on either side of it are methods of their own, so that a test can put another client's commands between
+them.
 """
 
 from __future__ import annotations

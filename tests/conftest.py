@@ -25,8 +25,7 @@ import redis.asyncio
 import redisq.asyncio.runner
 import redisq.blocking.runner
 from redisq.embedded import Server, binaries
-
-from .flavours import Flavour
+from tests.queues.flavours import Flavour
 
 
 def label_of(binary: Path) -> str:

@@ -1,5 +1,5 @@
 /**
- * Push to a queue that Ruby and Python push to, or work on it beside them: what `tests/test_interop.py` starts and
+ * Push to a queue that Ruby and Python push to, or work on it beside them: what `tests/languages/test_interop.py` starts and
  * kills.
  *
  *     node interop.js [--client ioredis|node-redis] SOCKET QUEUE buffer|priority push|work|pause|resume|wait COUNT SEED

@@ -1,5 +1,5 @@
 /**
- * Hold what Python pushed to what it should be, and push the same: what `tests/test_node.py` starts.
+ * Hold what Python pushed to what it should be, and push the same: what `tests/languages/test_node.py` starts.
  *
  *     node payloads.js [--client ioredis|node-redis] SOCKET < PAYLOADS
  *

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Pushes to a queue that Node and Python push to, or works on it beside them: what tests/test_interop.py starts and
+# Pushes to a queue that Node and Python push to, or works on it beside them: what tests/languages/test_interop.py starts and
 # kills.
 #
 #   ruby interop.rb SOCKET QUEUE buffer|priority push|work|pause|resume|wait COUNT SEED

@@ -23,9 +23,8 @@ from redisq.core.buffer import BufferCalls
 from redisq.core.calls import Call
 from redisq.core.limiter import LimiterCalls
 from redisq.core.priority import PriorityCalls
-
-from .. import model
-from ..backends import at
+from tests import model
+from tests.scripts.backends import at
 
 CLIENTS = 8
 START = 1_000_000_000_000  # ms

@@ -19,8 +19,7 @@ from redisq.core.calls import Call
 from redisq.core.limiter import LimiterCalls
 from redisq.core.priority import PriorityCalls
 from redisq.core.scripts import load
-
-from ..backends import at
+from tests.scripts.backends import at
 
 START = 1_000_000_000_000  # ms
 LATE = 3_600_000  # ms after START: every lease, delay and wait is over

@@ -27,10 +27,10 @@ from redis.retry import Retry
 from redisq import BYTES, Buffer, PriorityQueue
 from redisq.blocking.runner import Runner
 from redisq.embedded import Server
+from tests.model import Keys
+from tests.scripts import keyspace
+from tests.scripts.backends import at
 
-from .. import keyspace
-from ..backends import at
-from ..model import Keys
 from . import settings
 from .clients import CLIENTS, Acknowledged, QueueClient, contents, queues
 from .node import Node, until

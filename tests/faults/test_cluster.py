@@ -29,9 +29,9 @@ from redisq.core.calls import Call
 from redisq.core.clients import KEY_MOVED
 from redisq.core.scripts import Script, names
 from redisq.embedded import Server
+from tests.model import Keys
+from tests.scripts import keyspace
 
-from .. import keyspace
-from ..model import Keys
 from . import settings
 from .cluster import Cluster, cluster
 from .node import HOST, until

@@ -21,8 +21,8 @@ from redis.retry import Retry
 
 import redisq.asyncio
 from redisq import Buffer, InvalidArgument, LeaseLost, NotDurable, PriorityQueue, Replicas
+from tests.scripts.calls import calls
 
-from ..calls import calls
 from . import settings
 from .clients import CLIENTS, Acknowledged, QueueClient, contents, queues
 from .node import HOST, Node, running, until

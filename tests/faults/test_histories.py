@@ -21,8 +21,8 @@ from benchmarks.recipes import WatchedQueue
 from redisq.blocking.runner import Runner
 from redisq.core.scripts import load, names
 from redisq.embedded import NoServer, Server
+from tests import model
 
-from .. import model
 from . import settings
 from .history import (
     CLIENTS,

@@ -34,8 +34,8 @@ import redis
 
 from redisq import Buffer
 from redisq.embedded import Server
+from tests.conftest import TESTED
 
-from ..conftest import TESTED
 from . import settings
 from .group_worker import GROUPS, LEASE, QUEUE, RECORD, group_of, open_queue, work
 from .node import Node

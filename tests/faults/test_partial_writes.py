@@ -3,8 +3,8 @@
 Every script, in every state of `scenarios.py`, with one key after the other broken: all keys, with what is in them, are
 then what they were. Where the broken key does not matter to the call, everything else is as without it.
 
-What is malformed or out of range is in `tests/test_raw.py`; thousands of calls on a full server, and the Python over
-them, in `tests/test_full_server.py`.
+What is malformed or out of range is in `tests/scripts/test_raw.py`; thousands of calls on a full server, and the Python
+over them, in `tests/scripts/test_full_server.py`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ import redis
 
 from redisq import Buffer
 from redisq.embedded import Server
-
-from ..keyspace import dump
+from tests.scripts.keyspace import dump
 
 pytestmark = pytest.mark.server
 

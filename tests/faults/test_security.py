@@ -42,12 +42,12 @@ from redisq.cli.connection import connected
 from redisq.cli.worker_process import Job
 from redisq.core.scripts import names
 from redisq.embedded import NoServer, Server
+from tests.conftest import real_server
+from tests.scripts import backends
+from tests.scripts.backends import at
+from tests.scripts.calls import calls
+from tests.scripts.test_model import AWKWARD, MACHINES, Machine
 
-from .. import backends
-from ..backends import at
-from ..calls import calls
-from ..conftest import real_server
-from ..test_model import AWKWARD, MACHINES, Machine
 from .cluster import SLOTS
 from .monitor import SCRIPTS, Monitor, strays
 from .node import HOST, Node

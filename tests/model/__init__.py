@@ -5,7 +5,7 @@ numbers are those of the design. The settings of a queue's consumers (`max_attem
 attributes, which may be changed between two calls, as in a rolling deploy.
 
 `keys(now)` returns what the server must hold after a call, and `expiring()` which of these keys must have a TTL;
-`tests/keyspace.py` reads a server back in the same form. `check()` asserts what must hold at every moment.
+`tests/scripts/keyspace.py` reads a server back in the same form. `check()` asserts what must hold at every moment.
 """
 
 from .base import BadArgument, Keys, LeaseLost, Refused, WrongOrder

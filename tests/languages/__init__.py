@@ -1,0 +1,1 @@
+"""Clients in other languages, and queues that several languages share."""

@@ -1,0 +1,331 @@
+"""Ruby over the same scripts: the conformance cases, the queues' own tests, and queues that it shares with Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from redisq import BYTES, JSON, Buffer, PriorityQueue, queues
+from redisq.core.scripts import directory
+from redisq.embedded import Server
+from tests.scripts import runner_probe
+
+RUBY = Path(__file__).parents[2] / "examples" / "ruby"
+
+
+@pytest.fixture(scope="session")
+def ruby() -> str:
+    """Give the interpreter; skip where it or its Redis client is missing, and fail in CI."""
+    found = shutil.which("ruby")
+    if (
+        found
+        and subprocess.run([found, "-e", "require 'redis'; require 'minitest'"], capture_output=True).returncode == 0
+    ):
+        return found
+    reason = "no Ruby with a Redis client found: apt-get install ruby ruby-redis"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end, and give what it printed."""
+    return subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=110, env={**os.environ, **environment}
+    )
+
+
+def script(ruby: str, text: str, *arguments: object) -> str:
+    """Run some lines of Ruby with both queues at hand."""
+    done = run(ruby, "-I", RUBY, "-r", "redis_buffer", "-r", "redis_priority_queue", "-e", text, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# What every client that shares the scripts must pass
+
+
+def test_conformance(ruby: str, server: Server) -> None:
+    """All cases hold through the Ruby loader, and none is left out."""
+    cases = sum(len(json.loads(path.read_text())["cases"]) for path in directory().glob("conformance/*/*.json"))
+    done = run(ruby, RUBY / "conformance.rb", server.url)
+    assert (done.returncode, done.stdout) == (0, f"{cases} cases, 0 differ\n"), done.stdout + done.stderr
+
+
+def test_conformance_sees_a_script_that_is_not_the_same(ruby: str, server: Server, tmp_path: Path) -> None:
+    shutil.copytree(directory(), tmp_path / "lua")
+    push = tmp_path / "lua/buffer/push.lua"
+    text = push.read_text()
+    push.write_text(text.replace("call('PERSIST', meta)", ""))
+    assert push.read_text() != text
+    done = run(ruby, RUBY / "conformance.rb", server.url, tmp_path / "lua")
+    assert done.returncode == 1
+    assert "buffer/push: " in done.stdout
+
+
+def test_conformance_sees_each_kind_of_difference(ruby: str, server: Server, tmp_path: Path) -> None:
+    """A case that uses the whole format holds, and with any one thing changed it does not."""
+    file = runner_probe.write(tmp_path / "lua")
+    done = run(ruby, RUBY / "conformance.rb", server.url, tmp_path / "lua")
+    assert (done.returncode, done.stdout) == (0, "1 cases, 0 differ\n"), done.stdout + done.stderr
+    file.write_text(json.dumps(runner_probe.wrong()))
+    done = run(ruby, RUBY / "conformance.rb", server.url, tmp_path / "lua")
+    missed = [name for name in runner_probe.WRONG if f"buffer/push: {name}\n" not in done.stdout]
+    assert (missed, done.returncode, done.stderr) == ([], 1, "")
+
+
+def test_headers_are_read_as_in_python(ruby: str) -> None:
+    """Keys, arguments, the numbers that share one, and the limits of every script."""
+    expected = runner_probe.headers()
+    text = """
+        scripts = Redisq::Scripts.new(nil)
+        puts JSON.generate(JSON.parse(ARGV[0]).to_h { |name, (_, _, limits)|
+          one = scripts[name]
+          [name, [one.keys, one.arguments, limits.to_h { |argument, _| [argument, one.limit(argument)] }]]
+        })
+    """
+    assert json.loads(script(ruby, text, json.dumps(expected))) == expected
+
+
+def test_conformance_leaves_a_server_with_keys_alone(ruby: str, server: Server) -> None:
+    with server.client() as client:
+        client.set("mine", "1")
+        done = run(ruby, RUBY / "conformance.rb", server.url)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "has keys" in done.stderr
+        assert client.get("mine") == b"1"
+
+
+def test_conformance_without_cases_is_no_success(ruby: str, server: Server, tmp_path: Path) -> None:
+    done = run(ruby, RUBY / "conformance.rb", server.url, tmp_path)
+    assert (done.returncode, done.stdout) == (1, "0 cases, 0 differ\n")
+
+
+# The two queues in Ruby
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_the_queues(ruby: str, server: Server, locale: str) -> None:
+    """Ruby's own tests hold, whatever encoding Ruby takes strings of the client to have."""
+    done = run(ruby, "-w", RUBY / "test.rb", server.url, LC_ALL=locale)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 failures, 0 errors, 0 skips" in done.stdout
+    assert "examples/ruby" not in done.stderr, "a warning of Ruby's"
+
+
+def test_a_vendored_copy_runs_what_the_readme_shows(ruby: str, server: Server, tmp_path: Path) -> None:
+    """The files that it says to copy are enough, and its lines give what it says they give."""
+    readme = (RUBY / "README.md").read_text()
+    (copied,) = re.findall(r"^cp -r redisq/lua redisq/examples/ruby/\{(.*)\} yourapp/lib/$", readme, re.MULTILINE)
+    shutil.copytree(directory(), tmp_path / "lib/lua")
+    for name in copied.split(","):
+        source = RUBY / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / "lib" / name)
+    blocks = "\n".join(re.findall(r"```ruby\n(.*?)```", readme, re.DOTALL))
+    shown = r"^((?:\w+ = )?(?:buffer|index)\.[^#]*?) +# (\[.*?\]|:\w+|nil|true)(?:[,;:].*)?$"
+    program, checks = re.subn(shown, r"expect(\2) { \1 }", blocks, flags=re.MULTILINE)
+    program = program.replace("timeout: 5", "timeout: 0.1").replace("loop do", "1.times do")
+    (tmp_path / "app.rb").write_text(f"""
+        def expect(value)
+          yield.tap {{ |got| got == value or abort "#{{got}}, and not #{{value}}" }}
+        end
+
+        api = Struct.new(:sent) {{ def send_all(group, items) = (self.sent = [group, items]) && items[1..] }}.new
+        items = nil
+        {program}
+        expect(['eu', [{{ 'user' => 1 }}, {{ 'user' => 2 }}]]) {{ api.sent }}
+        expect(2) {{ buffer.reserve.attempts }}
+        expect("{tmp_path}/lib/lua") {{ Redisq::FOLDER }}
+    """)
+    done = run(ruby, tmp_path / "app.rb", REDIS_URL=server.url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert checks == 10
+
+
+# Queues shared with Python
+
+RELAY = """
+redis = Redis.new(path: ARGV[0])
+given, taken = %w[given taken].map { |name| RedisBuffer.new(redis, name, codec: Redisq.const_get(ARGV[1])) }
+taken.push(*given.next_batch_for.map { |item| item.is_a?(Hash) ? item.to_a.reverse.to_h : item })
+"""
+TEXTS = ["", "é", "日本語", "\U0001f600", "\0\r\n\t\x1f\x7f\u2028", '"\\/', "$5\r\n*3\r\n", "x" * 2_000_000]
+
+
+def test_json_crosses_both_ways_to_the_byte(ruby: str, server: Server) -> None:
+    """What Python wrote Ruby reads, and what Ruby writes of it Python reads, the same bytes."""
+    payloads: list[Any] = [*TEXTS, None, True, 0, -1, 2**64, 1.5, -0.0, 0.1, 1e14, [], {}, [[1, [2.0]], {"a": [{}]}]]
+    payloads += [{"z": 1, "a": {"é": 2, "e": 3, "日": None, "": []}, "Z": "é"}]
+    with server.client() as client:
+        Buffer(client, "given").push(*payloads)
+        script(ruby, RELAY, server.socket, "JSON")
+        assert Buffer(client, "taken", codec=BYTES).pop() == [JSON.encode(payload) for payload in payloads]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(payloads=st.lists(json_values, min_size=1, max_size=50))
+def test_any_json_value_crosses(ruby: str, server: Server, payloads: list[Any]) -> None:
+    with server.client() as client:
+        client.flushall()
+        Buffer(client, "given").push(*payloads)
+        script(ruby, RELAY, server.socket, "JSON")
+        taken = Buffer(client, "taken").pop()
+        assert repr(taken) == repr([json.loads(JSON.encode(payload)) for payload in payloads])
+
+
+def test_a_lone_surrogate_goes_back_as_it_was(ruby: str, server: Server) -> None:
+    """Ruby has no such string: it names the bytes, and the item can be given back."""
+    text = """
+        buffer = RedisBuffer.new(Redis.new(path: ARGV[0]), 'q')
+        2.times do
+          buffer.reserve(size: 2)
+        rescue Redisq::CodecError => e
+          print e.raw.items.last
+          buffer.release(e.raw, reason: e.message, delay: e.raw.items.first.to_i)
+        end
+    """
+    with server.client() as client:
+        buffer = Buffer[Any](client, "q")
+        buffer.push(3600, ["é\udc00"], 0, "\ud800A")
+        assert script(ruby, text, server.socket) == r'["é\udc00"]"\ud800A"'
+        batch = buffer.reserve()
+        assert batch
+        assert (batch.items, batch.attempts) == ([0, "\ud800A"], 2)
+        assert "lone surrogate" in batch.reason
+        (delayed,) = buffer.delayed()
+        assert delayed.items == [3600, ["é\udc00"]]
+
+
+def test_the_queues_of_a_server_are_the_same(ruby: str, server: Server) -> None:
+    text = "puts JSON.generate(Redisq.queues(Redis.new(path: ARGV[0])).map(&:to_h))"
+    with server.client() as client:
+        Buffer(client, "mails: é").push("item")
+        PriorityQueue(client, "places").push("a")
+        PriorityQueue(client, "scores", order="score").push("a")
+        expected = [vars(queue) for queue in queues(client)]
+    assert [queue["name"] for queue in expected] == ["mails: é", "places", "scores"]
+    assert json.loads(script(ruby, text, server.socket)) == expected
+
+
+def test_bytes_cross_both_ways(ruby: str, server: Server) -> None:
+    payloads = [*(text.encode() for text in TEXTS), bytes(range(256)), b"\xff\xfe", os.urandom(3_000_000)]
+    with server.client() as client:
+        Buffer(client, "given", codec=BYTES).push(*payloads)
+        script(ruby, RELAY, server.socket, "BYTES")
+        assert Buffer(client, "taken", codec=BYTES).pop() == payloads
+
+
+def test_groups_of_any_name_cross_both_ways(ruby: str, server: Server) -> None:
+    """Python reads a name that is no UTF-8 with surrogates; it is the same group from Ruby."""
+    groups = ["é:日", "groups", "{}", b"\xff\x00".decode("utf-8", "surrogateescape")]
+    with server.client() as client:
+        buffer = Buffer(client, "ö")
+        for name in groups:
+            buffer.push("python", group=name)
+        text = """
+            buffer = RedisBuffer.new(Redis.new(path: ARGV[0]), 'ö')
+            buffer.longest_groups(10).each { |group| buffer.push('ruby', group: group) }
+        """
+        script(ruby, text, server.socket)
+        assert buffer.groups(10) == dict.fromkeys(groups, 2)
+        assert [buffer.pop(name) for name in groups] == [["python", "ruby"]] * len(groups)
+
+
+def test_members_and_scores_cross_both_ways(ruby: str, server: Server) -> None:
+    """Every double comes back as it was, and the order is the same."""
+    scores = [1.5, 0.1, 0.0, -1e300, 1.7976931348623157e308, 5e-324, 2.0**53 + 2, 1754906399.123456]
+    members = {f"{i}é日\U0001f600\n": score for i, score in enumerate(scores)}
+    text = """
+        redis = Redis.new(path: ARGV[0])
+        given, taken = %w[given taken].map { |name| RedisPriorityQueue.new(redis, name) }
+        taken.add_all(given.zpop(100, with_scores: true))
+    """
+    with server.client() as client:
+        PriorityQueue(client, "given", order="score").push_many(members)
+        script(ruby, text, server.socket)
+        taken = PriorityQueue(client, "taken", order="score").pop_many(100)
+        assert [(item.member, item.priority) for item in taken] == sorted(members.items(), key=lambda pair: pair[1])
+
+
+def test_python_and_ruby_recover_from_each_others_crashes(ruby: str, server: Server) -> None:
+    """A Ruby process dies with a batch, Python releases it, Ruby finishes it."""
+    crash = """
+        redis = Redis.new(path: ARGV[0])
+        RedisBuffer.new(redis, 'b').reserve(lease: 0.2) or abort
+        RedisPriorityQueue.new(redis, 'p', order: 'fifo').reserve(lease: 0.2) or abort
+        Process.kill(:KILL, $$)
+    """
+    finish = """
+        redis = Redis.new(path: ARGV[0])
+        [RedisBuffer.new(redis, 'b'), RedisPriorityQueue.new(redis, 'p', order: 'fifo')].each do |queue|
+          queue.reserve(timeout: 5) { |batch| print batch.items, batch.attempts }
+        end
+    """
+    with server.client() as client:
+        queues: list[Any] = [Buffer(client, "b"), PriorityQueue(client, "p")]
+        for queue in queues:
+            queue.push("wörk")
+        done = run(ruby, "-I", RUBY, "-r", "redis_buffer", "-r", "redis_priority_queue", "-e", crash, server.socket)
+        assert done.returncode == -9, done.stderr
+        for queue in queues:
+            batch = queue.reserve(timeout=5)
+            assert (batch.items, batch.attempts) == (["wörk"], 2)
+            batch.release()
+        assert script(ruby, finish, server.socket) == '["wörk"]3' * 2
+        for queue in queues:
+            stats = queue.stats()
+            assert (stats.waiting, stats.leased, stats.delayed) == (0, 0, 0)
+            assert not queue.audit().findings
+
+
+@pytest.mark.parametrize("structure", ["buffer", "priority"])
+def test_the_process_of_the_interop_test(ruby: str, server: Server, structure: str) -> None:
+    """It pushes what it should, and its worker leaves nothing, prints each item once, and ends with its stdin."""
+    program = [ruby, str(RUBY / "interop.rb"), server.socket, "q", structure]
+    done = run(*program, "push", 300, 1)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    with server.client() as client:
+        queue: Any = Buffer(client, "q") if structure == "buffer" else PriorityQueue(client, "q")
+        assert queue.stats().waiting == 300
+        with subprocess.Popen([*program, "work", "0", "3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+            assert worker.stdin
+            assert worker.stdout
+            deadline = time.monotonic() + 60
+            while (stats := queue.stats()).waiting + stats.leased + stats.delayed and time.monotonic() < deadline:
+                time.sleep(0.05)
+            worker.stdin.close()
+            lines = worker.stdout.read().decode().splitlines()
+        assert not queue.audit().findings
+    assert worker.returncode == 0
+    batches = [json.loads(line.removeprefix("BEGIN ")) for line in lines[::2]]
+    assert lines[1::2] == [f"DONE {len(items)}" for items in batches]
+    expected = [{"from": "ruby", "n": n} if structure == "buffer" else f"ruby-{n}" for n in range(300)]
+    assert sorted(map(str, chain(*batches))) == sorted(map(str, expected))
+
+
+def test_equals_leave_in_the_order_in_which_they_came(ruby: str, server: Server) -> None:
+    """Whoever pushed them."""
+    text = "RedisPriorityQueue.new(Redis.new(path: ARGV[0]), 'q', order: 'fifo').add('ruby', 5)"
+    with server.client() as client:
+        queue = PriorityQueue(client, "q")
+        queue.push("z", 5)
+        script(ruby, text, server.socket)
+        queue.push("a", 5)
+        assert [item.member for item in queue.pop_many(3)] == ["z", "ruby", "a"]

@@ -1,0 +1,160 @@
+"""The examples run as they are, against a real server, and do what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from redisq import Buffer, PriorityQueue
+from redisq.embedded import Server
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(example: str, server: Server, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
+    environment = {**os.environ, "REDIS_URL": server.url}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_an_example_is_short(example: str) -> None:
+    assert len((EXAMPLES / example).read_text().splitlines()) < 80
+
+
+def test_ordered_groups_applies_the_events_of_each_account_in_order(server: Server) -> None:
+    printed = run("ordered_groups.py", server)
+    for account in ("anna", "ben", "cleo"):
+        assert f"{account}: {list(range(1, 10))}\n" in printed
+    # Event 2 failed, so 3 was not tried: both came back together, before any later event was handed out.
+    handed_out = re.findall(r"worker \d  cleo  (.*)", printed)
+    again = "[2, 3]  again, attempt 2: the ledger does not answer"
+    assert handed_out == ["[1, 2, 3]", again, "[4, 5, 6]", "[7, 8, 9]"]
+    with server.client() as client:
+        buffer = Buffer(client, "ordered-groups", ordered=True)
+        assert buffer.audit().ok
+        assert (buffer.stats().done, buffer.stats().busy_groups) == (27, 0)
+
+
+def test_ordered_groups_without_ordered_still_applies_every_event_once(server: Server) -> None:
+    printed = run("ordered_groups.py", server, "--unordered")
+    for account in ("anna", "ben", "cleo"):
+        applied = re.search(rf"^{account}: \[(.*)\]", printed, re.MULTILINE)
+        assert applied
+        assert sorted(map(int, applied[1].split(", "))) == list(range(1, 10))
+
+
+def test_debounce_rebuilds_after_the_last_edit(server: Server) -> None:
+    printed = run("debounce.py", server)
+    edits = [float(time) for time in re.findall(r"([\d.]+) s  edit", printed)]
+    rebuilt = [int(revision) for revision in re.findall(r"rebuild guide.md, revision (\d)", printed)]
+    assert "edit guide.md, revision 7; it is leased" in printed
+    assert "7 edits, 2 rebuilds" in printed
+    assert len(edits) == 7
+    assert len(rebuilt) == 2
+    assert rebuilt[1] == 7
+    # On a machine that stood still for longer than the half second between two edits, the first rebuild may come early.
+    if all(later - early < 0.48 for early, later in zip([0.0, *edits], edits[1:6], strict=False)):
+        assert rebuilt[0] == 6
+
+
+def test_search_indexing_finds_what_the_files_say_now(server: Server, tmp_path: Path) -> None:
+    folder, index = tmp_path / "folder", tmp_path / "index.db"
+    (folder / "deep").mkdir(parents=True)
+    for number in range(120):
+        (folder / f"{number}.txt").write_text(f"number {number} is plain")
+    (folder / "deep" / "ä.txt").write_text("a redis queue", "utf-8")
+    (folder / "bytes").write_bytes(b"\xff\xfe redis \x00 queue queue")
+    found = run("search_indexing.py", server, folder, index, "--until-empty", "--search", "redis queue")
+    assert sorted(found.splitlines()) == ["bytes", "deep/ä.txt"]
+
+    (folder / "bytes").unlink()
+    (folder / "7.txt").write_text("now a redis queue")
+    with server.client() as client:
+        # Files that are gone are noticed while it runs; here it did not, so the queue is told.
+        PriorityQueue(client, "search-indexing").push("bytes")
+        found = run("search_indexing.py", server, folder, index, "--until-empty", "--search", "redis queue")
+        assert sorted(found.splitlines()) == ["7.txt", "deep/ä.txt"]
+        held = PriorityQueue(client, "search-indexing").stats()
+        assert (held.waiting, held.leased, held.delayed, held.dead) == (0, 0, 0, 0)
+    assert len(run("search_indexing.py", server, folder, index, "--until-empty", "--search", "plain").split()) == 10
+
+
+class Api(ThreadingHTTPServer):
+    """An API that fails the second request as a whole, and refuses each action with `shy` the first time."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.taken: Counter[int] = Counter()
+        self.shy: set[int] = set()
+        self.times: list[float] = []
+        self.lock = threading.Lock()
+
+    def receive(self, feed: str, actions: list[dict[str, object]]) -> tuple[int, list[int]]:
+        with self.lock:
+            self.times.append(time.monotonic())
+            if len(self.times) == 2:
+                return 500, []
+            refused = []
+            for place, action in enumerate(actions):
+                assert action["feed"] == feed
+                number = int(str(action["id"]))
+                if action.get("shy") and number not in self.shy:
+                    self.shy.add(number)
+                    refused.append(place)
+                else:
+                    self.taken[number] += 1
+            return 200, refused
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Api
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status, refused = self.server.receive(body["feed"], body["actions"])
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps({"refused": refused}).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    with Api() as api:
+        thread = threading.Thread(target=api.serve_forever, daemon=True)
+        thread.start()
+        yield api
+        api.shutdown()
+        thread.join()
+
+
+def test_api_batches_sends_each_action_once_and_keeps_the_rate(server: Server, api: Api, tmp_path: Path) -> None:
+    actions = [{"id": i, "feed": f"feed {i % 3}", "shy": i % 50 == 0} for i in range(450)]
+    file = tmp_path / "actions.jsonl"
+    file.write_text("".join(json.dumps(action) + "\n" for action in actions))
+    endpoint = f"http://127.0.0.1:{api.server_port}/actions"
+    said = run("api_batches.py", server, endpoint, "--push", file, "--until-empty")
+    assert api.taken == Counter(range(450))
+    assert api.shy == set(range(0, 450, 50))
+    assert "feed 0: 150 sent, 3 refused" in said
+    # Three a second are granted by the server's clock; seen by ours, a request may have been slow to arrive.
+    assert all(later - early > 0.4 for early, later in zip(api.times, api.times[3:], strict=False))
+    with server.client() as client:
+        held = Buffer(client, "api-batches").stats()
+        assert (held.waiting, held.leased, held.delayed, held.dead) == (0, 0, 0, 0)

@@ -1,0 +1,92 @@
+"""Every code block of `docs/guides` runs on a real server, and prints what the comment beside each `print` says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+from redisq import Buffer, PriorityQueue, queues
+from redisq.embedded import Server
+from tests.project.test_readme import ROOT, check_command
+
+GUIDES = ROOT / "docs" / "guides"
+PAGES = sorted(GUIDES.glob("*.md"))
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#\s]+)")
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """Return the blocks of a language, each with the number of lines before it."""
+    text = page.read_text("utf-8")
+    return [(text.count("\n", 0, match.start(2)), match[2]) for match in BLOCK.finditer(text) if match[1] == language]
+
+
+CODE = [page for page in PAGES if blocks(page, "python")]
+COMMANDS = [line for page in PAGES for _, block in blocks(page, "sh") for line in block.splitlines()]
+
+
+@pytest.fixture
+def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
+    """Put the tests' server in the place of the one on the standard port."""
+    with closing(server.client()) as client:
+        monkeypatch.setattr(redis, "Redis", partial(redis.Redis, unix_socket_path=server.socket))
+        monkeypatch.setattr(redis.asyncio, "Redis", partial(redis.asyncio.Redis, unix_socket_path=server.socket))
+        yield client
+
+
+@pytest.mark.parametrize("page", CODE, ids=lambda page: page.stem)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the guides leave their client to the end of the program
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_page_runs_and_prints_what_it_says(page: Path, client: redis.Redis) -> None:
+    """The blocks of a page are one program. What a line prints several times is told with commas between."""
+    printed: defaultdict[int, list[str]] = defaultdict(list)
+
+    def show(*values: object) -> None:
+        printed[sys._getframe(1).f_lineno].append(" ".join(map(str, values)))
+
+    program: dict[str, Any] = {"__name__": "__main__", "print": show}
+    for before, code in blocks(page, "python"):
+        exec(compile("\n" * before + code, str(page), "exec"), program)
+    expected = {
+        number: line.partition("  # ")[2]
+        for before, code in blocks(page, "python")
+        for number, line in enumerate(code.splitlines(), before + 1)
+        if re.match(r"\s*print\(", line)
+    }
+    assert {number: ", ".join(lines) for number, lines in printed.items()} == expected
+    for found in queues(client):
+        order = found.kind
+        queue = Buffer(client, found.name) if order == "buffer" else PriorityQueue(client, found.name, order=order)
+        assert queue.audit().ok
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_there(command: str) -> None:
+    """The options are in its help; what it does is tested with the command line."""
+    check_command(command)
+
+
+def test_every_block_is_of_a_kind_that_runs() -> None:
+    """A block in another language would stand there untested."""
+    assert {match[1] for page in PAGES for match in BLOCK.finditer(page.read_text("utf-8"))} <= {"python", "sh"}
+    assert CODE
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_is_short_and_its_links_lead_somewhere(page: Path) -> None:
+    """Each page is in the index; a link goes to a file of the repository."""
+    text = page.read_text("utf-8")
+    assert len(text.splitlines()) <= 82
+    for link in LINK.findall(text):
+        assert (page.parent / link).exists(), link
+    assert page.name == "README.md" or f"({page.name})" in (GUIDES / "README.md").read_text("utf-8")

@@ -1,0 +1,251 @@
+"""Every kind of client gives the same: decoding, protocols, asyncio, pipelines, scripts that the server forgot."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+import redisq.asyncio
+from redisq import BYTES, Batch, Buffer, Call, Item, PriorityQueue, Pushed, Rate, RateLimiter, State
+from redisq.embedded import Server
+from tests.conftest import MakeClient
+
+NOT_UTF8 = [b"\xff\xfe", b"", b"\0", b"plain", "é".encode("latin-1")]
+SETTINGS = [
+    {},
+    {"decode_responses": True},
+    {"protocol": 3},
+    {"protocol": 3, "decode_responses": True},
+    {"decode_responses": True, "encoding": "latin-1"},
+]
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_every_setting_of_a_client_gives_the_same(make_client: MakeClient, options: dict[str, Any]) -> None:
+    """Payloads come out as they went in, and names as text, whatever the client decodes."""
+    client = make_client(**options)
+    buffer: Buffer[bytes] = Buffer(client, "q é", codec=BYTES)
+    assert buffer.push(*NOT_UTF8, group="g\udcff") == 5
+    assert buffer.groups() == {"g\udcff": 5}
+    assert buffer.pop_longest(1, 2) == {"g\udcff": NOT_UTF8[:2]}
+    assert buffer.pop("g\udcff") == NOT_UTF8[2:]
+    assert buffer.stats().waiting == 0
+    assert buffer.groups(state="busy") == buffer.groups(state="paused") == {}
+    assert buffer.audit().ok
+    queue: PriorityQueue[bytes] = PriorityQueue(client, "p é", codec=BYTES, payload_codec=BYTES)
+    assert queue.push_many([(m, i, m[::-1]) for i, m in enumerate(NOT_UTF8)]) == {Pushed.ADDED: 5}
+    assert queue.state(NOT_UTF8[0]) is State.READY
+    assert queue.pop_many(5) == [Item(m, i, 1, m[::-1]) for i, m in enumerate(NOT_UTF8)]
+    assert queue.pop() is None
+    assert RateLimiter(client, "q", Rate(1, 60)).acquire(2).granted == 1
+
+
+@pytest.fixture
+def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], set[str]]:
+    """Give what notes which public methods of a class are called."""
+
+    def note(cls: type) -> set[str]:
+        called: set[str] = set()
+
+        def noted(name: str, method: Any) -> Any:
+            def call(self: Any, *args: Any, **options: Any) -> Any:
+                called.add(name)
+                return method(self, *args, **options)
+
+            return call
+
+        for name, method in list(vars(cls).items()):
+            awaited = inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
+            if awaited and not name.startswith("_"):
+                monkeypatch.setattr(cls, name, noted(name, method))
+        return called
+
+    return note
+
+
+def public(cls: type) -> set[str]:
+    """Name the public methods of a blocking class."""
+    return {name for name, value in vars(cls).items() if inspect.isfunction(value) and not name.startswith("_")}
+
+
+async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis, calls_of: Callable[[type], set[str]]) -> None:
+    """Every asyncio call, once."""
+    kinds: list[tuple[Any, Any]] = [
+        (Buffer, redisq.asyncio.Buffer),
+        (PriorityQueue, redisq.asyncio.PriorityQueue),
+        (RateLimiter, redisq.asyncio.RateLimiter),
+        (Batch, redisq.asyncio.Batch),
+    ]
+    called = [calls_of(kind) for _, kind in kinds]
+    buffer: redisq.asyncio.Buffer[Any] = redisq.asyncio.Buffer(aclient, "q", max_attempts=1)
+    assert await buffer.push({"b": 1, "a": [1.5, None]}, group="g") == 1
+    assert await buffer.push_many(range(3), group="g") == 4
+    assert await buffer.push_front("first", group="g") == 5
+    assert await buffer.groups() == {"g": 5}
+    assert await buffer.pop("g", 2) == ["first", {"a": [1.5, None], "b": 1}]
+    assert await buffer.pop_longest() == {"g": [0, 1, 2]}
+    await buffer.push(*range(8))
+    one = await buffer.reserve(2)
+    assert one
+    assert await one.ack() == 2
+    two, three, four = await buffer.reserve_many(3, 1)
+    await two.extend(1000)
+    assert [batch.id for batch in await buffer.leased()] == [three.id, four.id, two.id]
+    await buffer.extend(three, four, lease=2000)
+    assert await two.release(delay=1000) == await buffer.release(three, delay=2000) == 1
+    assert [batch.items for batch in await buffer.delayed()] == [[2], [3]]
+    assert await four.bury("why") == 1
+    five, six = await buffer.reserve_many(2, 1)
+    assert await buffer.bury(five) == await buffer.ack(six) == 1
+    assert {batch.id: batch.reason for batch in await buffer.dead()} == {four.id: "why", five.id: ""}
+    assert await buffer.redrive(four.id) == await buffer.discard(five.id) == 1
+    stats = await buffer.stats()
+    assert (stats.waiting, stats.delayed, stats.leased, stats.dead, stats.done) == (2, 2, 0, 0, 3)
+    await buffer.pause(1000, "why")
+    assert await buffer.reserve() is None
+    assert await buffer.resume()
+    await buffer.pause_group("default")
+    assert await buffer.reserve() is None
+    assert await buffer.groups(state="paused") == {"default": 2}
+    assert await buffer.resume_group("default")
+    assert await buffer.peek(count=5) == [4, 7]
+    await buffer.push("x", group="g")
+    assert await buffer.drop_group("g") == 1
+    assert (await buffer.audit(repair=True)).ok
+    assert await buffer.purge() == 4
+    await buffer.push(1, 2)
+    assert [batch.items async for batch in buffer.batches(1)] == [[1], [2]]
+    assert (await buffer.stats()).leased == 0
+    assert await buffer.send(buffer.calls.push(["x"]), buffer.calls.pop()) == [1, ["x"]]
+    await buffer.wait(0.01)
+
+    queue = redisq.asyncio.PriorityQueue(aclient, "p")
+    assert await queue.push("a", 5) is Pushed.ADDED
+    assert await queue.push_many({"b": 4, "a": 3}) == {Pushed.ADDED: 1, Pushed.RAISED: 1}
+    assert await queue.peek(2) == [Item("a", 3, 0), Item("b", 4, 0)]
+    assert await queue.state("a") is State.READY
+    assert await queue.remove("b", "c") == 1
+    assert await queue.pop() == Item("a", 3, 1)
+    assert await queue.pop_many(3) == []
+    await queue.push_many((name, i, name) for i, name in enumerate("abcd"))
+    first = await queue.reserve(1)
+    assert first
+    assert first.payloads == ["a"]
+    others = await queue.reserve_many(3)
+    await queue.extend(*others, lease=1000)
+    assert [batch.id for batch in await queue.leased(1)] == [first.id]
+    assert await queue.release(others[0], delay=1000, reason="later") == 1
+    assert [item.reason for item in await queue.delayed()] == ["later"]
+    assert await queue.bury(*others[1:], reason="why") == 2
+    assert [item.member for item in await queue.dead()] == ["c", "d"]
+    assert await queue.redrive("c") == await queue.discard("d") == await queue.ack(first) == 1
+    await queue.pause(1000, "why")
+    assert await queue.pop() is None
+    assert await queue.resume()
+    assert (await queue.stats()).waiting == 1
+    assert (await queue.audit()).ok
+    assert await queue.purge() == 2
+    await queue.push_many({"a": 1, "b": 2})
+    assert [batch.items async for batch in queue.batches()] == [["a"], ["b"]]
+    assert (await queue.stats()).leased == 0
+    assert await queue.send(queue.calls.push("a"), queue.calls.remove(["a"])) == [Pushed.ADDED, 1]
+    await queue.wait(0.01)
+
+    limiter = redisq.asyncio.RateLimiter(aclient, "l", Rate(2, 0.05))
+    assert (await limiter.acquire(3)).granted == 2
+    assert (await limiter.wait(2)).granted == 2
+    assert (await limiter.wait(5, timeout=0.01)).granted < 5
+    assert called == [public(blocking) for blocking, _ in kinds]
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+@pytest.mark.parametrize("options", [{}, {"decode_responses": True}], ids=str)
+def test_an_operation_can_be_queued_in_a_pipeline(
+    make_client: MakeClient, transaction: bool, options: dict[str, Any]
+) -> None:
+    """Queued beside plain commands, in a MULTI too, with scripts that the server does not know."""
+    client = make_client(**options)
+    buffer: Buffer[str] = Buffer(client, "q")
+    queue = PriorityQueue(client, "p")
+    client.script_flush()
+    calls: list[Call[Any]] = [
+        buffer.calls.push(["é", "b"]),
+        queue.calls.push("m", 3),
+        buffer.calls.pop(),
+        queue.calls.pop_once(),
+    ]
+    with client.pipeline(transaction=transaction) as pipe:
+        pipe.set("mine", 1)
+        for call in calls:
+            call.queue(pipe)
+        _, *replies = pipe.execute()
+    answers = [call.decode(reply) for call, reply in zip(calls, replies, strict=True)]
+    assert answers == [2, Pushed.ADDED, ["é", "b"], Item("m", 3, 1)]
+
+
+async def test_an_operation_can_be_queued_in_an_asyncio_pipeline(aclient: redis.asyncio.Redis) -> None:
+    """The same through asyncio."""
+    call = redisq.asyncio.Buffer(aclient, "q").calls.push([1, 2])
+    async with aclient.pipeline() as pipe:
+        call.queue(pipe)
+        (reply,) = await pipe.execute()
+    assert call.decode(reply) == 2
+
+
+def test_a_server_that_forgets_its_scripts_is_told_them(make_client: MakeClient) -> None:
+    """SCRIPT FLUSH before every call goes unnoticed."""
+    client = make_client()
+    buffer: Buffer[int] = Buffer(client, "q")
+    for i in range(5):
+        client.script_flush()
+        assert buffer.push(i) == i + 1
+        client.script_flush()
+        assert buffer.groups() == {"default": i + 1}
+
+
+def test_script_flush_at_any_moment(server: Server) -> None:
+    """A flusher at full speed beside 500 pushes and pops: none fails, none is lost."""
+    stop = threading.Event()
+
+    def flush() -> None:
+        with server.client() as other:
+            while not stop.is_set():
+                other.script_flush()
+
+    flusher = threading.Thread(target=flush)
+    flusher.start()
+    try:
+        with server.client() as client:
+            buffer: Buffer[int] = Buffer(client, "q")
+            queue = PriorityQueue(client, "p")
+            for i in range(500):
+                buffer.push(i)
+                queue.push(str(i))
+            assert buffer.pop(size=1000) == list(range(500))
+            assert [item.member for item in queue.pop_many(500)] == [str(i) for i in range(500)]
+    finally:
+        stop.set()
+        flusher.join()
+
+
+def test_the_client_stays_the_users(make_client: MakeClient) -> None:
+    """Queues share a client, and leave it as it was."""
+    client = make_client(decode_responses=True)
+    Buffer(client, "a").push("x")
+    PriorityQueue(client, "b").push("y")
+    assert client.get("none") is None
+    client.set("k", "v")
+    assert client.get("k") == "v"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # redis-py 5.0 leaves its socket open
+def test_errors_of_redis_pass_through() -> None:
+    """A server that is not there is redis-py's own ConnectionError."""
+    with redis.Redis(unix_socket_path="/nonexistent/redis.sock") as client, pytest.raises(redis.ConnectionError):
+        Buffer(client, "q").push(1)

@@ -1,0 +1,813 @@
+"""What a client's connections may meet: silence, refusals, too few of them, a new master, other loops and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+import redis.sentinel
+import valkey
+
+import redisq.asyncio
+import redisq.asyncio.runner
+import redisq.blocking.runner
+from redisq import Buffer, InvalidArgument, RedisqError
+from redisq.core.clients import connection_arguments, kind_of, remedy_for, socket_timeout
+from redisq.core.flow import OVERDUE, POLL
+from redisq.embedded import Server
+from tests.faults.node import HOST, Node, running, until
+from tests.faults.proxy import Proxy
+from tests.queues.any_client import REDIS, VALKEY, Flavour, Work
+
+RUNNERS = (redisq.blocking.runner, redisq.asyncio.runner)
+real = pytest.mark.server
+each_flavour = pytest.mark.parametrize("flavour", REDIS, ids=str)
+each_library = pytest.mark.parametrize("flavour", [*REDIS, *VALKEY], ids=str)
+
+
+@pytest.fixture
+def pushing(server: Server) -> Iterator[Buffer[Any]]:
+    """Give the queue through a client of its own, which nothing happens to."""
+    with server.client() as client:
+        yield Buffer(client, "q")
+
+
+def waits(server: Server) -> bool:
+    """Say whether somebody waits for a wake-up."""
+    with server.client() as client:
+        info: Any = client.info("clients")
+        return bool(info["blocked_clients"])
+
+
+# -- connections that are dropped silently ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def soon_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no wait, nor what is waited for after it, take long."""
+    for runner in RUNNERS:
+        monkeypatch.setattr(runner, "block_seconds", lambda seconds, _: min(seconds, 0.1))
+        monkeypatch.setattr(runner, "OVERDUE", 0.1)
+
+
+def with_pool(flavour: Flavour, kind: str, **options: Any) -> Any:
+    """Make a client with a pool of that class, which has four connections."""
+    pool = getattr(flavour.package, kind)(**options)
+    arguments = connection_arguments(pool)
+    if flavour.name == "blocking":
+        for connection in [pool.get_connection(*arguments) for _ in range(4)]:
+            pool.release(connection)
+        return flavour.client.from_pool(pool)
+    client = flavour.client.from_pool(pool)
+
+    class Filled:
+        async def __aenter__(self) -> Any:
+            for connection in [await pool.get_connection(*arguments) for _ in range(4)]:
+                await pool.release(connection)
+            return client
+
+        async def __aexit__(self, *_: object) -> None:
+            await client.aclose()
+
+    return Filled()
+
+
+def silent_client(flavour: Flavour, kind: str, port: int) -> Any:
+    """Make a client without any socket timeout, with several connections."""
+    if kind == "single connection":
+        return flavour.client(port=port, socket_timeout=None, single_connection_client=True)
+    return with_pool(flavour, kind, host=HOST, port=port, socket_timeout=None)
+
+
+KINDS = pytest.mark.parametrize("kind", ["ConnectionPool", "BlockingConnectionPool", "single connection"])
+
+
+@real
+@KINDS
+@each_library
+@pytest.mark.usefixtures("soon_overdue")
+def test_a_worker_reads_again_after_its_connections_were_dropped_silently(
+    server: Server, pushing: Buffer[int], flavour: Flavour, kind: str
+) -> None:
+    """All of the pool's: that of its wait, and those that nobody used. Then it uses two at a time."""
+    done: list[int] = []
+
+    def handle(batch: Any) -> None:
+        until(lambda: waits(server), "it waits for more")
+        done.extend(batch.items)
+
+    with Proxy(server.socket) as proxy:
+        make = lambda: silent_client(flavour, kind, proxy.port)  # noqa: E731
+        with flavour.working(make, handle, size=1, concurrency=3):
+            until(lambda: waits(server), "it waits")
+            proxy.forget()
+            pushing.push(0, 1)
+            until(lambda: pushing.stats().done == 2, "all is done")
+    assert sorted(done) == [0, 1]
+
+
+@real
+@KINDS
+@each_library
+@pytest.mark.usefixtures("soon_overdue")
+def test_reserve_reads_again_after_its_connections_were_dropped_silently(
+    server: Server, pushing: Buffer[int], flavour: Flavour, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Proxy(server.socket) as proxy:
+
+        def drop() -> None:
+            until(lambda: waits(server), "it waits")
+            proxy.forget()
+            pushing.push(1)
+
+        def work(client: Any) -> Work:
+            queue = flavour.queues.Buffer(client, "q")
+            threading.Thread(target=drop).start()
+            batch = yield queue.reserve(timeout=60)
+            assert batch.items == [1]
+            assert (yield batch.ack()) == 1
+
+        flavour.run(lambda: silent_client(flavour, kind, proxy.port), work)
+    assert "its connection is lost" in caplog.text
+
+
+def test_a_wait_is_overdue_after_seconds() -> None:
+    """With the longest wait that is ten seconds at most, not the quarter of an hour after which TCP gives up."""
+    assert OVERDUE + 2.5 <= 10
+
+
+@each_library
+@pytest.mark.parametrize("seconds", [None, 0.5, 7])
+def test_a_clients_socket_timeout_is_known(flavour: Flavour, seconds: float | None) -> None:
+    """Also that of a pool that was given none: it is its connection's default then."""
+    assert socket_timeout(flavour.client(socket_timeout=seconds), False) == seconds
+    pool = flavour.package.ConnectionPool()
+    default = pool.make_connection().socket_timeout
+    assert socket_timeout(flavour.client(connection_pool=pool), False) == default
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
+def user_of(server: Server, *rights: str) -> dict[str, Any]:
+    """Make a user with these rights, and return what a client needs."""
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "somebody", "reset", "on", ">right", "~*", "&*", *rights)
+    return {"unix_socket_path": server.socket, "username": "somebody", "password": "right"}
+
+
+REFUSALS: dict[str, tuple[list[str], dict[str, Any], str]] = {
+    "wrong password": (["+@all"], {"password": "wrong"}, "password"),
+    "no user": (["+@all"], {"username": "nobody"}, "password"),
+    "no right to run scripts": (["+@all", "-eval", "-evalsha"], {}, "rights"),
+    "no right to what scripts use": (["+@all", "-time"], {}, "rights"),
+    "no right to the keys": (["+@all", "resetkeys", "~other:*"], {}, "rights"),
+    "no right to the keys that a script computes": (["+@all", "resetkeys", "~*:once:*", "~*:guard"], {}, "rights"),
+    "wrong database": (["+@all"], {"db": 9999}, "database"),
+}
+
+
+@pytest.mark.every_server
+@each_flavour
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_worker_that_is_refused_ends_at_once(
+    server: Server, flavour: Flavour, case: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With redis-py's own error, and the remedy beside it; it is never called an outage."""
+    rights, options, remedy = REFUSALS[case]
+    options = {**user_of(server, *rights), **options, "retry": flavour.no_retries()}
+    with server.client() as client:
+        Buffer(client, "q").push(1)
+    with (
+        caplog.at_level(logging.INFO),
+        flavour.working(lambda: flavour.client(**options), lambda _: None) as working,
+    ):
+        error = working.exception(30)
+    assert isinstance(error, redis.RedisError)
+    if sys.version_info >= (3, 11):
+        assert any(remedy in note for note in error.__notes__)
+    else:
+        assert remedy in caplog.text
+    assert "unavailable" not in caplog.text
+
+
+@pytest.mark.every_server
+@each_library
+def test_calls_that_are_refused_raise_the_librarys_own_error(server: Server, flavour: Flavour) -> None:
+    options = {**user_of(server, "+@all", "-evalsha"), "retry": flavour.no_retries()}
+
+    def work(client: Any) -> Work:
+        queue = flavour.queues.Buffer(client, "q")
+        for calls in ([1], [1, 2]):
+            with pytest.raises(flavour.errors.NoPermissionError) as refused:
+                yield queue.send(*[queue.calls.push([call]) for call in calls])
+            assert kind_of(refused.value) == "refused"
+
+    flavour.run(lambda: flavour.client(**options), work)
+
+
+@real
+@each_flavour
+def test_a_server_that_runs_no_scripts(binary: Path, flavour: Flavour) -> None:
+    """As some proxies."""
+    hidden = "rename-command EVALSHA ''\nrename-command EVAL ''\n".replace("'", '"')
+
+    def work(client: Any) -> Work:
+        with pytest.raises(redis.ResponseError) as refused:
+            yield flavour.queues.Buffer(client, "q").push(1)
+        assert "Lua" in (remedy_for(refused.value) or "")
+
+    with Node(binary, config=hidden) as node:
+        flavour.run(lambda: flavour.client(port=node.port), work)
+
+
+@real
+@each_flavour
+def test_a_node_of_a_cluster_is_no_single_server(binary: Path, flavour: Flavour) -> None:
+    """It says MOVED, for ever."""
+
+    def work(client: Any) -> Work:
+        with pytest.raises(redis.ResponseError) as refused:
+            yield flavour.queues.Buffer(client, "q").push(1)
+        assert kind_of(refused.value) == "refused"
+        assert "RedisCluster" in (remedy_for(refused.value) or "")
+
+    with running(Node(binary, "--cluster-enabled", "yes") for _ in range(2)) as (node, other):
+        with node.client() as client, other.client() as second:
+            second.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+            client.execute_command("CLUSTER MEET", HOST, other.port, other.bus)
+            until(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "the cluster is up")
+        flavour.run(lambda: flavour.client(port=node.port), work)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (redis.ConnectionError("Connection refused"), "unavailable"),
+        (redis.TimeoutError("Timeout reading"), "unavailable"),
+        (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), "unavailable"),
+        (redis.exceptions.ReadOnlyError("You can't write against a read only replica."), "unavailable"),
+        (redis.exceptions.ClusterDownError("The cluster is down"), "unavailable"),
+        (redis.exceptions.SlotNotCoveredError("Slot 1 is not covered"), "unavailable"),
+        (redis.ResponseError("MISCONF Errors writing to the AOF file"), "unavailable"),
+        (valkey.ConnectionError("Connection refused"), "unavailable"),
+        (OSError("no route to host"), "unavailable"),
+        (redis.ConnectionError("Too many connections"), "shortage"),
+        (redis.ConnectionError("No connection available."), "shortage"),
+        (valkey.exceptions.MaxConnectionsError(), "shortage"),
+        (redis.AuthenticationError("invalid password"), "refused"),
+        (valkey.AuthenticationError("invalid password"), "refused"),
+        (valkey.exceptions.NoPermissionError("this user has no permissions"), "refused"),
+        (redis.ConnectionError("Error 1 connecting: [SSL: CERTIFICATE_VERIFY_FAILED] certificate"), "refused"),
+        (redis.ResponseError("DENIED Redis is running in protected mode because"), "refused"),
+        (ValueError("Too many values"), "other"),
+        (RedisqError("what redisq says"), "other"),
+    ],
+    ids=str,
+)
+def test_kinds_of_errors(error: Exception, kind: str) -> None:
+    assert kind_of(error) == kind
+
+
+def test_an_error_that_hides_another_is_of_its_kind() -> None:
+    """As a cluster's client does, whose nodes all ask for a password; what has nothing to do with it is not."""
+    hidden = redis.exceptions.RedisClusterException("cannot connect")
+    hidden.__cause__ = redis.AuthenticationError("invalid password")
+    assert kind_of(hidden) == "refused"
+    apart = redis.ConnectionError("Connection refused")
+    apart.__context__, apart.__suppress_context__ = hidden, True
+    assert kind_of(apart) == "unavailable"
+
+
+@real
+@each_library
+@pytest.mark.parametrize("kind", ["ConnectionPool", "BlockingConnectionPool"])
+def test_an_exhausted_pool_is_a_shortage(
+    server: Server, pushing: Buffer[int], flavour: Flavour, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker waits until there is a connection again, and does not speak of an outage."""
+    options = {"timeout": 0.01} if kind == "BlockingConnectionPool" else {}
+    connection_class = flavour.package.UnixDomainSocketConnection
+    pools: list[Any] = []
+    taken: list[Any] = []
+    done = threading.Event()
+
+    def make() -> Any:
+        pool = getattr(flavour.package, kind)(
+            connection_class=connection_class, path=server.socket, max_connections=2, **options
+        )
+        pools.append(pool)
+        return flavour.client.from_pool(pool)
+
+    def handle(_: Any) -> None:
+        done.set()
+
+    if flavour.name == "blocking":
+
+        def exhausted() -> Any:
+            client = make()
+            taken.extend(pools[0].get_connection(*connection_arguments(pools[0])) for _ in range(2))
+            return client
+
+        def release() -> None:
+            for connection in taken:
+                pools[0].release(connection)
+
+    else:
+
+        class Exhausted:
+            async def __aenter__(self) -> Any:
+                self.client = make()
+                self.loop = asyncio.get_running_loop()
+                for _ in range(2):
+                    taken.append(await pools[0].get_connection(*connection_arguments(pools[0])))
+                loops.append(self.loop)
+                return self.client
+
+            async def __aexit__(self, *_: object) -> None:
+                await self.client.aclose()
+
+        loops: list[asyncio.AbstractEventLoop] = []
+        exhausted = Exhausted
+
+        def release() -> None:
+            async def give_back() -> None:
+                for connection in taken:
+                    await pools[0].release(connection)
+
+            asyncio.run_coroutine_threadsafe(give_back(), loops[0]).result()
+
+    pushing.push(1)
+    with flavour.working(exhausted, handle) as working:
+        until(lambda: "no free connection" in caplog.text, "it has none")
+        assert not working.done()
+        release()
+        assert done.wait(30)
+    assert "unavailable" not in caplog.text
+
+
+# -- BLPOP alone is refused ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a queue that cannot wait look often."""
+    for runner in RUNNERS:
+        monkeypatch.setattr(runner, "POLL", 0.05)
+
+
+@pytest.fixture(params=["by ACL", "unknown"])
+def without_blpop(request: pytest.FixtureRequest, server: Server, binary: Path) -> Iterator[dict[str, Any]]:
+    """Give what a client needs of a server that refuses BLPOP."""
+    if request.param == "by ACL":
+        yield user_of(server, "+@all", "-blpop")
+    else:
+        with Node(binary, config='rename-command BLPOP ""\n') as node:
+            yield {"port": node.port}
+
+
+@real
+@each_library
+@pytest.mark.usefixtures("poll_often")
+def test_reserve_polls_where_blpop_is_refused(
+    without_blpop: dict[str, Any], flavour: Flavour, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(client: Any) -> Work:
+        queue = flavour.queues.Buffer(client, "q")
+        other = flavour.queues.Buffer(client, "q")
+        assert (yield queue.reserve(timeout=0.2)) is None
+        for i in range(2):
+            yield other.push(i, group=str(i))
+            batch = yield queue.reserve(timeout=60)
+            assert batch.items == [i]
+        priority = flavour.queues.PriorityQueue(client, "p")
+        yield priority.push("a", delay=0.2)
+        assert (yield priority.pop(timeout=60)).member == "a"
+
+    flavour.run(lambda: flavour.client(**without_blpop), work)
+    said = [record.args for record in caplog.records if "BLPOP is refused" in record.message]
+    assert len(said) == 2  # by each queue once
+
+
+@real
+@each_flavour
+@pytest.mark.usefixtures("poll_often")
+def test_a_worker_polls_where_blpop_is_refused(
+    without_blpop: dict[str, Any], flavour: Flavour, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[int] = []
+    unix = "unix_socket_path" in without_blpop
+    server = {"unix_socket_path": without_blpop["unix_socket_path"]} if unix else without_blpop
+    with (
+        flavour.working(lambda: flavour.client(**without_blpop), lambda batch: done.extend(batch.items)) as working,
+        redis.Redis(**server) as client,
+    ):
+        queue: Buffer[int] = Buffer(client, "q")
+        until(lambda: "BLPOP is refused" in caplog.text, "it says so")
+        for i in range(3):
+            queue.push(i)
+            until(lambda: queue.stats().done == len(done) == i + 1, "it is done")  # noqa: B023
+        assert not working.done()
+    assert done == [0, 1, 2]
+    assert caplog.text.count("BLPOP is refused") == 1
+    assert "unavailable" not in caplog.text
+
+
+@real
+@each_flavour
+def test_it_polls_once_a_second(server: Server, flavour: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is pushed is picked up within that, and a round trip: the pauses are as long, whatever is waited for."""
+    slept: list[float] = []
+    if flavour.name == "blocking":
+        monkeypatch.setattr(redisq.blocking.runner, "time", SimpleNamespace(sleep=slept.append))
+    else:
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+
+        monkeypatch.setattr(redisq.asyncio.runner, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
+
+    def work(client: Any) -> Work:
+        queue = flavour.queues.Buffer(client, "q")
+        for seconds in (60, 60, 0.25):
+            yield queue.wait(seconds)
+
+    flavour.run(lambda: flavour.client(**user_of(server, "+@all", "-blpop")), work)
+    assert [one for one in slept if one] == [POLL, 0.25]  # the first wait is when it is refused
+    assert POLL == 1.0
+
+
+# -- a master that is demoted behind its name ------------------------------------------------------------------------
+
+
+class Demoted:
+    """Two servers behind one name, of which the first is the master until `demote`."""
+
+    def __init__(self, first: Node, second: Node, name: Proxy) -> None:
+        self.first, self.second, self.name = first, second, name
+
+    def demote(self) -> None:
+        """Put the second in the first one's place, which becomes its replica; the name leads to the new master."""
+        with self.first.client() as old, self.second.client() as new:
+            new.replicaof(HOST, str(self.first.port))
+            until(lambda: new.info("replication")["master_link_status"] == "up", "the second is a replica")
+            until(lambda: old.wait(1, 100) == 1, "it has everything")
+            new.replicaof("NO", "ONE")
+            self.name.upstream = self.second.address
+            old.replicaof(HOST, str(self.second.port))
+            until(lambda: old.info("replication")["master_link_status"] == "up", "the first is a replica")
+
+
+@pytest.fixture
+def demoted(binary: Path) -> Iterator[Demoted]:
+    """Run two servers behind one name."""
+    option = ("--repl-diskless-sync-delay", "0")
+    with running(Node(binary, *option) for _ in range(2)) as (first, second), Proxy(first.address) as name:
+        yield Demoted(first, second, name)
+
+
+def scripts_run(node: Node) -> int:
+    """Count the scripts that a server was asked for."""
+    with node.client() as client:
+        stats: Any = client.info("commandstats")
+        return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
+
+
+@pytest.mark.every_server
+@each_flavour
+@pytest.mark.parametrize("durability", ["server", "replica"])
+def test_calls_go_to_the_new_master(demoted: Demoted, flavour: Flavour, durability: str) -> None:
+    """Single calls and pipelines, on every connection that was open to the old one; each takes effect once."""
+    through_a_failover(demoted, flavour, "ConnectionPool", durability)
+
+
+@real
+@each_library
+@pytest.mark.parametrize("kind", ["BlockingConnectionPool", "single connection"])
+def test_calls_go_to_the_new_master_whatever_the_pool(demoted: Demoted, flavour: Flavour, kind: str) -> None:
+    through_a_failover(demoted, flavour, kind)
+
+
+def through_a_failover(demoted: Demoted, flavour: Flavour, kind: str, durability: str = "server") -> None:
+    """Make calls before and after it, and check that each took effect once."""
+    before: list[int] = []
+
+    def make() -> Any:
+        if kind == "single connection":
+            return flavour.client(port=demoted.name.port, single_connection_client=True)
+        return with_pool(flavour, kind, host=HOST, port=demoted.name.port)
+
+    def work(client: Any) -> Work:
+        plain = flavour.queues.Buffer(client, "q")
+        queue = flavour.queues.Buffer(client, "q", durability=durability)
+        assert (yield plain.push(0)) == 1
+        demoted.demote()
+        before.append(scripts_run(demoted.first))
+        for i in range(1, 7):
+            assert (yield queue.push(i)) == i + 1
+        assert (yield queue.send(*[queue.calls.push([i]) for i in (7, 8)])) == [8, 9]
+        batches = yield queue.reserve_many(3, 3)
+        assert [batch.items for batch in batches] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+        assert (yield queue.ack(*batches)) == 9
+        assert (yield queue.reserve(timeout=0.01)) is None
+
+    flavour.run(make, work)
+    assert scripts_run(demoted.first) - before[0] <= 5  # one for each connection
+    with demoted.second.client() as client:
+        assert Buffer(client, "q").stats().done == 9
+        assert client.info("commandstats")["cmdstat_blpop"]["calls"]
+
+
+@real
+@each_flavour
+def test_pipelines_go_to_the_new_master(demoted: Demoted, flavour: Flavour) -> None:
+    """Also where the first that meets the old one is a pipeline."""
+
+    def work(client: Any) -> Work:
+        queue = flavour.queues.Buffer(client, "q")
+        assert (yield queue.push(0)) == 1
+        demoted.demote()
+        assert (yield queue.send(*[queue.calls.push([i]) for i in (1, 2)])) == [2, 3]
+        assert (yield queue.pop(size=10)) == [0, 1, 2]
+
+    flavour.run(lambda: flavour.client(port=demoted.name.port), work)
+
+
+@real
+@each_flavour
+def test_while_the_name_leads_to_a_replica_it_says_so(demoted: Demoted, flavour: Flavour) -> None:
+    """The call is made once more, and no more; a worker waits for it to pass."""
+
+    def work(client: Any) -> Work:
+        queue = flavour.queues.Buffer(client, "q")
+        assert (yield queue.push(0)) == 1
+        demoted.demote()
+        demoted.name.upstream = demoted.first.address
+        tried = demoted.name.commands[b"EVALSHA"]
+        with pytest.raises(redis.exceptions.ReadOnlyError) as refused:
+            yield queue.push(1)
+        assert demoted.name.commands[b"EVALSHA"] == tried + 2
+        assert kind_of(refused.value) == "unavailable"
+        with pytest.raises(redis.exceptions.ReadOnlyError):
+            yield queue.wait(1)
+        demoted.name.upstream = demoted.second.address
+        assert (yield queue.push(1)) == 2
+
+    flavour.run(lambda: flavour.client(port=demoted.name.port), work)
+
+
+@real
+@each_flavour
+def test_a_worker_goes_on_at_the_new_master(demoted: Demoted, flavour: Flavour) -> None:
+    """Idle, it waits there; it is sent away when the old one becomes a replica, and waits at the new one."""
+    done: set[int] = set()
+    with flavour.working(lambda: flavour.client(port=demoted.name.port), lambda batch: done.update(batch.items)):
+        until(lambda: demoted.name.commands[b"BLPOP"], "it waits")
+        demoted.demote()
+        with demoted.second.client() as client:
+            until(lambda: client.info("clients")["blocked_clients"], "it waits there")
+            queue: Buffer[int] = Buffer(client, "q")
+            queue.push(1)
+            until(lambda: queue.stats().done == 1, "it is done there")
+    assert done == {1}
+
+
+# -- what is no client -----------------------------------------------------------------------------------------------
+
+
+class GlideClient:
+    """Stand for a client of valkey-glide."""
+
+    __module__ = "glide.glide_client"
+
+
+class SyncGlideClusterClient:
+    """Stand for a blocking client of valkey-glide."""
+
+    __module__ = "glide_sync.glide_client"
+
+
+NO_CLIENTS: list[tuple[Callable[[Flavour], Any], str]] = [
+    (lambda _: GlideClient(), r"a glide\.glide_client\.GlideClient: .*pip install valkey"),
+    (lambda _: SyncGlideClusterClient(), r"a glide_sync\.glide_client\.SyncGlideClusterClient: .*pip install valkey"),
+    (lambda flavour: flavour.client().pipeline(), r"a pipeline: .*calls\.push.*\.queue\(pipeline\)"),
+    (lambda flavour: flavour.client().pubsub(), "give a client of redis-py or valkey-py"),
+    (lambda flavour: flavour.package.ConnectionPool(), "connection_pool="),
+    (lambda flavour: flavour.client, "give a client of redis-py or valkey-py"),
+    (lambda _: redis.sentinel.Sentinel([]), "master_for"),  # type: ignore[no-untyped-call]
+    (lambda _: "redis://localhost", r"Redis\.from_url"),
+    (lambda _: None, "client is None: give a client"),
+    (lambda _: {"host": "localhost"}, "of type dict: give a client"),
+]
+
+
+@each_library
+@pytest.mark.parametrize("number", range(len(NO_CLIENTS)))
+def test_what_is_no_client_is_refused(flavour: Flavour, number: int) -> None:
+    """At construction, with what to give instead."""
+    make, message = NO_CLIENTS[number]
+    what = make(flavour)
+    for kind in ("Buffer", "PriorityQueue"):
+        with pytest.raises(InvalidArgument, match=message):
+            getattr(flavour.queues, kind)(what, "q")
+    with pytest.raises(InvalidArgument, match=message):
+        flavour.queues.RateLimiter(what, "q", redisq.Rate(1, 1))
+
+
+@each_library
+def test_clients_of_the_other_flavour_are_refused(flavour: Flavour) -> None:
+    (other,) = [one for one in (*REDIS, *VALKEY) if one.library == flavour.library and one.name != flavour.name]
+    home = {"blocking": "import from redisq$", "asyncio": r"import from redisq\.asyncio"}[other.name]
+    with pytest.raises(InvalidArgument, match=f"the {other.name} {other.client.__name__}: {home}"):
+        flavour.queues.Buffer(other.client(), "q")
+
+
+def test_what_stands_for_a_client_is_one() -> None:
+    """Such as an object that passes everything on to it, and says that it is of its class."""
+
+    class Proxied:
+        def __init__(self, client: Any) -> None:
+            self._client = client
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._client, name)
+
+        @property  # type: ignore[misc]
+        def __class__(self) -> Any:
+            return type(self._client)
+
+    proxied: Any = Proxied(redis.Redis())
+    assert Buffer(proxied, "q").runner.client is proxied
+
+
+# -- event loops and processes ---------------------------------------------------------------------------------------
+
+
+@real
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+async def test_another_event_loop_is_refused_while_the_first_is_open(server: Server, library: str) -> None:
+    flavour = Flavour("asyncio", library)
+    async with flavour.client(unix_socket_path=server.socket) as client:
+        queue = redisq.asyncio.Buffer[int](client, "q")
+        await queue.push(1)
+        calls: list[Callable[[], Any]] = [
+            lambda: queue.push(2),
+            lambda: queue.send(queue.calls.push([2])),
+            lambda: queue.wait(1),
+            lambda: queue.reserve_many(3),
+        ]
+        for call in calls:
+
+            async def make(call: Callable[[], Any] = call) -> None:
+                await call()
+
+            with pytest.raises(RedisqError, match=r"another event loop.*for each event loop"):
+                await asyncio.to_thread(lambda make=make: asyncio.run(make()))  # type: ignore[misc]
+        assert await queue.pop(size=10) == [1]
+
+
+def in_process(code: str, *arguments: str) -> str:
+    """Run code in a process of its own, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+LOOPS = """
+    import asyncio, sys
+    import redis, redisq.asyncio
+    import {library}.asyncio
+    client = {library}.asyncio.{client}(unix_socket_path=sys.argv[1], **{options})
+    queue = redisq.asyncio.Buffer(client, "q")
+
+    async def work(i):
+        assert await asyncio.gather(*(queue.push(i, j) for j in range(5))) == [2, 4, 6, 8, 10]
+        assert await queue.pop(size=10) == [i, 0, i, 1, i, 2, i, 3, i, 4]
+        assert await queue.reserve(timeout=0.01) is None
+        waiting = asyncio.create_task(queue.reserve(timeout=60))  # the end of the loop cancels it
+        with redis.Redis(unix_socket_path=sys.argv[1]) as other:
+            while not other.info("clients")["blocked_clients"]:
+                await asyncio.sleep(0.01)
+
+    for i in range(3):
+        asyncio.run(work(i))
+        print(i)
+"""
+
+
+@real
+@pytest.mark.parametrize("options", [{}, {"single_connection_client": True}], ids=str)
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+def test_another_event_loop_after_the_first_is_closed(server: Server, library: str, options: dict[str, Any]) -> None:
+    """Its connections are made anew; also those of what was waited for when the first ended.
+
+    In a process of its own: nobody has closed the connections of the first, and Python warns of them.
+    """
+    code = LOOPS.format(library=library, client=library.capitalize(), options=options)
+    assert in_process(code, server.socket).split() == ["0", "1", "2"]
+
+
+FORKS = """
+    import os, sys
+    import {library}, redisq
+    client = {library}.{client}(unix_socket_path=sys.argv[1])
+    queue = redisq.Buffer(client, "q")
+    queue.push(*range(100))
+    queue.reserve(1).ack()
+    out, into = os.pipe()
+    children = []
+    for _ in range(4):
+        pid = os.fork()
+        if pid == 0:
+            for _ in range(10):
+                batch = queue.reserve(1)
+                os.write(into, f"{{batch.id}} {{batch.items[0]}} {{batch.holder}}\\n".encode())
+                assert batch.ack() == 1
+            os._exit(0)
+        children.append(pid)
+    for _ in range(10):
+        batch = queue.reserve(1)
+        os.write(into, f"{{batch.id}} {{batch.items[0]}} {{batch.holder}}\\n".encode())
+        assert batch.ack() == 1
+    assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
+    os.close(into)
+    print(os.read(out, 1 << 16).decode())
+"""
+
+
+@real
+@pytest.mark.parametrize("flavour", [REDIS[0], VALKEY[0]], ids=str)
+def test_a_queue_works_after_a_fork(server: Server, flavour: Flavour) -> None:
+    """In the child and in the parent: no id is given twice, no connection is shared, each is a holder of its own."""
+    code = FORKS.format(library=flavour.library, client=flavour.client.__name__)
+    lines = [line.split() for line in in_process(code, server.socket).splitlines() if line]
+    assert len(lines) == 50
+    assert len({line[0] for line in lines}) == 50
+    assert {int(line[1]) for line in lines} == set(range(1, 51))
+    assert len({line[2] for line in lines}) == 5
+
+
+ASYNC_FORKS = """
+    import asyncio, os, sys
+    import redis.asyncio, redisq.asyncio
+    queue = redisq.asyncio.Buffer(redis.asyncio.Redis(unix_socket_path=sys.argv[1]), "q")
+
+    async def work():
+        await queue.push(1)
+        batch = await queue.reserve(1)
+        return batch.id
+
+    def child(act):
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                act()
+                sys.stdout.flush()
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+
+    child(lambda: print(asyncio.run(work())))  # before it was used
+    print(asyncio.run(work()))
+    child(lambda: print(asyncio.run(work())))  # after its event loop was closed
+    print(asyncio.run(work()))
+
+    async def inside():
+        await work()
+        child(other_loop)
+        print(await work())
+
+    def other_loop():
+        asyncio._set_running_loop(None)
+        try:
+            asyncio.run(work())
+        except redisq.RedisqError as error:
+            print(str(error).replace(" ", "_"))
+
+    asyncio.run(inside())
+"""
+
+
+@real
+def test_an_asyncio_queue_after_a_fork(server: Server) -> None:
+    """It works where it was not used before, or its loop is closed; else there is a clear error, and no harm done."""
+    *ids, last = sorted(in_process(ASYNC_FORKS, server.socket).split(), key=lambda word: "fork" in word)
+    assert "the_process_that_this_one_is_a_fork_of" in last
+    assert len(set(ids)) == len(ids) == 5

@@ -1,0 +1,335 @@
+"""Clients of valkey-py, the fork of redis-py: whatever a client of redis-py can do for a queue, they can.
+
+The tests of clients and of leases run once more with them, and what differs between the libraries has tests of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import valkey
+import valkey.asyncio
+import valkey.asyncio.sentinel
+import valkey.sentinel
+
+import redisq.asyncio.runner
+import redisq.blocking.runner
+from redisq import Buffer, PriorityQueue, Pushed, Rate, Replicas, Retry
+from redisq.embedded import Server
+from tests.conftest import real_server
+from tests.faults.cluster import Cluster, cluster
+from tests.faults.node import HOST, until
+from tests.faults.proxy import Fault, Proxy
+from tests.faults.replication import Replication
+from tests.faults.test_failover import watched
+from tests.queues import test_clients, test_leases
+from tests.queues.any_client import REDIS, VALKEY, Flavour, Work
+
+pytestmark = pytest.mark.server
+each_flavour = pytest.mark.parametrize("flavour", VALKEY, ids=str)
+
+
+# -- the tests of others ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_client(label: str) -> Iterator[Any]:
+    """Give a maker of blocking clients of an emptied server, in the place of redis-py's."""
+    made: list[valkey.Valkey] = []
+
+    def make(**options: Any) -> valkey.Valkey:
+        made.append(valkey.Valkey(unix_socket_path=real_server(label).socket, **options))
+        return made[-1]
+
+    make().flushall()
+    yield make
+    for client in made:
+        client.close()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def client(make_client: Any) -> Any:
+    """Give a blocking client of an emptied server."""
+    return make_client()
+
+
+@pytest.fixture
+async def aclient(label: str) -> AsyncIterator[Any]:
+    """Give an asyncio client of an emptied server."""
+    async with valkey.asyncio.Valkey(unix_socket_path=real_server(label).socket) as made:
+        await made.flushall()
+        yield made
+
+
+def with_clients(module: ModuleType) -> dict[str, Any]:
+    """Return the tests of a module that take a client."""
+    fixtures = {"client", "make_client", "aclient"}
+    tests = {name: test for name, test in vars(module).items() if name.startswith("test_")}
+    return {name: test for name, test in tests.items() if fixtures & set(inspect.signature(test).parameters)}
+
+
+calls_of = test_clients.calls_of
+globals().update(with_clients(test_clients) | with_clients(test_leases))
+
+
+# -- what differs ----------------------------------------------------------------------------------------------------
+
+
+def test_without_it_nothing_is_imported() -> None:
+    """It need not be installed."""
+    code = """if True:
+        import sys
+        import redis, redis.asyncio, redisq.asyncio
+        sys.modules["valkey"] = None  # an import of it fails
+        redisq.Buffer(redis.Redis(), "q")
+        redisq.asyncio.PriorityQueue(redis.asyncio.Redis(), "q")
+        assert redisq.core.clients.kind_of(redis.ConnectionError()) == "unavailable"
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@each_flavour
+def test_errors_are_the_librarys_own(flavour: Flavour) -> None:
+    def work(client: Any) -> Work:
+        queue = flavour.queues.Buffer(client, "q")
+        with pytest.raises(valkey.ConnectionError):
+            yield queue.push(1)
+        with pytest.raises(valkey.ConnectionError):
+            yield queue.send(*[queue.calls.push([i]) for i in range(2)])
+        with pytest.raises(valkey.ConnectionError):
+            yield queue.wait(1)
+
+    flavour.run(lambda: flavour.client(unix_socket_path="/nonexistent/valkey.sock"), work)
+
+
+@each_flavour
+def test_a_server_that_forgets_its_scripts(server: Server, flavour: Flavour) -> None:
+    """Of one call, and of some of a pipeline."""
+
+    def work(client: Any) -> Work:
+        queue = flavour.queues.Buffer(client, "q")
+        for i in range(3):
+            yield client.script_flush()
+            assert (yield queue.push(i)) == i + 1
+        yield client.script_flush()
+        yield queue.push(3)
+        batch, pushed, popped = yield queue.send(
+            queue.calls.reserve(2), queue.calls.push([4]), queue.calls.pop("default", 2)
+        )
+        assert (batch[-1].items, pushed, popped) == ([0, 1], 5, [2, 3])  # it knew that one, so it came first
+
+    flavour.run(lambda: flavour.client(unix_socket_path=server.socket), work)
+
+
+@each_flavour
+def test_a_worker_waits_for_a_server_that_is_unavailable(
+    server: Server, flavour: Flavour, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Replies and requests are lost, and connections are cut; it goes on, and all is done."""
+    done: Counter[int] = Counter()
+
+    def handle(batch: Any) -> None:
+        (item,) = batch.items
+        if item % 5 == 0 and batch.attempts == 1:
+            raise Retry(0.0)
+        done[item] += 1
+
+    with server.client() as other, Proxy(server.socket) as proxy:
+        queue: Buffer[int] = Buffer(other, "q")
+        make = lambda: flavour.client(host=proxy.host, port=proxy.port)  # noqa: E731
+        with flavour.working(make, handle, size=1, concurrency=3) as working:
+            until(lambda: proxy.commands[b"BLPOP"], "it waits")
+            proxy.cut()
+            for fault in (Fault.REPLY, Fault.REQUEST, Fault.REPLY):
+                proxy.strike(fault)
+            queue.push(*range(20))
+            until(lambda: queue.stats().done == 20 or working.done(), "all is done", 60)
+            assert not working.done()
+        assert queue.audit().ok
+    assert set(done) == set(range(20))
+    assert "Redis is unavailable" in caplog.text
+
+
+@each_flavour
+def test_replicas_confirm(binary: Path, flavour: Flavour) -> None:
+    def work(client: Any) -> Work:
+        queue = flavour.queues.Buffer(client, "q", durability=Replicas(timeout=4))
+        assert (yield queue.push(1)) == 1
+        batch = yield queue.reserve()
+        assert (yield batch.ack()) == 1
+
+    with Replication(binary) as replication:
+        flavour.run(lambda: flavour.client(host=HOST, port=replication.master.port), work)
+
+
+@each_flavour
+def test_a_sentinels_client(binary: Path, flavour: Flavour) -> None:
+    """A pool of its own kind is behind it."""
+    module = valkey.sentinel if flavour.name == "blocking" else valkey.asyncio.sentinel
+    with watched(binary) as (_, port):
+        sentinel: Any = module.Sentinel([(HOST, port)])
+
+        def work(client: Any) -> Work:
+            queue = flavour.queues.PriorityQueue(client, "q")
+            assert (yield queue.push("a")) is Pushed.ADDED
+            batch = yield queue.reserve(timeout=1)
+            assert (yield batch.ack()) == 1
+            assert (yield queue.reserve(timeout=0.01)) is None
+            for one in sentinel.sentinels:
+                yield one.close() if flavour.name == "blocking" else one.aclose()
+
+        flavour.run(lambda: sentinel.master_for("q"), work)
+
+
+# -- a cluster -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nodes(binary: Path) -> Iterator[Cluster]:
+    """Run one cluster for these tests."""
+    with cluster(binary) as made:
+        yield made
+
+
+def everything(flavour: Flavour, client: Any, nodes: Cluster) -> Work:
+    """Make calls of every shape: single ones, pipelines, waits, scans."""
+    queue = flavour.queues.Buffer(client, "q", lease=60)
+    assert (yield queue.push_many(range(100), group="a")) == 100
+    for node in nodes.clients[:3]:
+        node.script_flush()
+    assert (yield queue.push("b", group="b")) == 1
+    batches = yield queue.reserve_many(3, 30)
+    assert [len(batch.items) for batch in batches] == [30, 30, 30]
+    assert (yield queue.ack(*batches[:2])) == 60
+    assert (yield batches[2].release(delay=1000)) == 30
+    batch = yield queue.reserve(100, timeout=1)
+    assert (batch.group, len(batch.items)) == ("a", 10)
+    yield batch.bury("why")
+    assert (yield queue.groups()) == {"b": 1}
+    assert (yield queue.pop("b")) == ["b"]
+    assert (yield queue.reserve(timeout=0.05)) is None
+    assert (yield queue.audit()).ok
+    priority = flavour.queues.PriorityQueue(client, "p")
+    assert (yield priority.push_many({"a": 2, "b": 1})) == {Pushed.ADDED: 2}
+    assert (yield priority.pop(timeout=1)).member == "b"
+    limiter = flavour.queues.RateLimiter(client, "l", Rate(2, 60))
+    assert (yield limiter.acquire(3)).granted == 2
+    names = [info.name for info in (yield flavour.queues.queues(client))]
+    assert names == ["p", "q"]
+    for each in (queue, priority):
+        yield each.purge()
+        assert (yield each.stats()).waiting == 0
+
+
+@each_flavour
+@pytest.mark.parametrize("options", [{}, {"decode_responses": True}, {"socket_timeout": 2}], ids=str)
+def test_a_cluster(nodes: Cluster, flavour: Flavour, options: dict[str, Any]) -> None:
+    for node in nodes.clients[:3]:
+        node.flushall()
+    make = lambda: flavour.cluster(host=HOST, port=nodes.nodes[0].port, **options)  # noqa: E731
+    flavour.run(make, lambda client: everything(flavour, client, nodes))
+
+
+@each_flavour
+def test_a_worker_on_a_cluster(nodes: Cluster, flavour: Flavour) -> None:
+    """Through a failover, that is: a master and its replica change places."""
+    for i in nodes.masters():
+        nodes.clients[i].flushall()
+    done: Counter[int] = Counter()
+    both = threading.Event()
+
+    def handle(batch: Any) -> None:
+        done.update(batch.items)
+        if len(done) == 50:
+            both.set()
+
+    options = {"socket_timeout": 5} if flavour.name == "blocking" else {}
+    make = lambda: flavour.cluster(host=HOST, port=nodes.nodes[0].port, **options)  # noqa: E731
+    with valkey.ValkeyCluster(host=HOST, port=nodes.nodes[0].port) as other:
+        queue: Buffer[int] = Buffer(other, "q")
+        slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", queue.calls.queue)
+        with flavour.working(make, handle, size=1, concurrency=2) as working:
+            queue.push(*range(50))
+            assert both.wait(30)
+            nodes.fail_over(nodes.owner(slot))
+            queue.push(*range(50, 100))
+            until(lambda: len(done) == 100 or working.done(), "all is done")
+            assert not working.done()
+        assert queue.audit().ok
+
+
+@pytest.mark.parametrize("flavour", [*REDIS, *VALKEY], ids=str)
+def test_a_wait_at_a_node_that_is_silent(
+    nodes: Cluster, flavour: Flavour, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a socket timeout: its connections are given up, and made anew when it is there again."""
+    for runner in (redisq.blocking.runner, redisq.asyncio.runner):
+        monkeypatch.setattr(runner, "block_seconds", lambda seconds, _: min(seconds, 0.1))
+        monkeypatch.setattr(runner, "OVERDUE", 0.1)
+    with valkey.ValkeyCluster(host=HOST, port=nodes.nodes[0].port) as other:
+        queue: Buffer[int] = Buffer(other, "silent")
+        queue.purge()
+        slot: int = nodes.clients[0].execute_command("CLUSTER KEYSLOT", queue.calls.queue)
+        owner = nodes.owner(slot)
+        info: Any = nodes.clients[owner].info("server")
+
+        def fall_silent() -> None:
+            until(lambda: nodes.clients[owner].info("clients")["blocked_clients"], "it waits")
+            os.kill(info["process_id"], signal.SIGSTOP)
+            until(lambda: "its connection is lost" in caplog.text, "it gives its connection up")
+            os.kill(info["process_id"], signal.SIGCONT)
+            queue.push(1)
+
+        def work(client: Any) -> Work:
+            made = flavour.queues.Buffer(client, "silent")
+            yield made.push(0)
+            assert (yield made.pop()) == [0]
+            silent = threading.Thread(target=fall_silent)
+            silent.start()
+            batch = yield made.reserve(timeout=60)
+            assert batch.items == [1]
+            silent.join()
+
+        flavour.run(lambda: flavour.cluster(host=HOST, port=nodes.nodes[0].port, socket_timeout=None), work)
+
+
+@each_flavour
+def test_an_operation_in_a_clusters_pipeline(nodes: Cluster, flavour: Flavour) -> None:
+    """Queued beside others."""
+
+    async def awaited() -> list[Any]:
+        async with valkey.asyncio.ValkeyCluster(host=HOST, port=nodes.nodes[0].port) as client:
+            queue = redisq.asyncio.Buffer[int](client, "pipeline")
+            await queue.purge()
+            async with client.pipeline() as pipe:
+                pipe.set("mine", 1)
+                queue.calls.push([1, 2]).queue(pipe)
+                return await pipe.execute()
+
+    if flavour.name == "asyncio":
+        _, reply = asyncio.run(awaited())
+    else:
+        with valkey.ValkeyCluster(host=HOST, port=nodes.nodes[0].port) as client:
+            queue: Buffer[int] = Buffer(client, "pipeline")
+            queue.purge()
+            with client.pipeline() as pipe:
+                pipe.set("mine", 1)
+                queue.calls.push([1, 2]).queue(pipe)
+                _, reply = pipe.execute()
+    with valkey.ValkeyCluster(host=HOST, port=nodes.nodes[0].port) as client:
+        made: Buffer[int] = Buffer(client, "pipeline")
+        assert made.calls.push([1, 2]).decode(reply) == 2
+        assert made.pop(size=10) == [1, 2]
+        assert PriorityQueue[int](client, "pipeline", prefix="p").pop() is None

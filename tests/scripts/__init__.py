@@ -1,0 +1,1 @@
+"""The scripts, and what is claimed of them: conformance, models, races, crashes."""

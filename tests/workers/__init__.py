@@ -1,0 +1,1 @@
+"""Workers: their loop, how they end, what they survive."""

@@ -1,7 +1,7 @@
 """Everything at once: workers and the server killed, calls lost, scripts forgotten, clocks wrong; all is acked once.
 
-The tally is made as in `tests/scripts/test_kills.py`: workers write down what they are handed before they work on it, and
-the queue remembers under each lease's id how the lease ended. What differs:
+The tally is made as in `tests/scripts/test_kills.py`: workers write down what they are handed before they work on it,
+and the queue remembers under each lease's id how the lease ended. What differs:
 
 - The server is killed at any moment with `appendfsync everysec`, so it may have answered what its file does not hold:
   up to two seconds, if a sync was under way. What the file holds is a beginning of what happened, a whole number of

@@ -1,8 +1,8 @@
 """The scripts do what the model says, through the Python: generated steps, every reply and the whole key space.
 
 The same steps run on fakeredis and on a real server, one example blocking and the next through asyncio, with injected
-time. A call that is sent twice is a step like any other. `tests/scripts/walk.py` does the same without the Python, faster
-and for longer.
+time. A call that is sent twice is a step like any other. `tests/scripts/walk.py` does the same without the Python,
+faster and for longer.
 """
 
 from __future__ import annotations

@@ -143,11 +143,12 @@ def _push(client: redis.Redis, side: str) -> Command:
     return call("buffer/push", group="g", item=[ITEM] * ITEMS, side=side)
 
 
-@hold("buffer/pop", f"{ITEMS:,} items", pauses=0)
-@hold("buffer/pop", f"{ITEMS:,} items, 10 pauses that ended", pauses=10)
-def _pop(client: redis.Redis, pauses: int) -> Command:
+@hold("buffer/pop", f"{ITEMS:,} items", paused=False)
+@hold("buffer/pop", f"{ITEMS:,} items of a group whose pause ended", paused=True)
+def _pop(client: redis.Redis, paused: bool) -> Command:
     push(client, ITEMS + OTHERS)
-    ended_pauses(client, pauses)
+    if paused:
+        ask(client, *call("buffer/pause_group", group="g", duration=1, now=PAST))
     return call("buffer/pop", group="g", size=ITEMS)
 
 

@@ -214,7 +214,9 @@ def _push_scenes() -> Iterable[Scene]:
     yield Scene("a busy group", BUSY, at(BUFFER.pop("g", 9), START + 1))
     yield Scene("a paused group", GROUP_PAUSED, at(BUFFER.pop("g", 9), START + 1))
     yield Scene("a group's pause has ended", GROUP_PAUSED, at(BUFFER.pop("g", 9), START + 600))
-    yield Scene("another group's pause has ended", (*GROUP_PAUSED, ASLEEP), at(BUFFER.pop("h", 9), START + 600))
+    yield Scene("another group's pause has ended", GROUP_PAUSED, at(BUFFER.pop("h", 9), START + 600))
+    empty = (*GROUP_PAUSED, ("DEL", Q + b"items:g"))
+    yield Scene("the pause of a group without items has ended", empty, at(BUFFER.pop("g", 9), START + 600))
     yield Scene("a paused queue", (*TWO_GROUPS, PAUSED), at(BUFFER.pop("g", 9), START + 1))
     yield Scene("the list is gone", (*TWO_GROUPS, ("DEL", Q + b"items:g")), at(BUFFER.pop("g", 9), START + 1))
 

@@ -651,6 +651,8 @@ def measured(holds: Sequence[Hold], server: str | None = None) -> Iterator[tuple
         unit = ruler(counter)
         for one in holds:
             counter.client.flushall()
+            counter.client.script_flush("SYNC")  # Lua anew: its garbage, and a figure, depend on what ran before
+            load_all(counter.client)
             command = one.prepare(counter.client)
             counter.start()
             ask(counter.client, *command)

@@ -143,11 +143,12 @@ def _push(client: redis.Redis, side: str) -> Command:
     return call("buffer/push", group="g", item=[ITEM] * ITEMS, side=side)
 
 
-@long_call("buffer/pop", f"{ITEMS:,} items", pauses=0)
-@long_call("buffer/pop", f"{ITEMS:,} items, 10 pauses that ended", pauses=10)
-def _pop(client: redis.Redis, pauses: int) -> Command:
+@long_call("buffer/pop", f"{ITEMS:,} items", paused=False)
+@long_call("buffer/pop", f"{ITEMS:,} items of a group whose pause ended", paused=True)
+def _pop(client: redis.Redis, paused: bool) -> Command:
     push(client, ITEMS + OTHERS)
-    ended_pauses(client, pauses)
+    if paused:
+        ask(client, *call("buffer/pause_group", group="g", duration=1, now=PAST))
     return call("buffer/pop", group="g", size=ITEMS)
 
 
@@ -662,6 +663,8 @@ def measured(calls: Sequence[LongCall], server: str | None = None) -> Iterator[t
         unit = ruler(counter)
         for one in calls:
             counter.client.flushall()
+            counter.client.script_flush("SYNC")  # Lua anew: its garbage, and a figure, depend on what ran before
+            load_all(counter.client)
             command = one.prepare(counter.client)
             counter.start()
             ask(counter.client, *command)

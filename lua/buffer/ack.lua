@@ -69,10 +69,11 @@ if failed > 0 or call('EXISTS', busy) > 0 then
   -- end
 end
 local back, last = some and { group, header[2], header[3], string.sub(reason, 1, 1000) }, -1
+local odd = failed > 0 and string.find(table.concat(ARGV, '', 5), '%D')
 for i = 5, #ARGV do
   local place = tonumber(ARGV[i])
-  if not place or string.find(ARGV[i], '%D') or place <= last or place >= count then
-    return redis.error_reply('BADARG failed is ' .. string.sub(ARGV[i], 1, 32)
+  if odd or not place or place <= last or place >= count then
+    return redis.error_reply('BADARG failed is ' .. string.sub(table.concat(ARGV, ', ', 5), 1, 80)
       .. ': give places from 0 in rising order, below ' .. count)
   end
   last = place

@@ -37,46 +37,23 @@ if now == '' then
   now = time[1] .. string.sub('00000' .. time[2], -6, -4) -- ms
 end
 -- end
-local queue, left = string.sub(meta, 1, -5), call('LLEN', items) - size
-if call('EXISTS', paused, queue .. 'paused_groups') > 0 then
-  -- idiom: paused
-  local pause = call('GET', paused)
-  local ends = pause and tonumber(string.match(pause, '^%d+'))
-  local stopped = ends and (ends == 0 or ends > tonumber(now))
-  -- end
-  if stopped then
-    return {}
-  end
-  local tokens = call('LLEN', queue .. 'wake')
-  -- idiom: ended pauses
-  -- Groups whose pause has ended may be chosen again, ten a call; their pauses may have been all that kept the queue.
-  local over, lengths = call('ZRANGEBYSCORE', queue .. 'paused_groups', '-inf', now, 'LIMIT', '0', '10'), {}
-  for i, one in ipairs(over) do -- a key of another type stops it here, before it has written anything
-    for _, key in ipairs({ 'groups', 'since', 'leases', 'delayed', 'dead' }) do
-      call('ZCARD', queue .. key)
-    end
-    lengths[i] = call('HEXISTS', queue .. 'busy', one) == 0 and call('LLEN', queue .. 'items:' .. one) or 0
-  end
-  for i, one in ipairs(over) do
-    call('ZREM', queue .. 'paused_groups', one)
-    if lengths[i] > 0 then
-      call('ZADD', queue .. 'groups', string.format('%d', lengths[i]), one)
-      call('ZADD', queue .. 'since', 'NX', now, one)
-      tokens = tokens > 0 and tokens or call('LPUSH', queue .. 'wake', '1')
-    end
-  end
-  local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
-  if call('EXISTS', unpack(kept)) == 0 then
-    call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
-  end
-  -- end
-end
-if not call('ZRANK', groups, group) then
-  return {}
-end
+-- idiom: paused
+local pause = call('GET', paused)
+local ends = pause and tonumber(string.match(pause, '^%d+'))
+local stopped = ends and (ends == 0 or ends > tonumber(now))
+-- end
+if stopped then return {} end
 
 call('ZCARD', since)
+local left = call('LLEN', items) - size
+if not call('ZRANK', groups, group) then
+  local queue = string.sub(meta, 1, -5)
+  local over = call('ZSCORE', queue .. 'paused_groups', group)
+  if not over or tonumber(over) > tonumber(now) or call('HEXISTS', queue .. 'busy', group) == 1 then
+    return {}
+  end
+  call('ZREM', queue .. 'paused_groups', group) -- its pause has ended: it may be chosen again
+end
 local taken = call('RPOP', items, size) or {}
 if left > 0 then
   call('ZADD', groups, string.format('%d', left), group)
@@ -85,6 +62,7 @@ if left > 0 then
 end
 call('ZREM', groups, group)
 call('ZREM', since, group)
+local queue = string.sub(meta, 1, -5)
 -- idiom: buffer drained
 local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
 if call('EXISTS', unpack(kept)) == 0 then

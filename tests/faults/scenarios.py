@@ -213,7 +213,9 @@ def _push_scenarios() -> Iterable[Scenario]:
     yield Scenario("a busy group", BUSY, at(BUFFER.pop("g", 9), START + 1))
     yield Scenario("a paused group", GROUP_PAUSED, at(BUFFER.pop("g", 9), START + 1))
     yield Scenario("a group's pause has ended", GROUP_PAUSED, at(BUFFER.pop("g", 9), START + 600))
-    yield Scenario("another group's pause has ended", (*GROUP_PAUSED, ASLEEP), at(BUFFER.pop("h", 9), START + 600))
+    yield Scenario("another group's pause has ended", GROUP_PAUSED, at(BUFFER.pop("h", 9), START + 600))
+    empty = (*GROUP_PAUSED, ("DEL", Q + b"items:g"))
+    yield Scenario("the pause of a group without items has ended", empty, at(BUFFER.pop("g", 9), START + 600))
     yield Scenario("a paused queue", (*TWO_GROUPS, PAUSED), at(BUFFER.pop("g", 9), START + 1))
     yield Scenario("the list is gone", (*TWO_GROUPS, ("DEL", Q + b"items:g")), at(BUFFER.pop("g", 9), START + 1))
 

@@ -13,7 +13,7 @@ from .queue import Queue
 TRIMMED = 10
 """dead batches beyond `max_dead` that one burial drops at the most (rule 8)"""
 RESUMED = 10
-"""groups whose pause has ended that one reserve or pop takes back"""
+"""groups whose pause has ended that one reserve or pop_longest takes back"""
 REDRIVEN = 4_000
 """items that one redrive moves, unless a single batch holds more"""
 
@@ -142,7 +142,11 @@ class Buffer(Queue):
         """Take the oldest items of a group that may be chosen, for good (rule 14)."""
         if self.is_paused(now):
             return []
-        self._end_group_pauses(now)
+        if self.paused_groups.get(group, math.inf) <= now and group not in self.busy:  # its pause has ended
+            del self.paused_groups[group]
+            if group in self.items:
+                self.since[group] = now
+            self._forget_if_empty()
         if group not in self.since:
             return []
         taken = self._take(group, size, now)

@@ -255,13 +255,13 @@ def test_a_full_server_is_paused_and_resumed(client: redis.Redis, fill: Fill) ->
 
 
 def test_a_full_server_takes_back_groups_whose_pause_has_ended(client: redis.Redis, fill: Fill) -> None:
-    """Inside pop, pop_longest and reserve, ten a call."""
+    """The one that pop names, and ten at each pop_longest and reserve."""
     buffer, _ = stocked_buffer(client, 0)
-    for i in range(30):
+    for i in range(21):
         buffer.push(b"x", group=f"p{i}")
         buffer.pause_group(f"p{i}", 60)
     fill()
-    for op in (buffer.calls.pop("g", 2), buffer.calls.pop_longest(1, 2)):
+    for op in (buffer.calls.pop("p20", 2), buffer.calls.pop_longest(1, 2)):
         assert Runner(client).run(at(op, LATE))
     assert batch_of(reserve_at(client, LATE, buffer.calls.reserve))
     assert buffer.stats().paused_groups == 0

@@ -33,11 +33,12 @@ EQUIVALENT = {
     r"ack: .*failed > \{3000 => 3001\}": "no batch has so many items: one of the places is not there",
     r"ack: .*or -\{1 => 2\}\) \+ 1\]": "there is no such place either",
     r"ack: local back, last = .* -\{1 => 2\}": "a place has no sign",
+    r"ack: local odd = .* \{5 => 4\}\)": "the time has digits alone",
     # Look-ups that are spared, and what is read and not used.
     r"local special = .*EXISTS', .*\) \{> => >=\} 0|if ?\{special => true": "it spares look-ups",
     r"(if|or) call\('EXISTS', (busy(, paused_groups)?|paused, queue .*)\) \{> => >=\} 0": "it spares look-ups",
     r"if\{call\('EXISTS', paused, queue .* => true": "it spares look-ups",
-    r"(failed|failures|due) \{> => >=\} 0 or|reserve: .*#due \{> => >=\} 0 and": "it spares look-ups",
+    r"(failed|failures|due) \{> => >=\} 0 (or|and string)|reserve: .*#due \{> => >=\} 0 and": "it spares look-ups",
     r"#places \{> => >=\} 0": "a batch without a list is met in an index only",
     r"if\{(failed|due) > 0 or .* => true\}|ZCOUNT', delayed, '-inf', now\) (> 0 => true|\{> => )": "it spares look-ups",
     r"elseif\{call\('EXISTS', busy, paused_groups\) > 0 => true": "it spares look-ups",

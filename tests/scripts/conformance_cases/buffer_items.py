@@ -109,7 +109,7 @@ def _paused(case: Cases, **values: object) -> None:
 
 
 def _over(case: Cases, **values: Any) -> None:
-    """Add calls after the pauses of groups have ended: whoever takes items takes them back."""
+    """Add calls after the pause of a group has ended: whoever takes its items takes it back."""
     s = case("the pause of a group has ended")
     s.do("pause_group", duration=1000, now=2000)
     s.do("pause_group", group="h")
@@ -134,23 +134,10 @@ def _over(case: Cases, **values: Any) -> None:
     s.do("pause_group", duration=1000, now=2000)
     waiting(s, g="abcd", h="x")
     s.send(**values)
-    s = case("the pauses of groups without items have ended, nothing else is there")
-    lease(s, "x")
-    s.do("ack")
-    for i in range(2):
-        s.do("pause_group", group=f"p{i}", duration=1000, now=2000)
-    s.awake()
-    s.send(**values)
     s = case("the pause of a group has ended, and the queue is paused")
     s.do("pause_group", duration=1000, now=2000)
     waiting(s, g="abcd")
     s.do("pause")
-    s.send(**values)
-    s = case("ten groups whose pause has ended are taken back, those first that ended first")
-    for i in range(12):
-        s.do("pause_group", group=f"p{i:02}", duration=1000, now=2000 - i)
-        s.do("push", group=f"p{i:02}", item=["x"])
-    waiting(s, g="abcd")
     s.send(**values)
     s = case("the pause of a group has ended that kept the queue when the last item left it")
     lease(s, "x")
@@ -158,18 +145,27 @@ def _over(case: Cases, **values: Any) -> None:
     s.do("ack")
     s.awake()
     s.send(**values)
-    for name in ("groups", "since", "leases", "delayed", "dead", "wake"):
-        by_type(
-            case,
-            lambda s: (s.do("pause_group", duration=1000, now=2000), waiting(s, g="abcd")),
-            only=[name],
-            title=": the pause of a group has ended",
-            **values,
-        )
+
+
+def _over_many(case: Cases, **values: Any) -> None:
+    """Add calls that take the pauses of groups back that nobody named."""
+    s = case("ten groups whose pause has ended are taken back, those first that ended first")
+    for i in range(12):
+        s.do("pause_group", group=f"p{i:02}", duration=1000, now=2000 - i)
+        s.do("push", group=f"p{i:02}", item=["x"])
+    waiting(s, g="abcd")
+    s.send(**values)
+    s = case("the pauses of groups without items have ended, nothing else is there")
+    lease(s, "x")
+    s.do("ack")
+    for i in range(2):
+        s.do("pause_group", group=f"p{i}", duration=1000, now=2000)
+    s.awake()
+    s.send(**values)
     by_type(
         case,
         lambda s: (s.do("pause_group", group="h", duration=1000, now=2000), waiting(s, g="abcd", h="x")),
-        only=["items:h", "busy", "paused_groups"],
+        only=["groups", "since", "leases", "delayed", "dead", "wake", "items:h", "busy", "paused_groups"],
         title=": the pause of a group has ended",
         **values,
     )
@@ -211,6 +207,19 @@ def pop(case: Cases) -> None:
     s.send()
     _paused(case)
     _over(case, size=3)
+    s = case("the pause of another group has ended, which is left to others")
+    s.do("pause_group", group="h", duration=1000, now=2000)
+    waiting(s, g="ab", h="x")
+    s.send(size=1)
+    s.send(size=1)
+    s.send(size=1, group="h")
+    by_type(
+        case,
+        lambda s: (s.do("pause_group", duration=1000, now=2000), waiting(s, g="abcd")),
+        only=["groups", "since", "items:g", "busy", "paused_groups"],
+        title=": its pause has ended",
+        size=3,
+    )
     s = case("as many items as one call gives")
     s.do("push", item=["a"] * 1000 + ["b"] * (case.most("size") - 999))
     s.send(size=case.most("size"))
@@ -295,6 +304,7 @@ def pop_longest(case: Cases) -> None:
     )  # fmt: skip
     _paused(case)
     _over(case, size=3, count=2)
+    _over_many(case, size=3, count=2)
     s = case("as many items of as many groups as one call gives")
     for i in range(1, case.most("count") + 2):
         s.do("push", group=f"g{i}", item=["x"] * (most // case.most("count")), now=i)

@@ -137,7 +137,8 @@ class Runner:
         if self._replica_wait and not request.writes:
             await self._send_alone(request)  # else it would wait for the replicas of others' writes
             return request
-        if not self._busy:
+        sent = not self._busy
+        if sent:
             self._busy = True
             try:
                 await self._round_trip([request])
@@ -145,7 +146,8 @@ class Runner:
                 self._hand_over(loop)
         if not request.done:
             queued = _Queued(request, loop.create_future())
-            self._queued.append(queued)
+            # What is to be sent again was made before all that waits.
+            self._queued.appendleft(queued) if sent else self._queued.append(queued)
             if not self._busy:
                 self._hand_over(loop)
             await queued.done
@@ -329,8 +331,8 @@ class Runner:
                 "for each event loop and process"
             )
         if self._loop is not None:
-            for connection in self._connections():
-                with contextlib.suppress(RuntimeError):  # the loop is closed
+            for connection in filter(_is_left_behind, self._connections()):
+                with contextlib.suppress(RuntimeError):  # "Event loop is closed"; that of the connection is
                     await connection.disconnect(nowait=True)
         self._loop, self._process = loop, os.getpid()
         self._queued.clear()  # nobody waits for them any more
@@ -390,6 +392,13 @@ async def _within(seconds: float, read: Coroutine[Any, Any, R]) -> tuple[bool, R
             await asyncio.wait([task])
             if not task.cancelled():
                 task.exception()  # nobody else asks for it
+
+
+def _is_left_behind(connection: Any) -> bool:
+    """Say whether a connection was made in an event loop that is closed now; where that cannot be told, it may be."""
+    reader = getattr(connection, "_reader", connection)
+    loop = getattr(reader, "_loop", None)
+    return reader is not None and (loop is None or loop.is_closed())
 
 
 def _copy(reply: R) -> R:

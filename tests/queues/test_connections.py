@@ -693,18 +693,31 @@ LOOPS = """
     import asyncio, sys
     import redis, redisq.asyncio
     import {library}.asyncio
-    client = {library}.asyncio.{client}(unix_socket_path=sys.argv[1], **{options})
+    retry = {library}.asyncio.retry.Retry({library}.backoff.NoBackoff(), 0)
+    client = {library}.asyncio.{client}(unix_socket_path=sys.argv[1], retry=retry, **{options})
     queue = redisq.asyncio.Buffer(client, "q")
+
+    async def waits():
+        with redis.Redis(unix_socket_path=sys.argv[1]) as direct:
+            while not direct.info("clients")["blocked_clients"]:
+                await asyncio.sleep(0.01)
 
     async def work(i):
         assert await asyncio.gather(*(queue.push(i, j) for j in range(5))) == [2, 4, 6, 8, 10]
         assert await queue.pop(size=10) == [i, 0, i, 1, i, 2, i, 3, i, 4]
         assert await queue.reserve(timeout=0.01) is None
-        waiting = asyncio.create_task(queue.reserve(timeout=60))  # the end of the loop cancels it
-        with redis.Redis(unix_socket_path=sys.argv[1]) as other:
-            while not other.info("clients")["blocked_clients"]:
-                await asyncio.sleep(0.01)
+        if i == 1:  # another queue with the same client, of the first loop too, does not touch what is in use
+            waiting = asyncio.create_task(queue.wait(0.2))
+            await waits()
+            assert await other.push(1) == 2
+            await waiting
+        elif i == 0:
+            assert await other.push(1) == 1
+        if i:
+            asyncio.create_task(queue.reserve(timeout=60))  # the end of the loop cancels it
+            await waits()
 
+    other = redisq.asyncio.Buffer(client, "other")
     for i in range(3):
         asyncio.run(work(i))
         print(i)

@@ -491,6 +491,13 @@ async def test_scripts_are_forgotten_in_the_middle(client: Gated, queue: Buffer[
     assert await queue.pop(size=20) == list(range(2, 13))
 
 
+async def test_what_is_sent_again_keeps_its_place(client: Gated, queue: Buffer[int]) -> None:
+    """The first call's script has been forgotten, those of the others not; still they come after it."""
+    await client.script_flush()
+    await queue.push(0)
+    assert await together(client, queue.pop(size=9), *(queue.push(i) for i in range(1, 4))) == [[0], 1, 2, 3]
+
+
 async def test_scripts_are_forgotten_all_the_time(queue: Buffer[int], server: Server) -> None:
     """A flusher beside a hundred tasks: every push is there once."""
     stop = asyncio.Event()

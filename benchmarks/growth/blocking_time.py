@@ -148,7 +148,7 @@ def _push(client: redis.Redis, side: str) -> Command:
 def _pop(client: redis.Redis, paused: bool) -> Command:
     push(client, ITEMS + OTHERS)
     if paused:
-        ask(client, *call("buffer/pause_group", group="g", duration=1, now=PAST))
+        ask(client, *call("buffer/pause_group", group="g", duration=1, now=1))
     return call("buffer/pop", group="g", size=ITEMS)
 
 

@@ -1,7 +1,7 @@
 """The workers of layout 1, as they fetched and settled: the control of this benchmark.
 
 One task (or thread) fetched, each handler's task (or thread) settled its own batch in a round trip of its own, and one
-more kept the leases. What no measurement needs is left out: signals, hooks, backoff, logging.
+more kept the leases. What no measurement needs is left out: signals, hooks, backoff, logging, outages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 import redis
 import redis.asyncio
@@ -21,7 +21,7 @@ from redisq.asyncio import Batch as AsyncBatch
 from redisq.asyncio import PriorityQueue as AsyncPriorityQueue
 from redisq.core.batch import batch_of
 from redisq.core.calls import Call
-from redisq.core.flow import block_seconds
+from redisq.core.flow import Flow, Pipeline, block_seconds
 from redisq.core.worker import Prefetch
 
 
@@ -46,6 +46,7 @@ class AsyncWorker:
         self._stopping = asyncio.Event()
         self._free = asyncio.Semaphore(concurrency)
         self._held: dict[asyncio.Task[None], AsyncBatch[Any]] = {}
+        self._kept: dict[str, AsyncBatch[Any]] = {}
 
     async def run(self) -> None:
         """Work until `stop` is called."""
@@ -60,6 +61,17 @@ class AsyncWorker:
     def stop(self) -> None:
         """End the worker."""
         self._stopping.set()
+
+    async def _run(self, flow: Flow[Any]) -> Any:
+        """Perform an operation, without sharing round trips."""
+        result: Any = None
+        while True:
+            try:
+                step = flow.send(result)
+            except StopIteration as stop:
+                return stop.value
+            assert isinstance(step, Pipeline)
+            result = await self._send(step.calls)
 
     async def _send(self, calls: Sequence[Call[Any]]) -> list[Any]:
         if len(calls) == 1:
@@ -84,10 +96,9 @@ class AsyncWorker:
             answers = await self._send([self.queue.calls.reserve() for _ in range(count)])
             batches = [batch for batch in map(batch_of, answers) if batch]
             for batch in batches:
-                held = AsyncBatch(self.queue, batch)
+                held = self._kept[batch.id] = AsyncBatch(self.queue, batch)
                 task = asyncio.create_task(self._work(held))
                 self._held[task] = held
-                task.add_done_callback(self._held.pop)
             if not batches:
                 seconds = block_seconds(_wait(answers), 5)
                 wake = self.queue.calls.wake_up(1).key
@@ -97,15 +108,26 @@ class AsyncWorker:
                 self._free.release()
 
     async def _work(self, batch: AsyncBatch[Any]) -> None:
-        await self.handler(batch)
-        await self._send([self.queue.calls.ack(batch)])
-        self._free.release()
+        try:
+            error = await self._handle(batch)
+            self._kept.pop(batch.id, None)
+            if error is None and not batch.settled:
+                await self._run(self.queue.calls.ack_all([batch]))
+        finally:
+            self._held.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
+            self._free.release()
+
+    async def _handle(self, batch: AsyncBatch[Any]) -> BaseException | None:
+        try:
+            await self.handler(batch)
+        except BaseException as error:
+            return error
+        return None
 
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(self.queue.calls.lease / 3000)
-            if self._held:
-                await self._send([self.queue.calls.extend(batch) for batch in self._held.values()])
+            await self._run(self.queue.calls.extend_all(list(self._kept.values())))
 
 
 async def _first(*those: Awaitable[object]) -> None:
@@ -137,6 +159,9 @@ class Worker:
         self._stopping = threading.Event()
         self._free = threading.Semaphore(concurrency)
         self._taken: SimpleQueue[Batch[Any] | None] = SimpleQueue()
+        self._held: dict[str, Batch[Any]] = {}
+        self._kept: dict[str, Batch[Any]] = {}
+        self._changed = threading.Condition()
 
     def run(self) -> None:
         """Work until `stop` is called."""
@@ -157,6 +182,16 @@ class Worker:
     def stop(self) -> None:
         """End the worker."""
         self._stopping.set()
+
+    def _run(self, flow: Flow[Any]) -> Any:
+        result: Any = None
+        while True:
+            try:
+                step = flow.send(result)
+            except StopIteration as stop:
+                return stop.value
+            assert isinstance(step, Pipeline)
+            result = self._send(step.calls)
 
     def _send(self, calls: Sequence[Call[Any]]) -> list[Any]:
         if len(calls) == 1:
@@ -180,7 +215,10 @@ class Worker:
             answers = self._send([self.queue.calls.reserve() for _ in range(count)])
             batches = [batch for batch in map(batch_of, answers) if batch]
             for batch in batches:
-                self._taken.put(Batch(self.queue, batch))
+                held = Batch(self.queue, batch)
+                with self._changed:
+                    self._held[held.id] = self._kept[held.id] = held
+                self._taken.put(held)
             if not batches:
                 wake, seconds = self.queue.calls.wake_up(1).key, block_seconds(_wait(answers), 5)
                 self.client.execute_command("BLPOP", wake, seconds)  # type: ignore[no-untyped-call]
@@ -190,6 +228,18 @@ class Worker:
 
     def _work(self) -> None:
         while (batch := self._taken.get()) is not None:
-            self.handler(batch)
-            self._send([self.queue.calls.ack(batch)])
+            error = self._handle(batch)
+            self._kept.pop(batch.id, None)
+            if error is None and not batch.settled:
+                self._run(self.queue.calls.ack_all([batch]))
+            with self._changed:
+                self._held.pop(batch.id, None)
+                self._changed.notify()
             self._free.release()
+
+    def _handle(self, batch: Batch[Any]) -> BaseException | None:
+        try:
+            self.handler(batch)
+        except BaseException as error:
+            return error
+        return None

@@ -9,7 +9,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -55,15 +55,16 @@ class Runner:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._busy = False
-        self._queued: deque[_Queued] = deque()
+        self._queued: deque[_Shared] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._polls = False
 
-    async def run(self, operation: Operation[R]) -> R:
+    def run(self, operation: Operation[R]) -> Coroutine[Any, Any, R]:
         """Perform an operation to its end."""
-        if isinstance(operation, Call):
-            return await self._call(operation)
-        flow: Flow[R] = finish_unconfirmed(operation) if self._replica_wait else operation
+        return self._call(operation) if isinstance(operation, Call) else self._flow(operation)
+
+    async def _flow(self, operation: Flow[R]) -> R:
+        flow = finish_unconfirmed(operation) if self._replica_wait else operation
         result: Any = None
         while True:
             try:
@@ -114,7 +115,7 @@ class Runner:
         return found
 
     def _raise_if_short(self, request: Request, result: Any) -> None:
-        if self._replica_wait:
+        if self._replica_wait and request.waits:
             for call, waits in zip(request.calls, request.waits, strict=True):
                 if waits and (short := self._replica_wait.check(call, waits, result)):
                     raise short
@@ -129,7 +130,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             await self._enter(loop)
-        request = Request(calls, self._errors, self._cluster)
+        request = _Shared(calls, self._errors, self._cluster)
         if refused is not None:
             request.replied([refused])
             if request.done:
@@ -145,12 +146,12 @@ class Runner:
             finally:
                 self._hand_over(loop)
         if not request.done:
-            queued = _Queued(request, loop.create_future())
+            request.waiter = loop.create_future()
             # What is to be sent again was made before all that waits.
-            self._queued.appendleft(queued) if sent else self._queued.append(queued)
+            self._queued.appendleft(request) if sent else self._queued.append(request)
             if not self._busy:
                 self._hand_over(loop)
-            await queued.done
+            await request.waiter
         return request
 
     async def _send_alone(self, request: Request) -> None:
@@ -160,7 +161,7 @@ class Runner:
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let a task send what has been queued, if anything has."""
-        while self._queued and self._queued[0].done.done():
+        while self._queued and self._queued[0].waiter.done():
             self._queued.popleft()
         self._busy = bool(self._queued) and not loop.is_closed()
         if self._busy:
@@ -171,23 +172,24 @@ class Runner:
             while self._queued:
                 taken = self._take()
                 await self._send_together(taken)
-                self._queued.extendleft(one for one in reversed(taken) if not one.done.done())
-                # Also where there is nothing to wait for: let those who have their replies go on, so that what they
-                # send next goes together.
-                await asyncio.sleep(max((one.request.pause for one in self._queued), default=0.0))
+                self._queued.extendleft(one for one in reversed(taken) if not one.waiter.done())
+                # Of several who have their replies each may send something next: let them go on, so that it goes
+                # together. One alone needs no task of this kind.
+                if len(taken) > 1 or self._queued:
+                    await asyncio.sleep(max((one.pause for one in self._queued), default=0.0))
         finally:
             # If it was cancelled, by whoever cancels all tasks, those who still wait are served by another one.
             self._hand_over(loop)
 
-    def _take(self) -> list[_Queued]:
+    def _take(self) -> list[_Shared]:
         """Take as much from the queue as goes into one round trip, without those who were cancelled."""
-        taken: list[_Queued] = []
+        taken: list[_Shared] = []
         calls = arguments = 0
         while self._queued:
             one = self._queued[0]
-            if not one.done.done():
-                calls += len(one.request.calls)
-                for call in one.request.calls:
+            if not one.waiter.done():
+                calls += len(one.calls)
+                for call in one.calls:
                     arguments += len(call.args)
                 if taken and (calls > _MOST_CALLS or arguments > _MOST_ARGUMENTS):
                     break
@@ -195,10 +197,10 @@ class Runner:
             self._queued.popleft()
         return taken
 
-    async def _send_together(self, taken: Sequence[_Queued]) -> None:
+    async def _send_together(self, taken: Sequence[_Shared]) -> None:
         """Make one round trip for several callers; whoever has all replies, or an error, goes on."""
         try:
-            await self._round_trip([one.request for one in taken])
+            await self._round_trip(taken)
         except Exception as error:
             if len(taken) > 1 and isinstance(error, self._errors.unsendable):
                 for one in taken:  # nothing was sent: only the one that cannot be is to fail
@@ -212,8 +214,8 @@ class Runner:
                 one.fail(connection_error(self.client, lost))
             raise
         for one in taken:
-            if one.request.done and not one.done.done():
-                one.done.set_result(None)
+            if one.done and not one.waiter.done():
+                one.waiter.set_result(None)
 
     async def _round_trip(self, requests: Sequence[Request]) -> None:
         if len(requests) == 1 and self._replica_wait is None:
@@ -366,15 +368,16 @@ class Runner:
         return sorted(found)
 
 
-class _Queued(NamedTuple):
-    """A request that waits for the next round trip, and what its caller waits for."""
+class _Shared(Request):
+    """A request that may have to wait for the next round trip."""
 
-    request: Request
-    done: asyncio.Future[None]
+    waiter: asyncio.Future[None]
+    """What its caller waits for, once it is queued; done also when the caller was cancelled."""
 
     def fail(self, error: Exception) -> None:
-        if not self.done.done():  # else its caller was cancelled
-            self.done.set_exception(error)
+        """Let the caller raise an error."""
+        if not self.waiter.done():
+            self.waiter.set_exception(error)
 
 
 async def _within(seconds: float, read: Coroutine[Any, Any, R]) -> tuple[bool, R | None]:

@@ -88,7 +88,7 @@ class Runner:
         return found
 
     def _raise_if_short(self, request: Request, result: Any) -> None:
-        if self._replica_wait:
+        if self._replica_wait and request.waits:
             for call, waits in zip(request.calls, request.waits, strict=True):
                 if waits and (short := self._replica_wait.check(call, waits, result)):
                     raise short

@@ -24,24 +24,23 @@ class Request:
     on the move, or a replica has answered.
     """
 
-    __slots__ = ("_cluster", "_commands", "_errors", "_until", "again", "calls", "pause", "renew", "replies", "waits")
+    pause = 0.0
+    renew = False
+    """Whether to send on a connection made anew: that of a master that was demoted behind its name answers READONLY for
+    as long as it lasts."""
+    _until: float | None = None
 
     def __init__(self, calls: Sequence[Call[Any]], errors: ErrorClasses, cluster: bool) -> None:
         self.calls = calls
-        self.replies: list[Any] = [None] * len(calls)
-        """A reply or an error for each call."""
-        self.waits: list[Sequence[Any]] = [()] * len(calls)
-        """What was said of replicas in the round trip of each call that writes."""
-        self.pause = 0.0
-        self.renew = False
-        """Whether to send on a connection made anew: that of a master that was demoted behind its name answers READONLY
-        for as long as it lasts."""
-        self._errors = errors
-        self._cluster = cluster
+        self.replies: list[Any] = []
+        """A reply or an error for each call, once it is done."""
+        self.waits: list[Sequence[Any]] = []
+        """What was said of replicas in the round trip of each call that writes; empty where nobody was asked."""
         self.again: Sequence[int] = range(len(calls))
         """The places of the calls without a reply."""
         self._commands = [call.evalsha() for call in calls]  # here, so that what is no call fails where it was given
-        self._until: float | None = None
+        self._errors = errors
+        self._cluster = cluster
 
     @property
     def done(self) -> bool:
@@ -57,8 +56,13 @@ class Request:
         """Whether one of the calls to be sent now writes."""
         return any(self.calls[i].writes for i in self.again)
 
-    def replied(self, replies: Sequence[Any], waits: Sequence[Any] = ()) -> None:
+    def replied(self, replies: list[Any], waits: Sequence[Any] = ()) -> None:
         """Take in the replies to `commands`, and to those that waited for replicas after them."""
+        if not self.replies:
+            if not waits and not has_error(replies):  # the usual case
+                self.replies, self.again = replies, ()
+                return
+            self.replies, self.waits = [None] * len(self.calls), [()] * len(self.calls)
         again: list[int] = []
         renewed, self.renew, self.pause = self.renew, False, 0.0
         for i, reply in zip(self.again, replies, strict=True):
@@ -88,6 +92,14 @@ class Request:
             self._until = now + MIGRATION_TIMEOUT
         self.pause = RETRY_AFTER
         return now < self._until
+
+
+def has_error(replies: Sequence[Any]) -> bool:
+    """Say whether one of the replies is an error."""
+    for reply in replies:  # noqa: SIM110  (any() and a generator take half as long as all the rest of a call)
+        if isinstance(reply, Exception):
+            return True
+    return False
 
 
 def commands_of(

@@ -178,7 +178,12 @@ async def together(client: Gated | GatedCluster, *calls: Coroutine[Any, Any, Any
 
 
 async def test_a_call_alone_goes_at_once(client: Gated, queue: Buffer[int]) -> None:
-    """In a round trip of its own, by the task that makes it: no other task has to run before it is sent."""
+    """In a round trip of its own, by the task that makes it: no other task has to run, also when some did before."""
+    await client.script_flush()
+    await together(client, *(queue.push(i) for i in range(5)))
+    await queue.pop(size=5)
+    await queue.pop()
+    client.gate.trips.clear()
     tasks = asyncio.all_tasks()
     call = asyncio.ensure_future(queue.push(1))
     await client.gate.shut()

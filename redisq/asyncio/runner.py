@@ -138,8 +138,8 @@ class Runner:
         if self._replica_wait and not request.writes:
             await self._send_alone(request)  # else it would wait for the replicas of others' writes
             return request
-        sent = not self._busy
-        if sent:
+        sent = refused is not None or not self._busy
+        if sent and refused is None:
             self._busy = True
             try:
                 await self._round_trip([request])

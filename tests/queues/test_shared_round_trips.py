@@ -50,6 +50,8 @@ class Gate:
     def __init__(self) -> None:
         self.trips: list[int] = []
         """How many commands each had."""
+        self.tasks: list[asyncio.Task[Any] | None] = []
+        """The task that made each."""
         self._allowed: float = math.inf
         self._changed = asyncio.Condition()
 
@@ -78,6 +80,7 @@ class Gate:
     async def through(self, commands: int) -> None:
         """Begin a round trip."""
         self.trips.append(commands)
+        self.tasks.append(asyncio.current_task())
         number = len(self.trips)
         async with self._changed:
             self._changed.notify_all()
@@ -178,12 +181,7 @@ async def together(client: Gated | GatedCluster, *calls: Coroutine[Any, Any, Any
 
 
 async def test_a_call_alone_goes_at_once(client: Gated, queue: Buffer[int]) -> None:
-    """In a round trip of its own, by the task that makes it: no other task has to run, also when some did before."""
-    await client.script_flush()
-    await together(client, *(queue.push(i) for i in range(5)))
-    await queue.pop(size=5)
-    await queue.pop()
-    client.gate.trips.clear()
+    """In a round trip of its own, by the task that makes it: no other task has to run before it is sent."""
     tasks = asyncio.all_tasks()
     call = asyncio.ensure_future(queue.push(1))
     await client.gate.shut()
@@ -192,6 +190,15 @@ async def test_a_call_alone_goes_at_once(client: Gated, queue: Buffer[int]) -> N
     await client.gate.open()
     assert await call == 1
     assert client.gate.trips == [1]
+
+
+async def test_a_call_alone_goes_at_once_after_others_shared(client: Gated, queue: Buffer[int]) -> None:
+    """Also by a task that makes one call after the other, and has never waited between them."""
+    await client.script_flush()
+    await together(client, *(queue.push(i) for i in range(5)))
+    for _ in range(5):
+        await queue.pop()
+    assert client.gate.tasks[-3:] == [asyncio.current_task()] * 3
 
 
 async def test_many_tasks_need_few_round_trips(client: Gated, queue: Buffer[int]) -> None:

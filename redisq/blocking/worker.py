@@ -23,6 +23,9 @@ from .priority import PriorityQueue
 
 T = TypeVar("T")
 
+_MOMENT = 0.0005
+"""seconds that handlers have to end at once"""
+
 
 class Worker(Generic[T]):
     """A worker: reserves batches, calls `handler(batch)`, and acks; on an exception it releases, with backoff.
@@ -212,7 +215,7 @@ class _Run(Generic[T]):
                 state.overdue(monotonic())
                 steps = state.turn(monotonic())
                 if steps:
-                    self._send(steps)
+                    self._let_end(self._send(steps))
                 elif (seconds := state.wait_seconds(monotonic())) is not None:
                     state.waiting = True
                     self._waiter.call(partial(self._queue.wait, seconds), self._waited)
@@ -229,19 +232,31 @@ class _Run(Generic[T]):
     def _batch(self, data: BatchData[T]) -> Batch[T]:
         return Batch(self._queue, data)
 
-    def _send(self, steps: list[Step]) -> None:
+    def _send(self, steps: list[Step]) -> int:
+        """Make the round trip of a turn, and return how many handlers have begun."""
         try:
             results = self._queue.send(*(step.call for step in steps))
         except Exception as error:
             self._state.failed(steps, error, monotonic())
-            return
-        for held in self._state.replied(steps, results, monotonic()):
+            return 0
+        begin = self._state.replied(steps, results, monotonic())
+        for held in begin:
             self._handlers.call(partial(self._handle, held), partial(self._state.ended, held))
         if not self._met_redis:
             self._met_redis = True
             client: Any = self._queue.client
             with contextlib.suppress(Exception):  # not every user may ask
                 log_eviction(client.info("memory"))
+        return len(begin)
+
+    def _let_end(self, begun: int) -> None:
+        """Give handlers that have just begun a moment to end, so that those that do are settled together.
+
+        Else those of two turns would go on taking turns, each with half of them.
+        """
+        end = monotonic() + _MOMENT
+        while begun > 0 and (left := end - monotonic()) > 0:
+            begun -= self._hear(left)
 
     def _handle(self, held: Held[T]) -> None:
         if self._state.closing:
@@ -257,13 +272,17 @@ class _Run(Generic[T]):
             raise error
         self._state.wait_ended(error, monotonic())
 
-    def _hear(self, seconds: float) -> None:
-        """Do what has come, waiting for the first of it so many seconds."""
+    def _hear(self, seconds: float) -> int:
+        """Do what has come, waiting for the first of it so many seconds, and return how much that was."""
+        count = 0
         with contextlib.suppress(Empty):
             if seconds > 0:
                 self.inbox.get(timeout=None if math.isinf(seconds) else min(seconds, 3600))()
+                count += 1
             while True:
                 self.inbox.get_nowait()()
+                count += 1
+        return count
 
     def _give_back(self) -> None:
         steps = self._state.last_turn()

@@ -524,12 +524,45 @@ def test_lua_list(run: Run) -> None:
     assert listed["buffer/push"]["args"][-1]["rest"] is True
 
 
+# delayed
+
+
+def test_delayed_batches(client: redis.Redis, run: Run) -> None:
+    buffer: Buffer[str] = Buffer(client, "b")
+    buffer.push("a", "b", group="g")
+    assert run("delayed", "b") == (0, "", "")
+    batch = buffer.reserve(holder="worker 7")
+    assert batch
+    batch.release(delay=90, reason="HTTPError: 503\nbusy")
+    code, out, _ = run("delayed", "b")
+    header, row = out.splitlines()
+    assert (code, header.split()) == (0, ["id", "due", "attempts", "reason", "group", "items", "oldest"])
+    assert "  1  HTTPError: 503\\nbusy  g " in row
+    (found,) = json.loads(run("delayed", "b", "--json")[1])["delayed"]
+    assert 30 < seconds_of(found.pop("due")) - time.time() <= 95
+    about = {"id": batch.id, "group": "g", "attempts": 1, "reason": "HTTPError: 503\nbusy", "holder": "worker 7"}
+    assert found == {**about, "items": ['"a"', '"b"']}
+
+
+def test_delayed_members(client: redis.Redis, run: Run) -> None:
+    queue = PriorityQueue(client, "p")
+    queue.push_many({"new": 1}, delay=50)
+    queue.push("old", 3, payload={"n": 1})
+    batch = queue.reserve()
+    assert batch
+    batch.release(delay=20, reason="429")
+    found = json.loads(run("delayed", "p", "--json")[1])["delayed"]
+    assert [(one["member"], one["attempts"], one["reason"]) for one in found] == [("old", 1, "429"), ("new", 0, "")]
+    assert len(run("delayed", "p", "--limit", 1)[1].splitlines()) == 2
+
+
 # what goes wrong with every command
 
 QUEUE_COMMANDS = [
     ("stats", "q"),
     ("stats", "q", "--watch"),
     ("peek", "q"),
+    ("delayed", "q"),
     ("dead", "list", "q"),
     ("dead", "redrive", "q", "--all"),
     ("dead", "discard", "q", "x"),
@@ -674,6 +707,7 @@ def test_without_rich_json_still_works(client: redis.Redis) -> None:
         "push",
         "stats",
         "peek",
+        "delayed",
         "dead list",
         "dead redrive",
         "dead discard",

@@ -71,7 +71,7 @@ class Loop:
         self.state.failed(self.turn(), error, self.now)
 
     def end(self, held: Held[Any], error: BaseException | None = None) -> None:
-        self.state.ended(held, error)
+        self.state.ended(held, error, self.now)
 
     @property
     def finished(self) -> bool:

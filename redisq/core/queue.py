@@ -50,17 +50,6 @@ class QueueCalls:
         named = tuple([key if name is None else key + names[name] for key, name in keys])
         return Call(script, named, tuple(args), decode, writes, token, lease_id)
 
-    def pause(self, seconds: float | None = None, reason: str = "", token: str | None = None) -> Call[None]:
-        """Let the queue hand nothing out, for a time or until it is resumed."""
-        once = validate.once_id(token)
-        args = (duration(seconds), reason_bytes(reason), self._window, b"")
-        return self._call("pause", args, nothing, token=as_text(once), id=once)
-
-    def resume(self, token: str | None = None) -> Call[bool]:
-        """End the pause of the queue, and say whether there was one."""
-        once = validate.once_id(token)
-        return self._call("resume", (self._window,), bool, token=as_text(once), id=once)
-
     def limit(self, verb: str, argument: str) -> tuple[int, int]:
         """Return the range of an argument, from the header of its script."""
         return load(f"{self.structure}/{verb}").limit(argument)

@@ -40,14 +40,14 @@ class Queue(Generic[C, T]):
         """
         await self.runner.run(self.calls.extend_all(batches, lease))
 
-    async def send(self, *calls: Call[Any]) -> list[Any]:
+    async def send(self, *calls: Call[Any], return_exceptions: bool = False) -> list[Any]:
         """Send calls made by `calls` in one round trip, and return their results in order.
 
-        `LeaseLost` or `CodecError` for one call is its result; any other error is raised. A reserve's result is a list
-        of events: what it buried, then a `BatchData`, or `Nothing` with the time to ask again. With this and `wait` you
-        can write a worker of your own.
+        `LeaseLost` or `CodecError` for one call is its result; any other error is raised, or with `return_exceptions`
+        is a result too, unless it befell all of them. A reserve's result is a list of events: what it buried, then a
+        `BatchData`, or `Nothing` with the time to ask again. With this and `wait` you can write a worker of your own.
         """
-        return await self.runner.send(calls)
+        return await self.runner.send(calls, return_exceptions)
 
     async def wait(self, seconds: float) -> None:
         """Wait until something is pushed or comes back, or for `seconds` or some less: at most 2.5 seconds."""

@@ -83,7 +83,7 @@ class Runner:
             case Call():
                 return await self._call(step)
             case Pipeline():
-                return await self.send(step.calls)
+                return await self.send(step.calls, step.return_exceptions)
             case Block():
                 return await self.block(step)
             case Sleep():
@@ -107,12 +107,12 @@ class Runner:
         self._raise_if_short(request, result)
         return result
 
-    async def send(self, calls: Sequence[Call[Any]]) -> list[Any]:
+    async def send(self, calls: Sequence[Call[Any]], return_exceptions: bool = False) -> list[Any]:
         """Send calls in one round trip and return their results; `LeaseLost` or `CodecError` may stand for one."""
         if not calls:
             return []
         request = await self._send(calls)
-        found = results(calls, request.replies)
+        found = results(calls, request.replies, return_exceptions)
         self._raise_if_short(request, found)
         return found
 

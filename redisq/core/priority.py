@@ -316,6 +316,7 @@ class PriorityCalls(LeaseCalls[T]):
             raw,
             [item.priority for item in items],
             [item.payload for item in items],
+            [item.payload for item in items],
             reason=next((item.reason for item in items if item.reason), ""),
             holder=by,
         )

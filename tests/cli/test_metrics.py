@@ -369,7 +369,7 @@ def test_redis_being_away_fails_readiness_alone(binary: Path, jobs: Path) -> Non
     """A restart would not bring it back, so it must not be asked for."""
     with Server(binary) as own, working(own, jobs) as (address, _):
         until(lambda: get(f"{address}/readyz")[0] == 200)
-        own.kill()
+        own.stop()
         until(lambda: get(f"{address}/readyz")[0] == 503)
         assert "worker-1" in get(f"{address}/readyz")[1]
         assert get(f"{address}/livez") == (200, "ok\n")

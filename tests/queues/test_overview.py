@@ -62,7 +62,8 @@ def test_buffers_with_more_groups_than_one_call_counts(real: Flavour) -> None:
 def test_an_outage_is_raised(real: Flavour) -> None:
     """It befell all of them."""
     real.do(real.buffer("q").push(1))
-    real.plain.execute_command("ACL", "SETUSER", "looks", "on", "nopass", "~*", "+scan", "+hget", "+hello", "+client")
+    plain: Any = real.plain
+    plain.execute_command("ACL", "SETUSER", "looks", "on", "nopass", "~*", "+scan", "+hget", "+hello", "+client")
     client = real.make_client(username="looks", password="x")
     found = real.do(real.library.overview(client))
     assert "NOPERM" in str(found[0].error) or "no permissions" in str(found[0].error)

@@ -7,8 +7,10 @@ Needs the extra `otel`. The names are those of OpenTelemetry's conventions for m
 try:
     import opentelemetry.metrics
     import opentelemetry.trace  # noqa: F401
-except ImportError as error:
-    raise ImportError(
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "opentelemetry":
+        raise
+    raise ModuleNotFoundError(
         "redisq.telemetry needs opentelemetry-api: pip install 'redisq[otel]'", name=error.name
     ) from error
 

@@ -36,11 +36,6 @@ def batch_attributes(batches: Sequence[BatchData[Any]]) -> Attributes:
     return found
 
 
-def queue_name(prefix: bytes) -> str:
-    """Return the name of a queue, of what its keys begin with: `prefix:{name}:`."""
-    return prefix[prefix.index(b"{") + 1 : -2].decode("utf-8", "backslashreplace")
-
-
 def server_of(client: Any) -> Attributes:
     """Return the address of a client's server, of a cluster that of a node it was given; nothing with Sentinel."""
     try:

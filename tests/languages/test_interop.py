@@ -17,7 +17,6 @@ What a killed worker began and did not finish is acked or not, and nobody can te
 from __future__ import annotations
 
 import json
-import os
 import queue
 import random
 import re
@@ -35,6 +34,7 @@ import pytest
 import redis
 
 from redisq.embedded import Server
+from tests.conftest import skip_or_fail
 from tests.languages.interop_worker import Queue, open_queue
 from tests.languages.test_node import need_node
 
@@ -54,13 +54,10 @@ Batch = frozenset[Item]
 
 
 def need_ruby() -> None:
-    """Skip where Ruby or its client is missing; in CI, fail."""
+    """Skip the test if Ruby or its Redis client is missing."""
     if shutil.which("ruby") and subprocess.run(["ruby", "-e", "require 'redis'"], capture_output=True).returncode == 0:
         return
-    reason = "ruby or its redis client is missing: apt-get install ruby ruby-redis"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    skip_or_fail("ruby or its redis client is missing: apt-get install ruby ruby-redis")
 
 
 def read_item(item: Any) -> Item:

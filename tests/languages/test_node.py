@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from redisq import BYTES, JSON, Buffer, PriorityQueue, queues
 from redisq.core.scripts import directory
 from redisq.embedded import Server
+from tests.conftest import skip_or_fail
 from tests.scripts import conformance, runner_probe
 
 FOLDER = Path(__file__).parents[2] / "examples" / "node"
@@ -24,16 +27,28 @@ pytestmark = pytest.mark.usefixtures("node")
 
 
 def need_node() -> None:
-    """Skip where Node or its clients are missing; in CI, fail."""
-    reason = ""
+    """Skip the test if Node is missing, or its Redis clients, which are installed when they are first needed."""
+    if reason := install_clients():
+        skip_or_fail(reason)
+
+
+@cache
+def install_clients() -> str:
+    """Install the packages of `examples/node/package-lock.json` if they are not there; return what went wrong."""
     if not shutil.which("node"):
-        reason = "node is missing: install Node 20 or newer"
-    elif not all((FOLDER / "node_modules" / name).is_dir() for name in ("ioredis", "redis")):
-        reason = "ioredis and node-redis are missing: cd examples/node && npm ci"
-    if reason and os.environ.get("CI"):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+        return "node is missing: install Node 20 or newer"
+    with open(FOLDER / "package-lock.json") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the tests run in several processes
+        if (FOLDER / "node_modules" / ".package-lock.json").exists():  # npm writes it last
+            return ""
+        if not shutil.which("npm"):
+            return "ioredis and node-redis are missing, and so is npm, which installs them"
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0"]
+        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=110)
+    if done.returncode == 0:
+        return ""
+    errors = [line.removeprefix("npm error ") for line in done.stderr.splitlines()]
+    return f"cannot install ioredis and node-redis: npm ci: {', '.join(errors[:3])}"
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 import redisq
 from redisq.core.scripts import load, names
+from tests.conftest import skip_or_fail
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +32,7 @@ def test_the_version_is_stated_once() -> None:
 def test_wheel_from_sdist_has_the_same_scripts(tmp_path: Path) -> None:
     """Build as a release is built, and compare every SHA1."""
     if not all(map(find_spec, ("build", "hatchling"))):
-        reason = "build and hatchling are missing: pip install 'redisq[dev]'"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        skip_or_fail("build and hatchling are missing: pip install 'redisq[dev]'")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (sdist,) = tmp_path.glob("*.tar.gz")

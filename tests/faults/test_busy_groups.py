@@ -106,7 +106,7 @@ def test_busy_groups_add_no_command(server: Server) -> None:
     assert many == few
 
 
-@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
+@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is missing: apt-get install valgrind libc6-dbg")
 def test_busy_groups_add_no_work(server: Server, tmp_path: Path) -> None:
     """With 10,000 of them a call takes hardly more instructions of the server than with one: none is for each group."""
     found = []

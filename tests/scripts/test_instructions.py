@@ -139,7 +139,7 @@ def test_every_item_is_done(one: Direct, server: Server) -> None:
         assert [work(), work()] == [one.batch, one.batch]
 
 
-@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
+@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is missing: apt-get install valgrind libc6-dbg")
 def test_counts_are_repeatable(binary: Path) -> None:
     """PING takes what it took the last time, a PING of 10,000 bytes more, and a call that does no work is an error."""
     with wrapped(binary) as program, Server(program) as server, counting(server) as counter:

@@ -280,8 +280,6 @@ uvicorn.run(Starlette(routes=[Route("/", ping)], lifespan=lifespan), uds=sys.arg
 @pytest.mark.parametrize("way", ["task", "context manager"])
 def test_inside_a_web_server(server: Server, client: redis.Redis, way: str, tmp_path: Path) -> None:
     """The server's own shutdown runs, the handler gets its grace, and both end, with the server's exit code."""
-    pytest.importorskip("starlette")
-    pytest.importorskip("uvicorn")
     buffer: Buffer[int] = Buffer(client, "q")
     with Script(HEAD + WEB, server.socket, way, str(tmp_path / "web.sock")) as script:
         script.expect("Uvicorn running on")

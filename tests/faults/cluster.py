@@ -54,7 +54,7 @@ class Cluster:
         return bool(linked and client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
 
     def owner(self, slot: int) -> int:
-        """Say which node serves a slot, by the masters' own word."""
+        """Return which node serves a slot, by the masters' own word."""
         for client, name in zip(self.clients, self.names, strict=True):
             (mine,) = [line for line in self._lines(client) if "myself" in line[2]]
             for part in mine[8:]:
@@ -64,7 +64,7 @@ class Cluster:
         raise AssertionError(f"slot {slot} is served by nobody")
 
     def masters(self) -> list[int]:
-        """Say which nodes are masters."""
+        """Return which nodes are masters."""
         return [i for i, client in enumerate(self.clients) if client.role()[0] == b"master"]
 
     def open(self, slot: int, source: int, target: int) -> None:
@@ -118,7 +118,7 @@ class Cluster:
         return replica
 
     def _agree(self) -> bool:
-        """Say whether all know the same masters, with their epochs and slots.
+        """Return whether all know the same masters, with their epochs and slots.
 
         A node that takes a slot, or its master's place, makes the epoch after the last that it has heard of its own. Is
         that the epoch of another already, then one of the two makes a newer one, and takes what it had given away.

@@ -54,7 +54,7 @@ class RecordedCall:
 
 
 def show(value: Any) -> str:
-    """Give a value for a report, short."""
+    """Return a value for a report, short."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, tuple):
@@ -83,7 +83,7 @@ class Subject(Generic[State]):
     """whether there is a purge"""
 
     def initial(self) -> State:
-        """Give the model of an empty queue."""
+        """Return the model of an empty queue."""
         raise NotImplementedError
 
     def draw(self, verb: str, random: Random, shared: Shared) -> Args | None:
@@ -95,7 +95,7 @@ class Subject(Generic[State]):
         raise NotImplementedError
 
     def seen(self, verb: str, answer: Any) -> Any:
-        """Give what the client was answered, in the form of `step`."""
+        """Return what the client was answered, in the form of `step`."""
         raise NotImplementedError
 
     def answer(self, state: State, verb: str, args: Args, now: int) -> Any:

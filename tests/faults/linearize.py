@@ -1,4 +1,4 @@
-"""Say whether a history of concurrent calls is one that the model allows, and if not, show the shortest piece of it.
+"""Return whether a history of concurrent calls is one that the model allows, and if not, show the shortest piece of it.
 
 Small histories are searched (Wing and Gong, with Lowe's memory of what was tried): is there an order of the calls that
 fits their times, in which the model gives every reply? Of long ones the order is known, from MONITOR: the model is
@@ -21,7 +21,7 @@ class Model(Protocol):
     """A structure's model: an empty state, and what a call answers."""
 
     def initial(self) -> Any:
-        """Give the state in which a history begins."""
+        """Return the state in which a history begins."""
         ...
 
     def step(self, state: Any, call: RecordedCall) -> Any:
@@ -39,7 +39,7 @@ NEVER = 1 << 63
 
 
 def frozen(value: Any) -> Hashable:
-    """Give a state as a key: equal states, however they came about, have equal keys."""
+    """Return a state as a key: equal states, however they came about, have equal keys."""
     if isinstance(value, _PLAIN):  # first, for most are: this is where the search spends its time
         return value
     if dataclasses.is_dataclass(value):
@@ -52,7 +52,7 @@ def frozen(value: Any) -> Hashable:
 
 
 def search(model: Model, calls: Sequence[RecordedCall], asked: int = -1) -> list[Any]:
-    """Give the replies that the call number `asked` may have had, one for each; without one, [None] if an order exists.
+    """Return the replies that the call number `asked` may have had, one for each; without one, [None] if an order exists.
 
     Empty: there is no legal order. Calls whose reply is UNKNOWN may be left out.
     """
@@ -97,7 +97,7 @@ def search(model: Model, calls: Sequence[RecordedCall], asked: int = -1) -> list
 
 
 def linearizable(model: Model, calls: Sequence[RecordedCall]) -> bool:
-    """Say whether there is a legal order."""
+    """Return whether there is a legal order."""
     return bool(search(model, calls))
 
 
@@ -112,7 +112,7 @@ def replay(model: Model, calls: Iterable[RecordedCall]) -> tuple[int, Any] | Non
 
 
 def misfit(order: Iterable[RecordedCall]) -> tuple[RecordedCall, RecordedCall] | None:
-    """Give two calls that stand in the wrong order by the clients' clocks: the latter ended before the former began."""
+    """Return two calls that stand in the wrong order by the clients' clocks: the latter ended before the former began."""
     latest: RecordedCall | None = None
     for call in order:
         if latest and call.end < latest.start:
@@ -233,7 +233,7 @@ def _reduce(
 
 
 def _sourced(kept: list[RecordedCall], before: list[RecordedCall]) -> bool:
-    """Say whether what the kept calls speak of is still made by one of them: a reader wants to see whence it came."""
+    """Return whether what the kept calls speak of is still made by one of them: a reader wants to see whence it came."""
     made = {name for call in kept for name in makes(call)}
     makable = {name for call in before for name in makes(call)}
     return all(name in made or name not in makable for call in kept for name in mentions(call))

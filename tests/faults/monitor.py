@@ -48,12 +48,12 @@ class Command:
 
     @property
     def name(self) -> bytes:
-        """Give the command's name in capitals."""
+        """Return the command's name in capitals."""
         return self.words[0].upper()
 
     @property
     def keys(self) -> list[bytes]:
-        """Give the keys of an EVAL or EVALSHA."""
+        """Return the keys of an EVAL or EVALSHA."""
         return self.words[3 : 3 + int(self.words[2])]
 
     @property
@@ -89,7 +89,7 @@ def strays(commands: Iterable[Command]) -> Iterator[str]:
 
 
 def touched(command: Command, script: str) -> list[bytes]:
-    """Give the keys of a command that a script calls; for a command that no script should call its own name."""
+    """Return the keys of a command that a script calls; for a command that no script should call its own name."""
     if command.name in _ALL_KEYS:
         return command.words[1:]
     if command.name in _FIRST_KEY:
@@ -151,7 +151,7 @@ class Monitor:
             self._heard.notify()
 
     def lines(self) -> list[bytes]:
-        """Give what came since the last call, up to now; of a server that does not answer, what it said."""
+        """Return what came since the last call, up to now; of a server that does not answer, what it said."""
         mark = b"mark-%d" % threading.get_ident()
         with contextlib.suppress(OSError), self._connect() as ask:
             ask.settimeout(5)
@@ -164,7 +164,7 @@ class Monitor:
         return [line for line in said.split(b"\r\n") if b'"ECHO" "mark-' not in line]
 
     def commands(self) -> list[Command]:
-        """Give the commands that came since the last call, up to now."""
+        """Return the commands that came since the last call, up to now."""
         return [command for command in map(parse, self.lines()) if command]
 
 

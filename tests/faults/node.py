@@ -72,7 +72,7 @@ class Node:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Give host and port."""
+        """Return host and port."""
         return HOST, self.port
 
     def start(self) -> None:
@@ -100,7 +100,7 @@ class Node:
         until(answers, f"{words} answers")
 
     def client(self, **options: Any) -> redis.Redis:
-        """Give a new client, the caller's to close."""
+        """Return a new client, the caller's to close."""
         return redis.Redis(host=HOST, port=self.port, **options)
 
     def kill(self) -> None:

@@ -113,7 +113,7 @@ class Frames:
 
 
 def name_of(frame: bytes) -> bytes:
-    """Give a command's name in capitals."""
+    """Return a command's name in capitals."""
     if not frame.startswith(b"*"):
         return frame.split(maxsplit=1)[0].upper() if frame.strip() else b""  # an inline command
     return frame.split(b"\r\n", 3)[2].upper()
@@ -258,7 +258,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Give the URL for `redis.Redis.from_url`."""
+        """Return the URL for `redis.Redis.from_url`."""
         return f"redis://{self.host}:{self.port}"
 
     def strike(self, fault: Fault | None, times: int = 1, *, only: Collection[bytes] = SCRIPTS) -> None:

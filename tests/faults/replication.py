@@ -53,5 +53,5 @@ class Replication:
         self._follow()
 
     def client(self, **options: Any) -> redis.Redis:
-        """Give a new client of the master, the caller's to close."""
+        """Return a new client of the master, the caller's to close."""
         return self.master.client(**options)

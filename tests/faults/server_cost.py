@@ -86,21 +86,21 @@ class ServerCost:
         return [one["duration"] for one in slow if one["command"].startswith(b"EVAL") and part in one["command"]]
 
     def held(self, name: str) -> int:
-        """Give the µs for which this call holds the server: the best round's, of many pages all but the slowest 1 %."""
+        """Return the µs for which this call holds the server: the best round's, of many pages all but the slowest 1 %."""
         return _best(self.times[name])
 
     def allowed(self, name: str) -> float:
-        """Give the µs for which it may hold the server: more where the ruler always took longer as well."""
+        """Return the µs for which it may hold the server: more where the ruler always took longer as well."""
         return SLACK * HELD * max(1.0, _best(self.rulers[name]) / RULED)
 
     def besides(self, name: str) -> int:
-        """Give the ms for which anything but a command held it, in the best round."""
+        """Return the ms for which anything but a command held it, in the best round."""
         return min(
             max((events[event] for event in events.keys() - _COMMANDS), default=0) for events in self.events[name]
         )
 
     def slow(self) -> dict[str, tuple[int, float, list[dict[str, int]]]]:
-        """Give the calls that held the server in every round: for how many µs, what is allowed, and the events."""
+        """Return the calls that held the server in every round: for how many µs, what is allowed, and the events."""
         return {
             name: (self.held(name), self.allowed(name), self.events[name])
             for name in self.times

@@ -20,7 +20,7 @@ limit = pytest.mark.timeout(MINUTES * 90 + 1800 if LONG else 600)
 
 
 def pick(short: N, long: N) -> N:
-    """Give the number for this form."""
+    """Return the number for this form."""
     return long if LONG else short
 
 

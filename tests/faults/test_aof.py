@@ -153,7 +153,7 @@ class Loader:
 
 
 def answers(client: redis.Redis) -> bool:
-    """Say whether a server has come up."""
+    """Return whether a server has come up."""
     try:
         return bool(client.ping())
     except redis.ConnectionError:  # not yet there, or loading
@@ -262,7 +262,7 @@ class Written:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Iterator[Path]:
-    """Give a place for a server's files."""
+    """Return a place for a server's files."""
     made = tmp_path / "files"
     made.mkdir()
     yield made

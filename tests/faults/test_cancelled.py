@@ -57,7 +57,7 @@ CLIENTS: dict[str, Callable[[str], redis.asyncio.Redis]] = {
 
 @pytest.fixture
 def socket(server: Server) -> str:
-    """Give the socket of a real server, emptied."""
+    """Return the socket of a real server, emptied."""
     return server.socket
 
 

@@ -136,7 +136,7 @@ class Producer:
 
 
 def pusher(queue: Queue) -> Callable[[list[int]], object]:
-    """Give what pushes a piece, with a token that is the same each time."""
+    """Return what pushes a piece, with a token that is the same each time."""
     if isinstance(queue, Buffer):
         return lambda piece: queue.push(*piece, group=str(piece[0] // PIECE % GROUPS), token=str(piece[0]))
     return lambda piece: queue.push_many([(str(i), i % 3) for i in piece], token=str(piece[0]))

@@ -151,7 +151,7 @@ class Look:
         self.nodes, self.slot = nodes, slot
 
     def counts_equal_lists(self, queue: bytes) -> bool:
-        """Say whether each group's count is its list's length, and no list is without one."""
+        """Return whether each group's count is its list's length, and no list is without one."""
         where = {key: i for i in self.nodes.masters() for key in self.nodes.keys(self.slot, i)}
         counts: dict[bytes, int] = {}
         lists: dict[bytes, int] = {}
@@ -312,7 +312,7 @@ class Half:
 
 @pytest.fixture
 def half(nodes: Cluster, request: pytest.FixtureRequest) -> Iterator[Half]:
-    """Give a queue whose slot is half-way."""
+    """Return a queue whose slot is half-way."""
     with redis.RedisCluster(host=HOST, port=nodes.nodes[0].port) as client:
         queue: Buffer[int] = Buffer(client, request.node.name.replace("[", " ").replace("]", ""))
         queue.purge()

@@ -36,7 +36,7 @@ ROUNDS = 10
 
 @pytest.fixture
 def replication(binary: Path) -> Iterator[Replication]:
-    """Give a master and a replica."""
+    """Return a master and a replica."""
     with Replication(binary) as made:
         yield made
 
@@ -134,12 +134,12 @@ POPS: dict[str, list[tuple[Call, Any]]] = {
 
 
 def bound(call: Call, again: dict[str, str]) -> Callable[[Any], Any]:
-    """Give a call with its id."""
+    """Return a call with its id."""
     return lambda queue: call(queue, again)
 
 
 def settling(verb: str, batch: Any) -> Callable[[Any], Any]:
-    """Give a call that settles a batch."""
+    """Return a call that settles a batch."""
     return lambda queue: getattr(queue, verb)(batch)
 
 

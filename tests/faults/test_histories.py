@@ -74,7 +74,7 @@ def test_a_short_history_has_a_legal_order(server: Server, make: Make) -> None:
 
 @pytest.fixture(scope="module")
 def listening(binary: Path) -> Iterator[tuple[Server, int]]:
-    """Give a real server on a TCP port too: there MONITOR tells the clients apart."""
+    """Return a real server on a TCP port too: there MONITOR tells the clients apart."""
     for attempt in range(5):  # a port that was free may be taken before the server is up
         (port,) = free_ports(1)
         server = Server(binary, "--port", str(port), "--bind", "127.0.0.1")
@@ -132,7 +132,7 @@ def test_a_long_history_is_the_models_in_the_order_of_monitor(listening: tuple[S
 
 
 def corrupt(call: RecordedCall, random: Random) -> RecordedCall:
-    """Give the call with a reply that is wrong at any time: too much was counted, or an item is there twice."""
+    """Return the call with a reply that is wrong at any time: too much was counted, or an item is there twice."""
 
     def worse(reply: Any) -> Any:
         if isinstance(reply, bool) or reply is None:
@@ -153,7 +153,7 @@ def corrupt(call: RecordedCall, random: Random) -> RecordedCall:
 
 
 def corruptible(call: RecordedCall) -> bool:
-    """Say whether the reply has something that can only be wrong when it is changed."""
+    """Return whether the reply has something that can only be wrong when it is changed."""
     if call.verb in ("pop", "pop_longest"):
         return bool(call.reply and call.reply[-1])
     return call.verb in ("push", "acquire") and call.reply != LOST
@@ -274,7 +274,7 @@ Step = tuple[int, int, int, str, Args, Any]
 
 
 def written(steps: list[Step]) -> list[RecordedCall]:
-    """Give a history that was written down; its n-th call takes n ms after START for the time."""
+    """Return a history that was written down; its n-th call takes n ms after START for the time."""
     ticks = count(START + 1)
     return [
         RecordedCall(client, start, end, verb, args, next(ticks), reply)

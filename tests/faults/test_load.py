@@ -112,7 +112,7 @@ def fill(client: redis.Redis, what: str, count: int, each: int = 3) -> None:
 
 @pytest.fixture
 def lone(binary: Path) -> Iterator[Server]:
-    """Give a server that no other test uses, and that knows all scripts."""
+    """Return a server that no other test uses, and that knows all scripts."""
     with Server(binary, "--loglevel", "warning") as server:
         with server.client() as client:
             for name in names():
@@ -493,7 +493,7 @@ def test_an_item_of_64_mb(lone: Server) -> None:
 
 
 def settled_memory(client: redis.Redis) -> int:
-    """Give the bytes that the data takes, once what goes by itself is gone: keys that expire, lists freed behind."""
+    """Return the bytes that the data takes, once what goes by itself is gone: keys that expire, lists freed behind."""
     while client.dbsize() or client.info("memory")["lazyfree_pending_objects"]:
         time.sleep(0.01)  # nobody tells of either
     # Not data: the slow log, what Lua has not thrown away yet (Redis 8.2 counts it), and what the client's connection

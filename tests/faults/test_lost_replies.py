@@ -87,7 +87,7 @@ OPTIONS = {"lease": 600.0, "dedup_window": 600.0}
 
 @pytest.fixture
 def proxy(server: Server) -> Iterator[Proxy]:
-    """Give a proxy before it."""
+    """Return a proxy before it."""
     with Proxy(server.socket) as made:
         yield made
 

@@ -107,7 +107,7 @@ class History:
         return [event for event in self.events if not event.held]
 
     def groups(self, start: int = 0) -> Iterator[tuple[str, list[Event]]]:
-        """Give the events of each group, those that count."""
+        """Return the events of each group, those that count."""
         found: defaultdict[str, list[Event]] = defaultdict(list)
         for event in self.events[start:]:
             if event.held:
@@ -115,7 +115,7 @@ class History:
         yield from found.items()
 
     def items_of(self) -> dict[str, tuple[int, ...]]:
-        """Give the items of each lease that somebody began on."""
+        """Return the items of each lease that somebody began on."""
         return {event.lease: event.items for event in self.events if event.verb == "batch"}
 
 

@@ -39,7 +39,7 @@ by_script = pytest.mark.parametrize("script", names())
 
 @pytest.fixture
 def client(server: Server) -> Iterator[redis.Redis]:
-    """Give a client of a real server, and a server without a limit and without the user back."""
+    """Return a client of a real server, and a server without a limit and without the user back."""
     with server.client() as made:
         yield made
         made.config_set("maxmemory", 0)
@@ -59,7 +59,7 @@ def without(key: bytes, found: Everything) -> Everything:
 
 
 def of_another_type(client: redis.Redis, scenario: Scenario) -> list[str]:
-    """Give each key in turn another type, and say where something was written all the same."""
+    """Return each key in turn another type, and say where something was written all the same."""
     _, before, after = undisturbed(client, scenario)
     wrong = []
     for key in {*scenario.call.keys, *before, *after} - {Q + b"guard"}:
@@ -118,7 +118,7 @@ def full(client: redis.Redis, scenario: Scenario) -> list[str]:
 
 
 def client_of(client: redis.Redis, user: str) -> redis.Redis:
-    """Give a client that is somebody else on the same server."""
+    """Return a client that is somebody else on the same server."""
     path = client.connection_pool.connection_kwargs["path"]
     return redis.Redis(unix_socket_path=path, username=user, password="any")
 
@@ -167,7 +167,7 @@ def test_a_counter_that_cannot_be_counted_stops_nothing(client: redis.Redis, scr
 
 
 def naive(what: str, text: str, *, grows: bool) -> Scenario:
-    """Give a scenario of a script that is written as people write them."""
+    """Return a scenario of a script that is written as people write them."""
     keys = (Q + b"items:g", Q + b"groups", Q + b"guard")
     script = Script("naive/push", f"local items, groups, guard = KEYS[1], KEYS[2], KEYS[3]\n{text}".encode())
     return Scenario(what, (), Call(script, keys, (), int), grows)

@@ -27,7 +27,7 @@ class Cut(redis.Redis):
     """A client whose connection breaks at its n-th call of a script: before that is sent, or when it is answered."""
 
     def cut(self, call: int, answered: bool) -> None:
-        """Say when it breaks; 0: never."""
+        """Return when it breaks; 0: never."""
         self.calls, self._at, self._answered = 0, call, answered
 
     def execute_command(self, *args: Any, **options: Any) -> Any:

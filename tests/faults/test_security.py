@@ -66,7 +66,7 @@ OUTSIDE = ("blpop", "eval", "evalsha", "ping")
 
 @pytest.fixture
 def client(server: Server) -> Iterator[redis.Redis]:
-    """Give a client of a real server, and a server without the user back."""
+    """Return a client of a real server, and a server without the user back."""
     with server.client() as made:
         yield made
         made.acl_deluser("worker")
@@ -87,13 +87,13 @@ def admit(
 
 
 def allow(client: redis.Redis, more: str) -> None:
-    """Give the user `worker` what the README says that some settings take as well."""
+    """Return the user `worker` what the README says that some settings take as well."""
     assert f"`{more}`" in (ROOT / "README.md").read_text()
     plain(client, "ACL", "SETUSER", "worker", *more.split())
 
 
 async def given_by(value: Any) -> Any:
-    """Give the value, blocking or awaited: so that both flavours are driven by the same lines."""
+    """Return the value, blocking or awaited: so that both flavours are driven by the same lines."""
     return await value if inspect.isawaitable(value) else value
 
 
@@ -526,7 +526,7 @@ def test_no_name_group_or_payload_reaches_another_queue(
 
 
 def encoded(text: str) -> bytes:
-    """Give a name's bytes; one that has none is refused anyway."""
+    """Return a name's bytes; one that has none is refused anyway."""
     with contextlib.suppress(UnicodeEncodeError):
         return text.encode("utf-8", "surrogateescape")
     return b"none"
@@ -607,12 +607,12 @@ class Encrypted:
     certificate: Path
 
     def url(self, user: str = "worker", password: str = QUOTED, more: str = "") -> str:
-        """Give its URL."""
+        """Return its URL."""
         return f"rediss://{user}:{password}@127.0.0.1:{self.port}/0?ssl_ca_certs={self.certificate}{more}"
 
 
 def has_tls(label: str) -> bool:
-    """Say whether a server was built with TLS: only then does it miss the certificate."""
+    """Return whether a server was built with TLS: only then does it miss the certificate."""
     words = ["--port", "0", "--tls-port", "1", "--tls-cert-file", os.devnull, "--tls-key-file", os.devnull]
     done = subprocess.run([BINARIES[label], *words], capture_output=True, text=True, timeout=10)
     return "Failed to configure TLS" in done.stdout
@@ -688,7 +688,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(encrypted: Encrypted) 
 
 
 def hidden(error: BaseException) -> bool:
-    """Say whether an error, its traceback and what it was raised from are silent about the password."""
+    """Return whether an error, its traceback and what it was raised from are silent about the password."""
     return SECRET not in "".join(traceback.format_exception(error)) + repr(error)
 
 

@@ -33,7 +33,7 @@ context = multiprocessing.get_context("spawn")  # a child of this process: it ca
 
 
 def open_queue(structure: str, client: redis.Redis) -> Any:
-    """Give the queue under test."""
+    """Return the queue under test."""
     return Buffer(client, "q") if structure == "buffer" else PriorityQueue(client, "q")
 
 
@@ -101,7 +101,7 @@ class Holder:
 
 @contextmanager
 def holding(job: Callable[[str, str, Connection], None], structure: str, socket: str) -> Iterator[Holder]:
-    """Give a worker, and kill it in the end; stopped or not, SIGKILL ends it."""
+    """Return a worker, and kill it in the end; stopped or not, SIGKILL ends it."""
     mine, theirs = context.Pipe()
     process = context.Process(target=job, args=(structure, socket, theirs), daemon=True)
     process.start()

@@ -36,7 +36,7 @@ Queue = Buffer[Any] | PriorityQueue[str]
 
 
 def open_queue(structure: str, client: redis.Redis) -> Queue:
-    """Give the queue under test."""
+    """Return the queue under test."""
     if structure == "priority":
         return PriorityQueue(client, "q", lease=LEASE, dedup_window=3600)
     return Buffer(client, "q", lease=LEASE, dedup_window=3600, ordered=structure == "ordered buffer")
@@ -152,7 +152,7 @@ class WorkerProcesses:
         self._start()
 
     def pid(self, place: int) -> int:
-        """Give the process id of one, counted from the oldest."""
+        """Return the process id of one, counted from the oldest."""
         pid = self._workers[place][0].pid
         assert pid
         return pid
@@ -179,7 +179,7 @@ class WorkerProcesses:
         return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
     def skewed(self) -> set[int]:
-        """Give by how many hours the clocks of the workers that began were wrong, as they themselves saw it."""
+        """Return by how many hours the clocks of the workers that began were wrong, as they themselves saw it."""
         now, machine = time.time(), time.monotonic()
         return {round((seen - now + machine - at) / 3600) for seen, at, *_ in self.lines()}
 

@@ -49,7 +49,7 @@ class FaultInjector:
 
     @property
     def faults(self) -> int:
-        """Give how many requests and replies were lost so far."""
+        """Return how many requests and replies were lost so far."""
         return self._ordered
 
 

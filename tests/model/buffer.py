@@ -116,7 +116,7 @@ class Buffer(Queue):
         ]
 
     def is_empty(self) -> bool:
-        """Say whether nothing is there; a group that is paused keeps the queue."""
+        """Return whether nothing is there; a group that is paused keeps the queue."""
         return not (self.items or self.batches or self.paused_groups)
 
     # -- push and pop
@@ -267,7 +267,7 @@ class Buffer(Queue):
         return min(self.lease, max(0, int(min(times, default=FOREVER)) - now))
 
     def could_take(self, now: int) -> bool:
-        """Say whether a reserve would find something, of whatever kind."""
+        """Return whether a reserve would find something, of whatever kind."""
         longest = self._longest()[:1]
         return (
             not self.is_paused(now)

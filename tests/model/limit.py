@@ -56,7 +56,7 @@ class Limit:
         return max((self._opens(now, *rate) for rate in used_up), default=0)
 
     def would_be_closed(self, now: int) -> bool:
-        """Say whether a rate is used up, without re-dating a grant."""
+        """Return whether a rate is used up, without re-dating a grant."""
         return Limit(self.rates, list(self.grants)).closed(now) > 0
 
     def charge(self, now: int, amount: int) -> None:

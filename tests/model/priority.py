@@ -279,7 +279,7 @@ class Priority(Queue):
         return buried
 
     def could_take(self, now: int) -> bool:
-        """Say whether a reserve would find something to do."""
+        """Return whether a reserve would find something to do."""
         due = any(time <= now for time, _ in self._parked(DELAYED))
         return (
             not self.is_paused(now)
@@ -391,7 +391,7 @@ class Priority(Queue):
     # -- by member
 
     def state(self, name: bytes) -> str:
-        """Say where a member is, as the last call left it."""
+        """Return where a member is, as the last call left it."""
         state = self.members[name].state if name in self.members else REMOVED
         return "absent" if state == REMOVED else state
 
@@ -472,7 +472,7 @@ class Priority(Queue):
     # -- the key space
 
     def is_empty(self) -> bool:
-        """Say whether nothing is there."""
+        """Return whether nothing is there."""
         return not self.members and not self.leases
 
     def _forget_if_empty(self) -> None:

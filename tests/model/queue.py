@@ -60,7 +60,7 @@ class Queue:
         return int(self.once[once])
 
     def is_paused(self, now: int) -> bool:
-        """Say whether the queue is paused now."""
+        """Return whether the queue is paused now."""
         return self.paused is not None and (self.paused[0] == 0 or self.paused[0] > now)
 
     def _pause_left(self, now: int) -> int:
@@ -99,7 +99,7 @@ class Queue:
         self.mark, self.drained = mark, False
 
     def is_empty(self) -> bool:
-        """Say whether nothing is there, in any state; a pause of the queue does not count, one of a group does."""
+        """Return whether nothing is there, in any state; a pause of the queue does not count, one of a group does."""
         raise NotImplementedError
 
     def _forget_if_empty(self) -> None:

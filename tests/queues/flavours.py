@@ -23,7 +23,7 @@ PATIENCE = 20  # seconds before a test gives an event up
 
 
 class Flavour:
-    """Give clients and queues of one flavour, and perform their calls.
+    """Return clients and queues of one flavour, and perform their calls.
 
     Without a server it is fakeredis. What a call of redisq gives goes through `do`: blocking it is the result already,
     and of asyncio it is a coroutine, which is run on a loop in a thread of its own. `begin` starts a call that waits.
@@ -54,7 +54,7 @@ class Flavour:
         return self._plain[-1]
 
     def make_client(self, **options: Any) -> Any:
-        """Give a further client of this flavour."""
+        """Return a further client of this flavour."""
         if self.name == "blocking":
             return self._blocking(**options)
         if self._server is None:
@@ -64,15 +64,15 @@ class Flavour:
         return self._made[-1]
 
     def buffer(self, name: str = "q", **options: Any) -> Any:
-        """Give a buffer."""
+        """Return a buffer."""
         return self.library.Buffer(self.client, name, **options)
 
     def queue(self, name: str = "q", **options: Any) -> Any:
-        """Give a priority queue."""
+        """Return a priority queue."""
         return self.library.PriorityQueue(self.client, name, **options)
 
     def stocked(self, structure: str, *names: str, **options: Any) -> Any:
-        """Give a buffer or a priority queue with these items, in this order; a buffer has them in the group `g`."""
+        """Return a buffer or a priority queue with these items, in this order; a buffer has them in the group `g`."""
         if structure == "buffer":
             buffer = self.buffer(**options)
             self.do(buffer.push(*names, group="g"))

@@ -34,7 +34,7 @@ def cases(structure: str, table: dict[str, tuple[Break, Found]]) -> list[Any]:
 
 
 def key(name: str) -> str:
-    """Give a key of the queue under test."""
+    """Return a key of the queue under test."""
     return f"redisq:{{q}}:{name}"
 
 
@@ -57,7 +57,7 @@ def what_must_hold(client: redis.Redis, structure: str) -> None:
 
 
 def nothing_is_left(client: redis.Redis) -> bool:
-    """Say whether every key has a TTL."""
+    """Return whether every key has a TTL."""
     found: Any = client.keys()
     return all(client.pttl(name) >= 0 for name in found)
 
@@ -256,7 +256,7 @@ BUFFER: dict[str, tuple[Break, Found]] = {
 
 
 def stocked_buffer(client: redis.Redis) -> Buffer[str]:
-    """Give a buffer with waiting groups g and h, a busy one b and a paused one p, and batches called by their state."""
+    """Return a buffer with waiting groups g and h, a busy one b and a paused one p, and batches called by their state."""
     buffer = Buffer[str](client, "q", codec=TEXT)
     for name, group in (("dead", "g"), ("leased", "g"), ("delayed", "k")):
         buffer.push(f"{name} 1", f"{name} 2", group=group)
@@ -278,7 +278,7 @@ def stocked_buffer(client: redis.Redis) -> Buffer[str]:
 
 
 def held(buffer: Buffer[str], name: str) -> list[Any]:
-    """Give the batch that is held under a name, by asking for it again."""
+    """Return the batch that is held under a name, by asking for it again."""
     batch = buffer.reserve(lease_id=name)
     return [batch] if batch else []
 
@@ -500,7 +500,7 @@ PRIORITY: dict[str, tuple[Break, Found]] = {
 
 
 def stocked_queue(client: redis.Redis) -> PriorityQueue[str]:
-    """Give a queue with a, b and back ready, and members that are called by their state.
+    """Return a queue with a, b and back ready, and members that are called by their state.
 
     Back has a row, for it came back, and b a payload. Two members are leased together, the second with a row; another
     lease has one that was pushed and one that was removed meanwhile.
@@ -541,7 +541,7 @@ def stocked_queue(client: redis.Redis) -> PriorityQueue[str]:
 
 
 def plain_held(queue: PriorityQueue[str], name: str) -> list[Any]:
-    """Give the batch that is held under a name, by asking for it again."""
+    """Return the batch that is held under a name, by asking for it again."""
     batch = queue.reserve(lease_id=name)
     return [batch] if batch else []
 

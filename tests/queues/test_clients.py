@@ -48,7 +48,7 @@ def test_every_setting_of_a_client_gives_the_same(make_client: MakeClient, optio
 
 @pytest.fixture
 def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], set[str]]:
-    """Give what notes which public methods of a class are called."""
+    """Return what notes which public methods of a class are called."""
 
     def note(cls: type) -> set[str]:
         called: set[str] = set()

@@ -38,13 +38,13 @@ each_library = pytest.mark.parametrize("flavour", [*REDIS, *VALKEY], ids=str)
 
 @pytest.fixture
 def pushing(server: Server) -> Iterator[Buffer[Any]]:
-    """Give the queue through a client of its own, which nothing happens to."""
+    """Return the queue through a client of its own, which nothing happens to."""
     with server.client() as client:
         yield Buffer(client, "q")
 
 
 def waits(server: Server) -> bool:
-    """Say whether somebody waits for a wake-up."""
+    """Return whether somebody waits for a wake-up."""
     with server.client() as client:
         info: Any = client.info("clients")
         return bool(info["blocked_clients"])
@@ -369,7 +369,7 @@ def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["by ACL", "unknown"])
 def without_blpop(request: pytest.FixtureRequest, server: Server, binary: Path) -> Iterator[dict[str, Any]]:
-    """Give what a client needs of a server that refuses BLPOP."""
+    """Return what a client needs of a server that refuses BLPOP."""
     if request.param == "by ACL":
         yield user_of(server, "+@all", "-blpop")
     else:

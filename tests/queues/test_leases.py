@@ -48,7 +48,7 @@ STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 
 
 def stocked(client: redis.Redis, structure: str, *names: str, **options: Any) -> Queue:
-    """Give a queue with these items, in this order; a buffer has them in one group."""
+    """Return a queue with these items, in this order; a buffer has them in one group."""
     if structure == "buffer":
         buffer = Buffer[str](client, "q", **options)
         buffer.push(*names, group="g")
@@ -59,7 +59,7 @@ def stocked(client: redis.Redis, structure: str, *names: str, **options: Any) ->
 
 
 async def async_stocked(client: redis.asyncio.Redis, structure: str, *names: str, **options: Any) -> AsyncQueue:
-    """Give the same for asyncio."""
+    """Return the same for asyncio."""
     if structure == "buffer":
         buffer = redisq.asyncio.Buffer[str](client, "q", **options)
         await buffer.push(*names, group="g")
@@ -79,7 +79,7 @@ def take(queue: Any, size: int = 10, timeout: float = 0.0, **options: Any) -> Ba
 
 
 def counts(queue: Buffer[Any] | PriorityQueue[Any]) -> tuple[int, int, int, int]:
-    """Give how many are waiting, leased, delayed and dead."""
+    """Return how many are waiting, leased, delayed and dead."""
     stats = queue.stats()
     return stats.waiting, stats.leased, stats.delayed, stats.dead
 
@@ -298,7 +298,7 @@ def test_a_member_that_fails_can_die_of_it(client: redis.Redis) -> None:
 
 @pytest.fixture
 def trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[int]]:
-    """Give what counts the round trips of a client from then on: one entry for each."""
+    """Return what counts the round trips of a client from then on: one entry for each."""
 
     def count(client: Any) -> list[int]:
         connection = client.connection_pool.connection_class

@@ -212,7 +212,7 @@ ENDINGS: list[BaseException] = [ValueError("mine"), KeyboardInterrupt(), SystemE
 
 
 def client_at(flavour: Flavour, port: int) -> Any:
-    """Give a client of this flavour that gives up at once."""
+    """Return a client of this flavour that gives up at once."""
     kind = redis.Redis if flavour.name == "blocking" else redis.asyncio.Redis
     return kind(host=HOST, port=port, retry=RedisRetry(NoBackoff(), 0))  # type: ignore[arg-type]
 

@@ -138,7 +138,7 @@ class GatedCluster(RedisCluster):
 
 @pytest.fixture
 async def client(server: Server) -> AsyncIterator[Gated]:
-    """Give a client of an emptied server, with its gate open; it gives up at the first error."""
+    """Return a client of an emptied server, with its gate open; it gives up at the first error."""
     async with Gated(unix_socket_path=server.socket, retry=no_retries()) as made:
         made.gate = Gate()
         yield made
@@ -146,7 +146,7 @@ async def client(server: Server) -> AsyncIterator[Gated]:
 
 @pytest.fixture
 async def queue(client: Gated) -> Buffer[Any]:
-    """Give a queue whose scripts the server knows."""
+    """Return a queue whose scripts the server knows."""
     made: Buffer[Any] = Buffer(client, "q")
     await made.push("known")
     await made.pop()
@@ -551,7 +551,7 @@ async def test_a_full_server_refuses_some(client: Gated, queue: Buffer[Any]) -> 
 
 @pytest.fixture
 def replication(binary: Path) -> Iterator[Replication]:
-    """Give a master and a replica."""
+    """Return a master and a replica."""
     with Replication(binary) as made:
         yield made
 

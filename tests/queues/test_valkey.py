@@ -46,7 +46,7 @@ each_flavour = pytest.mark.parametrize("flavour", VALKEY, ids=str)
 
 @pytest.fixture
 def make_client(label: str) -> Iterator[Any]:
-    """Give a maker of blocking clients of an emptied server, in the place of redis-py's."""
+    """Return a maker of blocking clients of an emptied server, in the place of redis-py's."""
     made: list[valkey.Valkey] = []
 
     def make(**options: Any) -> valkey.Valkey:
@@ -61,13 +61,13 @@ def make_client(label: str) -> Iterator[Any]:
 
 @pytest.fixture
 def client(make_client: Any) -> Any:
-    """Give a blocking client of an emptied server."""
+    """Return a blocking client of an emptied server."""
     return make_client()
 
 
 @pytest.fixture
 async def aclient(label: str) -> AsyncIterator[Any]:
-    """Give an asyncio client of an emptied server."""
+    """Return an asyncio client of an emptied server."""
     async with valkey.asyncio.Valkey(unix_socket_path=real_server(label).socket) as made:
         await made.flushall()
         yield made

@@ -143,7 +143,7 @@ def state(client: redis.Redis) -> State:
 
 
 def changed(given: State, then: list[dict[str, Any]]) -> State:
-    """Give the key space that a case expects in the end, from what it was and its `then`."""
+    """Return the key space that a case expects in the end, from what it was and its `then`."""
     found = dict(given)
     for key in expanded(then):
         if key["type"] == "none":
@@ -209,7 +209,7 @@ def _right(step: dict[str, Any], reply: Any, clock: int) -> bool:
 
 
 def shipped(name: str) -> bytes:
-    """Give a script's text as it is in `lua`."""
+    """Return a script's text as it is in `lua`."""
     return load(name).text
 
 

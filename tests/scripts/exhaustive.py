@@ -162,7 +162,7 @@ class Scope:
         """whether there is a blocked client"""
 
     def has(self, verb: str) -> bool:
-        """Say whether there is a script."""
+        """Return whether there is a script."""
         return exists(f"{self.structure}/{verb}")
 
     def get(self, name: str, default: Any = False) -> Any:
@@ -206,7 +206,7 @@ class Scope:
         return []
 
     def allows(self, state: State, ms: int) -> bool:  # noqa: ARG002, as others need it
-        """Say whether time may move so far from a state."""
+        """Return whether time may move so far from a state."""
         return ms > 0
 
 
@@ -582,7 +582,7 @@ class Search:
 
     @property
     def closed(self) -> bool:
-        """Say whether every state that can be reached was seen, with every call from it."""
+        """Return whether every state that can be reached was seen, with every call from it."""
         return not self.frontier
 
     def __str__(self) -> str:

@@ -25,19 +25,19 @@ class Token:
 
 
 def tokens(text: str) -> list[Token]:
-    """Give the tokens of a script's body, without blanks and comments."""
+    """Return the tokens of a script's body, without blanks and comments."""
     start = text.index("\n\n")
     found = [Token(match.lastgroup or "", match[0], match.start()) for match in _TOKEN.finditer(text, start)]
     return [token for token in found if token.kind not in {"space", "comment"}]
 
 
 def line(text: str, at: int) -> int:
-    """Give the number of the line in which a place is."""
+    """Return the number of the line in which a place is."""
     return text.count("\n", 0, at) + 1
 
 
 def conditions(code: list[Token]) -> list[tuple[Token, Token]]:
-    """Give each condition of an `if` or `elseif`: the word before it and the `then` behind it."""
+    """Return each condition of an `if` or `elseif`: the word before it and the `then` behind it."""
     heads = [i for i, token in enumerate(code) if token.text in {"if", "elseif"} and token.kind == "name"]
     return [(code[i], next(token for token in code[i:] if token.text == "then")) for i in heads]
 

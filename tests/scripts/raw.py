@@ -28,7 +28,7 @@ __all__ = ["Raw", "exists", "load"]
 
 @cache
 def exists(name: str) -> bool:
-    """Say whether a script is there in layout 2; those of layout 1 declare a key named `layout`."""
+    """Return whether a script is there in layout 2; those of layout 1 declare a key named `layout`."""
     path = directory() / f"{name}.lua"
     return path.exists() and all(slot.name != "layout" for slot in load(name).keys)
 

@@ -29,7 +29,7 @@ JUMPS = [1, 1000, 30_000, LONGEST, HOUR, 5 * HOUR, 24 * HOUR * 365]
 
 @pytest.fixture
 def server(backend: str) -> Iterator[Backend]:
-    """Give a server whose calls are given their time."""
+    """Return a server whose calls are given their time."""
     made = Backend(backend, "blocking")
     yield made
     made.close()

@@ -93,7 +93,7 @@ def trade(socket: str, worker: int) -> Tally:
 
 
 def in_order(numbers: list[tuple[Any, int]]) -> bool:
-    """Say whether the numbers of each kind only grow."""
+    """Return whether the numbers of each kind only grow."""
     last: dict[Any, int] = {}
     for kind, number in numbers:
         if number <= last.get(kind, -1):

@@ -95,7 +95,7 @@ def test_the_files_are_what_the_cases_give(name: str) -> None:
 
 
 def words(value: Any) -> bool:
-    """Say whether a list holds what arguments may be: strings, bytes, and what repeats them."""
+    """Return whether a list holds what arguments may be: strings, bytes, and what repeats them."""
     return isinstance(value, list) and all(
         isinstance(each, str)
         or (isinstance(each, dict) and each.keys() == {"base64"})
@@ -105,7 +105,7 @@ def words(value: Any) -> bool:
 
 
 def command_lists(value: Any) -> bool:
-    """Say whether a list holds commands, and what repeats them."""
+    """Return whether a list holds commands, and what repeats them."""
     return isinstance(value, list) and all(
         words(each) or (isinstance(each, dict) and each.keys() == {"repeat", "times"} and command_lists(each["repeat"]))
         for each in value

@@ -350,7 +350,7 @@ def test_the_table_of_lines_is_up_to_date() -> None:
 
 
 def slots_filled(slots: list[Slot], given: int) -> bool:
-    """Say whether so many arguments fill the slots: the last may take any number, or be left out."""
+    """Return whether so many arguments fill the slots: the last may take any number, or be left out."""
     last = slots[-1] if slots else None
     if last and last.rest:
         return given >= len(slots) - 1

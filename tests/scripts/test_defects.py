@@ -45,7 +45,7 @@ Two = tuple["redis.Redis", "redis.Redis"]
 
 @pytest.fixture
 def two(server: Server) -> Iterator[Two]:
-    """Give two clients of each real server in turn."""
+    """Return two clients of each real server in turn."""
     with server.client() as one, server.client() as other:
         yield one, other
 

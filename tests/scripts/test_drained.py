@@ -49,7 +49,7 @@ Drain = Callable[[redis.Redis], object]
 
 
 def buffer(client: redis.Redis, *items: int, group: str = "g", **settings: Any) -> Buffer[int]:
-    """Give a buffer with some items."""
+    """Return a buffer with some items."""
     made: Buffer[int] = Buffer(client, "q", **settings)
     if items:
         made.push(*items, group=group)
@@ -274,7 +274,7 @@ def test_a_drained_buffer_leaves_nothing(client: redis.Redis, drain: Drain) -> N
 
 
 def queue_of(client: redis.Redis, *members: str, **settings: Any) -> PriorityQueue[str]:
-    """Give a queue with some members, each with a payload."""
+    """Return a queue with some members, each with a payload."""
     made = PriorityQueue(client, "q", **settings)
     made.push_many((member, i, "payload") for i, member in enumerate(members))
     return made

@@ -27,7 +27,7 @@ Fill = Callable[[], None]
 
 @pytest.fixture
 def client(server: Server) -> Iterator[redis.Redis]:
-    """Give a client of a real server, and a server with its memory's limit lifted back."""
+    """Return a client of a real server, and a server with its memory's limit lifted back."""
     with server.client() as made:
         yield made
         made.config_set("maxmemory", 0)
@@ -35,7 +35,7 @@ def client(server: Server) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def fill(client: redis.Redis) -> Fill:
-    """Give what makes the server full: one byte is allowed, nothing is evicted."""
+    """Return what makes the server full: one byte is allowed, nothing is evicted."""
 
     def fill() -> None:
         client.config_set("maxmemory", 1)
@@ -54,7 +54,7 @@ def pieces(count: int) -> Iterator[int]:
 
 
 def stocked_buffer(client: redis.Redis, count: int = MANY, **settings: Any) -> tuple[Buffer[bytes], list[Batch[bytes]]]:
-    """Give a buffer that has handed out so many batches, one item each, and has items left in two groups."""
+    """Return a buffer that has handed out so many batches, one item each, and has items left in two groups."""
     buffer = Buffer[bytes](client, "b", codec=BYTES, **settings)
     buffer.push_many([b"item"] * (count + 5), group="g")
     held = [batch for some in pieces(count) for batch in buffer.reserve_many(some, size=1)]
@@ -66,7 +66,7 @@ def stocked_buffer(client: redis.Redis, count: int = MANY, **settings: Any) -> t
 def stocked_queue(
     client: redis.Redis, count: int = MANY, **settings: Any
 ) -> tuple[PriorityQueue[str], list[Batch[str]]]:
-    """Give a queue that has handed out so many members, one by one, and has some ready and one delayed."""
+    """Return a queue that has handed out so many members, one by one, and has some ready and one delayed."""
     queue = PriorityQueue(client, "p", **settings)
     queue.push_many({str(i): 0 for i in range(count)})
     held = [batch for some in pieces(count) for batch in queue.reserve_many(some)]

@@ -60,13 +60,13 @@ Queue = Buffer[Any] | PriorityQueue[str]
 
 
 def connect(socket: str) -> redis.Redis:
-    """Give a client that sends a command again, as redis-py does, until the server is back."""
+    """Return a client that sends a command again, as redis-py does, until the server is back."""
     again = Retry(ConstantBackoff(0.02), 1000)
     return redis.Redis(unix_socket_path=socket, retry=again, retry_on_error=[redis.ConnectionError, redis.TimeoutError])
 
 
 def open_queue(structure: str, client: redis.Redis) -> Queue:
-    """Give the queue under test."""
+    """Return the queue under test."""
     if structure == "buffer":
         return Buffer(client, "q", lease=LEASE, dedup_window=600)
     return PriorityQueue(client, "q", lease=LEASE, dedup_window=600)
@@ -179,7 +179,7 @@ class Home:
 
 @pytest.fixture
 def home(binary: Path, tmp_path: Path) -> Iterator[Home]:
-    """Give a real server that writes every command to its files before it answers."""
+    """Return a real server that writes every command to its files before it answers."""
     files = tmp_path / "server"
     files.mkdir()
     made = Home(binary, files)

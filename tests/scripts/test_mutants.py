@@ -107,17 +107,17 @@ MUTANTS = {name: mutants(name, load(name).text.decode("ascii")) for name in name
 
 
 def listed(mutant: Mutant) -> list[str]:
-    """Give the patterns under which a mutant is listed."""
+    """Return the patterns under which a mutant is listed."""
     return [pattern for pattern in EQUIVALENT if re.search(pattern, mutant.key)]
 
 
 def cases(name: str) -> list[Case]:
-    """Give a script's cases, those with large arguments last."""
+    """Return a script's cases, those with large arguments last."""
     return sorted(conformance.read(FOLDER / f"{name}.json"), key=lambda case: '"repeat"' in str(case.steps))
 
 
 def caught(client: redis.Redis, mutant: Mutant, among: list[Case]) -> bool:
-    """Say whether one of the cases fails."""
+    """Return whether one of the cases fails."""
     for case in among:
         try:
             conformance.run(client, case, lambda name: mutant.text if name == mutant.script else load(name).text)

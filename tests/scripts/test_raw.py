@@ -81,7 +81,7 @@ def _text(call: Call[Any], name: str) -> str:
 
 
 def optional(slot: Slot) -> bool:
-    """Say whether an argument may be left out."""
+    """Return whether an argument may be left out."""
     return slot.type == "bytes" and (slot.low, slot.high) == (0, 1)
 
 

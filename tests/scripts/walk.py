@@ -113,7 +113,7 @@ class Walk:
         self.compare()
 
     def can(self, verb: str) -> bool:
-        """Say whether the script of a verb is there."""
+        """Return whether the script of a verb is there."""
         return verb in self.WITHOUT_SCRIPT or exists(f"{self.scripts.structure}/{verb}")
 
     def pass_time(self) -> None:
@@ -168,7 +168,7 @@ class Walk:
         self.tally["sent again"] += 1
 
     def is_remembered(self, call: Call) -> bool:
-        """Say whether a call that is sent again must not change anything."""
+        """Return whether a call that is sent again must not change anything."""
         verb, args, _ = call
         if verb == "reserve":  # one that handed out nothing is a new try
             return args[2] in self.model.ended or args[2] in self.held()

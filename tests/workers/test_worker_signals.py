@@ -408,7 +408,7 @@ def test_ctrl_c_where_signals_are_left_alone(client: redis.Redis) -> None:
 
 @contextlib.contextmanager
 def hanging(binary: Path) -> Iterator[tuple[Server, int]]:
-    """Give a server of one's own, and its process id, to be stopped."""
+    """Return a server of one's own, and its process id, to be stopped."""
     with Server(binary) as own, own.client() as client:
         pid = client.info("server")["process_id"]
         try:

@@ -94,7 +94,7 @@ def refusals(case: Cases, **args: Any) -> None:
 
 
 def _bad(slot: Slot, good: list[Any]) -> Iterator[str]:
-    """Give texts that an argument cannot be."""
+    """Return texts that an argument cannot be."""
     if slot.fields:
         numbers = str(good[0]).split(" ")
         for place, field in enumerate(slot.fields):
@@ -122,7 +122,7 @@ def _bad_integers(slot: Slot) -> Iterator[str]:
 
 
 def _bad_rest(slot: Slot) -> Iterator[list[Any]]:
-    """Give what a slot cannot hold that takes all that follow: too many values, incomplete pairs, other numbers."""
+    """Return what a slot cannot hold that takes all that follow: too many values, incomplete pairs, other numbers."""
     if slot.low and slot.type == "pairs":
         yield []
     most = [] if slot.high is None or slot.type == "int" else [slot.high + 1]

@@ -26,7 +26,7 @@ def number(value: float) -> str:
 
 
 def near_clock(value: float) -> bool:
-    """Say whether a number is a time by the server's clock."""
+    """Return whether a number is a time by the server's clock."""
     return abs(value - CLOCK) < 10**11
 
 

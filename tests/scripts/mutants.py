@@ -136,7 +136,7 @@ def _changes(text: str) -> Iterator[tuple[str, int, int, str]]:
 
 
 def _says_why(text: str, token: Token) -> bool:
-    """Return whether a token only makes an error's message: it stands behind `error_reply`, or in the next line of it."""
+    """Return whether a token is only part of an error's message: after `error_reply`, or on the line below it."""
     before = text[text.rfind("\n", 0, token.at) + 1 : token.at].lstrip()
     return "redis.error_reply" in before or before.startswith("..") or (not before and token.text == "..")
 

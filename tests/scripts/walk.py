@@ -261,7 +261,7 @@ class Walk:
         """Assert what must hold by the server's keys alone."""
 
     def do_foreign_mark(self) -> None:
-        """Mark the queue as another layout's: every script must refuse, and change nothing (rule 11)."""
+        """Mark the queue as another layout's: every script must refuse, and change nothing."""
         key = PREFIX + b"meta"
         mark = self.client.hget(key, "queue")
         self.client.hset(key, "queue", self.random.choice((b"9 buffer", b"1", b"2 stream")))
@@ -454,7 +454,7 @@ class BufferWalk(Walk):
         return answer
 
     def check_order(self, batch_id: bytes, group: bytes, items: list[bytes]) -> None:
-        """Assert that nothing earlier of the group waits, and nothing else of it is out (rule 16)."""
+        """Assert that nothing earlier of the group waits, and nothing else of it is out."""
         for other_id, other in self.model.batches.items():
             if other_id != batch_id and other.group == group and other.place != "dead":
                 raise Difference(f"two batches of a group are out: {batch_id!r} and {other_id!r}")
@@ -522,19 +522,19 @@ class BufferWalk(Walk):
         for name, value in keys.items():
             if name.startswith(b"batch:"):
                 if sum(name[6:] in place for place in places) != 1:
-                    raise Difference(f"{name!r} is not in one place")
+                    raise Difference(f"{name!r} is not in exactly one of leases, delayed and dead")
                 if name[6:] not in places[2]:
                     out[value[0]].append(name[6:])
         if set(groups) != set(keys.get(b"since", {})) or set(groups) != lists - set(busy) - set(paused):
-            raise Difference("rule 12")
+            raise Difference("the wrong groups are eligible")
         if any(length != len(keys[b"items:" + group]) for group, length in groups.items()):
             raise Difference("a length is wrong")
         if any(batch_id not in out[group] for group, batch_id in busy.items()):
-            raise Difference("busy for ever")
+            raise Difference("a group is busy with a batch that is not out")
         if self.strict and {group: [batch_id] for group, batch_id in busy.items()} != {
             g: b for g, b in out.items() if b
         }:
-            raise Difference(f"ordered: busy is {busy}, out are {dict(out)}")
+            raise Difference(f"ordered: busy is {busy}, but the batches out are {dict(out)}")
 
     def drain(self) -> None:
         self.model.min_size = 1

@@ -51,7 +51,7 @@ def _fail_over(
             done.result()
         working = [pool.submit(caller.work, mine, broken) for caller, mine in zip(callers, made, strict=True)]
         acknowledged.more(100)
-        replication.link.deaf()
+        replication.link.block()
         if durability == "server":
             acknowledged.more(100)  # into the black hole
         broken.set()
@@ -188,7 +188,7 @@ def test_every_call_can_be_made_again(replication: Replication, flavour: str) ->
     for structure, name in CALLS:
         call = (BUFFER_CALLS if structure == "buffer" else PRIORITY_CALLS)[name]
         durable.sure(structure, lambda queue: queue.purge(), lambda queue: queue.push_many([("a", 1), ("b", 2)]))
-        replication.link.deaf()
+        replication.link.block()
         (short,) = durable.call(structure, bound(call, {}))
         assert isinstance(short, NotDurable), name
         assert (short.reached, short.asked) == (0, 1)
@@ -199,7 +199,7 @@ def test_every_call_can_be_made_again(replication: Replication, flavour: str) ->
         assert isinstance(still, NotDurable), f"{structure} {name} again"
         assert {key: getattr(still, key) for key in again} == again
         before = snapshot(replication)
-        replication.link.hear()
+        replication.link.unblock()
         (result,) = durable.sure(structure, bound(call, again))
         assert shown(result) == shown(short.result) == shown(still.result), name
         assert snapshot(replication) == before, name
@@ -227,13 +227,13 @@ def test_leases_are_settled_again(replication: Replication, structure: str, flav
     durable.sure(structure, lambda queue: queue.push_many([("a", 1), ("b", 2), ("c", 3)]))
     for verb in ("extend", "release", "bury", "ack"):
         batch = durable.sure(structure, lambda queue: queue.reserve(1))[0]
-        replication.link.deaf()
+        replication.link.block()
         settle = settling(verb, batch)
         first, second = durable.call(structure, settle, settle)
         assert isinstance(first, NotDurable)
         assert isinstance(second, NotDurable)
         assert batch.settled == (verb != "extend")
-        replication.link.hear()
+        replication.link.unblock()
         assert durable.sure(structure, settle) == [first.result] == [None if verb == "extend" else 1]
 
 
@@ -246,7 +246,7 @@ def test_what_a_pop_took_is_in_the_error(replication: Replication, structure: st
         durable.sure(structure, lambda queue: queue.push("a", "b"))
     else:
         durable.sure(structure, lambda queue: queue.push_many([("a", 1), ("b", 2)]))
-    replication.link.deaf()
+    replication.link.block()
     for pop, expected in POPS[structure]:
         (short,) = durable.call(structure, bound(pop, {}))
         assert isinstance(short, NotDurable)
@@ -255,7 +255,7 @@ def test_what_a_pop_took_is_in_the_error(replication: Replication, structure: st
         if structure == "priority":
             found = [item.member for item in found] if isinstance(found, list) else found.member
         assert found == expected
-    replication.link.hear()
+    replication.link.unblock()
 
 
 def test_a_lost_lease_among_others_hides_nothing(replication: Replication) -> None:
@@ -267,12 +267,12 @@ def test_a_lost_lease_among_others_hides_nothing(replication: Replication) -> No
         held, lost = plain.reserve_many(2, 1)
         lost.ack()
         client.delete(f"redisq:{{q}}:ended:{lost.id}")
-        replication.link.deaf()
+        replication.link.block()
         with pytest.raises(NotDurable) as short:
             queue.ack(held, lost)
         assert isinstance(short.value.__cause__, LeaseLost)
-        replication.link.hear()
-        replication.joined()
+        replication.link.unblock()
+        replication.wait_until_synced()
         with pytest.raises(LeaseLost) as told:
             Buffer(client, "q", durability=Replicas(timeout=4)).ack(held, lost)
         assert told.value.ids == [lost.id]
@@ -285,7 +285,7 @@ def test_looking_asks_nobody(replication: Replication) -> None:
         queue: PriorityQueue[str] = PriorityQueue(client, "p", durability=Replicas(timeout=4))
         buffer.push("a")
         queue.push("a")
-        replication.link.deaf()
+        replication.link.block()
         assert buffer.stats().waiting == queue.stats().waiting == 1
         assert buffer.audit().ok
         assert queue.audit().ok
@@ -296,7 +296,7 @@ def test_looking_asks_nobody(replication: Replication) -> None:
             assert not look()
         assert queue.state("a").value == "ready"
         assert len(queue.peek()) == 1
-        replication.link.hear()
+        replication.link.unblock()
 
 
 def test_scripts_that_were_forgotten_and_a_server_that_is_full(replication: Replication) -> None:

@@ -174,7 +174,7 @@ def test_a_wrong_reply_in_a_short_history_is_found(server: Server, make: Make) -
             made.append((place, subject, wrong))
     assert made
     place, subject, wrong = min(made, key=lambda one: one[0])  # the shorter its past, the sooner it is shrunk
-    piece = shortest(subject, wrong, patience=2)
+    piece = shortest(subject, wrong, timeout=2)
     assert wrong[place] in piece.calls
     assert wrong[place].reply not in piece.allowed
     assert len(piece.calls) < SIZE

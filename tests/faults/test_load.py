@@ -27,7 +27,7 @@ from redisq.core.scripts import load, names
 from redisq.embedded import Server
 
 from . import settings
-from .server_cost import HELD, ServerCost
+from .server_cost import LIMIT, ServerCost
 
 pytestmark = [pytest.mark.server, settings.limit]
 
@@ -410,7 +410,7 @@ def rush(lone: Server, rounds: int, size: int = 5) -> tuple[int, list[int]]:
     with lone.client() as client:
         client.flushall()
         client.config_resetstat()
-        client.config_set("slowlog-log-slower-than", HELD)
+        client.config_set("slowlog-log-slower-than", LIMIT)
         client.slowlog_reset()
         threads = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
         for thread in threads:

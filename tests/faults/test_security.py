@@ -49,7 +49,7 @@ from tests.scripts.calls import calls
 from tests.scripts.test_model import AWKWARD, MACHINES, Machine
 
 from .cluster import SLOTS
-from .monitor import SCRIPTS, Monitor, strays
+from .monitor import SCRIPTS, Monitor, foreign_keys
 from .node import HOST, Node
 from .scenarios import SCENARIOS, commands_of, everything, plain, send
 from .settings import MINUTES, SEED, limit
@@ -438,7 +438,7 @@ def test_no_key_outside_the_queue_is_touched(server: Server, label: str, monkeyp
         for machine in MACHINES:
             generate(machine)
         generated = monitor.commands()
-    assert [*strays(seen), *strays(by_python), *strays(generated)] == []
+    assert [*foreign_keys(seen), *foreign_keys(by_python), *foreign_keys(generated)] == []
     assert {c.script for c in by_python} >= set(names())
     for command in by_python:
         if command.client != b"lua":
@@ -484,12 +484,12 @@ def test_a_script_that_touches_another_key_is_found(
             monkeypatch.setitem(SCRIPTS, naive, "naive/script")
             with contextlib.suppress(redis.ResponseError):
                 client.eval(naive.decode(), 1, "redisq:{q}:groups")
-            (found,) = strays(monitor.commands())
+            (found,) = foreign_keys(monitor.commands())
             assert stray in found
         call = calls()["buffer/pop"]
         keys = tuple(b"redisq:{p}:items:g" if b":items:" in key else key for key in call.keys)
         send(client, redisq.Call(call.script, keys, call.args, call.read))
-        assert any("is given b'redisq:{p}" in found for found in strays(monitor.commands()))
+        assert any("is given b'redisq:{p}" in found for found in foreign_keys(monitor.commands()))
 
 
 # names that reach out

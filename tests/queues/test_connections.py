@@ -111,7 +111,7 @@ def test_a_worker_reconnects_after_its_connections_were_dropped_silently(
         make = lambda: silent_client(flavour, kind, proxy.port)  # noqa: E731
         with flavour.working(make, handle, size=1, concurrency=3):
             until(lambda: is_waiting(server), "it waits")
-            proxy.forget()
+            proxy.block_existing()
             healthy_queue.push(0, 1)
             until(lambda: healthy_queue.stats().done == 2, "all is done")
     assert sorted(done) == [0, 1]
@@ -128,7 +128,7 @@ def test_reserve_reconnects_after_its_connections_were_dropped_silently(
 
         def drop() -> None:
             until(lambda: is_waiting(server), "it waits")
-            proxy.forget()
+            proxy.block_existing()
             healthy_queue.push(1)
 
         def work(client: Any) -> Work:

@@ -294,7 +294,7 @@ def test_the_callers_exception_propagates_when_the_connection_breaks(
             real.do(queue.push(str(place)))
             batch = real.do(queue.reserve(1))
             assert batch.items == [str(place)]
-            check_error_leaving(real, batch, lambda: proxy.strike(fault), error)
+            check_error_leaving(real, batch, lambda: proxy.inject(fault), error)
             assert not batch.settled
             assert real.do(queue.stats()).leased == (1 if fault is Fault.REQUEST else 0)
             real.do(queue.purge())

@@ -326,8 +326,8 @@ async def test_an_outage_in_the_middle_is_raised_in_each_call(server: Server) ->
             queue: Buffer[int] = Buffer(client, "q")
             await queue.push(0)
             made = await meanwhile(client, *(queue.push(i, token=str(i)) for i in range(1, 11)))
-            proxy.strike(None, 5)
-            proxy.strike(Fault.REPLY)  # of the sixth; the later ones are not answered either
+            proxy.inject(None, 5)
+            proxy.inject(Fault.REPLY)  # of the sixth; the later ones are not answered either
             await client.gate.open()
             errors = await asyncio.gather(*made, return_exceptions=True)
             assert errors[0] == 2
@@ -348,7 +348,7 @@ async def test_a_connection_lost_at_the_first_call_affects_no_other(server: Serv
             client.gate = Gate()
             queue: Buffer[int] = Buffer(client, "q")
             await queue.push(0)
-            proxy.strike(Fault.REPLY)
+            proxy.inject(Fault.REPLY)
             results = await together(client, *(queue.push(i) for i in range(1, 4)))
             assert isinstance(results[0], redis.ConnectionError)
             assert results[1:] == [3, 4]  # its reply was lost, not its effect
@@ -569,7 +569,7 @@ async def test_calls_share_the_wait_for_replicas(replication: Replication) -> No
         await client.script_flush()
         assert await together(client, *(queue.push(i) for i in range(11, 21))) == list(range(12, 22))
         assert await queue.pop("none") == []
-        replication.link.deaf()
+        replication.link.block()
         results = await together(client, *(short.push(i, token=str(i)) for i in range(21, 31)))
         assert all(isinstance(result, NotDurable) for result in results)
         assert [(result.token, result.result) for result in results] == [(str(i), i + 1) for i in range(21, 31)]
@@ -577,8 +577,8 @@ async def test_calls_share_the_wait_for_replicas(replication: Replication) -> No
         with pytest.raises(NotDurable) as told:  # after writes only
             await short.send(looks, short.calls.push([31], token="31"))
         assert told.value.token == "31"
-        replication.link.hear()
-        replication.joined()
+        replication.link.unblock()
+        replication.wait_until_synced()
         again = await together(client, *(queue.push(i, token=str(i)) for i in range(21, 31)))
         assert again == list(range(22, 32))
         assert await queue.pop(size=50) == list(range(32))
@@ -589,13 +589,13 @@ async def test_calls_that_only_read_do_not_wait_for_replicas(replication: Replic
     async with redis.asyncio.Redis(host=HOST, port=replication.master.port, socket_timeout=60) as client:
         queue: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=50))
         await queue.push(0)
-        replication.link.deaf()
+        replication.link.block()
         pushes = [asyncio.ensure_future(queue.push(i)) for i in range(1, 4)]
         while (await queue.stats()).waiting < 2:  # the first is done, and waits
             pass
         assert await queue.peek() == [0]
         assert not any(push.done() for push in pushes)
-        replication.link.hear()
+        replication.link.unblock()
         assert await asyncio.gather(*pushes) == [2, 3, 4]
 
 

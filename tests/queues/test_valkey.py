@@ -151,9 +151,9 @@ def test_a_worker_waits_for_a_server_that_is_unavailable(
         make = lambda: flavour.client(host=proxy.host, port=proxy.port)  # noqa: E731
         with flavour.working(make, handle, size=1, concurrency=3) as working:
             until(lambda: proxy.commands[b"BLPOP"], "it waits")
-            proxy.cut()
+            proxy.disconnect()
             for fault in (Fault.REPLY, Fault.REQUEST, Fault.REPLY):
-                proxy.strike(fault)
+                proxy.inject(fault)
             queue.push(*range(20))
             until(lambda: queue.stats().done == 20 or working.done(), "all is done", 60)
             assert not working.done()

@@ -32,7 +32,7 @@ POISONED_CODE = 17
 """the exit code of a process that crashes at a poison item"""
 
 # An entry is `held ms lease words`. With a group, it ends with the number of other batches of the group that are out at
-# # that moment.
+# that moment.
 _APPEND = """
 local queue, lease, group, time = ARGV[1], ARGV[2], ARGV[3], redis.call('TIME')
 local held, others = redis.call('ZSCORE', queue .. 'leases', lease) and 1 or 0, ''

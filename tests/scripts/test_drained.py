@@ -1,6 +1,6 @@
-"""Nothing is left behind: a queue that holds nothing in any state has no key without a TTL, whichever call drained it.
+"""An empty queue leaves nothing behind: it has no key without a TTL, whichever call took its last item.
 
-What stays for seven days is its mark and its counters, and the next push keeps them on.
+Its mark and its counters stay for seven days, and the next push keeps them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from redisq.core.batch import batch_of
 from redisq.embedded import Server
 from tests.scripts.backends import at, reserve_at
 
-LATE = 4_000_000_000_000  # by then every lease has run out, and every delay is over
+LATE = 4_000_000_000_000  # by then every lease has expired, and every delay is over
 WEEK = 604_800_000
 Q = "redisq:{q}:"
 
 
-def lasting(client: redis.Redis) -> set[str]:
-    """Name the keys that have no TTL."""
+def persistent_keys(client: redis.Redis) -> set[str]:
+    """Return the keys without a TTL."""
     found: Any = client.keys()
     return {name.decode() for name in found if client.pttl(name) == -1}
 
@@ -66,7 +66,7 @@ def popped_group_by_group(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2)
     queue.push(3, group="h")
     queue.pop("g", 2)
-    assert lasting(client) >= {f"{Q}meta"}
+    assert persistent_keys(client) >= {f"{Q}meta"}
     queue.pop("h", 1)
 
 
@@ -102,7 +102,7 @@ def acked_after_a_release(client: redis.Redis) -> None:
     take(queue).ack()
 
 
-def acked_after_the_lease_ran_out(client: redis.Redis) -> None:
+def acked_after_the_lease_expired(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2)
     take(queue)
     take_late(client, queue).ack()
@@ -128,18 +128,18 @@ def buried_and_discarded(client: redis.Redis) -> None:
     queue = buffer(client, 1)
     batch = take(queue)
     batch.bury("why")
-    assert lasting(client) >= {f"{Q}meta", f"{Q}dead", f"{Q}batch:{batch.id}"}
+    assert persistent_keys(client) >= {f"{Q}meta", f"{Q}dead", f"{Q}batch:{batch.id}"}
     queue.discard(batch.id)
 
 
-def died_and_was_discarded(client: redis.Redis) -> None:
+def buried_by_attempts_and_discarded(client: redis.Redis) -> None:
     queue = buffer(client, 1, max_attempts=1)
     take(queue).release()
     assert queue.reserve() is None
     queue.discard(*(batch.id for batch in queue.dead()))
 
 
-def died_beyond_the_cap(client: redis.Redis) -> None:
+def buried_beyond_max_dead(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2, 3, max_dead=1)
     queue.bury(*queue.reserve_many(3, 1))
     queue.discard(*(batch.id for batch in queue.dead()))
@@ -171,7 +171,7 @@ def with_a_paused_group(client: redis.Redis) -> Buffer[int]:
     queue = buffer(client, 1)
     queue.pause_group("other", 60)
     queue.pop("g")
-    assert f"{Q}meta" in lasting(client)
+    assert f"{Q}meta" in persistent_keys(client)
     return queue
 
 
@@ -202,9 +202,9 @@ def paused_and_resumed_when_drained(client: redis.Redis) -> None:
     popped(client)
     queue = buffer(client)
     queue.pause(reason="why")
-    assert lasting(client) == {f"{Q}paused"}
+    assert persistent_keys(client) == {f"{Q}paused"}
     queue.pause(60)
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     assert queue.resume()
 
 
@@ -214,7 +214,7 @@ def its_groups_were_dropped(client: redis.Redis) -> None:
     other = take(buffer(client, 4, group="h"))
     other.bury("why")
     assert queue.drop_group("g") == 3
-    assert lasting(client) >= {f"{Q}meta", f"{Q}dead", f"{Q}batch:{other.id}"}
+    assert persistent_keys(client) >= {f"{Q}meta", f"{Q}dead", f"{Q}batch:{other.id}"}
     assert queue.drop_group("h") == 1
 
 
@@ -222,7 +222,7 @@ def its_last_batch_was_evicted_and_audited(client: redis.Redis) -> None:
     queue = buffer(client, 1)
     client.delete(f"{Q}batch:{take(queue).id}")
     assert not queue.audit().ok
-    assert lasting(client) == {f"{Q}{name}" for name in ("meta", "leases", "wake")}
+    assert persistent_keys(client) == {f"{Q}{name}" for name in ("meta", "leases", "wake")}
     queue.audit(repair=True)
 
 
@@ -234,12 +234,12 @@ BUFFER: list[Drain] = [
     acked_at_once,
     acked_after_failures,
     acked_after_a_release,
-    acked_after_the_lease_ran_out,
+    acked_after_the_lease_expired,
     acked_in_order,
     acked_in_halves,
     buried_and_discarded,
-    died_and_was_discarded,
-    died_beyond_the_cap,
+    buried_by_attempts_and_discarded,
+    buried_beyond_max_dead,
     redriven_and_popped,
     its_items_were_evicted,
     its_batch_was_evicted,
@@ -255,19 +255,19 @@ BUFFER: list[Drain] = [
 
 
 @pytest.mark.parametrize("drain", BUFFER, ids=lambda drain: drain.__name__)
-def test_a_drained_buffer_leaves_nothing(client: redis.Redis, drain: Drain) -> None:
-    """Its mark and counters stay for a week, or for ever once something is pushed."""
+def test_an_emptied_buffer_leaves_nothing(client: redis.Redis, drain: Drain) -> None:
+    """Its mark and counters stay for a week, or without a limit after another push."""
     drain(client)
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     assert not client.exists(f"{Q}wake")
     assert WEEK - 60_000 < client.pttl(f"{Q}meta") <= WEEK
     before = client.hgetall(f"{Q}meta")
     queue = buffer(client, 7, group="new")
     assert client.pttl(f"{Q}meta") == -1
     assert client.hgetall(f"{Q}meta") == before
-    assert lasting(client) == {f"{Q}{name}" for name in ("meta", "groups", "since", "items:new", "wake")}
+    assert persistent_keys(client) == {f"{Q}{name}" for name in ("meta", "groups", "since", "items:new", "wake")}
     take(queue).ack()
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
 
 
 # -- the priority queue ----------------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ def members_acked_after_a_release(client: redis.Redis) -> None:
     take(queue, 2).ack()
 
 
-def members_acked_after_the_lease_ran_out(client: redis.Redis) -> None:
+def members_acked_after_the_lease_expired(client: redis.Redis) -> None:
     queue = queue_of(client, "a", "b")
     take(queue, 2)
     take_late(client, queue, 2).ack()
@@ -363,7 +363,7 @@ def leased_members_removed_and_buried(client: redis.Redis) -> None:
     batch.bury("why")
 
 
-def leased_members_removed_and_their_lease_ran_out(client: redis.Redis) -> None:
+def leased_members_removed_and_their_lease_expired(client: redis.Redis) -> None:
     queue = queue_of(client, "a", "b")
     take(queue, 2)
     queue.remove("a", "b")
@@ -376,14 +376,14 @@ def members_buried_and_discarded(client: redis.Redis) -> None:
     queue.discard("a", "b", "nobody")
 
 
-def members_died_and_were_discarded(client: redis.Redis) -> None:
+def members_buried_by_attempts_and_discarded(client: redis.Redis) -> None:
     queue = queue_of(client, "a", max_attempts=1)
     take(queue).release(reason="why")
     assert queue.reserve() is None
     queue.discard("a")
 
 
-def members_died_beyond_the_cap(client: redis.Redis) -> None:
+def members_buried_beyond_max_dead(client: redis.Redis) -> None:
     queue = queue_of(client, "a", "b", "c", max_dead=1)
     take(queue, 3).bury("why")
     queue.discard(*(item.member for item in queue.dead()))
@@ -400,9 +400,9 @@ def members_paused_and_resumed_when_drained(client: redis.Redis) -> None:
     queue = queue_of(client, "a")
     queue.pop()
     queue.pause(reason="why")
-    assert lasting(client) == {f"{Q}paused"}
+    assert persistent_keys(client) == {f"{Q}paused"}
     queue.pause(60)
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     assert queue.resume()
 
 
@@ -412,7 +412,7 @@ def the_list_of_its_last_lease_was_evicted_and_audited(client: redis.Redis) -> N
     client.delete(f"{Q}lease:{take(queue).id}")
     client.delete(f"{Q}held")
     assert not queue.audit().ok
-    assert lasting(client) == {f"{Q}{name}" for name in ("meta", "leases", "wake")}
+    assert persistent_keys(client) == {f"{Q}{name}" for name in ("meta", "leases", "wake")}
     queue.audit(repair=True)
 
 
@@ -423,17 +423,17 @@ PRIORITY: list[Drain] = [
     members_acked,
     members_acked_after_failures,
     members_acked_after_a_release,
-    members_acked_after_the_lease_ran_out,
+    members_acked_after_the_lease_expired,
     members_pushed_meanwhile,
     members_removed,
     dead_members_removed,
     leased_members_removed_and_acked,
     leased_members_removed_and_released,
     leased_members_removed_and_buried,
-    leased_members_removed_and_their_lease_ran_out,
+    leased_members_removed_and_their_lease_expired,
     members_buried_and_discarded,
-    members_died_and_were_discarded,
-    members_died_beyond_the_cap,
+    members_buried_by_attempts_and_discarded,
+    members_buried_beyond_max_dead,
     members_redriven_and_popped,
     members_paused_and_resumed_when_drained,
     the_list_of_its_last_lease_was_evicted_and_audited,
@@ -441,28 +441,28 @@ PRIORITY: list[Drain] = [
 
 
 @pytest.mark.parametrize("drain", PRIORITY, ids=lambda drain: drain.__name__)
-def test_a_drained_priority_queue_leaves_nothing(client: redis.Redis, drain: Drain) -> None:
-    """No row, payload or note of anybody; places start anew."""
+def test_an_emptied_priority_queue_leaves_nothing(client: redis.Redis, drain: Drain) -> None:
+    """No row, payload or note is left; places start at 0 again."""
     drain(client)
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     assert not client.exists(f"{Q}wake")
     assert WEEK - 60_000 < client.pttl(f"{Q}meta") <= WEEK
     before: Any = client.hgetall(f"{Q}meta")
     assert b"sequence" not in before
-    with pytest.raises(WrongOrder):  # it still says who it was
+    with pytest.raises(WrongOrder):  # it still has its mark
         PriorityQueue(client, "q", order="score").push("new")
     queue = PriorityQueue(client, "q")
     queue.push("new")
     assert client.pttl(f"{Q}meta") == -1
     assert client.hgetall(f"{Q}meta") == {**before, b"sequence": b"1"}
-    assert lasting(client) == {f"{Q}{name}" for name in ("meta", "ready", "wake")}
+    assert persistent_keys(client) == {f"{Q}{name}" for name in ("meta", "ready", "wake")}
     take(queue).ack()
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
 
 
 @pytest.mark.parametrize("structure", ["buffer", "queue"])
 def test_a_purged_queue_leaves_nothing_at_all(client: redis.Redis, structure: str) -> None:
-    """But its pauses; it is anybody's then."""
+    """Except its pauses; its name can be used for any structure."""
     queue: Any = buffer(client, 1, 2, 3) if structure == "buffer" else queue_of(client, "a", "b", "c")
     take(queue, 1).bury()
     take(queue, 1).release(delay=1000)
@@ -470,40 +470,40 @@ def test_a_purged_queue_leaves_nothing_at_all(client: redis.Redis, structure: st
     queue.push(*(4,) if structure == "buffer" else ("d",))
     queue.pause(reason="why")
     assert queue.purge() == 4
-    assert lasting(client) == {f"{Q}paused"}
+    assert persistent_keys(client) == {f"{Q}paused"}
     assert not client.exists(f"{Q}meta")
     assert queue.resume()
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     other: Any = queue_of(client, "x") if structure == "buffer" else buffer(client, 1)
     assert other.stats().waiting == 1
 
 
-def test_a_plain_sorted_set_that_is_drained_leaves_nothing(client: redis.Redis) -> None:
-    """Nothing at all when it is popped, and what any queue leaves when it is reserved."""
+def test_a_plain_sorted_set_that_is_emptied_leaves_nothing(client: redis.Redis) -> None:
+    """Nothing at all if it is popped, and what any queue leaves if it is reserved."""
     queue = PriorityQueue(client, "q", order="score")
     client.zadd(f"{Q}ready", {"a": 1, "b": 2})
     assert len(queue.pop_many(5)) == 2
     assert client.dbsize() == 0
     client.zadd(f"{Q}ready", {"a": 1, "b": 2})
     assert take(queue, 2).ack() == 2
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     client.zadd(f"{Q}ready", {"a": 1})
     assert queue.remove("a") == 1
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
 
 
 def test_a_pause_keeps_nothing_else(client: redis.Redis) -> None:
-    """A queue that is paused and drained by its settlements has its pause alone, and what expires."""
+    """A paused queue that is emptied by settlements has only its pause, and keys that expire."""
     queue = buffer(client, 1)
     batch = take(queue)
     queue.pause(reason="why")
     batch.ack()
-    assert lasting(client) == {f"{Q}paused"}
+    assert persistent_keys(client) == {f"{Q}paused"}
 
 
 @pytest.mark.server
 def test_thousands_of_queues_leave_nothing_that_stays(server: Server) -> None:
-    """A queue for each job, say: all of it expires."""
+    """As with a queue for each job: everything expires."""
     with server.client() as client:
         for i in range(2000):
             one: Any = Buffer(client, f"b{i}") if i % 2 else PriorityQueue(client, f"p{i}")
@@ -518,5 +518,5 @@ def test_thousands_of_queues_leave_nothing_that_stays(server: Server) -> None:
                 take(one).bury()
                 one.discard(*(dead.id if i % 2 else dead.member for dead in one.dead()))
             RateLimiter(client, f"l{i}", Rate(5, per=60)).acquire()
-        assert lasting(client) == set()
+        assert persistent_keys(client) == set()
         assert client.info("keyspace")["db0"]["expires"] == client.dbsize()

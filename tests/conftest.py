@@ -30,10 +30,10 @@ from tests.queues.flavours import Flavour
 
 def label_of(binary: Path) -> str:
     """Return a name for a binary, such as `redis-7.0`."""
-    said = ""
+    output = ""
     with contextlib.suppress(OSError):  # a binary that cannot be run fails the tests that start it
-        said = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout
-    match = re.match(r"(\w+) server v=(\d+\.\d+)", said)
+        output = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout
+    match = re.match(r"(\w+) server v=(\d+\.\d+)", output)
     return f"{match[1].lower()}-{match[2]}" if match else binary.name
 
 

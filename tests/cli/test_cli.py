@@ -56,17 +56,17 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture
-def pushing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Push:
+def run_push(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Push:
     """Return a function that runs `push` with lines, or bytes, as its standard input."""
 
-    def pushing(lines: list[Any] | bytes, *arguments: object) -> tuple[int, str, str]:
+    def run_push(lines: list[Any] | bytes, *arguments: object) -> tuple[int, str, str]:
         data = lines if isinstance(lines, bytes) else "".join(json.dumps(line) + "\n" for line in lines).encode()
         (tmp_path / "stdin").write_bytes(data)
         with (tmp_path / "stdin").open() as stdin, monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", stdin)
             return run("push", *arguments)
 
-    return pushing
+    return run_push
 
 
 def bury_batch(client: redis.Redis, name: str, *items: bytes, group: str = "g", reason: str = "bad") -> str:
@@ -88,9 +88,9 @@ def bury_members(client: redis.Redis, name: str, *members: bytes, reason: str = 
 # push
 
 
-def test_push_makes_items_that_python_reads(client: redis.Redis, pushing: Push) -> None:
+def test_push_makes_items_that_python_reads(client: redis.Redis, run_push: Push) -> None:
     actions = [{"user": "b", "did": "like"}, {"did": "ä", "user": 7}, {"user": "b", "n": 1.5, "big": 2**70}]
-    code, out, err = pushing(actions, "q", "--group-by", "user")
+    code, out, err = run_push(actions, "q", "--group-by", "user")
     assert (code, err) == (0, "")
     assert out.startswith("3 lines pushed in ")
     assert out.endswith(": 2 groups\n")
@@ -100,64 +100,64 @@ def test_push_makes_items_that_python_reads(client: redis.Redis, pushing: Push) 
     assert buffer.pop("7") == [actions[1]]
 
 
-def test_push_without_a_group_field_accepts_any_json(client: redis.Redis, pushing: Push) -> None:
-    assert pushing([1, "two", None, [3]], "q", "--group", "all")[0] == 0
-    assert pushing(b'{"b":1, "a":2}', "q")[0] == 0  # the keys of q show its kind; the last line needs no newline
+def test_push_without_a_group_field_accepts_any_json(client: redis.Redis, run_push: Push) -> None:
+    assert run_push([1, "two", None, [3]], "q", "--group", "all")[0] == 0
+    assert run_push(b'{"b":1, "a":2}', "q")[0] == 0  # the keys of q show its kind; the last line needs no newline
     buffer: Buffer[Any] = Buffer(client, "q")
     assert buffer.pop("all") == [1, "two", None, [3]]
     assert buffer.pop() == [{"a": 2, "b": 1}]
 
 
-def test_push_to_a_priority_queue_keeps_the_lowest_priority(client: redis.Redis, pushing: Push) -> None:
+def test_push_to_a_priority_queue_keeps_the_lowest_priority(client: redis.Redis, run_push: Push) -> None:
     lines = [{"p": 5, "path": "a"}, {"p": 2, "path": "b"}, {"p": 1, "path": "a"}, {"p": 9, "path": "b"}]
-    code, out, _ = pushing(lines, "q", "--priority-by", "p", "--member", "path", "--json")
+    code, out, _ = run_push(lines, "q", "--priority-by", "p", "--member", "path", "--json")
     assert code == 0
-    said = json.loads(out)
-    assert said.pop("seconds") >= 0
-    assert said == {"queue": "q", "lines": 4, "added": 2, "raised": 1, "kept": 1}
+    message = json.loads(out)
+    assert message.pop("seconds") >= 0
+    assert message == {"queue": "q", "lines": 4, "added": 2, "raised": 1, "kept": 1}
     queue: PriorityQueue[str] = PriorityQueue(client, "q")
     assert [(item.member, item.priority) for item in queue.pop_many(9)] == [("a", 1), ("b", 2)]
 
 
-def test_push_accepts_a_byte_order_mark_and_ignores_blank_lines(client: redis.Redis, pushing: Push) -> None:
+def test_push_accepts_a_byte_order_mark_and_ignores_blank_lines(client: redis.Redis, run_push: Push) -> None:
     """As editors and exports write them; a byte order mark anywhere but at the beginning is an error."""
-    code, out, _ = pushing(b'\xef\xbb\xbf{"a": 1}\n\n  \r\n{"a": 2}\n\n', "q", "--group", "g", "--json")
+    code, out, _ = run_push(b'\xef\xbb\xbf{"a": 1}\n\n  \r\n{"a": 2}\n\n', "q", "--group", "g", "--json")
     assert (code, json.loads(out)["lines"]) == (0, 2)
     assert Buffer(client, "q").pop("g") == [{"a": 1}, {"a": 2}]
-    code, _, err = pushing(b'{"a": 1}\n\xef\xbb\xbf{"a": 2}\n', "q", "--group", "g")
+    code, _, err = run_push(b'{"a": 1}\n\xef\xbb\xbf{"a": 2}\n', "q", "--group", "g")
     assert (code, "line 2: not JSON" in err) == (1, True)
 
 
-def test_push_encodes_members_canonically(client: redis.Redis, pushing: Push) -> None:
+def test_push_encodes_members_canonically(client: redis.Redis, run_push: Push) -> None:
     lines = [{"b": 1, "a": 2}, {"a": 2, "b": 1}, "text"]
-    assert pushing(lines, "q", "--kind", "priority")[0] == 0
-    assert pushing([{"n": 17}], "q", "--member", "n")[0] == 0
+    assert run_push(lines, "q", "--kind", "priority")[0] == 0
+    assert run_push([{"n": 17}], "q", "--member", "n")[0] == 0
     queue: PriorityQueue[str] = PriorityQueue(client, "q")
     assert [item.member for item in queue.pop_many(9)] == ['{"a":2,"b":1}', '"text"', "17"]
 
 
-def test_push_keeps_the_order_of_an_existing_queue(client: redis.Redis, pushing: Push) -> None:
-    assert pushing([{"p": 0.25}], "new", "--priority-by", "p", "--order", "score")[0] == 0
-    assert pushing([{"p": 0.125}], "new", "--priority-by", "p")[0] == 0
+def test_push_keeps_the_order_of_an_existing_queue(client: redis.Redis, run_push: Push) -> None:
+    assert run_push([{"p": 0.25}], "new", "--priority-by", "p", "--order", "score")[0] == 0
+    assert run_push([{"p": 0.125}], "new", "--priority-by", "p")[0] == 0
     assert [item.priority for item in PriorityQueue(client, "new", order="score").pop_many(9)] == [0.125, 0.25]
     client.zadd("redisq:{old}:ready", {"theirs": 1.5})  # a sorted set from before redisq
-    assert pushing([{"p": 0.5}], "old", "--priority-by", "p")[0] == 0
+    assert run_push([{"p": 0.5}], "old", "--priority-by", "p")[0] == 0
     assert PriorityQueue(client, "old", order="score").stats().waiting == 2
-    code, _, err = pushing([{"p": 1}], "old", "--priority-by", "p", "--order", "fifo")
+    code, _, err = run_push([{"p": 1}], "old", "--priority-by", "p", "--order", "fifo")
     assert (code, err) == (1, "redisq: old is kept in score order, not in fifo\n")
 
 
 @pytest.mark.parametrize("options", [["--kind", "buffer"], ["--priority-by", "p"], ["--group-by", "p"]])
-def test_push_accepts_empty_input(client: redis.Redis, pushing: Push, options: list[str]) -> None:
+def test_push_accepts_empty_input(client: redis.Redis, run_push: Push, options: list[str]) -> None:
     for nothing in (b"", b"\n", b"\n \r\n"):
-        code, out, err = pushing(nothing, "q", *options, "--json")
+        code, out, err = run_push(nothing, "q", *options, "--json")
         assert (code, err) == (0, "")
         assert json.loads(out)["queue"] == "q"
     assert client.dbsize() == 0
 
 
 @pytest.mark.parametrize(
-    ("line", "options", "said"),
+    ("line", "options", "message"),
     [
         (b'{"g": nope}', ["--group-by", "g"], "not JSON: Expecting value at column 7, near '{\"g\": nope}'"),
         (b"NaN", ["--group", "g"], "Out of range float values are not JSON compliant"),
@@ -175,37 +175,37 @@ def test_push_accepts_empty_input(client: redis.Redis, pushing: Push, options: l
     ],
 )
 def test_push_reports_a_bad_line_and_pushes_the_lines_before_it(
-    client: redis.Redis, pushing: Push, line: bytes, options: list[str], said: str
+    client: redis.Redis, run_push: Push, line: bytes, options: list[str], message: str
 ) -> None:
-    code, out, err = pushing(b'{"g": 1}\n\n{"g": 2}\n' + line + b'\n{"g": 3}\n', "q", *options)
+    code, out, err = run_push(b'{"g": 1}\n\n{"g": 2}\n' + line + b'\n{"g": 3}\n', "q", *options)
     assert (code, out) == (1, "")
     assert err.startswith("redisq: line 4: ")
-    assert said in err
+    assert message in err
     assert err.endswith("; the first 3 lines are pushed\n")
     assert err.count("\n") == 1
     held = Buffer(client, "q") if "priority" not in options[0] else PriorityQueue(client, "q")
     assert held.stats().waiting == 2
 
 
-def test_push_sends_lines_in_chunks(client: redis.Redis, pushing: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_sends_lines_in_chunks(client: redis.Redis, run_push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "_HEAP", 100_000)
     monkeypatch.setattr(push, "_CHUNK", 1 << 10)
-    assert pushing([{"g": i % 3, "i": i} for i in range(25_000)], "q", "--group-by", "g")[0] == 0
+    assert run_push([{"g": i % 3, "i": i} for i in range(25_000)], "q", "--group-by", "g")[0] == 0
     buffer: Buffer[Any] = Buffer(client, "q")
     assert [x["i"] for x in buffer.pop("2", 5_000) + buffer.pop("2", 5_000)] == list(range(2, 25_000, 3))
-    assert pushing(list(range(3_500)), "p", "--kind", "priority")[0] == 0
+    assert run_push(list(range(3_500)), "p", "--kind", "priority")[0] == 0
     assert PriorityQueue(client, "p").stats().waiting == 3_500
 
 
-def test_push_of_a_group_larger_than_one_call(client: redis.Redis, pushing: Push) -> None:
-    assert pushing(list(range(25_000)), "q", "--group", "g")[0] == 0
+def test_push_of_a_group_larger_than_one_call(client: redis.Redis, run_push: Push) -> None:
+    assert run_push(list(range(25_000)), "q", "--group", "g")[0] == 0
     buffer: Buffer[int] = Buffer(client, "q")
     assert [item for _ in range(5) for item in buffer.pop("g", 5_000)] == list(range(25_000))
 
 
-def test_push_reports_how_many_lines_were_pushed_when_the_server_refuses(client: redis.Redis, pushing: Push) -> None:
+def test_push_reports_how_many_lines_were_pushed_when_the_server_refuses(client: redis.Redis, run_push: Push) -> None:
     client.config_set("maxmemory", 1)
-    code, _, err = pushing([1, 2], "q", "--group", "g")
+    code, _, err = run_push([1, 2], "q", "--group", "g")
     assert code == 1
     assert "command not allowed when used memory > 'maxmemory'" in err
     assert err.endswith("; nothing is pushed for certain, some of the 2 that follow may be\n")
@@ -224,8 +224,8 @@ def test_push_reports_how_many_lines_were_pushed_when_the_server_refuses(client:
     ],
 )
 @pytest.mark.usefixtures("client")
-def test_contradicting_push_options_are_a_usage_error(pushing: Push, options: list[str]) -> None:
-    code, out, err = pushing([1], "q", *options)
+def test_contradicting_push_options_are_a_usage_error(run_push: Push, options: list[str]) -> None:
+    code, out, err = run_push([1], "q", *options)
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("redisq")
 
@@ -271,10 +271,10 @@ def test_stats_of_a_buffer_and_of_a_priority_queue(client: redis.Redis, run: Run
     assert seen == {**expected, **unpaused, "next_expiry": None}
 
 
-def seconds_of(said: str) -> float:
+def seconds_of(message: str) -> float:
     """Parse a time from JSON output."""
-    assert said.endswith("+00:00")
-    return datetime.datetime.fromisoformat(said).timestamp()
+    assert message.endswith("+00:00")
+    return datetime.datetime.fromisoformat(message).timestamp()
 
 
 def test_stats_of_an_emptied_queue(client: redis.Redis, run: Run) -> None:
@@ -643,11 +643,11 @@ def test_another_layout(client: redis.Redis, run: Run) -> None:
         assert f"this queue is marked {mark}, the script is for 2 " in err
 
 
-def test_the_other_structure(client: redis.Redis, run: Run, pushing: Push) -> None:
+def test_the_other_structure(client: redis.Redis, run: Run, run_push: Push) -> None:
     Buffer(client, "b").push(1)
     PriorityQueue(client, "p").push("a")
     assert run("stats", "b", "--kind", "priority") == (1, "", "redisq: b is a buffer, not a priority queue\n")
-    assert pushing([1], "p", "--group", "g") == (1, "", "redisq: p is a priority queue, not a buffer\n")
+    assert run_push([1], "p", "--group", "g") == (1, "", "redisq: p is a priority queue, not a buffer\n")
 
 
 @pytest.mark.parametrize("key", ["groups", "meta"])
@@ -691,8 +691,8 @@ def test_json_works_without_rich(client: redis.Redis) -> None:
     code = "import sys; sys.modules['rich'] = None; from redisq.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "stats", "b"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    said = "redisq: tables need rich: pip install 'redisq[cli]', or say --json\n"
-    assert (done.returncode, done.stderr) == (1, said)
+    message = "redisq: tables need rich: pip install 'redisq[cli]', or say --json\n"
+    assert (done.returncode, done.stderr) == (1, message)
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, json.loads(done.stdout)["waiting"]) == (0, 1)
 
@@ -808,7 +808,7 @@ number = 5
 def wait_until(true: Callable[[], object], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "it did not come"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
@@ -837,7 +837,7 @@ def jobs(client: redis.Redis, tmp_path: Path) -> Iterator[Callable[..., subproce
         process.communicate(timeout=20)
 
 
-def empty(client: redis.Redis) -> bool:
+def is_empty(client: redis.Redis) -> bool:
     held = Buffer(client, "q").stats()
     return held.waiting + held.leased + held.delayed == 0
 
@@ -851,7 +851,7 @@ def test_worker_processes_everything_and_ends_cleanly(
 ) -> None:
     Buffer(client, "q").push(*range(500))
     process = jobs(*target, "--processes", "2")
-    wait_until(lambda: empty(client))
+    wait_until(lambda: is_empty(client))
     process.terminate()
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, ""), err
@@ -888,13 +888,13 @@ def test_worker_processes_end_with_their_parent(jobs: Jobs, tmp_path: Path) -> N
     process.kill()
     process.wait()
 
-    def gone(pid: int) -> bool:
+    def has_ended(pid: int) -> bool:
         try:
             return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
         except (FileNotFoundError, ProcessLookupError):
             return True
 
-    wait_until(lambda: all(map(gone, pids)))
+    wait_until(lambda: all(map(has_ended, pids)))
 
 
 def test_a_worker_that_stops_itself_exits_with_0(client: redis.Redis, jobs: Jobs) -> None:
@@ -910,17 +910,17 @@ def test_worker_prints_rates_on_a_terminal(client: redis.Redis, tmp_path: Path) 
     ours, theirs = pty.openpty()
     with subprocess.Popen([*COMMAND, "worker", "jobs:worker"], cwd=tmp_path, stdout=theirs) as process:
         os.close(theirs)
-        said = ""
-        while "500 items in all" not in said:
-            said += os.read(ours, 4096).decode()
+        message = ""
+        while "500 items in all" not in message:
+            message += os.read(ours, 4096).decode()
         process.terminate()
         assert process.wait(20) == 0
     os.close(ours)
-    assert "1 running  acked" in said
+    assert "1 running  acked" in message
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["jobs"], 2, "redisq worker: error: jobs is not MODULE:NAME"),
         (["nobody:worker"], 2, "redisq: no module nobody on the path or in "),
@@ -935,11 +935,11 @@ def test_worker_prints_rates_on_a_terminal(client: redis.Redis, tmp_path: Path) 
         (["jobs:worker", "--url", "nonsense"], 2, "redisq: nonsense is not the URL of a Redis server"),
     ],
 )
-def test_a_worker_that_cannot_start(jobs: Jobs, arguments: list[str], code: int, said: str) -> None:
+def test_a_worker_that_cannot_start(jobs: Jobs, arguments: list[str], code: int, message: str) -> None:
     process = jobs(*arguments)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code, err
-    assert said in err.splitlines()[-1]
+    assert message in err.splitlines()[-1]
     assert "secret" not in err
 
 

@@ -78,7 +78,7 @@ def test_commands_and_workers_find_the_master(binary: Path, tmp_path: Path, caps
                 command = [sys.executable, "-m", "redisq", "worker", *target]
                 process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "REDIS_URL": url})
                 try:
-                    until(lambda: queue.stats().done == 1, "the worker has worked")
+                    until(lambda: queue.stats().done == 1, "the item is done")
                 finally:
                     process.send_signal(signal.SIGTERM)
                     assert process.wait(30) == 0

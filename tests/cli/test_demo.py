@@ -63,10 +63,10 @@ def test_other_keys_on_the_server_are_not_touched(server: Server) -> None:
 
 def test_without_a_server_binary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "binaries", list)
-    code, said = run_here()
+    code, output = run_here()
     assert code == 0
-    assert "Server: fakeredis" in said
-    assert "The account closes." in said
+    assert "Server: fakeredis" in output
+    assert "The account closes." in output
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_the_demo_fails_when_the_endpoint_received_something_other_than_once(
         return status
 
     monkeypatch.setattr(Endpoint, "receive", receive)
-    code, said = run_here()
+    code, output = run_here()
     assert code == 1
-    assert "The account does NOT close." in said
-    (row,) = (row.split() for row in said.splitlines() if row.split()[:1] == ["batching"])
+    assert "The account does NOT close." in output
+    (row,) = (row.split() for row in output.splitlines() if row.split()[:1] == ["batching"])
     assert row[-3:] == columns
 
 
@@ -96,9 +96,9 @@ def test_the_demo_ends_when_a_process_fails(
 ) -> None:
     monkeypatch.setattr(Endpoint, "receive", lambda *_: 500)
     assert cli.main(["demo", "--files", "8"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("redisq: flusher failed: the endpoint answered 500 to ")
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith("redisq: flusher failed: the endpoint answered 500 to ")
+    assert output.count("\n") == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups")
@@ -115,9 +115,9 @@ def test_an_interrupted_demo_leaves_nothing_behind(number: int, code: int, at: s
             os.killpg(run.pid, number)  # the whole group, as a terminal does
         else:
             run.terminate()
-        said = run.stderr.read()
+        output = run.stderr.read()
         assert run.wait(20) == code
-    assert said == ("redisq: interrupted\n" if number == signal.SIGINT else "")
+    assert output == ("redisq: interrupted\n" if number == signal.SIGINT else "")
     assert list(tmp_path.iterdir()) == []
     deadline = time.monotonic() + 5
     with contextlib.suppress(ProcessLookupError):  # raised once no process of the group is left
@@ -128,7 +128,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(number: int, code: int, at: s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "output"),
     [
         (["--url", "redis://:secret@127.0.0.1:1"], 1, "redisq: no server at redis://***@127.0.0.1:1: "),
         (["--url", "nonsense"], 1, "redisq: nonsense is not the URL of a Redis server: "),
@@ -136,11 +136,11 @@ def test_an_interrupted_demo_leaves_nothing_behind(number: int, code: int, at: s
         (["--files", "many"], 2, "argument --files: invalid"),
     ],
 )
-def test_errors_are_one_line(arguments: list[str], code: int, said: str) -> None:
+def test_errors_are_one_line(arguments: list[str], code: int, output: str) -> None:
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == code
     assert done.stdout == ""
-    assert said in done.stderr.splitlines()[-1]
+    assert output in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
 
@@ -224,10 +224,10 @@ def test_processes_report_their_end_and_their_exit_code() -> None:
         processes.start(2, "one", finish_when_told)
         processes.start(1, "other", fail)
         processes.finish("one")
-        heard: list[object] = []
-        while processes.at_work("one") or Ready("other") not in heard:
-            heard += processes.receive(10)
-        assert heard.count("done") == 2
+        received: list[object] = []
+        while processes.at_work("one") or Ready("other") not in received:
+            received += processes.receive(10)
+        assert received.count("done") == 2
         processes.finish("other")
         with pytest.raises(RedisqError, match="other ended with exit code 3"):
             list(processes.receive(10))

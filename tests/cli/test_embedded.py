@@ -109,17 +109,17 @@ def test_the_output_of_a_server_that_does_not_start_is_in_the_error(
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "output"),
     [
-        (["exit 1"], "it said nothing"),
+        (["exit 1"], "it output nothing"),
         (["echo here; echo there >&2; exit 1"], "here\nthere"),
     ],
 )
-def test_the_whole_output_is_in_the_error(lines: list[str], said: str, tmp_path: Path) -> None:
+def test_the_whole_output_is_in_the_error(lines: list[str], output: str, tmp_path: Path) -> None:
     broken = program(tmp_path / "broken", *lines)
     with pytest.raises(NoServer) as refused:
         Server(broken).__enter__()
-    assert str(refused.value) == f"{broken} did not start: {said}"
+    assert str(refused.value) == f"{broken} did not start: {output}"
 
 
 def test_a_binary_that_cannot_be_run_is_a_one_line_error(tmp_path: Path) -> None:

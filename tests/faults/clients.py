@@ -32,7 +32,7 @@ class Acknowledged:
     def more(self, calls: int) -> None:
         """Wait until this many more calls are acknowledged."""
         enough = self.calls + calls
-        until(lambda: self.calls >= enough, "they work")
+        until(lambda: self.calls >= enough, "calls are acknowledged")
 
     def count(self, what: list[str], items: list[str]) -> None:
         """Record one call."""

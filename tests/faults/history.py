@@ -93,7 +93,7 @@ class Subject(Generic[State]):
         """Build the call."""
         raise NotImplementedError
 
-    def seen(self, verb: str, answer: Any) -> Any:
+    def normalize(self, verb: str, answer: Any) -> Any:
         """Return a client's answer in the form of `step`."""
         raise NotImplementedError
 
@@ -113,7 +113,7 @@ class Subject(Generic[State]):
     def send(self, runner: Runner, verb: str, args: Args, now: int) -> Any:
         """Make the call on the server, and return its reply in the form of `step`."""
         try:
-            return self.seen(verb, runner.run(at(self.build(verb, args), now)))
+            return self.normalize(verb, runner.run(at(self.build(verb, args), now)))
         except LeaseLost:
             return LOST
         except InvalidArgument:
@@ -220,7 +220,7 @@ class BufferSubject(Subject[model.Buffer]):
                 return _first(getattr(calls, verb)())
         raise AssertionError(verb)
 
-    def seen(self, verb: str, answer: Any) -> Any:
+    def normalize(self, verb: str, answer: Any) -> Any:
         match verb:
             case "groups":
                 return tuple((group, int(length)) for group, length in zip(*[iter(answer[1])] * 2, strict=True))
@@ -371,7 +371,7 @@ class PrioritySubject(Subject[model.Priority]):
                 return _first(getattr(calls, verb)())
         raise AssertionError(verb)
 
-    def seen(self, verb: str, answer: Any) -> Any:
+    def normalize(self, verb: str, answer: Any) -> Any:
         match verb:
             case "push":
                 return "".join(outcome.name[0] for outcome in answer).encode()
@@ -454,7 +454,7 @@ class LimitSubject(Subject[model.Limit]):
     def build(self, verb: str, args: Args) -> Call[Any]:  # noqa: ARG002
         return self.calls.acquire(*args)
 
-    def seen(self, verb: str, answer: Any) -> Any:  # noqa: ARG002
+    def normalize(self, verb: str, answer: Any) -> Any:  # noqa: ARG002
         return answer.granted, _ms(answer.retry_after)
 
     def answer(self, state: model.Limit, verb: str, args: Args, now: int) -> Any:  # noqa: ARG002

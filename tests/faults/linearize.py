@@ -111,7 +111,7 @@ def replay(model: Model, calls: Iterable[RecordedCall]) -> tuple[int, Any] | Non
     return None
 
 
-def misfit(order: Iterable[RecordedCall]) -> tuple[RecordedCall, RecordedCall] | None:
+def order_conflict(order: Iterable[RecordedCall]) -> tuple[RecordedCall, RecordedCall] | None:
     """Return two calls whose order contradicts the clients' clocks: the second ended before the first began."""
     latest: RecordedCall | None = None
     for call in order:
@@ -175,7 +175,7 @@ def shortest(model: Model, calls: Sequence[RecordedCall], timeout: float = 60.0)
 
     others = [call for call in prefix if call is not blamed]
     settled = [call for call in others if call.reply != UNKNOWN]
-    if _sourced([*settled, blamed], others) and linearizable(model, settled):
+    if _has_sources([*settled, blamed], others) and linearizable(model, settled):
         others = settled  # a call that has not ended is rarely the cause, and all its possible effects take long to try
     expected = allowed(others)
     others = _reduce(others, blamed, lambda fewer: allowed(fewer) == expected, monotonic() + timeout)
@@ -195,20 +195,20 @@ def shortest_in_order(model: Model, order: Sequence[RecordedCall]) -> Counterexa
     blamed, state = order[place], model.initial()
     for call in order[:place]:
         model.step(state, call)
-    names = leaves((blamed.args, blamed.reply, expected))
-    story = [call for call in order[:place] if names & leaves((call.args, call.reply))]
+    names = names_in((blamed.args, blamed.reply, expected))
+    story = [call for call in order[:place] if names & names_in((call.args, call.reply))]
     held = {name: value for name, value in state.keys(blamed.now).items() if not name.startswith(_HIDDEN)}
     before = [f"{show(name)} {value}"[:300] for name, value in sorted(held.items())]
     why = f"call {place + 1} of {len(order)}, in the order of MONITOR, is wrong; earlier calls with the same names:"
     return Counterexample(why, [*story[-12:], blamed], blamed, [expected], before)
 
 
-def leaves(value: Any) -> set[str]:
+def names_in(value: Any) -> set[str]:
     """Return the items, members, groups and ids in a call's arguments and reply."""
     if isinstance(value, (str, bytes)):
         return {show(value)} - {LOST}
     if isinstance(value, tuple):
-        return set().union(*map(leaves, value))
+        return set().union(*map(names_in, value))
     return set()
 
 
@@ -223,7 +223,7 @@ def _reduce(
             if monotonic() > end:
                 return others
             fewer = others[:begin] + others[begin + size :]
-            if _sourced([*fewer, blamed], others) and fits(fewer):
+            if _has_sources([*fewer, blamed], others) and fits(fewer):
                 others, left_out = fewer, True
             else:
                 begin += size
@@ -232,14 +232,14 @@ def _reduce(
         size = max(1, size // 2)
 
 
-def _sourced(kept: list[RecordedCall], before: list[RecordedCall]) -> bool:
+def _has_sources(kept: list[RecordedCall], before: list[RecordedCall]) -> bool:
     """Return whether the kept calls still create everything that they mention, so that the report is readable."""
-    made = {name for call in kept for name in makes(call)}
-    makable = {name for call in before for name in makes(call)}
+    made = {name for call in kept for name in created(call)}
+    makable = {name for call in before for name in created(call)}
     return all(name in made or name not in makable for call in kept for name in mentions(call))
 
 
-def makes(call: RecordedCall) -> set[Any]:
+def created(call: RecordedCall) -> set[Any]:
     """Return what a call creates: the items or members it pushes, the lease it takes."""
     if call.verb == "push":
         given = call.args[1] if isinstance(call.args[0], str) else call.args[0]

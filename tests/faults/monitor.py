@@ -160,8 +160,8 @@ class Monitor:
             with self._lock:
                 self._heard.wait_for(lambda: b'"ECHO" "%s"\r\n' % mark in self._buffer or self._ended, 5)
         with self._lock:
-            said, self._buffer = bytes(self._buffer), bytearray()
-        return [line for line in said.split(b"\r\n") if b'"ECHO" "mark-' not in line]
+            received, self._buffer = bytes(self._buffer), bytearray()
+        return [line for line in received.split(b"\r\n") if b'"ECHO" "mark-' not in line]
 
     def commands(self) -> list[Command]:
         """Return the commands since the last call."""

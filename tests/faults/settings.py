@@ -15,7 +15,7 @@ SEED = int(os.environ.get("CHAOS_SEED") or 1)
 MINUTES = float(os.environ.get("CHAOS_MINUTES") or 0)
 LONG = MINUTES > 0
 
-# The long form runs as long as it was told to, but not for ever.
+# The long form runs as long as it was told to, but not forever.
 limit = pytest.mark.timeout(MINUTES * 90 + 1800 if LONG else 600)
 
 

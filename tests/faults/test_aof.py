@@ -145,7 +145,7 @@ class Loader:
         words = [str(self._server), "--port", "0", "--unixsocket", socket, "--dir", str(files), "--save", ""]
         self._run([*words, "--appendonly", "yes", "--aof-load-truncated", "yes", "--appendfsync", "no"])
         with redis.Redis(unix_socket_path=socket, retry=Retry(NoBackoff(), 0)) as client:
-            until(lambda: is_up(client), "it has read the file")
+            until(lambda: is_up(client), "the file is loaded")
             found = read(client)
         self._run([])
         shutil.rmtree(files)

@@ -106,11 +106,11 @@ class Canceller:
         `asyncio.wait_for` swallows because its result has arrived.
         """
         # A call that has to connect, or to load a script, has more awaits; each of these cases is counted on its own.
-        fresh, told = self.random.random() < 0.4, self.random.random() < 0.3
-        await (self.client.script_flush() if told else self.client.ping())
+        fresh, unloaded = self.random.random() < 0.4, self.random.random() < 0.3
+        await (self.client.script_flush() if unloaded else self.client.ping())
         if fresh:
             await self.client.connection_pool.disconnect()
-        case = name, fresh, told
+        case = name, fresh, unloaded
         place, late = divmod(self._places[case], 2)
 
         async def run() -> tuple[R, bool]:

@@ -68,7 +68,7 @@ class Tally:
 
     def wait(self, enough: int, stop: threading.Event) -> None:
         """Wait until this many items in the moving slot are finished."""
-        until(lambda: self.moving >= enough or stop.is_set(), "work goes on", 60)
+        until(lambda: self.moving >= enough or stop.is_set(), "items are finished", 60)
 
     def put(self, items: list[str]) -> None:
         """Record pushed items."""
@@ -139,9 +139,9 @@ def queue_loads(library: Any, client: Any) -> list[QueueLoad]:
 
 def errors(nodes: Cluster, name: str) -> int:
     """Return how often the nodes have answered with an error."""
-    said = [client.info("errorstats").get(f"errorstat_{name}", 0) for client in nodes.clients]
+    counts = [client.info("errorstats").get(f"errorstat_{name}", 0) for client in nodes.clients]
     # The oldest redis-py returns `count=3`, newer ones parse it.
-    return sum(one["count"] if isinstance(one, dict) else int(str(one).rpartition("=")[2]) for one in said)
+    return sum(one["count"] if isinstance(one, dict) else int(str(one).rpartition("=")[2]) for one in counts)
 
 
 class SlotView:
@@ -203,7 +203,10 @@ class Mover(threading.Thread):
             count += 1
             if slow and count == 10:
                 # Longer than redis-py on its own, which gives up after this many answers to one call.
-                until(lambda: errors(self.nodes, "TRYAGAIN") >= before + 4 * TRIES or self.stop.is_set(), "they wait")
+                until(
+                    lambda: errors(self.nodes, "TRYAGAIN") >= before + 4 * TRIES or self.stop.is_set(),
+                    "clients get TRYAGAIN",
+                )
             if count % 5 == 0:
                 for queue in (b"redisq:{live}:", b"x:{live}:"):
                     assert self.view.counts_equal_lists(queue), f"move {self.moved}, after {count} keys"
@@ -359,7 +362,7 @@ class PartialMoves:
         self.source = nodes.owner(self.slot)
         self.target = next(i for i in nodes.masters() if i != self.source)
 
-    def undisturbed(self, scenario: Scenario) -> tuple[Contents, Any, Contents]:
+    def run_elsewhere(self, scenario: Scenario) -> tuple[Contents, Any, Contents]:
         """Return a scenario's result on a single server: all keys, the reply, and all keys after it."""
         scenario.build(self.scratch)
         before, reply = keyspace.read(self.scratch, Q, 0), send(self.scratch, scenario.call)
@@ -428,7 +431,7 @@ def test_no_script_is_stopped_in_the_middle(nodes: Cluster, server: Server, scri
     with server.client() as scratch:
         half_way = PartialMoves(nodes, scratch)
         for scenario in (scenario for scenario in SCENARIOS if scenario.script == script):
-            before, expected, after = half_way.undisturbed(scenario)
+            before, expected, after = half_way.run_elsewhere(scenario)
             keys = sorted(Q + name for name in before[0])
             for moved in moves(scenario, keys, draw):
                 how, reply, there = half_way.play(scenario, moved)
@@ -492,7 +495,7 @@ def test_a_call_that_is_sent_again_waits_too(nodes: Cluster, flavour: str) -> No
             pushed = pool.submit(queue.push, "a", 1, token=flavour)
         else:
             pushed = pool.submit(lambda: asyncio.run(again()))
-        until(lambda: pushed.done() or sent() > before + 2, "it was sent again and again")
+        until(lambda: pushed.done() or sent() > before + 2, "the call was sent again twice")
         assert not pushed.done()
         for key in nodes.keys(slot, source):
             nodes.move(key, source, target)

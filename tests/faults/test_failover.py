@@ -275,9 +275,9 @@ def test_a_lost_lease_does_not_hide_an_unconfirmed_ack(replication: Replication)
         assert isinstance(short.value.__cause__, LeaseLost)
         replication.link.unblock()
         replication.wait_until_synced()
-        with pytest.raises(LeaseLost) as told:
+        with pytest.raises(LeaseLost) as raised:
             Buffer(client, "q", durability=Replicas(timeout=4)).ack(held, lost)
-        assert told.value.ids == [lost.id]
+        assert raised.value.ids == [lost.id]
 
 
 def test_reads_do_not_wait_for_replicas(replication: Replication) -> None:
@@ -375,7 +375,7 @@ def test_a_blocked_reserve_retries_when_the_master_is_demoted(replication: Repli
             return any(other.client_unblock(int(one), error=True) for one in blocked)
 
         for _ in range(3):
-            until(sent_away, "somebody waits")
+            until(sent_away, "a client is blocked")
         assert not waiting.done()
         Buffer(other, "q").push(1)
         assert waiting.result() == [1]
@@ -413,7 +413,7 @@ def test_a_worker_survives_a_failover(flavour: str, binary: Path) -> None:
     with watched(binary) as (nodes, port):
 
         def kill() -> None:
-            until(lambda: len(done) >= TOTAL // 6, "the worker works")
+            until(lambda: len(done) >= TOTAL // 6, "a sixth of the items are done")
             nodes[0].kill()
             killed.set()
 
@@ -443,12 +443,12 @@ def work_blocking(port: int, done: Counter[str]) -> None:
             working = pool.submit(worker.run)
 
             def push(i: int) -> None:
-                until(lambda: len(done) >= i - 20 or working.done(), "the worker goes on", 60)
+                until(lambda: len(done) >= i - 20 or working.done(), "the worker continues", 60)
                 until(lambda: attempt(lambda: queue.push(str(i), token=str(i))), "the push is confirmed", 60)
 
             for i in range(TOTAL):
                 push(i)
-            until(lambda: len(done) == TOTAL or working.done(), "all is done", 60)
+            until(lambda: len(done) == TOTAL or working.done(), "all items are done", 60)
             worker.stop()
             working.result()
 

@@ -38,7 +38,7 @@ from .history import (
     Subject,
     record,
 )
-from .linearize import UNKNOWN, linearizable, misfit, replay, search, shortest, shortest_in_order
+from .linearize import UNKNOWN, linearizable, order_conflict, replay, search, shortest, shortest_in_order
 from .monitor import Monitor
 from .node import free_ports
 
@@ -123,7 +123,7 @@ def test_long_histories_match_the_model_in_the_order_of_monitor(tcp_server: tupl
     for seed in settings.seeds():
         subject = make(seed)
         order = play_long(tcp_server, subject, seed, LONG)
-        assert misfit(order) is None
+        assert order_conflict(order) is None
         if replay(subject, order):
             pytest.fail(f"CHAOS_SEED={seed}\n{shortest_in_order(subject, order)}")
 
@@ -134,7 +134,7 @@ def test_long_histories_match_the_model_in_the_order_of_monitor(tcp_server: tupl
 def corrupt(call: RecordedCall, random: Random) -> RecordedCall:
     """Return the call with a reply that is wrong at any time: a higher count, or an item twice."""
 
-    def worse(reply: Any) -> Any:
+    def altered(reply: Any) -> Any:
         if isinstance(reply, bool) or reply is None:
             return reply
         if isinstance(reply, int):
@@ -143,11 +143,11 @@ def corrupt(call: RecordedCall, random: Random) -> RecordedCall:
             return reply + b"x"
         if isinstance(reply, tuple) and reply:
             place = random.randrange(len(reply))
-            return (*reply[:place], worse(reply[place]), *reply[place + 1 :])
+            return (*reply[:place], altered(reply[place]), *reply[place + 1 :])
         return reply
 
     while True:
-        reply = worse(call.reply)
+        reply = altered(call.reply)
         if reply != call.reply:
             return replace(call, reply=reply)
 
@@ -203,8 +203,8 @@ def test_a_wrong_reply_in_a_long_history_is_detected(tcp_server: tuple[Server, i
     assert "the model holds" in str(counterexample)
     apart = next(i for i, call in enumerate(order) if order[i - 1].end < call.start)
     swapped = [*order[: apart - 1], order[apart], order[apart - 1], *order[apart + 1 :]]
-    assert misfit(order) is None
-    assert misfit(swapped)
+    assert order_conflict(order) is None
+    assert order_conflict(swapped)
 
 
 NOTHING: Any = (-1, ())

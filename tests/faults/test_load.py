@@ -372,7 +372,7 @@ CLIENTS = 64
 def test_sixty_four_clients_on_one_queue(separate_server: Server) -> None:
     """All push, reserve, release and ack on the same two queues: each item is acked once, and no call becomes slow."""
     for _ in range(settings.pick(1, 5)):
-        calls, slow = rush(separate_server, settings.pick(10, 100))
+        calls, slow = run_clients(separate_server, settings.pick(10, 100))
         print(f"{CLIENTS} clients, {calls} calls, {len(slow)} over 5 ms: {slow[:10]} µs")
         # These are small calls: if many took long, the machine was busy.
         if calm := len(slow) <= calls / 100:
@@ -380,7 +380,7 @@ def test_sixty_four_clients_on_one_queue(separate_server: Server) -> None:
     assert calm or not settings.LONG
 
 
-def rush(separate_server: Server, rounds: int, size: int = 5) -> tuple[int, list[int]]:
+def run_clients(separate_server: Server, rounds: int, size: int = 5) -> tuple[int, list[int]]:
     """Run all clients; return how many script calls they made, and the µs of those that blocked the server for 5 ms."""
     acked: list[list[bytes]] = [[] for _ in range(2 * CLIENTS)]
     failures: list[BaseException] = []

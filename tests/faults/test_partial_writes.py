@@ -46,7 +46,7 @@ def client(server: Server) -> Iterator[redis.Redis]:
         made.acl_deluser("denied")
 
 
-def undisturbed(client: redis.Redis, scenario: Scenario) -> tuple[Any, Everything, Everything]:
+def run_intact(client: redis.Redis, scenario: Scenario) -> tuple[Any, Everything, Everything]:
     """Run an unbroken scenario; return the reply, and all keys before and after it."""
     scenario.build(client)
     before, reply = everything(client), send(client, scenario.call)
@@ -60,7 +60,7 @@ def without(key: bytes, found: Everything) -> Everything:
 
 def of_another_type(client: redis.Redis, scenario: Scenario) -> list[str]:
     """Give each key in turn another type; yield each write that happens anyway."""
-    _, before, after = undisturbed(client, scenario)
+    _, before, after = run_intact(client, scenario)
     wrong = []
     for key in {*scenario.call.keys, *before, *after} - {Q + b"guard"}:
         scenario.build(client)
@@ -83,7 +83,7 @@ def of_another_type(client: redis.Redis, scenario: Scenario) -> list[str]:
 
 def denied(client: redis.Redis, scenario: Scenario) -> list[str]:
     """Deny each key in turn that the call may write; yield each write that happens anyway."""
-    _, before, after = undisturbed(client, scenario)
+    _, before, after = run_intact(client, scenario)
     every = {*scenario.call.keys, *before, *after}
     changed = {key for key in every if before.get(key) != after.get(key)}
     client.acl_setuser("denied", enabled=True, nopass=True, categories=["+@all"], keys=["*"])
@@ -104,7 +104,7 @@ def denied(client: redis.Redis, scenario: Scenario) -> list[str]:
 
 def on_a_full_server(client: redis.Redis, scenario: Scenario) -> list[str]:
     """Fill the server's memory: calls that grow must be refused without a change, others must succeed as usual."""
-    expected, before, after = undisturbed(client, scenario)
+    expected, before, after = run_intact(client, scenario)
     scenario.build(client)
     client.config_set("maxmemory", 1)
     reply = send(client, scenario.call)
@@ -154,7 +154,7 @@ def test_a_counter_that_is_not_a_number_stops_nothing(client: redis.Redis, scrip
     """Counters are for people to read: the call does the same as with valid ones."""
     counted = False
     for scenario in scenarios(script):
-        expected, before, after = undisturbed(client, scenario)
+        expected, before, after = run_intact(client, scenario)
         if Q + b"meta" not in before:
             continue
         scenario.build(client)
@@ -210,7 +210,7 @@ def test_a_denied_command_can_stop_a_script_in_the_middle(client: redis.Redis, s
     with client_of(client, "denied") as user:
         client.acl_setuser("denied", enabled=True, nopass=True, categories=["+@all"], keys=["*"])
         for scenario in scenarios(script):
-            expected, before, after = undisturbed(client, scenario)
+            expected, before, after = run_intact(client, scenario)
             for command in commands:
                 scenario.build(client)
                 plain(client, "ACL", "SETUSER", "denied", "+@all", f"-{command}")

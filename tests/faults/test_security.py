@@ -72,18 +72,18 @@ def client(server: Server) -> Iterator[redis.Redis]:
         made.acl_deluser("worker")
 
 
-def needed() -> list[str]:
+def required_commands() -> list[str]:
     """Return every command that redisq sends or its scripts call."""
     return sorted({*OUTSIDE}.union(*map(commands_of, names())))
 
 
-def admit(
+def create_user(
     client: redis.Redis, *, user: str = "worker", password: str = "secret", name: str = "orders", but: str = ""
 ) -> None:
     """Create a user with the README's command, for other names, and without one permission."""
-    told = {"worker": user, ">secret": ">" + password, "~redisq:{orders}:*": f"~redisq:{{{name}}}:*"}
+    replaced = {"worker": user, ">secret": ">" + password, "~redisq:{orders}:*": f"~redisq:{{{name}}}:*"}
     plain(client, "ACL", "DELUSER", user)
-    plain(client, *(told.get(word, word) for word in ACL if word != f"+{but}"))
+    plain(client, *(replaced.get(word, word) for word in ACL if word != f"+{but}"))
 
 
 def allow(client: redis.Redis, more: str) -> None:
@@ -247,17 +247,17 @@ def command_line(url: str) -> list[tuple[str, int, str]]:
     """Run every command of the command line that uses a server; return the exit code and output of each."""
     results = []
     for command, text in COMMANDS:
-        said = io.StringIO()
+        output = io.StringIO()
         with contextlib.ExitStack() as stack:
             given = stack.enter_context(tempfile.TemporaryFile("w+"))
             given.write(text)
             given.seek(0)
-            stack.enter_context(contextlib.redirect_stdout(said))
-            stack.enter_context(contextlib.redirect_stderr(said))
+            stack.enter_context(contextlib.redirect_stdout(output))
+            stack.enter_context(contextlib.redirect_stderr(output))
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             patch.setattr(sys, "stdin", given)
             patch.setenv("REDIS_URL", url)
-            results.append((command, main(command.split()), said.getvalue()))
+            results.append((command, main(command.split()), output.getvalue()))
     return results
 
 
@@ -288,7 +288,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 def test_the_readme_lists_all_commands() -> None:
     """Those that the scripts call, as in their text, and those that the Python code sends, and no others."""
-    assert [word for word in ACL if word[0] == "+"] == [f"+{command}" for command in needed()]
+    assert [word for word in ACL if word[0] == "+"] == [f"+{command}" for command in required_commands()]
 
 
 def test_a_user_with_the_listed_permissions_can_do_everything(
@@ -296,7 +296,7 @@ def test_a_user_with_the_listed_permissions_can_do_everything(
 ) -> None:
     """Every method, blocking and through asyncio, a worker that waits, every command of the command line."""
     as_user: dict[str, Any] = {"username": "worker", "password": "secret"}
-    admit(client)
+    create_user(client)
     for protocol in (2, 3):
         drive("orders", lambda kind: kind(unix_socket_path=server.socket, protocol=protocol, **as_user), client)  # noqa: B023
     with server.client(**as_user) as user:
@@ -310,12 +310,12 @@ def test_a_user_with_the_listed_permissions_can_do_everything(
             user.keys()
     client.flushall()
     url = f"{server.url}?username=worker&password=secret"
-    denied_others(command_line(url))
+    check_results(command_line(url))
     Buffer(client, "orders").push("x")
     assert "ended: 1 batches acked" in ended(workers(url, tmp_path))
 
 
-def denied_others(results: list[tuple[str, int, str]]) -> None:
+def check_results(results: list[tuple[str, int, str]]) -> None:
     """Check that every command succeeded, except the one on a queue that is not this user's."""
     assert [command for command, code, _ in results if code] == [COMMANDS[1][0]], results
     assert "refuses" in results[1][2]
@@ -340,21 +340,21 @@ def test_each_listed_command_is_needed(
 ) -> None:
     """Without any one of them something is refused; without BLPOP, waiting falls back to polling and logs it."""
     with server.client(username="worker", password="secret") as user:
-        for command in needed():
-            admit(client, name="q", but=command)
+        for command in required_commands():
+            create_user(client, name="q", but=command)
             client.flushall()
             client.script_flush()
-            assert any(refused(use) for use in uses(client, user, command)) or "BLPOP is refused" in caplog.text, (
-                command
-            )
+            assert (
+                any(refused(use) for use in calls_using(client, user, command)) or "BLPOP is refused" in caplog.text
+            ), command
             assert ("BLPOP is refused" in caplog.text) == (command == "blpop")
             caplog.clear()
-    admit(client, but="ping")
+    create_user(client, but="ping")
     Buffer(client, "orders").push("x")
     assert "refuses" in ended(workers(f"{server.url}?username=worker&password=secret", tmp_path))
 
 
-def uses(admin: redis.Redis, user: redis.Redis, command: str) -> Iterator[Callable[[], object]]:
+def calls_using(admin: redis.Redis, user: redis.Redis, command: str) -> Iterator[Callable[[], object]]:
     """Yield calls that use a command, in all scenarios."""
     buffer: Buffer[str] = Buffer(user, "q")
     if command == "ping":
@@ -378,7 +378,7 @@ def refused(call: Callable[[], object]) -> bool:
 
 def test_durability_also_needs_wait(client: redis.Redis, server: Server) -> None:
     """WAIT is not listed, as it does not belong to one queue; the README lists it for replicas."""
-    admit(client)
+    create_user(client)
     with server.client(username="worker", password="secret") as user:
         buffer: Buffer[str] = Buffer(user, "orders", durability="replica")
         with pytest.raises(redis.exceptions.NoPermissionError):
@@ -390,7 +390,7 @@ def test_durability_also_needs_wait(client: redis.Redis, server: Server) -> None
 
 def test_another_database_also_needs_select(client: redis.Redis, server: Server) -> None:
     """Each new connection begins with it."""
-    admit(client)
+    create_user(client)
     with server.client(username="worker", password="secret", db=1) as user:
         with pytest.raises(redis.RedisError):
             Buffer(user, "orders").push("x")
@@ -404,7 +404,7 @@ def test_a_cluster_needs_more_commands(binary: Path) -> None:
         plain(admin, "CLUSTER", "ADDSLOTS", *range(SLOTS))
         until(lambda: b"cluster_state:ok" in plain(admin, "CLUSTER", "INFO"))
         url = f"redis://worker:secret@{HOST}:{node.port}"
-        admit(admin)
+        create_user(admin)
         with pytest.raises(redis.exceptions.RedisClusterException):
             redis.RedisCluster.from_url(url)
         allow(admin, "+cluster|slots +command +info")
@@ -413,7 +413,7 @@ def test_a_cluster_needs_more_commands(binary: Path) -> None:
         admin.flushall()
         with connected(url) as found:
             assert isinstance(found, redis.RedisCluster)
-        denied_others(command_line(url))
+        check_results(command_line(url))
 
 
 # keys
@@ -442,7 +442,7 @@ def test_no_key_outside_the_queue_is_touched(server: Server, label: str, monkeyp
     assert {c.script for c in by_python} >= set(names())
     for command in by_python:
         if command.client != b"lua":
-            sent_outside(command.words)
+            check_direct_commands(command.words)
     assert len(generated) > 1000
 
 
@@ -452,7 +452,7 @@ def generate(machine: type[Machine]) -> None:
     run_state_machine_as_test(machine, settings=settings(few, suppress_health_check=[*HealthCheck]))
 
 
-def sent_outside(words: list[bytes]) -> None:
+def check_direct_commands(words: list[bytes]) -> None:
     """Check that commands outside of scripts use only the queues named `orders` and `other`."""
     name, ours = words[0].upper(), (b"redisq:{orders}:", b"redisq:{other}:")
     match name:
@@ -494,12 +494,12 @@ def test_control_a_script_that_touches_another_key_is_detected(
 
 # malicious names
 
-TRICKS = ["b", "a}:x{b", "b}", "{b", "b}:groups", "b:groups", "redisq:{b}", "redisq:{b}:items", "redisq:{b}:groups"]
-TRICKS += ["*", "[b]", "\\", "%s", "$", "^(%a+)"]
+MALICIOUS = ["b", "a}:x{b", "b}", "{b", "b}:groups", "b:groups", "redisq:{b}", "redisq:{b}:items", "redisq:{b}:groups"]
+MALICIOUS += ["*", "[b]", "\\", "%s", "$", "^(%a+)"]
 PREFIXES = ["redisq", "redisq", "redisq:{b}", "redisq:{b}:items"]
 OTHER_KEYS = [b"%b:{%b}:" % (prefix, name) for prefix in (b"redisq", b"priority") for name in (b"b", b"ab", b"a:b")]
-texts = st.sampled_from([*TRICKS, *AWKWARD]) | st.text(max_size=6)
-payloads = st.sampled_from([trick.encode() for trick in TRICKS]) | st.binary(max_size=8)
+texts = st.sampled_from([*MALICIOUS, *AWKWARD]) | st.text(max_size=6)
+payloads = st.sampled_from([trick.encode() for trick in MALICIOUS]) | st.binary(max_size=8)
 
 
 @seed(SEED)
@@ -642,8 +642,8 @@ def encrypted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     else:
         raise refusal
     with contextlib.closing(server.client()) as client:
-        admit(client, password=PASSWORD)
-        admit(client, user="nobody", password=PASSWORD, name="nothing")
+        create_user(client, password=PASSWORD)
+        create_user(client, user="nobody", password=PASSWORD, name="nothing")
         client.config_set("requirepass", PASSWORD)
         yield Encrypted(server, port, certificate)
     server.stop()
@@ -671,7 +671,7 @@ def test_tls_with_a_password_in_the_url(encrypted: Encrypted) -> None:
         work(admin, client, "orders")
         reset(admin)
     results = command_line(encrypted.url())
-    denied_others(results)
+    check_results(results)
     assert SECRET not in str(results)
 
 
@@ -730,7 +730,7 @@ def test_no_command_reveals_the_password_of_an_unreachable_server(
 ) -> None:
     """Whatever the URL looks like, in the environment or as an argument."""
     monkeypatch.setenv("REDIS_URL", url)
-    told = []
+    revealed = []
     every = ALL_COMMANDS if url == UNREACHABLE[1] else ALL_COMMANDS[:1]
     for words in [*map(str.split, every), ["stats", "q", "--url", url], ["demo", "--url", url], ["worker", "a:b"]]:
         with open(os.devnull) as nothing, monkeypatch.context() as patch:
@@ -738,9 +738,9 @@ def test_no_command_reveals_the_password_of_an_unreachable_server(
             assert main(words) != 0, words
         out, err = capfd.readouterr()
         if SECRET in out + err:
-            told.append((words[0], out, err))
+            revealed.append((words[0], out, err))
         assert err.startswith("redisq: "), words
-    assert told == []
+    assert revealed == []
 
 
 @pytest.mark.usefixtures("no_backoff")
@@ -776,9 +776,9 @@ def test_no_process_of_a_worker_shows_the_password(encrypted: Encrypted, tmp_pat
             Buffer(client, "orders").push("x", "y", "z", group="b")
     finally:
         parent.terminate()
-        said = ended(parent)
-    assert "ended" in said
-    assert SECRET not in said
+        output = ended(parent)
+    assert "ended" in output
+    assert SECRET not in output
 
 
 def test_no_log_and_no_error_of_a_worker_reveals_the_password(

@@ -75,9 +75,9 @@ def test_a_quick_run_fails_when_a_claim_does_not_hold(
     assert program.main(["flush", "--quick"]) == 1
     assert "DOES NOT HOLD" in capsys.readouterr().out
     assert program.main(["flush", "--quick", "--json"]) == 1
-    told = capsys.readouterr()
-    assert json.loads(told.out)["flush"]["claims"][0]["median"] == 1.0
-    assert "DOES NOT HOLD" in told.err
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["flush"]["claims"][0]["median"] == 1.0
+    assert "DOES NOT HOLD" in printed.err
     monkeypatch.setattr(program, "stated", lambda _: {})
     assert program.main(["flush", "--quick"]) == 0
     assert program.main(["nothing"]) == 2

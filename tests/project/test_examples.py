@@ -149,10 +149,10 @@ def test_api_batches_sends_each_action_once_and_keeps_the_rate(server: Server, a
     file = tmp_path / "actions.jsonl"
     file.write_text("".join(json.dumps(action) + "\n" for action in actions))
     endpoint = f"http://127.0.0.1:{api.server_port}/actions"
-    said = run("api_batches.py", server, endpoint, "--push", file, "--until-empty")
+    output = run("api_batches.py", server, endpoint, "--push", file, "--until-empty")
     assert api.taken == Counter(range(450))
     assert api.shy == set(range(0, 450, 50))
-    assert "feed 0: 150 sent, 3 refused" in said
+    assert "feed 0: 150 sent, 3 refused" in output
     # Three a second by the server's clock; by this one, a request may have arrived late.
     assert all(later - early > 0.4 for early, later in zip(api.times, api.times[3:], strict=False))
     with server.client() as client:

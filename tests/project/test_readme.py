@@ -47,9 +47,9 @@ def test_the_priority_example_prints_what_its_comments_say(
 ) -> None:
     code = next(code for code in PYTHON if "a full re-index" in code)
     test_python_block_runs(code, server, monkeypatch)
-    said = re.search(r"print\(batch.items\[0\], batch.priorities\[0\]\)  # (.*)", code)
-    assert said
-    assert capsys.readouterr().out.split("\n")[:-1] == said[1].split(", ")
+    comment = re.search(r"print\(batch.items\[0\], batch.priorities\[0\]\)  # (.*)", code)
+    assert comment
+    assert capsys.readouterr().out.split("\n")[:-1] == comment[1].split(", ")
 
 
 def test_push_inside_an_own_transaction(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,11 +74,11 @@ def check_command(command: str) -> None:
         return
     assert program == "redisq"
     verbs = words[:2] if words[0] in ("dead", "lua") else words[:1]
-    told = subprocess.run(
+    shown_help = subprocess.run(
         [sys.executable, "-m", "redisq", *verbs, "--help"], check=True, capture_output=True, text=True
     )
     for word in words:
-        assert not word.startswith("--") or word in told.stdout
+        assert not word.startswith("--") or word in shown_help.stdout
 
 
 @pytest.mark.parametrize("command", SHELL)

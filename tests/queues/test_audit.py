@@ -44,7 +44,7 @@ def names(findings: list[Finding]) -> Found:
     return {(finding.kind, finding.name) for finding in findings}
 
 
-def every(client: redis.Redis, pattern: str, kind: bytes) -> list[str]:
+def keys_of_type(client: redis.Redis, pattern: str, kind: bytes) -> list[str]:
     """List the queue's keys of one type, without its prefix."""
     found: Any = client.keys(key(pattern).replace("{", "\\{"))
     return [name.decode().removeprefix(key("")) for name in found if client.type(name) == kind]
@@ -294,7 +294,7 @@ def items(client: redis.Redis) -> Counter[str]:
     """Count the items that exist, in the lists of all groups and batches."""
     found: Counter[str] = Counter()
     for header, pattern in ((0, "items:*"), (4, "batch:*")):
-        for name in every(client, pattern, b"list"):
+        for name in keys_of_type(client, pattern, b"list"):
             listed: Any = client.lrange(key(name), header, -1)
             found.update(item.decode() for item in listed)
     return found
@@ -564,7 +564,7 @@ def members(client: redis.Redis) -> set[str]:
             found |= set(client.zrange(key(name), 0, -1))
     if client.type(key("held")) == b"set":
         found |= client.smembers(key("held"))
-    for name in every(client, "lease:*", b"list"):
+    for name in keys_of_type(client, "lease:*", b"list"):
         listed: Any = client.lrange(key(name), 1, -1)
         found |= set(listed[::2])
     if client.type(key("again")) == b"hash":

@@ -26,27 +26,27 @@ VALUES = st.recursive(
 PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
-def shown(value: Any) -> str:
+def typed_repr(value: Any) -> str:
     """Return a text that differs for any two different values, types included."""
     if isinstance(value, dict):
-        return f"{{{', '.join(sorted(f'{shown(key)}: {shown(one)}' for key, one in value.items()))}}}"
-    return f"[{', '.join(map(shown, value))}]" if isinstance(value, list) else f"{type(value).__name__} {value!r}"
+        return f"{{{', '.join(sorted(f'{typed_repr(key)}: {typed_repr(one)}' for key, one in value.items()))}}}"
+    return f"[{', '.join(map(typed_repr, value))}]" if isinstance(value, list) else f"{type(value).__name__} {value!r}"
 
 
-def texts(value: Any) -> list[str]:
+def strings_in(value: Any) -> list[str]:
     """Return every str in a value, keys included."""
     if isinstance(value, dict):
-        return [text for key, one in value.items() for text in (key, *texts(one))]
+        return [text for key, one in value.items() for text in (key, *strings_in(one))]
     if isinstance(value, list):
-        return [text for one in value for text in texts(one)]
+        return [text for one in value for text in strings_in(one)]
     return [value] if isinstance(value, str) else []
 
 
-def mirrored(value: Any) -> Any:
+def reversed_keys(value: Any) -> Any:
     """Return an equal value whose keys are in the reverse order."""
     if isinstance(value, dict):
-        return {key: mirrored(one) for key, one in reversed(value.items())}
-    return [mirrored(one) for one in value] if isinstance(value, list) else value
+        return {key: reversed_keys(one) for key, one in reversed(value.items())}
+    return [reversed_keys(one) for one in value] if isinstance(value, list) else value
 
 
 @given(VALUES)
@@ -58,24 +58,24 @@ def mirrored(value: Any) -> Any:
 @example([-0.0, 0.0, 1e-320, 2**100, 10**300, True, 1, 1.0, None])
 def test_any_value_is_unchanged_after_a_round_trip(value: Any) -> None:
     """Including the types of its numbers, and lone surrogates; a character split into two surrogates is refused."""
-    if any(map(PAIR.search, texts(value))):
+    if any(map(PAIR.search, strings_in(value))):
         with pytest.raises(ValueError, match="one character in two halves"):
             JSON.encode(value)
         return
     data = JSON.encode(value)
-    assert shown(JSON.decode(data)) == shown(value)
+    assert typed_repr(JSON.decode(data)) == typed_repr(value)
     assert JSON.encode(JSON.decode(data)) == data  # so a member is recognized after any number of round trips
-    assert JSON.encode(mirrored(value)) == data
+    assert JSON.encode(reversed_keys(value)) == data
 
 
 @given(VALUES)
 def test_the_encoding_is_standard_json(value: Any) -> None:
     """UTF-8 without spaces, as Python's own encoder writes it; only lone surrogates are escaped."""
-    if any(map(PAIR.search, texts(value))):
+    if any(map(PAIR.search, strings_in(value))):
         return
     data = JSON.encode(value)
     text = data.decode()  # strict, so it is valid UTF-8
-    assert shown(json.loads(text)) == shown(value)
+    assert typed_repr(json.loads(text)) == typed_repr(value)
     written = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     assert re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", written) == text
 
@@ -87,7 +87,7 @@ def test_equal_bytes_are_equal_values(two: list[Any]) -> None:
         one, other = map(JSON.encode, two)
     except ValueError:
         return
-    assert (one == other) == (shown(two[0]) == shown(two[1]))
+    assert (one == other) == (typed_repr(two[0]) == typed_repr(two[1]))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_equal_bytes_are_equal_values(two: list[Any]) -> None:
 def test_a_split_character_is_refused(flavour: Flavour, value: Any) -> None:
     """It would come back as one character; nothing is written."""
     do, buffer, queue = flavour.do, flavour.buffer("b"), flavour.queue("p", codec=JSON)
-    (text,) = filter(PAIR.search, texts(value))
+    (text,) = filter(PAIR.search, strings_in(value))
     pair: Any = PAIR.search(text)
     whole = pair[0].encode("utf-16", "surrogatepass").decode("utf-16")
     calls: list[Callable[[], Any]] = [
@@ -153,7 +153,7 @@ def test_numbers_that_are_written_differently_are_different_members(flavour: Fla
         assert do(queue.push(member)) is Pushed.ADDED
     assert do(queue.push({"id": 17}, 0)) is Pushed.KEPT
     assert do(queue.stats()).waiting == len(members)
-    assert [shown(item.member) for item in do(queue.pop_many(99))] == list(map(shown, members))
+    assert [typed_repr(item.member) for item in do(queue.pop_many(99))] == list(map(typed_repr, members))
     do(queue.push_many([({"a": 1, "b": 2}, 0), ({"b": 2, "a": 1}, 0)]))
     assert do(queue.stats()).waiting == 1  # but the order of keys does not matter
     assert "two members of a priority queue" in inspect.getsource(redisq.core.codecs)
@@ -184,7 +184,7 @@ def test_numpy_scalars_are_encoded_like_pythons_numbers(flavour: Flavour, value:
     assert do(queue.push(value, payload=value)) is Pushed.ADDED
     assert do(queue.push(plain)) is Pushed.KEPT
     item = do(queue.pop())
-    assert shown(item.member) == shown(item.payload) == shown(JSON.decode(JSON.encode(plain)))
+    assert typed_repr(item.member) == typed_repr(item.payload) == typed_repr(JSON.decode(JSON.encode(plain)))
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def with_pool(flavour: ClientKind, kind: str, **options: Any) -> Any:
         return flavour.client.from_pool(pool)
     client = flavour.client.from_pool(pool)
 
-    class Filled:
+    class FilledPool:
         async def __aenter__(self) -> Any:
             for connection in [await pool.get_connection(*arguments) for _ in range(4)]:
                 await pool.release(connection)
@@ -80,7 +80,7 @@ def with_pool(flavour: ClientKind, kind: str, **options: Any) -> Any:
         async def __aexit__(self, *_: object) -> None:
             await client.aclose()
 
-    return Filled()
+    return FilledPool()
 
 
 def silent_client(flavour: ClientKind, kind: str, port: int) -> Any:
@@ -104,16 +104,16 @@ def test_a_worker_reconnects_after_its_connections_were_dropped_silently(
     done: list[int] = []
 
     def handle(batch: Any) -> None:
-        until(lambda: is_waiting(server), "it waits for more")
+        until(lambda: is_waiting(server), "the worker is blocked")
         done.extend(batch.items)
 
     with Proxy(server.socket) as proxy:
         make = lambda: silent_client(flavour, kind, proxy.port)  # noqa: E731
         with flavour.working(make, handle, size=1, concurrency=3):
-            until(lambda: is_waiting(server), "it waits")
+            until(lambda: is_waiting(server), "a client is blocked")
             proxy.block_existing()
             healthy_queue.push(0, 1)
-            until(lambda: healthy_queue.stats().done == 2, "all is done")
+            until(lambda: healthy_queue.stats().done == 2, "all items are done")
     assert sorted(done) == [0, 1]
 
 
@@ -127,7 +127,7 @@ def test_reserve_reconnects_after_its_connections_were_dropped_silently(
     with Proxy(server.socket) as proxy:
 
         def drop() -> None:
-            until(lambda: is_waiting(server), "it waits")
+            until(lambda: is_waiting(server), "a client is blocked")
             proxy.block_existing()
             healthy_queue.push(1)
 
@@ -326,7 +326,7 @@ def test_an_exhausted_pool_is_not_an_outage(
 
     else:
 
-        class Exhausted:
+        class ExhaustedPool:
             async def __aenter__(self) -> Any:
                 self.client = make()
                 self.loop = asyncio.get_running_loop()
@@ -339,18 +339,18 @@ def test_an_exhausted_pool_is_not_an_outage(
                 await self.client.aclose()
 
         loops: list[asyncio.AbstractEventLoop] = []
-        exhausted = Exhausted
+        exhausted = ExhaustedPool
 
         def release() -> None:
-            async def give_back() -> None:
+            async def release_all() -> None:
                 for connection in taken:
                     await pools[0].release(connection)
 
-            asyncio.run_coroutine_threadsafe(give_back(), loops[0]).result()
+            asyncio.run_coroutine_threadsafe(release_all(), loops[0]).result()
 
     healthy_queue.push(1)
     with flavour.working(exhausted, handle) as working:
-        until(lambda: "no free connection" in caplog.text, "it has none")
+        until(lambda: "no free connection" in caplog.text, "the pool is exhausted")
         assert not working.done()
         release()
         assert done.wait(30)
@@ -396,8 +396,8 @@ def test_reserve_polls_without_blpop(
         assert (yield priority.pop(timeout=60)).member == "a"
 
     flavour.run(lambda: flavour.client(**without_blpop), work)
-    said = [record.args for record in caplog.records if "BLPOP is refused" in record.message]
-    assert len(said) == 2  # once for each queue
+    logged = [record.args for record in caplog.records if "BLPOP is refused" in record.message]
+    assert len(logged) == 2  # once for each queue
 
 
 @real
@@ -414,10 +414,10 @@ def test_a_worker_polls_without_blpop(
         redis.Redis(**server) as client,
     ):
         queue: Buffer[int] = Buffer(client, "q")
-        until(lambda: "BLPOP is refused" in caplog.text, "it says so")
+        until(lambda: "BLPOP is refused" in caplog.text, "the refusal is logged")
         for i in range(3):
             queue.push(i)
-            until(lambda: queue.stats().done == len(done) == i + 1, "it is done")  # noqa: B023
+            until(lambda: queue.stats().done == len(done) == i + 1, "the item is done")  # noqa: B023
         assert not working.done()
     assert done == [0, 1, 2]
     assert caplog.text.count("BLPOP is refused") == 1
@@ -451,7 +451,7 @@ def test_polling_once_a_second(server: Server, flavour: ClientKind, monkeypatch:
 # -- a demoted master behind a host name -----------------------------------------------------------------------------
 
 
-class Demoted:
+class DemotableMaster:
     """Two servers behind one host name, of which the first is the master until `demote`."""
 
     def __init__(self, first: Node, second: Node, name: Proxy) -> None:
@@ -462,7 +462,7 @@ class Demoted:
         with self.first.client() as old, self.second.client() as new:
             new.replicaof(HOST, str(self.first.port))
             until(lambda: new.info("replication")["master_link_status"] == "up", "the second is a replica")
-            until(lambda: old.wait(1, 100) == 1, "it has everything")
+            until(lambda: old.wait(1, 100) == 1, "the replica is in sync")
             new.replicaof("NO", "ONE")
             self.name.upstream = self.second.address
             old.replicaof(HOST, str(self.second.port))
@@ -470,11 +470,11 @@ class Demoted:
 
 
 @pytest.fixture
-def demoted(binary: Path) -> Iterator[Demoted]:
+def demotable(binary: Path) -> Iterator[DemotableMaster]:
     """Run two servers behind one name."""
     option = ("--repl-diskless-sync-delay", "0")
     with running(Node(binary, *option) for _ in range(2)) as (first, second), Proxy(first.address) as name:
-        yield Demoted(first, second, name)
+        yield DemotableMaster(first, second, name)
 
 
 def count_scripts(node: Node) -> int:
@@ -487,33 +487,33 @@ def count_scripts(node: Node) -> int:
 @pytest.mark.every_server
 @each_flavour
 @pytest.mark.parametrize("durability", ["server", "replica"])
-def test_calls_go_to_the_new_master(demoted: Demoted, flavour: ClientKind, durability: str) -> None:
+def test_calls_go_to_the_new_master(demotable: DemotableMaster, flavour: ClientKind, durability: str) -> None:
     """Single calls and pipelines, on every connection to the old master; each call takes effect once."""
-    through_a_failover(demoted, flavour, "ConnectionPool", durability)
+    through_a_failover(demotable, flavour, "ConnectionPool", durability)
 
 
 @real
 @each_library
 @pytest.mark.parametrize("kind", ["BlockingConnectionPool", "single connection"])
-def test_calls_go_to_the_new_master_with_any_pool(demoted: Demoted, flavour: ClientKind, kind: str) -> None:
-    through_a_failover(demoted, flavour, kind)
+def test_calls_go_to_the_new_master_with_any_pool(demotable: DemotableMaster, flavour: ClientKind, kind: str) -> None:
+    through_a_failover(demotable, flavour, kind)
 
 
-def through_a_failover(demoted: Demoted, flavour: ClientKind, kind: str, durability: str = "server") -> None:
+def through_a_failover(demotable: DemotableMaster, flavour: ClientKind, kind: str, durability: str = "server") -> None:
     """Make calls before and after a failover, and check that each took effect once."""
     before: list[int] = []
 
     def make() -> Any:
         if kind == "single connection":
-            return flavour.client(port=demoted.name.port, single_connection_client=True)
-        return with_pool(flavour, kind, host=HOST, port=demoted.name.port)
+            return flavour.client(port=demotable.name.port, single_connection_client=True)
+        return with_pool(flavour, kind, host=HOST, port=demotable.name.port)
 
     def work(client: Any) -> Work:
         plain = flavour.queues.Buffer(client, "q")
         queue = flavour.queues.Buffer(client, "q", durability=durability)
         assert (yield plain.push(0)) == 1
-        demoted.demote()
-        before.append(count_scripts(demoted.first))
+        demotable.demote()
+        before.append(count_scripts(demotable.first))
         for i in range(1, 7):
             assert (yield queue.push(i)) == i + 1
         assert (yield queue.send(*[queue.calls.push([i]) for i in (7, 8)])) == [8, 9]
@@ -523,63 +523,63 @@ def through_a_failover(demoted: Demoted, flavour: ClientKind, kind: str, durabil
         assert (yield queue.reserve(timeout=1)) is None
 
     flavour.run(make, work)
-    assert count_scripts(demoted.first) - before[0] <= 5  # one for each connection
-    with demoted.second.client() as client:
+    assert count_scripts(demotable.first) - before[0] <= 5  # one for each connection
+    with demotable.second.client() as client:
         assert Buffer(client, "q").stats().done == 9
         assert client.info("commandstats")["cmdstat_blpop"]["calls"]
 
 
 @real
 @each_flavour
-def test_pipelines_go_to_the_new_master(demoted: Demoted, flavour: ClientKind) -> None:
+def test_pipelines_go_to_the_new_master(demotable: DemotableMaster, flavour: ClientKind) -> None:
     """When a pipeline is the first to reach the old master."""
 
     def work(client: Any) -> Work:
         queue = flavour.queues.Buffer(client, "q")
         assert (yield queue.push(0)) == 1
-        demoted.demote()
+        demotable.demote()
         assert (yield queue.send(*[queue.calls.push([i]) for i in (1, 2)])) == [2, 3]
         assert (yield queue.pop(size=10)) == [0, 1, 2]
 
-    flavour.run(lambda: flavour.client(port=demoted.name.port), work)
+    flavour.run(lambda: flavour.client(port=demotable.name.port), work)
 
 
 @real
 @each_flavour
-def test_an_error_while_the_name_leads_to_a_replica(demoted: Demoted, flavour: ClientKind) -> None:
+def test_an_error_while_the_name_leads_to_a_replica(demotable: DemotableMaster, flavour: ClientKind) -> None:
     """A call is retried once; a worker waits."""
 
     def work(client: Any) -> Work:
         queue = flavour.queues.Buffer(client, "q")
         assert (yield queue.push(0)) == 1
-        demoted.demote()
-        demoted.name.upstream = demoted.first.address
-        tried = demoted.name.commands[b"EVALSHA"]
+        demotable.demote()
+        demotable.name.upstream = demotable.first.address
+        tried = demotable.name.commands[b"EVALSHA"]
         with pytest.raises(redis.exceptions.ReadOnlyError) as refused:
             yield queue.push(1)
-        assert demoted.name.commands[b"EVALSHA"] == tried + 2
+        assert demotable.name.commands[b"EVALSHA"] == tried + 2
         assert kind_of(refused.value) == "unavailable"
         with pytest.raises(redis.exceptions.ReadOnlyError):
             yield queue.wait(1)
-        demoted.name.upstream = demoted.second.address
+        demotable.name.upstream = demotable.second.address
         assert (yield queue.push(1)) == 2
 
-    flavour.run(lambda: flavour.client(port=demoted.name.port), work)
+    flavour.run(lambda: flavour.client(port=demotable.name.port), work)
 
 
 @real
 @each_flavour
-def test_a_worker_continues_at_the_new_master(demoted: Demoted, flavour: ClientKind) -> None:
+def test_a_worker_continues_at_the_new_master(demotable: DemotableMaster, flavour: ClientKind) -> None:
     """An idle one is disconnected when its master becomes a replica, and waits at the new master."""
     done: set[int] = set()
-    with flavour.working(lambda: flavour.client(port=demoted.name.port), lambda batch: done.update(batch.items)):
-        until(lambda: demoted.name.commands[b"BLPOP"], "it waits")
-        demoted.demote()
-        with demoted.second.client() as client:
-            until(lambda: client.info("clients")["blocked_clients"], "it waits there")
+    with flavour.working(lambda: flavour.client(port=demotable.name.port), lambda batch: done.update(batch.items)):
+        until(lambda: demotable.name.commands[b"BLPOP"], "a client is blocked")
+        demotable.demote()
+        with demotable.second.client() as client:
+            until(lambda: client.info("clients")["blocked_clients"], "a client is blocked at the new master")
             queue: Buffer[int] = Buffer(client, "q")
             queue.push(1)
-            until(lambda: queue.stats().done == 1, "it is done there")
+            until(lambda: queue.stats().done == 1, "the item is done")
     assert done == {1}
 
 

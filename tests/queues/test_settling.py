@@ -470,10 +470,10 @@ def test_the_reason_after_a_crash_names_the_holder(server: Server, structure: st
         queue: Any = (Buffer if structure == "buffer" else PriorityQueue)(client, "q", max_attempts=2)
         queue.push("a")
         for attempt in (1, 2):
-            said = subprocess.run(
+            done = subprocess.run(
                 [sys.executable, "-c", HOLDER, server.socket, structure], capture_output=True, text=True, timeout=60
             )
-            expected = f"lease ran out: {socket.gethostname()}:{int(said.stdout)}"
+            expected = f"lease ran out: {socket.gethostname()}:{int(done.stdout)}"
             batch = queue.reserve(timeout=TIMEOUT if attempt == 1 else 1, lease=1000)
             if attempt == 1:
                 assert (batch.reason, batch.attempts) == (expected, 2)

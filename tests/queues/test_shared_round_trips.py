@@ -574,9 +574,9 @@ async def test_calls_share_the_wait_for_replicas(replication: Replication) -> No
         assert all(isinstance(result, NotDurable) for result in results)
         assert [(result.token, result.result) for result in results] == [(str(i), i + 1) for i in range(21, 31)]
         looks = replace(short.calls.pop("none"), writes=False)
-        with pytest.raises(NotDurable) as told:  # after writes only
+        with pytest.raises(NotDurable) as raised:  # after writes only
             await short.send(looks, short.calls.push([31], token="31"))
-        assert told.value.token == "31"
+        assert raised.value.token == "31"
         replication.link.unblock()
         replication.wait_until_synced()
         again = await together(client, *(queue.push(i, token=str(i)) for i in range(21, 31)))

@@ -150,12 +150,12 @@ def test_a_worker_waits_for_a_server_that_is_unavailable(
         queue: Buffer[int] = Buffer(other, "q")
         make = lambda: flavour.client(host=proxy.host, port=proxy.port)  # noqa: E731
         with flavour.working(make, handle, size=1, concurrency=3) as working:
-            until(lambda: proxy.commands[b"BLPOP"], "it waits")
+            until(lambda: proxy.commands[b"BLPOP"], "a client is blocked")
             proxy.disconnect()
             for fault in (Fault.REPLY, Fault.REQUEST, Fault.REPLY):
                 proxy.inject(fault)
             queue.push(*range(20))
-            until(lambda: queue.stats().done == 20 or working.done(), "all is done", 60)
+            until(lambda: queue.stats().done == 20 or working.done(), "all items are done", 60)
             assert not working.done()
         assert queue.audit().ok
     assert set(done) == set(range(20))
@@ -265,7 +265,7 @@ def test_a_worker_on_a_cluster(nodes: Cluster, flavour: ClientKind) -> None:
             assert both.wait(30)
             nodes.fail_over(nodes.owner(slot))
             queue.push(*range(50, 100))
-            until(lambda: len(done) == 100 or working.done(), "all is done")
+            until(lambda: len(done) == 100 or working.done(), "all items are done")
             assert not working.done()
         assert queue.audit().ok
 
@@ -286,9 +286,9 @@ def test_waiting_at_a_node_that_stops_answering(
         info: Any = nodes.clients[owner].info("server")
 
         def fall_silent() -> None:
-            until(lambda: nodes.clients[owner].info("clients")["blocked_clients"], "it waits")
+            until(lambda: nodes.clients[owner].info("clients")["blocked_clients"], "a client is blocked")
             os.kill(info["process_id"], signal.SIGSTOP)
-            until(lambda: "its connection is lost" in caplog.text, "it gives its connection up")
+            until(lambda: "its connection is lost" in caplog.text, "the loss is logged")
             os.kill(info["process_id"], signal.SIGCONT)
             queue.push(1)
 

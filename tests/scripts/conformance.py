@@ -226,8 +226,8 @@ def run(client: redis.Redis, case: Case, text: Text = shipped) -> None:
         wrong = {*got} ^ {*expected} | {
             key for key in {*got} & {*expected} if not _same_key(expected[key], got[key], clock)
         }
-        told = [f"{key!r} is {got.get(key)}, expected {expected.get(key)}" for key in sorted(wrong)]
-        raise Failure(f"{case}: " + "; ".join(told))
+        differences = [f"{key!r} is {got.get(key)}, expected {expected.get(key)}" for key in sorted(wrong)]
+        raise Failure(f"{case}: " + "; ".join(differences))
 
 
 @contextlib.contextmanager

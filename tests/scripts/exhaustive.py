@@ -129,7 +129,7 @@ class Step:
     """whether it has the same answer when it is sent again"""
 
 
-Quiet = list[tuple[Call, Any]]
+Unchanged = list[tuple[Call, Any]]
 """calls that change nothing, with their answers"""
 
 
@@ -138,7 +138,7 @@ class Sent:
     """The calls that were sent from a state."""
 
     state: State
-    quiet: list[Quiet]
+    unchanging_calls: list[Unchanged]
     steps: list[Step]
 
 
@@ -189,11 +189,11 @@ class Scope:
         """Return an unused id: after all others in the order of names, or before them."""
         return b"%05d" % (99_999 - state.steps if self.get("falling") else state.steps)
 
-    def over(self, state: State) -> list[bytes]:
+    def ended_leases(self, state: State) -> list[bytes]:
         """List leases that are over, the latest first."""
         return [*reversed(state.model.ended), NEVER]
 
-    def forgotten(self, state: State) -> list[bytes]:  # noqa: ARG002, subclasses use it
+    def forgotten_leases(self, state: State) -> list[bytes]:  # noqa: ARG002, subclasses use it
         """List leases that are known to be over although the server does not remember how they ended."""
         return []
 
@@ -201,7 +201,7 @@ class Scope:
         """List the calls with a lease that is over."""
         return []
 
-    def inspections(self, state: State) -> Quiet:  # noqa: ARG002, subclasses use it
+    def inspections(self, state: State) -> Unchanged:  # noqa: ARG002, subclasses use it
         """List the read-only calls and their answers, each on one page."""
         return []
 
@@ -309,15 +309,18 @@ class BufferScope(QueueScope):
                 yield "drop_group", (group, new)
         yield "purge", (100,)
 
-    def over(self, state: State) -> list[bytes]:
-        return [*super().over(state), *(one for one in self.forgotten(state) if one not in state.model.ended)]
+    def ended_leases(self, state: State) -> list[bytes]:
+        return [
+            *super().ended_leases(state),
+            *(one for one in self.forgotten_leases(state) if one not in state.model.ended),
+        ]
 
-    def forgotten(self, state: State) -> list[bytes]:
+    def forgotten_leases(self, state: State) -> list[bytes]:
         return [one for one, batch in state.model.batches.items() if batch.place != "leases"]
 
-    def inspections(self, state: State) -> Quiet:
+    def inspections(self, state: State) -> Unchanged:
         q, now = state.model, state.now
-        found: Quiet = [(("stats", (now, 100)), q.stats(now))]
+        found: Unchanged = [(("stats", (now, 100)), q.stats(now))]
         found += [(("show", (place, 100)), q.show(place)) for place in ("leases", "delayed", "dead")]
         found += [(("groups", (name, 100)), q.groups(name)) for name in ("waiting", "busy", "paused")]
         found += [(("peek", (group, 2, after)), q.peek(group, 2, after)) for group in self.GROUPS for after in (0, 1)]
@@ -395,9 +398,9 @@ class PriorityScope(QueueScope):
         yield from self.pauses(state)
         yield "purge", (500,)
 
-    def inspections(self, state: State) -> Quiet:
+    def inspections(self, state: State) -> Unchanged:
         q, now = state.model, state.now
-        found: Quiet = [(("stats", (now,)), q.stats(now)), (("batches", (100,)), q.batches())]
+        found: Unchanged = [(("stats", (now,)), q.stats(now)), (("batches", (100,)), q.batches())]
         found += [*((("state", (name,)), q.state(name)) for name in (b"a", b"b"))]
         return found + [(("show", (place, 100)), q.show(place)) for place in ("ready", "delayed", "dead")]
 
@@ -445,7 +448,7 @@ class LimitScope(Scope):
         for cost in range(1, self.get("cost", 3) + 1):
             yield "acquire", (state.now, cost, self.new_id(state))
 
-    def over(self, state: State) -> list[bytes]:  # noqa: ARG002, subclasses use it
+    def ended_leases(self, state: State) -> list[bytes]:  # noqa: ARG002, subclasses use it
         return []
 
     BACK: ClassVar = 2
@@ -524,7 +527,7 @@ class PriorityPages(PriorityScripts):
         return self.call("audit", now=now, cursor=cursor, limit=100, repair="report", **self.HORIZON)[2]
 
 
-class Wire:
+class Connection:
     """A client's connection to the server, for many commands at once with little overhead."""
 
     def __init__(self, client: redis.Redis) -> None:
@@ -559,7 +562,7 @@ class Search:
     def __init__(self, client: redis.Redis, scope: Scope, texts: dict[str, bytes] | None = None) -> None:
         client.flushall()
         self.scope = scope
-        self.wire = Wire(client)
+        self.wire = Connection(client)
         self.raw = Deferred(client, PREFIX, texts or {})
         self.scripts = scope.scripts(self.raw, scope.new())
         self.write, read = (str(client.script_load(text)) for text in (_WRITE, _READ))
@@ -613,19 +616,19 @@ class Search:
         """Send every call from a state."""
         self.expanded += 1
         queue = state.model
-        steps, quiet = self.steps(state)
-        quiet += self.quiet(state)
+        steps, unchanging_calls = self.steps(state)
+        unchanging_calls += self.unchanging_calls(state)
         forgetful = copied(queue)
         forgetful.once = {}
-        lost: Quiet = []
+        lost: Unchanged = []
         memory = [PREFIX + b"once:" + one for one in queue.once]
-        if forgotten := self.scope.forgotten(state):
+        if forgotten_leases := self.scope.forgotten_leases(state):
             forgetful.ended = {}
             memory += [PREFIX + b"ended:" + one for one in queue.ended]
-            lost = [(call, self.expect(forgetful, call)) for call in self.some_late(state.now, forgotten)]
+            lost = [(call, self.expect(forgetful, call)) for call in self.some_late(state.now, forgotten_leases)]
 
         restore = self.restore(state)
-        out = [restore, self.note, *(self.command(call) for call, _ in quiet), self.same]
+        out = [restore, self.note, *(self.command(call) for call, _ in unchanging_calls), self.same]
         if lost:
             forget = _pack("DEL", PREFIX, *memory)
             out += [forget, self.note, *(self.command(call) for call, _ in lost), self.same]
@@ -634,12 +637,12 @@ class Search:
             out += [restore, self.take_wake_up, command] if step.woken else [restore, command]
             out += [self.read, command, self.same] if step.again else [self.read]
         self.wire.send(out)
-        return Sent(state, [quiet, lost] if lost else [quiet], steps)
+        return Sent(state, [unchanging_calls, lost] if lost else [unchanging_calls], steps)
 
     def receive(self, sent: Sent) -> list[State]:
         """Check the replies to what was sent; return the new states to which the calls lead."""
-        for quiet in sent.quiet:
-            self.check_quiet(sent.state, quiet)
+        for unchanging_calls in sent.unchanging_calls:
+            self.check_unchanged(sent.state, unchanging_calls)
         found = [self.check(sent.state, step) for step in sent.steps]
         for call, after in self.unscripted(sent.state):
             self.transitions += 1
@@ -652,21 +655,21 @@ class Search:
 
     # -- what is sent
 
-    def steps(self, state: State) -> tuple[list[Step], Quiet]:
+    def steps(self, state: State) -> tuple[list[Step], Unchanged]:
         """Make every call on the model; return those that change something, and the others with their answers."""
-        steps, quiet = [], []
+        steps, unchanging_calls = [], []
         for call in self.scope.calls(state):
             if not self.scope.has(call[0]):  # see unscripted
                 continue
             step = self.step(state, call)
             if step.after.waiting == state.waiting and step.after.model == state.model:
-                quiet.append((call, step.expected))
+                unchanging_calls.append((call, step.expected))
                 self.transitions += 1
             else:
                 steps.append(step)
         if state.waiting is not None and (state.model.token or state.waiting <= state.now):
             steps.append(self.step(state, ("reserve", (state.now, 1, self.scope.new_id(state), b"w")), woken=True))
-        return steps, quiet
+        return steps, unchanging_calls
 
     def step(self, state: State, call: Call, woken: bool = False) -> Step:
         """Make a call on the model."""
@@ -714,13 +717,15 @@ class Search:
                 after.model.window = state.model.window
                 yield (verb, args), after
 
-    def quiet(self, state: State) -> Quiet:
+    def unchanging_calls(self, state: State) -> Unchanged:
         """List late calls, which change nothing, and read-only calls with a non-empty answer."""
         found = []
         for (verb, args), answer in state.sent:
             later = (state.now, *args[1:]) if isinstance(args[0], int) else args
             found.append(((verb, later), answer))
-        found += [(call, self.expect(state.model, call)) for call in self.some_late(state.now, self.scope.over(state))]
+        found += [
+            (call, self.expect(state.model, call)) for call in self.some_late(state.now, self.scope.ended_leases(state))
+        ]
         if audited := self.scope.AUDITED:
             phases = "keys", audited[self.expanded % len(audited)]
             found += [(("audit_page", (state.now, f"{phase}:0")), []) for phase in phases]
@@ -804,7 +809,7 @@ class Search:
             self.fail(state, call, f"sent again leaves\n    at first {_short(every)}\n    then     {_short(same)}")
         return self.new(state, after, call, step.expected, every)
 
-    def check_quiet(self, state: State, calls: Quiet) -> None:
+    def check_unchanged(self, state: State, calls: Unchanged) -> None:
         """Check that calls which must not change anything give the model's answers, or their first answers."""
         self.others += len(calls)
         self.wire.skip(2)

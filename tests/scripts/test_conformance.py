@@ -171,6 +171,6 @@ def test_every_branch_is_reached(name: str) -> None:
         met = set[str]().union(*(reached(client, case, text.encode()) for case in CASES[name]))
     missing = {point for mark, point in points.items() if mark not in met}
     lines = source.split("\n")
-    told = {f"{name}: {lines[int(point.split()[1][:-1]) - 1].strip()}": point for point in missing}
-    assert {key: point for key, point in told.items() if key not in UNREACHABLE} == {}
-    assert not [key for key in UNREACHABLE if key.startswith(f"{name}: ") and key not in told], "reachable after all"
+    missed = {f"{name}: {lines[int(point.split()[1][:-1]) - 1].strip()}": point for point in missing}
+    assert {key: point for key, point in missed.items() if key not in UNREACHABLE} == {}
+    assert not [key for key in UNREACHABLE if key.startswith(f"{name}: ") and key not in missed], "reachable after all"

@@ -30,7 +30,7 @@ def numbers(batch: list[bytes]) -> list[int]:
     return [int(item) for item in batch]
 
 
-def at_once(server: Server, *calls: Call[R]) -> list[R]:
+def send_all(server: Server, *calls: Call[R]) -> list[R]:
     """Send each call from its own client, all of them before any reply is read."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.client(single_connection_client=True)) for _ in calls]
@@ -168,7 +168,7 @@ def test_defect_10_two_flushers_choose_the_same_group(server: Server, two_client
     buffer = Buffer[int](two_clients[0], "feed")
     buffer.push(*range(8), group="long")
     buffer.push(*range(4), group="short")
-    taken = at_once(server, *[buffer.calls.pop_longest(1, 10) for _ in range(3)])
+    taken = send_all(server, *[buffer.calls.pop_longest(1, 10) for _ in range(3)])
     assert sorted(taken, key=list) == [{}, {"long": list(range(8))}, {"short": list(range(4))}]
 
 
@@ -180,7 +180,7 @@ def test_defect_13_rate_doubles_with_a_second_process(server: Server, two_client
     assert len(calls) == 6
 
     limiter = RateLimiter(two_clients[0], "api", Rate(3, per=60))
-    grants = at_once(server, *[limiter.calls.acquire(2) for _ in range(4)])
+    grants = send_all(server, *[limiter.calls.acquire(2) for _ in range(4)])
     assert sorted(grant.granted for grant in grants) == [0, 0, 1, 2]
     assert all(0 < grant.retry_after <= 60.001 for grant in grants if grant.granted < 2)
 
@@ -188,7 +188,7 @@ def test_defect_13_rate_doubles_with_a_second_process(server: Server, two_client
 def test_defect_14_lost_reply_pushes_twice(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     # As redis-py 8 does by default, and redis-py 5 when told to.
     client.get_connection_kwargs().update(retry=Retry(NoBackoff(), 3), retry_on_error=[redis.TimeoutError])
-    lose = losing(client, monkeypatch)
+    lose = reply_loss(client, monkeypatch)
 
     client.lpush("list", "a")
     lose(1)
@@ -218,7 +218,7 @@ def test_defect_14_lost_reply_pushes_twice(client: redis.Redis, monkeypatch: pyt
     assert buffer.pop("g") == ["z", "a", "b", "c"]
 
 
-def losing(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def reply_loss(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return a function that selects the reply to lose, counted from its call; the command is carried out.
 
     redis-py then reconnects and sends the command again. A second call checks that the first reply was lost.
@@ -256,7 +256,7 @@ def test_defect_15_check_then_add_lets_the_weaker_score_win(server: Server, two_
 
     for order in ((1, 5), (5, 1)):
         queue = PriorityQueue(two_clients[0], f"index {order}")
-        outcomes = at_once(server, *[queue.calls.push("m", priority) for priority in order])
+        outcomes = send_all(server, *[queue.calls.push("m", priority) for priority in order])
         assert Pushed.ADDED in outcomes
         assert queue.pop() == Item("m", 1, 1)
         assert queue.pop() is None
@@ -293,7 +293,7 @@ def test_defect_17_watch_wastes_round_trips_that_grow_with_the_workers(server: S
 
         queue = PriorityQueue(stack.enter_context(server.client()), "index")
         queue.push_many((str(member), member) for member in range(workers))
-        items = at_once(server, *[queue.calls.pop_once() for _ in range(workers)])  # one round trip each
+        items = send_all(server, *[queue.calls.pop_once() for _ in range(workers)])  # one round trip each
         assert sorted(item.member for item in items if item) == [str(member) for member in range(workers)]
         assert queue.pop() is None
 

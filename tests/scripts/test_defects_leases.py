@@ -26,7 +26,7 @@ from redisq.core.batch import batch_of
 from redisq.embedded import Server
 from tests.scripts import test_defects
 from tests.scripts.backends import at
-from tests.scripts.test_defects import losing, numbers
+from tests.scripts.test_defects import numbers, reply_loss
 
 
 def test_every_defect_has_a_test() -> None:
@@ -90,12 +90,12 @@ def test_defect_08_partial_success_runs_the_good_ones_again(client: redis.Redis)
 Job = Callable[[redis.Redis], object]
 
 
-def run_job(socket: str, job: Job, told: Connection) -> None:
+def run_job(socket: str, job: Job, parent: Connection) -> None:
     """Run a job, report it, and wait for the end."""
     with redis.Redis(unix_socket_path=socket) as client:
         kept = job(client)
-        told.send("done")
-        told.recv()
+        parent.send("done")
+        parent.recv()
         del kept
 
 
@@ -227,7 +227,7 @@ def test_defect_12_poison_returns_for_ever_and_blocks_its_group(client: redis.Re
 def test_defect_14_lost_reply_pops_twice(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     # As redis-py 8 does by default, and redis-py 5 when told to.
     client.get_connection_kwargs().update(retry=Retry(NoBackoff(), 3), retry_on_error=[redis.TimeoutError])
-    lose = losing(client, monkeypatch)
+    lose = reply_loss(client, monkeypatch)
 
     client.rpush("list", "a", "b")
     lose(1)

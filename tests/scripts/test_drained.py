@@ -70,7 +70,7 @@ def popped_group_by_group(client: redis.Redis) -> None:
     queue.pop("h", 1)
 
 
-def popped_the_longest(client: redis.Redis) -> None:
+def popped_longest(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2, 3)
     queue.push(1, group="h")
     queue.pop_longest(1, 10)
@@ -83,7 +83,7 @@ def acked(client: redis.Redis) -> None:
         take(queue, 1).ack()
 
 
-def acked_at_once(client: redis.Redis) -> None:
+def acked_in_one_call(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2, 3)
     queue.ack(*queue.reserve_many(3, 1))
 
@@ -153,13 +153,13 @@ def redriven_and_popped(client: redis.Redis) -> None:
     queue.pop("g")
 
 
-def its_items_were_evicted(client: redis.Redis) -> None:
+def items_evicted(client: redis.Redis) -> None:
     queue = buffer(client, 1)
     client.delete(f"{Q}items:g")
     assert queue.reserve() is None
 
 
-def its_batch_was_evicted(client: redis.Redis) -> None:
+def batch_evicted(client: redis.Redis) -> None:
     queue = buffer(client, 1)
     batch = take(queue)
     client.delete(f"{Q}batch:{batch.id}")
@@ -175,19 +175,19 @@ def with_a_paused_group(client: redis.Redis) -> Buffer[int]:
     return queue
 
 
-def its_last_pause_of_a_group_ended_at_a_reserve(client: redis.Redis) -> None:
+def last_group_pause_ended_at_reserve(client: redis.Redis) -> None:
     assert batch_of(reserve_at(client, LATE, with_a_paused_group(client).calls.reserve)) is None
 
 
-def its_last_pause_of_a_group_ended_at_a_pop(client: redis.Redis) -> None:
+def last_group_pause_ended_at_pop(client: redis.Redis) -> None:
     assert Runner(client).run(at(with_a_paused_group(client).calls.pop("other", 1), LATE)) == []
 
 
-def its_last_pause_of_a_group_ended_at_a_pop_of_the_longest(client: redis.Redis) -> None:
+def last_group_pause_ended_at_pop_longest(client: redis.Redis) -> None:
     assert Runner(client).run(at(with_a_paused_group(client).calls.pop_longest(1, 1), LATE)) == {}
 
 
-def its_last_paused_group_was_resumed(client: redis.Redis) -> None:
+def last_paused_group_resumed(client: redis.Redis) -> None:
     assert with_a_paused_group(client).resume_group("other")
 
 
@@ -208,7 +208,7 @@ def paused_and_resumed_when_drained(client: redis.Redis) -> None:
     assert queue.resume()
 
 
-def its_groups_were_dropped(client: redis.Redis) -> None:
+def groups_dropped(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2, 3, ordered=True)
     take(queue, 1).release(delay=1000)
     other = take(buffer(client, 4, group="h"))
@@ -218,7 +218,7 @@ def its_groups_were_dropped(client: redis.Redis) -> None:
     assert queue.drop_group("h") == 1
 
 
-def its_last_batch_was_evicted_and_audited(client: redis.Redis) -> None:
+def last_batch_evicted_and_audited(client: redis.Redis) -> None:
     queue = buffer(client, 1)
     client.delete(f"{Q}batch:{take(queue).id}")
     assert not queue.audit().ok
@@ -229,9 +229,9 @@ def its_last_batch_was_evicted_and_audited(client: redis.Redis) -> None:
 BUFFER: list[Drain] = [
     popped,
     popped_group_by_group,
-    popped_the_longest,
+    popped_longest,
     acked,
-    acked_at_once,
+    acked_in_one_call,
     acked_after_failures,
     acked_after_a_release,
     acked_after_the_lease_expired,
@@ -241,16 +241,16 @@ BUFFER: list[Drain] = [
     buried_by_attempts_and_discarded,
     buried_beyond_max_dead,
     redriven_and_popped,
-    its_items_were_evicted,
-    its_batch_was_evicted,
-    its_last_pause_of_a_group_ended_at_a_reserve,
-    its_last_pause_of_a_group_ended_at_a_pop,
-    its_last_pause_of_a_group_ended_at_a_pop_of_the_longest,
-    its_last_paused_group_was_resumed,
+    items_evicted,
+    batch_evicted,
+    last_group_pause_ended_at_reserve,
+    last_group_pause_ended_at_pop,
+    last_group_pause_ended_at_pop_longest,
+    last_paused_group_resumed,
     popped_after_a_pause,
     paused_and_resumed_when_drained,
-    its_groups_were_dropped,
-    its_last_batch_was_evicted_and_audited,
+    groups_dropped,
+    last_batch_evicted_and_audited,
 ]
 
 
@@ -286,7 +286,7 @@ def members_popped(client: redis.Redis) -> None:
     queue.pop()
 
 
-def members_popped_at_once(client: redis.Redis) -> None:
+def members_popped_in_one_call(client: redis.Redis) -> None:
     queue_of(client, "a", "b").pop_many(9)
 
 
@@ -406,7 +406,7 @@ def members_paused_and_resumed_when_drained(client: redis.Redis) -> None:
     assert queue.resume()
 
 
-def the_list_of_its_last_lease_was_evicted_and_audited(client: redis.Redis) -> None:
+def last_lease_list_evicted_and_audited(client: redis.Redis) -> None:
     queue = PriorityQueue(client, "q")
     queue.push("a")
     client.delete(f"{Q}lease:{take(queue).id}")
@@ -418,7 +418,7 @@ def the_list_of_its_last_lease_was_evicted_and_audited(client: redis.Redis) -> N
 
 PRIORITY: list[Drain] = [
     members_popped,
-    members_popped_at_once,
+    members_popped_in_one_call,
     members_popped_when_due,
     members_acked,
     members_acked_after_failures,
@@ -436,7 +436,7 @@ PRIORITY: list[Drain] = [
     members_buried_beyond_max_dead,
     members_redriven_and_popped,
     members_paused_and_resumed_when_drained,
-    the_list_of_its_last_lease_was_evicted_and_audited,
+    last_lease_list_evicted_and_audited,
 ]
 
 

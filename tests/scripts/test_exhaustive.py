@@ -10,7 +10,7 @@ import pytest
 from redisq.core.scripts import load
 from redisq.embedded import Server
 from tests import model
-from tests.scripts.exhaustive import SCOPES, Quiet, Scope, Search, Sent, State, Step
+from tests.scripts.exhaustive import SCOPES, Scope, Search, Sent, State, Step, Unchanged
 from tests.scripts.walk import Difference
 
 # Without a depth, the scope is closed: every reachable state is seen. `make chaos` goes deeper.
@@ -81,7 +81,7 @@ class MergedStates(Search):
         """Return the states after this one."""
         return [*(step.after for step in self.steps(state)[0]), *(after for _, after in self.unscripted(state))]
 
-    def steps(self, state: State) -> tuple[list[Step], Quiet]:
+    def steps(self, state: State) -> tuple[list[Step], Unchanged]:
         """Make every call on the model, without keeping the path."""
         self.transitions = 0
         steps, quiet = super().steps(state)
@@ -162,7 +162,7 @@ BROKEN = {
         ("priority", "one"), "priority/reserve", "if special and call('EXISTS', lease, ended) > 0",
         "if special and call('EXISTS', lease) > 0", "is to change nothing, and answers"
     ),
-    "an empty queue stays for ever": Broken(
+    "an empty queue never expires": Broken(
         ("priority", "one"), "priority/pop", "call('PEXPIRE', meta, '604800000')", "", "TTL"
     ),
     "the end of a span is excluded": Broken(

@@ -95,8 +95,8 @@ def test_the_check_fails_when_a_budget_is_exceeded(
     monkeypatch.setattr(command_line, "facts", lambda _: {"server": "s", "valgrind": "v"})
     assert command_line.main(["--check"]) == code
     assert set(counted) == set(BUDGETS)
-    told = re.findall(r"exceeded: (\S+), size (\d+)", capsys.readouterr().err)
-    assert {(name, int(size)) for name, size in told} == (set(BUDGETS) if code else set())
+    exceeded = re.findall(r"exceeded: (\S+), size (\d+)", capsys.readouterr().err)
+    assert {(name, int(size)) for name, size in exceeded} == (set(BUDGETS) if code else set())
     assert command_line.main(["--only", "buffer/ack"]) == 0
 
 

@@ -207,7 +207,7 @@ class Machine(RuleBasedStateMachine):
 class QueueMachine(Machine):
     """What both structures share."""
 
-    def look(self, draw: Draw) -> None:
+    def inspect(self, draw: Draw) -> None:
         """List or count something."""
         raise NotImplementedError
 
@@ -307,7 +307,7 @@ class BufferMachine(QueueMachine):
         "give_back": 4,
         "redrive_or_discard": 2,
         "send_again": 2,
-        "look": 3,
+        "inspect": 3,
         "extend": 1,
         "pause": 1,
         "pause_group": 2,
@@ -458,7 +458,7 @@ class BufferMachine(QueueMachine):
                 again=True,
             )
 
-    def look(self, draw: Draw) -> None:
+    def inspect(self, draw: Draw) -> None:
         what = draw(st.sampled_from(["stats", "stats", "groups", "peek", "leased", "delayed", "dead", "audit"]))
         if what == "audit":
             self.audit(draw(st.booleans()))
@@ -482,9 +482,9 @@ class BufferMachine(QueueMachine):
                 lambda: self.calls.groups(limit, after, state), expect_groups, seen=lambda found: list(found.items())
             )
         else:
-            self.look_at_batches(what, draw)
+            self.inspect_batches(what, draw)
 
-    def look_at_batches(self, what: str, draw: Draw) -> None:
+    def inspect_batches(self, what: str, draw: Draw) -> None:
         every = self.model.show("leases" if what == "leased" else what)
         after = draw(st.none() | st.sampled_from([one[0].decode() for one in every] or ["x"]))
         limit = draw(st.integers(1, 3))
@@ -523,7 +523,7 @@ class PriorityMachine(QueueMachine):
         "give_back": 4,
         "by_member": 3,
         "send_again": 2,
-        "look": 3,
+        "inspect": 3,
         "extend": 1,
         "pause": 1,
         "lose_a_wake_up": 1,
@@ -679,7 +679,7 @@ class PriorityMachine(QueueMachine):
         call = getattr(self.calls, what)(chosen, token)
         self.step(lambda: call, lambda: getattr(self.model, what)(chosen, token.encode()), again=True)
 
-    def look(self, draw: Draw) -> None:
+    def inspect(self, draw: Draw) -> None:
         what = draw(st.sampled_from(["stats", "stats", "peek", "leased", "delayed", "dead", "state", "audit"]))
         if what == "audit":
             self.audit(draw(st.booleans()))
@@ -696,11 +696,11 @@ class PriorityMachine(QueueMachine):
                     lambda: self.items([one for _, one in self.model.show("ready")][after : after + limit]),
                 )
             elif what == "leased":
-                self.look_at_leases(limit, after)
+                self.inspect_leases(limit, after)
             else:
-                self.look_at_members(what, limit, draw(st.none() | members))
+                self.inspect_members(what, limit, draw(st.none() | members))
 
-    def look_at_members(self, state: str, limit: int, after: bytes | None) -> None:
+    def inspect_members(self, state: str, limit: int, after: bytes | None) -> None:
         def expect() -> object:
             every = self.model.show(state)
             first = next((i + 1 for i, (_, one) in enumerate(every) if one.member == after), 0)
@@ -709,7 +709,7 @@ class PriorityMachine(QueueMachine):
 
         self.step(lambda: getattr(self.calls, state)(limit, after), expect)
 
-    def look_at_leases(self, limit: int, place: int) -> None:
+    def inspect_leases(self, limit: int, place: int) -> None:
         every = self.model.batches()
         after = every[place][0].decode() if place < len(every) else None
 

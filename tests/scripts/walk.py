@@ -681,10 +681,10 @@ class PriorityWalk(Walk):
         known = self.is_remembered(call)
         answer = super()._send(call, note)
         if not known and not isinstance(answer, type):
-            self.account(call, answer)
+            self.track_owed(call, answer)
         return answer
 
-    def account(self, call: Call, answer: Any) -> None:
+    def track_owed(self, call: Call, answer: Any) -> None:
         """Record which members must still be handed out."""
         verb, args, _ = call
         if verb == "push":

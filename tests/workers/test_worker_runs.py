@@ -517,8 +517,10 @@ def test_a_handler_may_settle_the_batch_itself(
     """The worker sends nothing for it afterwards."""
     buffer: Buffer[int] = Buffer(client, "q")
     buffer.push(1)
-    told: list[Any] = []
-    hooks: dict[str, Any] = {name: lambda *what: told.append(what) for name in ("on_ack", "on_release", "on_dead")}
+    hook_calls: list[Any] = []
+    hooks: dict[str, Any] = {
+        name: lambda *what: hook_calls.append(what) for name in ("on_ack", "on_release", "on_dead")
+    }
     if flavour == "blocking":
 
         def handle(batch: Any) -> None:
@@ -537,7 +539,7 @@ def test_a_handler_may_settle_the_batch_itself(
         asyncio.run(work())
     stats = buffer.stats()
     assert (stats.done, stats.delayed, stats.dead) == (way == "ack", way == "release", way == "bury")
-    assert told == []
+    assert hook_calls == []
     assert not [record for record in caplog.records if record.name == "redisq.worker"]
 
 

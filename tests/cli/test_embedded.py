@@ -111,7 +111,7 @@ def test_the_output_of_a_server_that_does_not_start_is_in_the_error(
 @pytest.mark.parametrize(
     ("lines", "output"),
     [
-        (["exit 1"], "it output nothing"),
+        (["exit 1"], "it said nothing"),
         (["echo here; echo there >&2; exit 1"], "here\nthere"),
     ],
 )

@@ -3,7 +3,7 @@
 The names here are the blocking ones; `redisq.asyncio` has the same, awaited.
 """
 
-from .blocking import Batch, Buffer, Client, PriorityQueue, RateLimiter, Worker, queues
+from .blocking import Batch, Buffer, Client, PriorityQueue, RateLimiter, Worker, overview, queues
 from .core.audit import Audit, Finding
 from .core.batch import BatchData, Buried, Nothing
 from .core.buffer import BufferStats, GroupState
@@ -22,8 +22,9 @@ from .core.errors import (
     WrongOrder,
 )
 from .core.limiter import Grant, Rate
+from .core.observer import Observer, Outcome
 from .core.priority import Item, Order, PriorityStats, Pushed, State
-from .core.queues import QueueInfo
+from .core.queues import QueueInfo, QueueOverview
 from .core.replication import Durability, Replicas
 from .core.scripts import Script
 from .core.worker import exponential
@@ -55,11 +56,14 @@ __all__ = [
     "LeaseLost",
     "NotDurable",
     "Nothing",
+    "Observer",
     "Order",
+    "Outcome",
     "PriorityQueue",
     "PriorityStats",
     "Pushed",
     "QueueInfo",
+    "QueueOverview",
     "Rate",
     "RateLimiter",
     "RedisqError",
@@ -72,5 +76,6 @@ __all__ = [
     "WrongLayout",
     "WrongOrder",
     "exponential",
+    "overview",
     "queues",
 ]

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "redisq"
-FILES = ("batch", "buffer", "limiter", "priority", "queues")
+FILES = ("batch", "buffer", "limiter", "priority", "queue", "queues")
 _NAMES = {
     "async def": "def",
     "async with": "with",

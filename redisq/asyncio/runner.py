@@ -18,7 +18,6 @@ from redis.client import NEVER_DECODE
 from ..core.calls import Call, as_bytes
 from ..core.clients import (
     AsyncValkeyClient,
-    connection_arguments,
     connection_error,
     error_classes,
     is_cluster,
@@ -28,6 +27,7 @@ from ..core.errors import NotDurable, RedisqError
 from ..core.flow import OVERDUE, POLL, Block, Flow, Operation, Pipeline, Sleep, block_seconds, results
 from ..core.replication import ReplicaWait, finish_unconfirmed
 from ..core.request import RETRY_AFTER, Request, commands_of
+from .round_trip import RoundTrip
 
 R = TypeVar("R")
 Client: TypeAlias = Redis | RedisCluster | AsyncValkeyClient
@@ -49,6 +49,8 @@ class Runner:
         self._errors = error_classes()
         self.client: Any = client  # execute_command has no types in redis-py
         self._socket_timeout = socket_timeout(client, self._cluster)
+        if not self._cluster:
+            self._round_trips = RoundTrip(client, self._errors.reply)
         self._replica_wait = replica_wait
         if replica_wait:
             replica_wait.check_client(self._cluster, self._socket_timeout)
@@ -81,7 +83,7 @@ class Runner:
             case Call():
                 return await self._call(step)
             case Pipeline():
-                return await self.send(step.calls)
+                return await self.send(step.calls, step.return_exceptions)
             case Block():
                 return await self.block(step)
             case Sleep():
@@ -105,12 +107,12 @@ class Runner:
         self._raise_if_short(request, result)
         return result
 
-    async def send(self, calls: Sequence[Call[Any]]) -> list[Any]:
+    async def send(self, calls: Sequence[Call[Any]], return_exceptions: bool = False) -> list[Any]:
         """Send calls in one round trip and return their results; `LeaseLost` or `CodecError` may stand for one."""
         if not calls:
             return []
         request = await self._send(calls)
-        found = results(calls, request.replies)
+        found = results(calls, request.replies, return_exceptions)
         self._raise_if_short(request, found)
         return found
 
@@ -241,7 +243,7 @@ class Runner:
 
     async def _exchange(self, commands: Sequence[tuple[Any, ...]], renew: bool) -> list[Any]:
         if len(commands) > 1 or renew:
-            return await self._pipeline(commands, renew)
+            return await self._together(commands, renew)
         return [await self._execute(*commands[0])]
 
     async def _execute(self, *command: Any) -> Any:
@@ -251,25 +253,21 @@ class Runner:
         except self._errors.reply as error:
             return error
 
-    async def _pipeline(self, commands: Sequence[tuple[Any, ...]], renew: bool) -> list[Any]:
+    async def _together(self, commands: Sequence[tuple[Any, ...]], renew: bool) -> list[Any]:
+        try:
+            if self._cluster:
+                return await self._pipeline(commands)
+            if renew and (single := getattr(self.client, "connection", None)):  # of a single_connection_client
+                await single.disconnect(nowait=True)
+            return await self._round_trips.send(commands, renew=renew)
+        except self._errors.reply as error:  # refused while the connection was made
+            return [_copy(error) for _ in commands]
+
+    async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         async with self.client.pipeline(transaction=False) as pipe:
-            if renew:
-                pipe.connection = await self._renewed_connection()  # the pipeline gives it back
             for command in commands:
                 pipe.execute_command(*command, **{NEVER_DECODE: []})
-            try:
-                return await pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
-            except self._errors.reply as error:
-                return [_copy(error) for _ in commands]
-
-    async def _renewed_connection(self) -> Any:
-        """Take a connection from the pool that will be made anew, wherever the server's name leads by now."""
-        if single := getattr(self.client, "connection", None):  # of a single_connection_client
-            await single.disconnect(nowait=True)
-        pool = self.client.connection_pool
-        connection = await pool.get_connection(*connection_arguments(pool))
-        await connection.disconnect(nowait=True)
-        return connection
+            return await pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
 
     # -- waiting
 
@@ -300,7 +298,7 @@ class Runner:
     async def _blpop(self, key: bytes, seconds: float, renew: bool) -> Any:
         command = ("BLPOP", key, f"{seconds:.3f}")
         reply: Any
-        read: Coroutine[Any, Any, Any] = self._pipeline([command], renew) if renew else self._execute(*command)
+        read: Coroutine[Any, Any, Any] = self._together([command], renew) if renew else self._execute(*command)
         if self._socket_timeout:
             reply = await read
         else:

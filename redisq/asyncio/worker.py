@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from ..core.batch import BatchData, Buried
 from ..core.errors import InvalidArgument
+from ..core.observer import ALIVE, BEAT, Observer
 from ..core.queue import describe
 from ..core.signals import listening
 from ..core.worker import CLOSE_SECONDS, Ending, Held, Settings, Step, WorkLoop, exponential, log_eviction
@@ -85,6 +86,8 @@ class Worker(Generic[T]):
         self.queue = queue
         self.handler = handler
         self.signals = signals
+        self.observers: list[Observer] = []
+        """What watches the next run."""
         queue.calls.reserve(**self.settings.reserving())  # a size that the queue does not take is refused here
         self._ending = Ending(self.settings.grace)
         self._run: _Run[T] | None = None
@@ -154,13 +157,20 @@ class _Run(Generic[T]):
         self._worker = worker
         self._queue = worker.queue
         self._state: WorkLoop[T] = WorkLoop(
-            self._queue.calls, worker.settings, self._batch, ending, burst=burst, can_cancel=True
+            self._queue.calls,
+            worker.settings,
+            self._batch,
+            ending,
+            observers=worker.observers,
+            burst=burst,
+            can_cancel=True,
         )
         self._handlers: dict[Held[T], asyncio.Task[None]] = {}
         self._waiter: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._sending = self._interrupted = self._met_redis = False
         self._timer: asyncio.TimerHandle | None = None
+        self._heartbeat: asyncio.TimerHandle | None = None
         self.task = self.loop.create_task(self._work())
 
     async def join(self) -> None:
@@ -191,10 +201,17 @@ class _Run(Generic[T]):
             self._interrupted = True
             self.task.cancel()
 
+    def _beat(self) -> None:
+        """Say that the event loop is alive, whatever this run waits for."""
+        self._state.alive(ALIVE)
+        self._heartbeat = self.loop.call_later(BEAT, self._beat)
+
     # -- in the task
 
     async def _work(self) -> None:
         state = self._state
+        if self._worker.observers:
+            self._beat()
         try:
             while not state.finished(monotonic()):
                 self._changed.clear()
@@ -212,6 +229,8 @@ class _Run(Generic[T]):
             try:
                 await self._close()
             finally:
+                if self._heartbeat:
+                    self._heartbeat.cancel()
                 self._worker._ended()
         if state.failure:
             raise state.failure
@@ -260,7 +279,7 @@ class _Run(Generic[T]):
             error = self._state.timeout_error() if held.cancelled else cancelled
         except BaseException as raised:  # whatever it is, it is the handler's, and the worker goes on
             error = raised
-        self._state.ended(held, error)
+        self._state.ended(held, error, monotonic())
         self._handlers.pop(held, None)
         self._changed.set()
         if isinstance(error, KeyboardInterrupt):  # but this is meant for the process

@@ -4,8 +4,8 @@ from .batch import Batch
 from .buffer import Buffer
 from .limiter import RateLimiter
 from .priority import PriorityQueue
-from .queues import queues
+from .queues import overview, queues
 from .runner import Client
 from .worker import Worker
 
-__all__ = ["Batch", "Buffer", "Client", "PriorityQueue", "RateLimiter", "Worker", "queues"]
+__all__ = ["Batch", "Buffer", "Client", "PriorityQueue", "RateLimiter", "Worker", "overview", "queues"]

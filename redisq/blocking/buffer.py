@@ -4,21 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any, Generic
 
 from ..core.audit import Audit
-from ..core.batch import BatchData, Event, batch_of
+from ..core.batch import BatchData
 from ..core.buffer import BufferCalls, BufferStats, GroupState, T
-from ..core.calls import Call
 from ..core.codecs import JSON, Codec
 from ..core.flow import mapped
 from ..core.limiter import Rate
-from ..core.replication import Durability, replica_wait
+from ..core.replication import Durability
 from .batch import Batch
-from .runner import Client, Runner
+from .queue import Queue
+from .runner import Client
 
 
-class Buffer(Generic[T]):
+class Buffer(Queue[BufferCalls[T], T]):
     """A buffer of items that pile up per group and leave in batches of one group.
 
     All workers of a queue must agree on its settings:
@@ -66,7 +65,7 @@ class Buffer(Generic[T]):
         durability: Durability = "server",
         prefix: str = "redisq",
     ) -> None:
-        self.calls = BufferCalls(
+        calls = BufferCalls(
             name,
             codec=codec,
             lease=lease,
@@ -80,8 +79,7 @@ class Buffer(Generic[T]):
             dedup_window=dedup_window,
             prefix=prefix,
         )
-        self.client = client
-        self.runner = Runner(client, replica_wait(durability, self.calls.queue))
+        super().__init__(calls, client, durability)
 
     def push(self, *items: T, group: str = "default", token: str | None = None) -> int:
         """Append up to 5,000 items to a group and return the group's waiting length after it.
@@ -164,10 +162,6 @@ class Buffer(Generic[T]):
         )
         return self.runner.run(mapped(flow, self._batch))
 
-    def _batch(self, events: list[Event[T]]) -> Batch[T] | None:
-        batch = batch_of(events)
-        return None if batch is None else Batch(self, batch)
-
     def batches(
         self,
         size: int = 2000,
@@ -207,9 +201,6 @@ class Buffer(Generic[T]):
         flow = self.calls.reserve_many(count, size, max_bytes=max_bytes, lease=lease, lease_id=lease_id, holder=holder)
         return self.runner.run(mapped(flow, self._batches))
 
-    def _batches(self, events: Iterable[Event[T]]) -> list[Batch[T]]:
-        return [Batch(self, event) for event in events if isinstance(event, BatchData)]
-
     def ack(self, *batches: BatchData[T], delay: float = 0.0) -> int:
         """Settle batches in one round trip, and return how many items are done.
 
@@ -234,39 +225,6 @@ class Buffer(Generic[T]):
         """
         return self.runner.run(self.calls.bury_all(batches, reason))
 
-    def extend(self, *batches: BatchData[T], lease: float | None = None) -> None:
-        """Keep batches `lease` seconds from now (default: the queue's lease); a later deadline stays.
-
-        Their `deadline` is set anew. Raises `LeaseLost` as `ack` does.
-        """
-        self.runner.run(self.calls.extend_all(batches, lease))
-
-    def send(self, *calls: Call[Any]) -> list[Any]:
-        """Send calls made by `calls` in one round trip, and return their results in order.
-
-        `LeaseLost` or `CodecError` for one call is its result; any other error is raised. A reserve's result is a list
-        of events: what it buried, then a `BatchData`, or `Nothing` with the time to ask again. With this and `wait` you
-        can write a worker of your own.
-        """
-        return self.runner.send(calls)
-
-    def wait(self, seconds: float) -> None:
-        """Wait until something is pushed or comes back, or for `seconds` or some less: at most 2.5 seconds."""
-        self.runner.block(self.calls.wake_up(seconds))
-
-    def pause(self, seconds: float | None = None, reason: str = "", *, token: str | None = None) -> None:
-        """Hand nothing out, to any client in any language, for some seconds or until `resume`.
-
-        `reserve` and `pop` answer as if there were nothing; pushes, acks and releases go on, and leases run out as
-        ever. It takes the place of a pause that is there, and survives a restart as the other data does. `reason`
-        (1,000 bytes at most) is shown to people. Idempotent, as `push`.
-        """
-        self.runner.run(self.calls.pause(seconds, reason, token))
-
-    def resume(self, *, token: str | None = None) -> bool:
-        """End a pause and wake blocked workers; return whether there was one. Idempotent, as `push`."""
-        return self.runner.run(self.calls.resume(token))
-
     def pause_group(self, group: str, seconds: float | None = None, *, token: str | None = None) -> None:
         """Give no new batch of a group, for some seconds or until `resume_group`.
 
@@ -290,13 +248,6 @@ class Buffer(Generic[T]):
     def peek(self, group: str = "default", count: int = 1, after: int = 0) -> list[T]:
         """Show `count` items that wait in a group, oldest first, after the first `after` of them, and take none."""
         return self.runner.run(self.calls.peek(group, count, after))
-
-    def leased(self, limit: int = 100, after: str | None = None) -> list[Batch[T]]:
-        """Show up to `limit` batches that are handed out, the first to run out first, after the one with id `after`.
-
-        If `after` is no longer leased, it shows from the start.
-        """
-        return self._batches(self.runner.run(self.calls.leased(limit, after)))
 
     def delayed(self, limit: int = 100, after: str | None = None) -> list[Batch[T]]:
         """Show up to `limit` batches that were given back, the first to be due first, after the one with id `after`.

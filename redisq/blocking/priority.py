@@ -5,21 +5,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any, Generic
+from typing import Any
 
 from ..core.audit import Audit
-from ..core.batch import BatchData, Event, batch_of
-from ..core.calls import Call
+from ..core.batch import BatchData
 from ..core.codecs import JSON, TEXT, Codec
 from ..core.flow import mapped
 from ..core.limiter import Rate
 from ..core.priority import Item, Order, PriorityCalls, PriorityStats, Pushed, State, T
-from ..core.replication import Durability, replica_wait
+from ..core.replication import Durability
 from .batch import Batch
-from .runner import Client, Runner
+from .queue import Queue
+from .runner import Client
 
 
-class PriorityQueue(Generic[T]):
+class PriorityQueue(Queue[PriorityCalls[T], T]):
     """A queue of unique members, the most urgent first; pushing one again keeps the more urgent place.
 
     A lower priority is more urgent. All workers of a queue must agree on its settings:
@@ -62,7 +62,7 @@ class PriorityQueue(Generic[T]):
         durability: Durability = "server",
         prefix: str = "redisq",
     ) -> None:
-        self.calls = PriorityCalls(
+        calls = PriorityCalls(
             name,
             order=order,
             codec=codec,
@@ -74,8 +74,7 @@ class PriorityQueue(Generic[T]):
             dedup_window=dedup_window,
             prefix=prefix,
         )
-        self.client = client
-        self.runner = Runner(client, replica_wait(durability, self.calls.queue))
+        super().__init__(calls, client, durability)
 
     def push(
         self,
@@ -154,10 +153,6 @@ class PriorityQueue(Generic[T]):
         )
         return self.runner.run(mapped(flow, self._batch))
 
-    def _batch(self, events: list[Event[T]]) -> Batch[T] | None:
-        batch = batch_of(events)
-        return None if batch is None else Batch(self, batch)
-
     def batches(
         self,
         size: int = 1,
@@ -197,9 +192,6 @@ class PriorityQueue(Generic[T]):
         flow = self.calls.reserve_many(count, size, max_bytes=max_bytes, lease=lease, lease_id=lease_id, holder=holder)
         return self.runner.run(mapped(flow, self._batches))
 
-    def _batches(self, events: Iterable[Event[T]]) -> list[Batch[T]]:
-        return [Batch(self, event) for event in events if isinstance(event, BatchData)]
-
     def ack(self, *batches: BatchData[T], delay: float = 0.0) -> int:
         """Settle batches in one round trip, and return how many members are done.
 
@@ -226,49 +218,9 @@ class PriorityQueue(Generic[T]):
         """
         return self.runner.run(self.calls.bury_all(batches, reason))
 
-    def extend(self, *batches: BatchData[T], lease: float | None = None) -> None:
-        """Keep batches `lease` seconds from now (default: the queue's lease); a later deadline stays.
-
-        Their `deadline` is set anew. Raises `LeaseLost` as `ack` does.
-        """
-        self.runner.run(self.calls.extend_all(batches, lease))
-
-    def send(self, *calls: Call[Any]) -> list[Any]:
-        """Send calls made by `calls` in one round trip, and return their results in order.
-
-        `LeaseLost` or `CodecError` for one call is its result; any other error is raised. A reserve's result is a list
-        of events: what it buried, then a `BatchData`, or `Nothing` with the time to ask again. With this and `wait` you
-        can write a worker of your own.
-        """
-        return self.runner.send(calls)
-
-    def wait(self, seconds: float) -> None:
-        """Wait until something is pushed or comes back, or for `seconds` or some less: at most 2.5 seconds."""
-        self.runner.block(self.calls.wake_up(seconds))
-
-    def pause(self, seconds: float | None = None, reason: str = "", *, token: str | None = None) -> None:
-        """Hand nothing out, to any client in any language, for some seconds or until `resume`.
-
-        `reserve` and `pop` answer as if there were nothing; pushes, acks and releases go on, and leases run out as
-        ever. It takes the place of a pause that is there, and survives a restart as the other data does. `reason`
-        (1,000 bytes at most) is shown to people. Idempotent, as `push`.
-        """
-        self.runner.run(self.calls.pause(seconds, reason, token))
-
-    def resume(self, *, token: str | None = None) -> bool:
-        """End a pause and wake blocked workers; return whether there was one. Idempotent, as `push`."""
-        return self.runner.run(self.calls.resume(token))
-
     def peek(self, count: int = 1, after: int = 0) -> list[Item[T]]:
         """Show the `count` most urgent members that are ready, after the first `after` of them, and take none."""
         return self.runner.run(self.calls.peek(count, after))
-
-    def leased(self, limit: int = 100, after: str | None = None) -> list[Batch[T]]:
-        """Show up to `limit` batches that are handed out, the first to run out first, after the one with id `after`.
-
-        If `after` is no longer leased, it shows from the start.
-        """
-        return self._batches(self.runner.run(self.calls.leased(limit, after)))
 
     def delayed(self, limit: int = 100, after: T | None = None) -> list[Item[T]]:
         """Show up to `limit` delayed members, the first to be due first, after the member `after`.

@@ -60,7 +60,7 @@ class Runner:
             case Call():
                 return self._call(step)
             case Pipeline():
-                return self.send(step.calls)
+                return self.send(step.calls, step.return_exceptions)
             case Block():
                 return self.block(step)
             case Sleep():
@@ -78,12 +78,12 @@ class Runner:
         self._raise_if_short(request, result)
         return result
 
-    def send(self, calls: Sequence[Call[Any]]) -> list[Any]:
+    def send(self, calls: Sequence[Call[Any]], return_exceptions: bool = False) -> list[Any]:
         """Send calls in one round trip and return their results; `LeaseLost` or `CodecError` may stand for one."""
         if not calls:
             return []
         request = self._send(calls)
-        found = results(calls, request.replies)
+        found = results(calls, request.replies, return_exceptions)
         self._raise_if_short(request, found)
         return found
 

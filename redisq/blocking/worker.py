@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from ..core.batch import BatchData, Buried
 from ..core.errors import InvalidArgument
+from ..core.observer import ALIVE, BEAT, Observer
 from ..core.queue import describe
 from ..core.signals import listening
 from ..core.worker import CLOSE_SECONDS, Ending, Held, Settings, Step, WorkLoop, exponential, log_eviction
@@ -94,6 +95,8 @@ class Worker(Generic[T]):
         self.queue = queue
         self.handler = handler
         self.signals = signals
+        self.observers: list[Observer] = []
+        """What watches the next run."""
         queue.calls.reserve(**self.settings.reserving())  # a size that the queue does not take is refused here
         self._ending = Ending(self.settings.grace)
         self._run: _Run[T] | None = None
@@ -170,7 +173,9 @@ class _Run(Generic[T]):
         self.thread = threading.Thread(target=self._work, name="redisq-worker", daemon=True)
         self._worker = worker
         self._queue = worker.queue
-        self._state: WorkLoop[T] = WorkLoop(self._queue.calls, worker.settings, self._batch, ending, burst=burst)
+        self._state: WorkLoop[T] = WorkLoop(
+            self._queue.calls, worker.settings, self._batch, ending, observers=worker.observers, burst=burst
+        )
         self._handlers = _Threads("redisq-handler", self.inbox)
         self._waiter = _Threads("redisq-wake-up", self.inbox)
         self._met_redis = False
@@ -212,6 +217,7 @@ class _Run(Generic[T]):
         state = self._state
         try:
             while not state.finished(monotonic()):
+                state.alive(ALIVE)
                 state.overdue(monotonic())
                 steps = state.turn(monotonic())
                 if steps:
@@ -219,7 +225,7 @@ class _Run(Generic[T]):
                 elif (seconds := state.wait_seconds(monotonic())) is not None:
                     state.waiting = True
                     self._waiter.call(partial(self._queue.wait, seconds), self._waited)
-                self._hear(0.0 if steps else state.next_time(monotonic()) - monotonic())
+                self._hear(0.0 if steps else min(BEAT, state.next_time(monotonic()) - monotonic()))
         finally:
             state.close()
             self._hear(0.0)
@@ -234,6 +240,7 @@ class _Run(Generic[T]):
 
     def _send(self, steps: list[Step]) -> int:
         """Make the round trip of a turn, and return how many handlers have begun."""
+        self._state.alive(math.inf)
         try:
             results = self._queue.send(*(step.call for step in steps))
         except Exception as error:
@@ -241,7 +248,7 @@ class _Run(Generic[T]):
             return 0
         begin = self._state.replied(steps, results, monotonic())
         for held in begin:
-            self._handlers.call(partial(self._handle, held), partial(self._state.ended, held))
+            self._handlers.call(partial(self._handle, held), partial(self._ended, held))
         if not self._met_redis:
             self._met_redis = True
             client: Any = self._queue.client
@@ -267,6 +274,9 @@ class _Run(Generic[T]):
             result.close()
             raise TypeError("the handler returned a coroutine, of which nothing has run: use redisq.asyncio.Worker")
 
+    def _ended(self, held: Held[T], error: BaseException | None) -> None:
+        self._state.ended(held, error, monotonic())
+
     def _waited(self, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, Exception):
             raise error
@@ -277,7 +287,7 @@ class _Run(Generic[T]):
         count = 0
         with contextlib.suppress(Empty):
             if seconds > 0:
-                self.inbox.get(timeout=None if math.isinf(seconds) else min(seconds, 3600))()
+                self.inbox.get(timeout=seconds)()
                 count += 1
             while True:
                 self.inbox.get_nowait()()

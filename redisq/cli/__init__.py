@@ -12,7 +12,7 @@ from typing import Protocol
 import redis
 
 from ..core.errors import RedisqError
-from . import audit, bench, dead, delayed, demo, doctor, lua, peek, purge, push, stats, worker
+from . import audit, bench, dead, delayed, demo, doctor, lua, metrics, peek, purge, push, stats, worker
 from .exit import INTERRUPTED, NO, Failure
 
 
@@ -20,7 +20,10 @@ class _Command(Protocol):
     def add(self, commands: argparse._SubParsersAction[argparse.ArgumentParser], /) -> None: ...
 
 
-_COMMANDS: tuple[_Command, ...] = (demo, worker, push, stats, peek, delayed, dead, audit, doctor, purge, lua, bench)
+_COMMANDS: tuple[_Command, ...] = (
+    *(demo, worker, push, stats, peek, delayed, dead, audit),
+    *(doctor, purge, metrics, lua, bench),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -71,7 +71,7 @@ def place(url: str) -> str:
 @contextlib.contextmanager
 def connected(url: str) -> Iterator[Client]:
     """Yield a client of the server or cluster at `url`, which answers; what goes wrong with it is a `Failure`."""
-    with explained(url), contextlib.closing(_open(url)) as client:
+    with explained(url), contextlib.closing(open_client(url)) as client:
         yield client
 
 
@@ -115,9 +115,11 @@ def asyncio_client_of(url: str, **options: Any) -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_url(url, **options)
 
 
-def _open(url: str) -> Client:
+def open_client(url: str, **options: Any) -> Client:
+    """Return a client of the server or cluster at `url`, which has answered. Raises redis-py's errors."""
     checked(url)
-    options: dict[str, Any] = {"socket_connect_timeout": 5, "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)}
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
+    options = {"socket_connect_timeout": 5, "retry": retry, **options}
     client = client_of(url, **options)
     try:
         about = client.info("cluster")

@@ -40,6 +40,8 @@ class BatchData(Generic[T]):
     """The members' priorities, in the order of `items`; None for items of a group."""
     payloads: list[Any] | None = field(default=None, repr=False)
     """The members' payloads, None for one that has none; None for items of a group."""
+    raw_payloads: list[bytes | None] | None = field(default=None, repr=False)
+    """The payloads as they are stored."""
     reason: str = ""
     """Why it came back last time, of members the first that has one; empty the first time."""
     holder: str = ""

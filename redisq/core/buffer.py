@@ -7,17 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, islice
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import validate
-from .audit import Audit, AuditPage, horizon, page, run_audit
-from .batch import ENDED_WINDOW, BatchData, Buried, Event, Nothing, new_id, reserve_flow, reserve_many, settle, total
+from .batch import BatchData, Buried, Event, Nothing, new_id, reserve_flow, reserve_many
 from .calls import Call, all_bytes, as_text
 from .codecs import JSON, Codec
 from .errors import InvalidArgument
-from .flow import Block, Flow
-from .limiter import Rate, flatten
-from .queue import QueueCalls, duration, holder_bytes, nothing, pack, read_pause, reason_bytes, seconds_or_none
+from .flow import Flow
+from .leases import LeaseCalls
+from .limiter import Rate
+from .queue import duration, holder_bytes, nothing, pack, read_pause, reason_bytes, seconds_or_none
 from .scripts import load
 
 if TYPE_CHECKING:
@@ -33,10 +33,7 @@ MAX_ITEMS = load("buffer/push").limit("item")[1]
 MAX_BATCHES = load("buffer/discard").limit("id")[1]
 MAX_GROUPS = load("buffer/pop_longest").limit("count")[1]
 # What one call shows or purges: a few ms of the server's time at most, see the table in `lua/README.md`.
-_PAGES = {
-    verb: load(f"buffer/{verb}").limit("limit")[1]
-    for verb in ("stats", "purge", "audit", "batches", "groups", "drop_group")
-}
+_PAGES = {verb: load(f"buffer/{verb}").limit("limit")[1] for verb in ("stats", "purge", "groups", "drop_group")}
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class BufferStats:
     """Unix time at which the pause ends; None: when it is resumed, or not paused."""
 
 
-class BufferCalls(QueueCalls, Generic[T]):
+class BufferCalls(LeaseCalls[T]):
     """What builds the calls of one buffer, without sending them."""
 
     def __init__(
@@ -98,19 +95,22 @@ class BufferCalls(QueueCalls, Generic[T]):
         dedup_window: float = 60.0,
         prefix: str = "redisq",
     ) -> None:
-        super().__init__("buffer", name, prefix, dedup_window)
-        self.codec = codec
-        self.lease = validate.milliseconds("lease", lease, 0.001)
+        super().__init__(
+            "buffer",
+            name,
+            prefix,
+            dedup_window,
+            codec=codec,
+            lease=lease,
+            max_attempts=max_attempts,
+            max_dead=max_dead,
+            rates=rates,
+        )
         self._min_size = validate.integer("min_size", min_size, *self.limit("reserve", "min_size"))
         if max_wait is None and self._min_size > 1:
             raise InvalidArgument(f"max_wait is None with min_size {min_size}: a smaller group would wait for ever")
         self._max_wait = 0 if max_wait is None else validate.milliseconds("max_wait", max_wait, 0.001)
-        self.max_attempts = validate.attempts(max_attempts)
-        self._max_dead = validate.max_dead(max_dead)
         self._ordered, self._isolate = validate.flag("ordered", ordered), validate.flag("isolate", isolate)
-        self._rates = flatten(rates)
-        self._ended_window = self._window or ENDED_WINDOW  # for which the end of a lease is remembered
-        self._wake = self.queue + b"wake"
 
     def push(
         self, items: Sequence[T], group: str = "default", token: str | None = None, *, front: bool = False
@@ -296,10 +296,6 @@ class BufferCalls(QueueCalls, Generic[T]):
         call = self.reserve(size, max_bytes=max_bytes, lease=lease, lease_id=lease_id, holder=holder)
         return reserve_flow(call, self._wake, timeout)
 
-    def wake_up(self, seconds: float) -> Block:
-        """Return a wait for a wake-up, of so many seconds at most."""
-        return Block(self._wake, seconds)
-
     def reserve_many(
         self,
         count: int,
@@ -323,73 +319,16 @@ class BufferCalls(QueueCalls, Generic[T]):
         failed = sorted(batch.failed)
         return self._settling("ack", batch, options, reason_bytes(why), b"", *failed)
 
-    def ack_all(self, batches: Sequence[BatchData[T]], delay: float = 0.0) -> Flow[int]:
-        """Settle batches in one round trip."""
-        return total(settle(batches, partial(self.ack, delay=delay)))
-
-    def release(
-        self, batch: BatchData[T], delay: float = 0.0, *, count: bool = True, reason: str | None = None
-    ) -> Call[int]:
-        """Give a batch back whole; not `count`: this hand-over is no attempt."""
-        options = self._options("release", delay=validate.milliseconds("delay", delay))
-        attempt = b"count" if validate.flag("count", count) else b"forget"
-        return self._settling("release", batch, options, attempt, reason_bytes(reason), b"")
-
-    def release_all(
-        self, batches: Sequence[BatchData[T]], delay: float = 0.0, *, count: bool = True, reason: str | None = None
-    ) -> Flow[int]:
-        """Give batches back in one round trip."""
-        return total(settle(batches, partial(self.release, delay=delay, count=count, reason=reason)))
-
-    def bury(self, batch: BatchData[T], reason: str | None = None) -> Call[int]:
-        """Make a batch a dead letter now."""
-        return self._settling("bury", batch, self._options("bury", max_dead=self._max_dead), reason_bytes(reason), b"")
-
-    def bury_all(self, batches: Sequence[BatchData[T]], reason: str | None = None) -> Flow[int]:
-        """Make dead letters of batches in one round trip."""
-        return total(settle(batches, partial(self.bury, reason=reason)))
-
-    def _options(self, verb: str, **numbers: int) -> bytes:
-        return pack(f"buffer/{verb}", "options", window=self._ended_window, **numbers)
-
-    def _settling(self, verb: str, batch: BatchData[T], *args: bytes | int) -> Call[int]:
-        name = validate.text("lease id", batch.id)
-        return self._call(verb, (name, *args), int, id=name)
-
-    def extend(self, batch: BatchData[T], lease: float | None = None) -> Call[int]:
-        """Keep a batch longer; the result is its deadline, in ms."""
-        term = self.lease if lease is None else validate.milliseconds("lease", lease, 0.001)
-        return self._call("extend", (validate.text("lease id", batch.id), term, b""), int)
-
-    def extend_all(self, batches: Sequence[BatchData[T]], lease: float | None = None) -> Flow[None]:
-        """Keep batches longer, in one round trip."""
-        for batch, deadline in (yield from settle(batches, partial(self.extend, lease=lease), ends=False)):
-            batch.deadline = deadline / 1000
-
-    def leased(self, limit: int = 100, after: str | None = None) -> Flow[list[BatchData[T]]]:
-        """Show batches that are handed out, the first to run out first."""
-        return self._batches(b"leases", limit, after)
-
     def delayed(self, limit: int = 100, after: str | None = None) -> Flow[list[BatchData[T]]]:
         """Show batches that were given back, the first to be due first."""
-        return self._batches(b"delayed", limit, after)
+        return self._list_batches(b"delayed", limit, after)
 
     def dead(self, limit: int = 100, after: str | None = None) -> Flow[list[BatchData[T]]]:
         """Show dead letters, the earliest first."""
-        return self._batches(b"dead", limit, after)
+        return self._list_batches(b"dead", limit, after)
 
-    def _batches(self, state: bytes, limit: int, after: str | None) -> Flow[list[BatchData[T]]]:
-        limit = validate.integer("limit", limit, 1, 1_000_000)
-        found: list[BatchData[T]] = []
-        last = b"" if after is None else validate.text("after", after)
-        while len(found) < limit:
-            args = (min(limit - len(found), _PAGES["batches"]), last)
-            page: list[BatchData[T]] = yield self._call("batches", args, self._decode_page, writes=False, state=state)
-            if not page:
-                break
-            found += page
-            last = validate.text("after", page[-1].id)
-        return found
+    def _page(self, state: bytes, limit: int, after: bytes) -> Call[list[BatchData[T]]]:
+        return self._call("batches", (limit, after), self._decode_page, writes=False, state=state)
 
     def _decode_page(self, reply: list[Any]) -> list[BatchData[T]]:
         return [
@@ -450,16 +389,6 @@ class BufferCalls(QueueCalls, Generic[T]):
             pause_reason=text,
             paused_until=until,
         )
-
-    def audit(self, repair: bool = False, *, max_lease: float | None = None) -> Flow[Audit]:
-        """Compare the keys with each other, a page at a time."""
-        verb = b"repair" if repair else b"report"
-        ahead = horizon(self.lease, max_lease)
-
-        def step(cursor: str) -> Call[AuditPage]:
-            return self._call("audit", (cursor, _PAGES["audit"], verb, ahead, b""), page, writes=repair)
-
-        return run_audit(step, "keys:0", repair)
 
     def purge(self) -> Flow[int]:
         """Throw everything away, some groups and batches at a time."""

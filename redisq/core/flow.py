@@ -27,6 +27,8 @@ class Pipeline:
     """Several calls in one round trip; `LeaseLost` and `CodecError` stand in the place of a result."""
 
     calls: list[Call[Any]]
+    return_exceptions: bool = False
+    """Whether any other error of one call does as well."""
 
 
 @dataclass(slots=True)
@@ -57,14 +59,52 @@ def mapped(operation: Operation[R], read: Callable[[R], S]) -> Flow[S]:
     return read(result)
 
 
-def results(calls: Sequence[Call[Any]], replies: Sequence[Any]) -> list[Any]:
-    """Read the replies to several calls; `LeaseLost` or `CodecError` for one is a result, for the others count."""
+def together(operations: Sequence[Operation[Any]], most: int) -> Flow[list[Any]]:
+    """Perform operations that only call, `most` of them at a time, in as few round trips as the longest one needs.
+
+    Returns the result or the error of each.
+    """
+    found: list[Any] = []
+    for start in range(0, len(operations), most):
+        flows = [mapped(operation, _same) for operation in operations[start : start + most]]
+        ended: list[Any] = [None] * len(flows)
+        replies: dict[int, Any] = dict.fromkeys(range(len(flows)))
+        while replies:
+            calls: dict[int, Any] = {}
+            for place, reply in replies.items():
+                try:
+                    if isinstance(reply, Exception):
+                        raise reply
+                    calls[place] = flows[place].send(reply)
+                except StopIteration as stop:
+                    ended[place] = stop.value
+                except Exception as error:
+                    ended[place] = error
+            answers = (yield Pipeline(list(calls.values()), return_exceptions=True)) if calls else []
+            replies = dict(zip(calls, answers, strict=True))
+        found += ended
+    return found
+
+
+def _same(result: R) -> R:
+    return result
+
+
+def results(calls: Sequence[Call[Any]], replies: Sequence[Any], return_exceptions: bool = False) -> list[Any]:
+    """Read the replies to several calls; `LeaseLost` or `CodecError` for one is a result, for the others count.
+
+    With `return_exceptions` any other error is one as well.
+    """
 
     def result(call: Call[Any], reply: Any) -> Any:
         try:
             return call.decode(reply)
         except (LeaseLost, CodecError) as error:
             return error
+        except Exception as error:
+            if return_exceptions:
+                return error
+            raise
 
     return [result(call, reply) for call, reply in zip(calls, replies, strict=True)]
 

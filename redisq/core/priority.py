@@ -14,14 +14,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from . import validate
-from .audit import Audit, AuditPage, horizon, page, run_audit
-from .batch import ENDED_WINDOW, BatchData, Buried, Event, Nothing, new_id, reserve_flow, reserve_many, settle, total
+from .batch import BatchData, Buried, Event, Nothing, new_id, reserve_flow, reserve_many
 from .calls import Call, all_bytes, as_bytes, as_text
 from .codecs import JSON, TEXT, Codec
 from .errors import InvalidArgument
 from .flow import Block, Flow, Operation
-from .limiter import Rate, flatten
-from .queue import QueueCalls, holder_bytes, pack, read_pause, reason_bytes, seconds_or_none
+from .leases import LeaseCalls
+from .limiter import Rate
+from .queue import holder_bytes, pack, read_pause, reason_bytes, seconds_or_none
 from .scripts import load
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ Order = Literal["fifo", "score"]
 MAX_MEMBERS = load("priority/push").limit("item")[1]
 MAX_LEASED = load("priority/reserve").limit("size")[1]
 PLACES = 10**12  # fifo: score = (priority + 1024) * PLACES + place, exact in a double for priorities -1024..1023
-_PAGES = {verb: load(f"priority/{verb}").limit("limit")[1] for verb in ("purge", "audit", "batches", "members")}
+_PAGES = {verb: load(f"priority/{verb}").limit("limit")[1] for verb in ("purge", "members")}
 
 
 class Pushed(str, Enum):
@@ -116,7 +116,7 @@ class PriorityStats:
 _LETTERS = {"A": Pushed.ADDED, "R": Pushed.RAISED, "C": Pushed.CHANGED, "K": Pushed.KEPT}
 
 
-class PriorityCalls(QueueCalls, Generic[T]):
+class PriorityCalls(LeaseCalls[T]):
     """What builds the calls of one priority queue, without sending them."""
 
     def __init__(
@@ -133,18 +133,21 @@ class PriorityCalls(QueueCalls, Generic[T]):
         dedup_window: float = 60.0,
         prefix: str = "redisq",
     ) -> None:
-        super().__init__("priority", name, prefix, dedup_window)
+        super().__init__(
+            "priority",
+            name,
+            prefix,
+            dedup_window,
+            codec=codec,
+            lease=lease,
+            max_attempts=max_attempts,
+            max_dead=max_dead,
+            rates=rates,
+        )
         if order not in ("fifo", "score"):
             raise InvalidArgument(f"order is {order!r}: give 'fifo' or 'score'")
         self.order: Order = order
-        self.codec = codec
         self.payload_codec = payload_codec
-        self.lease = validate.milliseconds("lease", lease, 0.001)
-        self.max_attempts = validate.attempts(max_attempts)
-        self._max_dead = validate.max_dead(max_dead)
-        self._rates = flatten(rates)
-        self._ended_window = self._window or ENDED_WINDOW  # for which the end of a lease is remembered
-        self._wake = self.queue + b"wake"
 
     def _score(self, priority: Any) -> bytes:
         value = validate.number("priority", priority)
@@ -313,6 +316,7 @@ class PriorityCalls(QueueCalls, Generic[T]):
             raw,
             [item.priority for item in items],
             [item.payload for item in items],
+            [item.payload for item in items],
             reason=next((item.reason for item in items if item.reason), ""),
             holder=by,
         )
@@ -350,10 +354,6 @@ class PriorityCalls(QueueCalls, Generic[T]):
         call = self.reserve(size, max_bytes=max_bytes, lease=lease, lease_id=lease_id, holder=holder)
         return reserve_flow(call, self._wake, timeout)
 
-    def wake_up(self, seconds: float) -> Block:
-        """Return a wait for a wake-up, of so many seconds at most."""
-        return Block(self._wake, seconds)
-
     def reserve_many(
         self,
         count: int,
@@ -376,49 +376,6 @@ class PriorityCalls(QueueCalls, Generic[T]):
         failed = [value for place, why in sorted(batch.failed.items()) for value in (place, reason_bytes(why))]
         return self._settling("ack", batch, options, b"", *failed)
 
-    def ack_all(self, batches: Sequence[BatchData[T]], delay: float = 0.0) -> Flow[int]:
-        """Settle batches in one round trip."""
-        return total(settle(batches, partial(self.ack, delay=delay)))
-
-    def release(
-        self, batch: BatchData[T], delay: float = 0.0, *, count: bool = True, reason: str | None = None
-    ) -> Call[int]:
-        """Give a batch back whole; not `count`: this hand-over is no attempt."""
-        options = self._options("release", delay=validate.milliseconds("delay", delay))
-        attempt = b"count" if validate.flag("count", count) else b"forget"
-        return self._settling("release", batch, options, attempt, reason_bytes(reason), b"")
-
-    def release_all(
-        self, batches: Sequence[BatchData[T]], delay: float = 0.0, *, count: bool = True, reason: str | None = None
-    ) -> Flow[int]:
-        """Give batches back in one round trip."""
-        return total(settle(batches, partial(self.release, delay=delay, count=count, reason=reason)))
-
-    def bury(self, batch: BatchData[T], reason: str | None = None) -> Call[int]:
-        """Make a batch a dead letter now."""
-        return self._settling("bury", batch, self._options("bury", max_dead=self._max_dead), reason_bytes(reason), b"")
-
-    def bury_all(self, batches: Sequence[BatchData[T]], reason: str | None = None) -> Flow[int]:
-        """Make dead letters of batches in one round trip."""
-        return total(settle(batches, partial(self.bury, reason=reason)))
-
-    def _options(self, verb: str, **numbers: int) -> bytes:
-        return pack(f"priority/{verb}", "options", window=self._ended_window, **numbers)
-
-    def _settling(self, verb: str, batch: BatchData[T], *args: bytes | int) -> Call[int]:
-        name = validate.text("lease id", batch.id)
-        return self._call(verb, (name, *args), int, id=name)
-
-    def extend(self, batch: BatchData[T], lease: float | None = None) -> Call[int]:
-        """Keep a batch longer; the result is its deadline, in ms."""
-        term = self.lease if lease is None else validate.milliseconds("lease", lease, 0.001)
-        return self._call("extend", (validate.text("lease id", batch.id), term, b""), int)
-
-    def extend_all(self, batches: Sequence[BatchData[T]], lease: float | None = None) -> Flow[None]:
-        """Keep batches longer, in one round trip."""
-        for batch, deadline in (yield from settle(batches, partial(self.extend, lease=lease), ends=False)):
-            batch.deadline = deadline / 1000
-
     def redrive(self, members: Sequence[T], token: str | None = None) -> Call[int]:
         """Let dead members be ready again."""
         return self._by_member("redrive", members, token)
@@ -439,21 +396,10 @@ class PriorityCalls(QueueCalls, Generic[T]):
         args = (self._window, *validate.encode_all(self.codec, members, "member"))
         return self._call(verb, args, int, token=as_text(once), id=once)
 
-    def leased(self, limit: int = 100, after: str | None = None) -> Flow[list[BatchData[T]]]:
-        """Show batches that are handed out, the first to run out first."""
-        limit = validate.integer("limit", limit, 1, 1_000_000)
-        found: list[BatchData[T]] = []
-        last = b"" if after is None else validate.text("after", after)
-        while len(found) < limit:
-            args = (self.order, min(limit - len(found), _PAGES["batches"]), last)
-            page: list[BatchData[T]] = yield self._call("batches", args, self._decode_batches, writes=False)
-            if not page:
-                break
-            found += page
-            last = validate.text("after", page[-1].id)
-        return found
+    def _page(self, state: bytes, limit: int, after: bytes) -> Call[list[BatchData[T]]]:
+        return self._call("batches", (self.order, limit, after), self._decode_page, writes=False, state=state)
 
-    def _decode_batches(self, reply: list[Any]) -> list[BatchData[T]]:
+    def _decode_page(self, reply: list[Any]) -> list[BatchData[T]]:
         return [
             self._batch(as_text(name), deadline, as_text(by), taken, rows, payloads)
             for name, deadline, by, taken, rows, payloads in reply
@@ -543,16 +489,6 @@ class PriorityCalls(QueueCalls, Generic[T]):
     def stats(self) -> Call[PriorityStats]:
         """Count."""
         return self._call("stats", (b"",), _decode_stats, writes=False)
-
-    def audit(self, repair: bool = False, *, max_lease: float | None = None) -> Flow[Audit]:
-        """Compare the keys with each other, a page at a time."""
-        verb = b"repair" if repair else b"report"
-        ahead = horizon(self.lease, max_lease)
-
-        def step(cursor: str) -> Call[AuditPage]:
-            return self._call("audit", (cursor, _PAGES["audit"], verb, ahead, b""), page, writes=repair)
-
-        return run_audit(step, "keys:0", repair)
 
     def purge(self) -> Flow[int]:
         """Throw away every member."""

@@ -23,9 +23,14 @@ class QueueCalls:
 
     structure: str
     """The folder of its scripts."""
+    name: str
+    """The queue's name."""
+    queue: bytes
+    """What its keys begin with."""
 
     def __init__(self, structure: str, name: str, prefix: str, dedup_window: float) -> None:
         self.structure = structure
+        self.name = name
         self.queue = validate.key_prefix(prefix, name)
         self._window = validate.milliseconds("dedup_window", dedup_window, 0, 604_800)
         self._keys: dict[str, tuple[Script, list[tuple[bytes, str | None]]]] = {}
@@ -49,17 +54,6 @@ class QueueCalls:
         script, keys = found
         named = tuple([key if name is None else key + names[name] for key, name in keys])
         return Call(script, named, tuple(args), decode, writes, token, lease_id)
-
-    def pause(self, seconds: float | None = None, reason: str = "", token: str | None = None) -> Call[None]:
-        """Let the queue hand nothing out, for a time or until it is resumed."""
-        once = validate.once_id(token)
-        args = (duration(seconds), reason_bytes(reason), self._window, b"")
-        return self._call("pause", args, nothing, token=as_text(once), id=once)
-
-    def resume(self, token: str | None = None) -> Call[bool]:
-        """End the pause of the queue, and say whether there was one."""
-        once = validate.once_id(token)
-        return self._call("resume", (self._window,), bool, token=as_text(once), id=once)
 
     def limit(self, verb: str, argument: str) -> tuple[int, int]:
         """Return the range of an argument, from the header of its script."""

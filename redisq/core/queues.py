@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from . import validate
+from .buffer import BufferCalls, BufferStats
 from .calls import as_bytes, as_text
+from .flow import Flow, Operation, together
+from .priority import PriorityCalls, PriorityStats
 
 _MARK = re.compile(r"(\d+) (buffer|fifo|score)")
 
@@ -23,6 +26,40 @@ class QueueInfo:
     """A buffer, or a priority queue in one of its two orders."""
     layout: int
     """The layout of its keys; this version of redisq works on layout 2."""
+
+
+@dataclass(frozen=True)
+class QueueOverview:
+    """A queue and what it holds."""
+
+    info: QueueInfo
+    stats: BufferStats | PriorityStats | None
+    """None if it could not be read."""
+    error: Exception | None = None
+    """Why not, such as `WrongLayout`."""
+
+
+_TOGETHER = 100  # in one round trip: a call is a few dozen commands for the server
+
+
+def overviews(found: Sequence[QueueInfo], prefix: str) -> Flow[list[QueueOverview]]:
+    """Count what each queue holds, in few round trips."""
+    results = yield from together([_stats(info, prefix) for info in found], _TOGETHER)
+    return [
+        QueueOverview(info, None, result) if isinstance(result, Exception) else QueueOverview(info, result)
+        for info, result in zip(found, results, strict=True)
+    ]
+
+
+def _stats(info: QueueInfo, prefix: str) -> Operation[Any]:
+    if info.kind == "buffer":
+        return BufferCalls[Any](info.name, prefix=prefix).stats()
+    return PriorityCalls[Any](info.name, order=info.kind, prefix=prefix).stats()
+
+
+def meta_key(prefix: Any, name: Any) -> bytes:
+    """Return the key that holds the mark of a queue."""
+    return validate.key_prefix(prefix, name) + b"meta"
 
 
 def meta_pattern(prefix: Any) -> bytes:

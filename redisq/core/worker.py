@@ -22,6 +22,7 @@ from .calls import Call
 from .clients import errors, kind_of, remedy_for
 from .doctor import evicting
 from .errors import Bury, CodecError, InvalidArgument, LeaseLost, RedisqError, Retry
+from .observer import Observer, Outcome
 from .priority import PriorityCalls
 from .queue import describe, reason_bytes, reason_of
 
@@ -155,6 +156,7 @@ class Settlement:
     reason: str | None = None
 
 
+_OUTCOMES: dict[Verb, Outcome] = {"ack": "acked", "release": "released", "bury": "buried"}
 _NOT_BEGUN = Settlement("release", count=False)
 
 
@@ -191,6 +193,7 @@ class Held(Generic[T]):
     """A batch that takes a place: a handler has it, or is about to."""
 
     batch: BatchData[T]
+    taken_at: float = 0.0
     begun: bool = False
     """Whether the handler has seen it."""
     extend_at: float = math.inf
@@ -226,6 +229,7 @@ class WorkLoop(Generic[T]):
         make_batch: Callable[[BatchData[T]], BatchData[T]],
         ending: Ending,
         *,
+        observers: Sequence[Observer] = (),
         burst: bool = False,
         can_cancel: bool = False,
     ) -> None:
@@ -233,6 +237,7 @@ class WorkLoop(Generic[T]):
         self._settings = settings
         self._make_batch = make_batch
         self._ending = ending
+        self._observers = tuple(observers)
         self._burst = burst
         self._can_cancel = can_cancel
         self._extend_every = calls.lease / 3000  # a third of the lease: two extensions may be lost before it is
@@ -317,6 +322,7 @@ class WorkLoop(Generic[T]):
         """Take in the results of a turn, and return the batches whose handlers are to begin."""
         self._pauses = _Pauses()
         self._alone = max(0, self._alone - 1)
+        self._tell("answered")
         begin: list[Held[T]] = []
         retries: list[float] = []
         asked = 0
@@ -333,6 +339,9 @@ class WorkLoop(Generic[T]):
             del self._reserves[:asked]
             self._prefetch.record(asked, len(begin))
             retry = min(retries, default=0.0)
+            if self._burst and any(step.settlement for step in steps):
+                # A settlement whose script the server did not know was sent again, after the reserve had looked.
+                retry = 0.0
             self._nothing = retry > 0
             self._wait_failed = False
             # One that bursts is not woken, so it looks from time to time while its own handlers may push.
@@ -361,6 +370,8 @@ class WorkLoop(Generic[T]):
 
     def _take(self, held: Held[T], now: float) -> None:
         self._running[held.batch.id] = held
+        held.taken_at = now
+        self._tell("began", held.batch)
         held.extend_at = now + self._extend_every
         self._extend_at = min(self._extend_at, held.extend_at)
         if self._settings.handler_timeout is not None:
@@ -383,6 +394,7 @@ class WorkLoop(Generic[T]):
         batch = held.batch
         self._outbox.pop(batch.id, None)
         record(batch, result)
+        self._tell("settled", batch, "lost" if isinstance(result, LeaseLost) else _OUTCOMES[how.verb])
         if isinstance(result, LeaseLost):
             log_lease_lost(batch, how.verb)
         elif how.verb == "ack":
@@ -398,6 +410,7 @@ class WorkLoop(Generic[T]):
         for one in buried:
             logger.error("dead letter: %r", one.name, extra={"group": one.group, "attempts": one.attempts})
         if buried:
+            self._tell("buried", buried)
             call_hook(self._settings.on_dead, buried)
 
     def failed(self, steps: Sequence[Step], error: Exception, now: float) -> None:
@@ -432,6 +445,7 @@ class WorkLoop(Generic[T]):
     def _explain(self, error: Exception, pause: float, now: float) -> None:
         """Log an error that passes by itself; end the run for any other."""
         kind = kind_of(error)
+        self._tell("failed", error, kind)
         if kind == "shortage":
             logger.warning("the client has no free connection, retrying in %.1f s: %s", pause, error)
         elif kind == "unavailable":
@@ -449,17 +463,22 @@ class WorkLoop(Generic[T]):
 
     # -- handlers
 
-    def ended(self, held: Held[T], error: BaseException | None) -> None:
+    def ended(self, held: Held[T], error: BaseException | None, now: float) -> None:
         """Take in that a handler has ended."""
         if not held.begun:  # it is given back at the end
             return
         self._running.pop(held.batch.id, None)
         if self._burst:
             self._ask_at, self._nothing = -math.inf, False  # what it releases, or has pushed, may be due at once
-        if held.abandoned:
-            return
+        if not held.abandoned:
+            self._handled(held, error, now)
+
+    def _handled(self, held: Held[T], error: BaseException | None, now: float) -> None:
+        self._tell("handled", held.batch, now - held.taken_at, error)
         if how := self._settlement(held.batch, error):
             self._settle(held, how, error)
+        else:
+            self._tell("settled", held.batch, "lost" if held.batch.lost else "settled")
 
     def overdue(self, now: float) -> list[Held[T]]:
         """Give back the batches of handlers that have run longer than they may; their places stay taken.
@@ -486,9 +505,7 @@ class WorkLoop(Generic[T]):
 
     def _abandon(self, held: Held[T], now: float) -> None:
         held.abandoned, held.ends_at = True, math.inf
-        error = self.timeout_error()
-        if how := self._settlement(held.batch, error):
-            self._settle(held, how, error)
+        self._handled(held, self.timeout_error(), now)
         if sum(one.abandoned for one in self._running.values()) == self._settings.concurrency:
             self._fail(
                 RedisqError(
@@ -581,6 +598,17 @@ class WorkLoop(Generic[T]):
                 verbs[name], batches[name] = step.settlement.verb, step.held.batch
         for name, verb in verbs.items():
             log_abandoned(batches[name], verb, error)
+            self._tell("settled", batches[name], "abandoned")
+
+    # -- who watches
+
+    def alive(self, seconds: float) -> None:
+        """Tell who watches that the loop is alive, and will say so again within so many seconds."""
+        self._tell("alive", seconds)
+
+    def _tell(self, what: str, *about: object) -> None:
+        for observer in self._observers:
+            call_hook(getattr(observer, what), *about)
 
 
 def used_up(batch: BatchData[Any], max_attempts: int) -> bool:

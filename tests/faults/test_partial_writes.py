@@ -59,7 +59,7 @@ def without(key: bytes, found: Everything) -> Everything:
 
 
 def of_another_type(client: redis.Redis, scenario: Scenario) -> list[str]:
-    """Give each key in turn another type; yield each write that happens anyway."""
+    """Return each key in turn another type; yield each write that happens anyway."""
     _, before, after = run_intact(client, scenario)
     wrong = []
     for key in {*scenario.call.keys, *before, *after} - {Q + b"guard"}:

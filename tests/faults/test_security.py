@@ -87,7 +87,7 @@ def create_user(
 
 
 def allow(client: redis.Redis, more: str) -> None:
-    """Give the user `worker` a permission that the README lists for some settings."""
+    """Return the user `worker` a permission that the README lists for some settings."""
     assert f"`{more}`" in (ROOT / "README.md").read_text()
     plain(client, "ACL", "SETUSER", "worker", *more.split())
 

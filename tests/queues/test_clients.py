@@ -60,7 +60,7 @@ def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], set[str]]:
 
             return call
 
-        for name, method in list(vars(cls).items()):
+        for name, method in inspect.getmembers(cls, inspect.isfunction):
             awaited = inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
             if awaited and not name.startswith("_"):
                 monkeypatch.setattr(cls, name, recorded(name, method))
@@ -70,8 +70,9 @@ def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], set[str]]:
 
 
 def public(cls: type) -> set[str]:
-    """Return the names of a blocking class's public methods."""
-    return {name for name, value in vars(cls).items() if inspect.isfunction(value) and not name.startswith("_")}
+    """Return the names of a blocking class's public methods, without those that need no server."""
+    methods = inspect.getmembers(cls, inspect.isfunction)
+    return {name for name, method in methods if method.__module__ != "redisq.core.batch" and not name.startswith("_")}
 
 
 async def test_every_asyncio_method(aclient: redis.asyncio.Redis, calls_of: Callable[[type], set[str]]) -> None:

@@ -181,6 +181,7 @@ def test_the_queues_of_all_nodes_are_found(nodes: Cluster, decode: bool) -> None
         assert redisq.queues(client) == EXPECTED
         assert redisq.queues(client, "app*") == [QueueInfo("other", "buffer", 2)]
         assert redisq.queues(client, "app") == redisq.queues(client, "nobody's") == []
+        assert [one.stats and one.stats.waiting for one in redisq.overview(client)] == [1] * 120
         client.close()
 
 
@@ -191,6 +192,7 @@ async def test_the_queues_of_all_nodes_are_found_with_asyncio(nodes: Cluster, de
     for node in nodes.nodes[:3]:
         async with redis.asyncio.RedisCluster(HOST, node.port, decode_responses=decode) as client:
             assert await redisq.asyncio.queues(client) == EXPECTED
+            assert all(one.stats and one.stats.waiting == 1 for one in await redisq.asyncio.overview(client))
         async with redis.asyncio.RedisCluster(HOST, node.port, decode_responses=decode) as client:
             assert await redisq.asyncio.queues(client, "app*") == [QueueInfo("other", "buffer", 2)]
             assert await redisq.asyncio.queues(client, "nobody's") == []

@@ -17,14 +17,16 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import hiredis
 import pytest
 import redis
 import redis.asyncio
 from redis.asyncio.cluster import RedisCluster
 
 import redisq.asyncio
+import redisq.asyncio.round_trip
 import redisq.asyncio.runner
 from redisq import BYTES, CodecError, LeaseLost, NotDurable, Replicas, ScriptError
 from redisq.asyncio import Buffer, PriorityQueue
@@ -92,21 +94,24 @@ class Gated(redis.asyncio.Redis):
 
     gate: Gate
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] in ("EVALSHA", "EVAL"):
-            await self.gate.through(1)
-        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
-    def pipeline(self, *args: Any, **options: Any) -> Any:
-        pipe: Any = super().pipeline(*args, **options)
-        execute = pipe.execute
+def gated(**options: Any) -> Gated:
+    """Return such a client, with its gate open."""
+    gate = Gate()
+    base: Any = redis.asyncio.UnixDomainSocketConnection if "path" in options else redis.asyncio.Connection
 
-        async def gated(**options: Any) -> Any:
-            await self.gate.through(len(pipe.command_stack))
-            return await execute(**options)
+    class GatedConnection(base):  # type: ignore[misc]
+        async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            reader = hiredis.Reader()
+            reader.feed(b"".join(command))
+            commands = list(iter(reader.gets, False))
+            if any(name in (b"EVALSHA", b"EVAL") for name, *_ in commands):
+                await gate.through(len(commands))
+            await super().send_packed_command(command, check_health)
 
-        pipe.execute = gated
-        return pipe
+    client: Any = Gated.from_pool(redis.asyncio.ConnectionPool(connection_class=GatedConnection, **options))
+    client.gate = gate
+    return cast(Gated, client)
 
 
 class GatedCluster(RedisCluster):
@@ -139,8 +144,7 @@ class GatedCluster(RedisCluster):
 @pytest.fixture
 async def client(server: Server) -> AsyncIterator[Gated]:
     """Return a client of an emptied server, with its gate open; it gives up at the first error."""
-    async with Gated(unix_socket_path=server.socket, retry=no_retries()) as made:
-        made.gate = Gate()
+    async with gated(path=server.socket, retry=no_retries()) as made:
         yield made
 
 
@@ -300,6 +304,17 @@ async def test_an_error_affects_its_own_call_only(client: Gated, queue: Buffer[A
     assert await queue.pop(size=10) == [1, 2, 3]
 
 
+async def test_without_hiredis(client: Gated, queue: Buffer[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection packs the commands itself, and items of any bytes are unchanged."""
+    items = [b"a", b"\r\n$1\r\n", b"x" * 10_000, b"\x00\xff", b""]
+    queue = Buffer(client, "bytes", codec=BYTES)
+    monkeypatch.setattr(redisq.asyncio.round_trip, "_pack", None)
+    await together(client, *(queue.push(item) for item in items))
+    monkeypatch.undo()
+    await together(client, *(queue.push(item) for item in items))
+    assert await queue.pop(size=10) == items * 2
+
+
 async def test_a_call_that_cannot_be_sent_fails_alone(client: Gated, queue: Buffer[Any]) -> None:
     """Before anything is sent; then the others are sent, once."""
     good, bad = queue.calls.push(["bad"]), queue.calls.push(["bad"])
@@ -321,8 +336,7 @@ async def test_a_call_that_cannot_be_sent_fails_alone(client: Gated, queue: Buff
 async def test_an_outage_in_the_middle_is_raised_in_each_call(server: Server) -> None:
     """As separate exception objects, since a caller may modify its own. Repeated calls take effect once."""
     with Proxy(server.socket) as proxy:
-        async with Gated(host=proxy.host, port=proxy.port, retry=no_retries()) as client:
-            client.gate = Gate()
+        async with gated(host=proxy.host, port=proxy.port, retry=no_retries()) as client:
             queue: Buffer[int] = Buffer(client, "q")
             await queue.push(0)
             made = await meanwhile(client, *(queue.push(i, token=str(i)) for i in range(1, 11)))
@@ -344,8 +358,7 @@ async def test_an_outage_in_the_middle_is_raised_in_each_call(server: Server) ->
 async def test_a_connection_lost_at_the_first_call_affects_no_other(server: Server) -> None:
     """The first call's own round trip fails; the calls made meanwhile succeed."""
     with Proxy(server.socket) as proxy:
-        async with Gated(host=proxy.host, port=proxy.port, retry=no_retries()) as client:
-            client.gate = Gate()
+        async with gated(host=proxy.host, port=proxy.port, retry=no_retries()) as client:
             queue: Buffer[int] = Buffer(client, "q")
             await queue.push(0)
             proxy.inject(Fault.REPLY)
@@ -558,8 +571,7 @@ def replication(binary: Path) -> Iterator[Replication]:
 
 async def test_calls_share_the_wait_for_replicas(replication: Replication) -> None:
     """One WAIT per round trip; an unconfirmed call raises with its own token, and can be repeated."""
-    async with Gated(host=HOST, port=replication.master.port, socket_timeout=60) as client:
-        client.gate = Gate()
+    async with gated(host=HOST, port=replication.master.port, socket_timeout=60) as client:
         queue: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=30))
         short: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=0.05))
         assert await queue.push(0) == 1
@@ -604,8 +616,7 @@ async def test_an_error_of_the_wait_is_raised_in_each_call(server: Server) -> No
     with server.client() as other:
         other.execute_command("ACL", "SETUSER", "somebody", "reset", "on", ">right", "~*", "&*", "+@all", "-wait")
     options: dict[str, Any] = {"username": "somebody", "password": "right"}
-    async with Gated(unix_socket_path=server.socket, **options) as client:
-        client.gate = Gate()
+    async with gated(path=server.socket, **options) as client:
         queue: Buffer[int] = Buffer(client, "q", durability="replica")
         errors = await together(client, *(queue.push(i) for i in range(4)))
         assert all(isinstance(error, redis.exceptions.NoPermissionError) for error in errors)

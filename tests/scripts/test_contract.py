@@ -515,7 +515,8 @@ def test_blocking_and_asyncio_classes_have_the_same_interface(name: str) -> None
     assert blocking.__doc__.split() == awaited.__doc__.split()
 
     def public(cls: type) -> dict[str, object]:
-        return {key: member for key, member in vars(cls).items() if not key.startswith("_")}
+        members = inspect.getmembers(cls)
+        return {key: member for key, member in members if not key.startswith("_") and key not in vars(redisq.BatchData)}
 
     assert public(blocking).keys() == public(awaited).keys()
     for key, method in public(awaited).items():
@@ -584,6 +585,6 @@ def test_public_names_have_docstrings() -> None:
         value = getattr(redisq, name)
         if inspect.isclass(value):
             assert value.__doc__, name
-            for key, member in vars(value).items():
-                if inspect.isfunction(member) and not key.startswith("_"):
+            for key, member in inspect.getmembers(value, inspect.isfunction):
+                if not key.startswith("_"):
                     assert inspect.getdoc(member), f"{name}.{key}"

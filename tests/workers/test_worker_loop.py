@@ -71,7 +71,7 @@ class Loop:
         self.state.failed(self.turn(), error, self.now)
 
     def end(self, held: Held[Any], error: BaseException | None = None) -> None:
-        self.state.ended(held, error)
+        self.state.ended(held, error, self.now)
 
     @property
     def finished(self) -> bool:
@@ -722,6 +722,9 @@ def test_a_burst_ends_when_the_queue_is_empty() -> None:
     loop.end(held, Retry(0.0))
     assert loop.call_names() == ["release", "reserve"]
     loop.reply(1, None)
+    assert not loop.finished  # the release may have been sent again, after the reserve
+    assert loop.call_names() == ["reserve"]
+    loop.reply(None)
     assert loop.finished
 
 

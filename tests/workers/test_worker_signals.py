@@ -466,10 +466,10 @@ async def test_a_server_that_hangs_does_not_keep_the_asyncio_worker_from_ending(
             sending, send = asyncio.Event(), buffer.send
             hangs = False
 
-            async def send_and_record(*calls: Any) -> list[Any]:
+            async def send_and_record(*calls: Any, return_exceptions: bool = False) -> list[Any]:
                 if hangs:
                     sending.set()
-                return await send(*calls)
+                return await send(*calls, return_exceptions=return_exceptions)
 
             buffer.send = send_and_record  # type: ignore[method-assign]
 

@@ -1,4 +1,4 @@
-"""The command line: what each command prints, for people and as JSON, its exit codes and its errors."""
+"""The command line: the output of each command as text and as JSON, its exit codes and its errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from redisq.embedded import Server
 
 pytestmark = pytest.mark.server
 COMMAND = [sys.executable, "-m", "redisq"]
-NOBODY = "redis://:secret@127.0.0.1:1"
+UNREACHABLE = "redis://:secret@127.0.0.1:1"
 
 Run = Callable[..., tuple[int, str, str]]
 Push = Callable[..., tuple[int, str, str]]
@@ -34,7 +34,7 @@ Push = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
-    """Give a client of the server that REDIS_URL names."""
+    """Return a client of the server that REDIS_URL names."""
     monkeypatch.setenv("REDIS_URL", server.url)
     with contextlib.closing(server.client()) as client:
         yield client
@@ -42,7 +42,7 @@ def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Re
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give a function that runs a command here and returns its exit code and what it wrote."""
+    """Return a function that runs a command in this process and returns its exit code and its output."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         try:
@@ -56,17 +56,17 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture
-def pushing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Push:
-    """Give a function that runs `push` with lines, or bytes, as its standard input."""
+def run_push(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Push:
+    """Return a function that runs `push` with lines, or bytes, as its standard input."""
 
-    def pushing(lines: list[Any] | bytes, *arguments: object) -> tuple[int, str, str]:
+    def run_push(lines: list[Any] | bytes, *arguments: object) -> tuple[int, str, str]:
         data = lines if isinstance(lines, bytes) else "".join(json.dumps(line) + "\n" for line in lines).encode()
         (tmp_path / "stdin").write_bytes(data)
         with (tmp_path / "stdin").open() as stdin, monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", stdin)
             return run("push", *arguments)
 
-    return pushing
+    return run_push
 
 
 def bury_batch(client: redis.Redis, name: str, *items: bytes, group: str = "g", reason: str = "bad") -> str:
@@ -88,9 +88,9 @@ def bury_members(client: redis.Redis, name: str, *members: bytes, reason: str = 
 # push
 
 
-def test_push_makes_items_that_python_reads(client: redis.Redis, pushing: Push) -> None:
+def test_push_makes_items_that_python_reads(client: redis.Redis, run_push: Push) -> None:
     actions = [{"user": "b", "did": "like"}, {"did": "ä", "user": 7}, {"user": "b", "n": 1.5, "big": 2**70}]
-    code, out, err = pushing(actions, "q", "--group-by", "user")
+    code, out, err = run_push(actions, "q", "--group-by", "user")
     assert (code, err) == (0, "")
     assert out.startswith("3 lines pushed in ")
     assert out.endswith(": 2 groups\n")
@@ -100,64 +100,64 @@ def test_push_makes_items_that_python_reads(client: redis.Redis, pushing: Push) 
     assert buffer.pop("7") == [actions[1]]
 
 
-def test_push_without_a_group_field_takes_any_json(client: redis.Redis, pushing: Push) -> None:
-    assert pushing([1, "two", None, [3]], "q", "--group", "all")[0] == 0
-    assert pushing(b'{"b":1, "a":2}', "q")[0] == 0  # its keys tell what it is; the last line needs no end
+def test_push_without_a_group_field_accepts_any_json(client: redis.Redis, run_push: Push) -> None:
+    assert run_push([1, "two", None, [3]], "q", "--group", "all")[0] == 0
+    assert run_push(b'{"b":1, "a":2}', "q")[0] == 0  # the keys of q show its kind; the last line needs no newline
     buffer: Buffer[Any] = Buffer(client, "q")
     assert buffer.pop("all") == [1, "two", None, [3]]
     assert buffer.pop() == [{"a": 2, "b": 1}]
 
 
-def test_push_to_a_priority_queue_keeps_the_lowest(client: redis.Redis, pushing: Push) -> None:
+def test_push_to_a_priority_queue_keeps_the_lowest_priority(client: redis.Redis, run_push: Push) -> None:
     lines = [{"p": 5, "path": "a"}, {"p": 2, "path": "b"}, {"p": 1, "path": "a"}, {"p": 9, "path": "b"}]
-    code, out, _ = pushing(lines, "q", "--priority-by", "p", "--member", "path", "--json")
+    code, out, _ = run_push(lines, "q", "--priority-by", "p", "--member", "path", "--json")
     assert code == 0
-    said = json.loads(out)
-    assert said.pop("seconds") >= 0
-    assert said == {"queue": "q", "lines": 4, "added": 2, "raised": 1, "kept": 1}
+    message = json.loads(out)
+    assert message.pop("seconds") >= 0
+    assert message == {"queue": "q", "lines": 4, "added": 2, "raised": 1, "kept": 1}
     queue: PriorityQueue[str] = PriorityQueue(client, "q")
     assert [(item.member, item.priority) for item in queue.pop_many(9)] == [("a", 1), ("b", 2)]
 
 
-def test_push_takes_a_byte_order_mark_and_counts_no_blank_line(client: redis.Redis, pushing: Push) -> None:
-    """As editors and exports write them; a mark that is not the first thing in the input is a bad line."""
-    code, out, _ = pushing(b'\xef\xbb\xbf{"a": 1}\n\n  \r\n{"a": 2}\n\n', "q", "--group", "g", "--json")
+def test_push_accepts_a_byte_order_mark_and_ignores_blank_lines(client: redis.Redis, run_push: Push) -> None:
+    """As editors and exports write them; a byte order mark anywhere but at the beginning is an error."""
+    code, out, _ = run_push(b'\xef\xbb\xbf{"a": 1}\n\n  \r\n{"a": 2}\n\n', "q", "--group", "g", "--json")
     assert (code, json.loads(out)["lines"]) == (0, 2)
     assert Buffer(client, "q").pop("g") == [{"a": 1}, {"a": 2}]
-    code, _, err = pushing(b'{"a": 1}\n\xef\xbb\xbf{"a": 2}\n', "q", "--group", "g")
+    code, _, err = run_push(b'{"a": 1}\n\xef\xbb\xbf{"a": 2}\n', "q", "--group", "g")
     assert (code, "line 2: not JSON" in err) == (1, True)
 
 
-def test_push_members_are_canonical_lines(client: redis.Redis, pushing: Push) -> None:
+def test_push_encodes_members_canonically(client: redis.Redis, run_push: Push) -> None:
     lines = [{"b": 1, "a": 2}, {"a": 2, "b": 1}, "text"]
-    assert pushing(lines, "q", "--kind", "priority")[0] == 0
-    assert pushing([{"n": 17}], "q", "--member", "n")[0] == 0
+    assert run_push(lines, "q", "--kind", "priority")[0] == 0
+    assert run_push([{"n": 17}], "q", "--member", "n")[0] == 0
     queue: PriorityQueue[str] = PriorityQueue(client, "q")
     assert [item.member for item in queue.pop_many(9)] == ['{"a":2,"b":1}', '"text"', "17"]
 
 
-def test_push_keeps_the_order_of_the_queue(client: redis.Redis, pushing: Push) -> None:
-    assert pushing([{"p": 0.25}], "new", "--priority-by", "p", "--order", "score")[0] == 0
-    assert pushing([{"p": 0.125}], "new", "--priority-by", "p")[0] == 0
+def test_push_keeps_the_order_of_an_existing_queue(client: redis.Redis, run_push: Push) -> None:
+    assert run_push([{"p": 0.25}], "new", "--priority-by", "p", "--order", "score")[0] == 0
+    assert run_push([{"p": 0.125}], "new", "--priority-by", "p")[0] == 0
     assert [item.priority for item in PriorityQueue(client, "new", order="score").pop_many(9)] == [0.125, 0.25]
-    client.zadd("redisq:{old}:ready", {"theirs": 1.5})  # a sorted set that was here before redisq
-    assert pushing([{"p": 0.5}], "old", "--priority-by", "p")[0] == 0
+    client.zadd("redisq:{old}:ready", {"theirs": 1.5})  # a sorted set from before redisq
+    assert run_push([{"p": 0.5}], "old", "--priority-by", "p")[0] == 0
     assert PriorityQueue(client, "old", order="score").stats().waiting == 2
-    code, _, err = pushing([{"p": 1}], "old", "--priority-by", "p", "--order", "fifo")
+    code, _, err = run_push([{"p": 1}], "old", "--priority-by", "p", "--order", "fifo")
     assert (code, err) == (1, "redisq: old is kept in score order, not in fifo\n")
 
 
 @pytest.mark.parametrize("options", [["--kind", "buffer"], ["--priority-by", "p"], ["--group-by", "p"]])
-def test_push_takes_the_empty_input(client: redis.Redis, pushing: Push, options: list[str]) -> None:
+def test_push_accepts_empty_input(client: redis.Redis, run_push: Push, options: list[str]) -> None:
     for nothing in (b"", b"\n", b"\n \r\n"):
-        code, out, err = pushing(nothing, "q", *options, "--json")
+        code, out, err = run_push(nothing, "q", *options, "--json")
         assert (code, err) == (0, "")
         assert json.loads(out)["queue"] == "q"
     assert client.dbsize() == 0
 
 
 @pytest.mark.parametrize(
-    ("line", "options", "said"),
+    ("line", "options", "message"),
     [
         (b'{"g": nope}', ["--group-by", "g"], "not JSON: Expecting value at column 7, near '{\"g\": nope}'"),
         (b"NaN", ["--group", "g"], "Out of range float values are not JSON compliant"),
@@ -174,38 +174,38 @@ def test_push_takes_the_empty_input(client: redis.Redis, pushing: Push, options:
         (b'{"g": 1.5}', ["--priority-by", "g"], "give a whole number from -1024 to 1023"),
     ],
 )
-def test_push_names_a_bad_line_and_pushes_those_before(
-    client: redis.Redis, pushing: Push, line: bytes, options: list[str], said: str
+def test_push_reports_a_bad_line_and_pushes_the_lines_before_it(
+    client: redis.Redis, run_push: Push, line: bytes, options: list[str], message: str
 ) -> None:
-    code, out, err = pushing(b'{"g": 1}\n\n{"g": 2}\n' + line + b'\n{"g": 3}\n', "q", *options)
+    code, out, err = run_push(b'{"g": 1}\n\n{"g": 2}\n' + line + b'\n{"g": 3}\n', "q", *options)
     assert (code, out) == (1, "")
     assert err.startswith("redisq: line 4: ")
-    assert said in err
+    assert message in err
     assert err.endswith("; the first 3 lines are pushed\n")
     assert err.count("\n") == 1
     held = Buffer(client, "q") if "priority" not in options[0] else PriorityQueue(client, "q")
     assert held.stats().waiting == 2
 
 
-def test_push_sends_in_pieces(client: redis.Redis, pushing: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_sends_lines_in_chunks(client: redis.Redis, run_push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "_HEAP", 100_000)
     monkeypatch.setattr(push, "_CHUNK", 1 << 10)
-    assert pushing([{"g": i % 3, "i": i} for i in range(25_000)], "q", "--group-by", "g")[0] == 0
+    assert run_push([{"g": i % 3, "i": i} for i in range(25_000)], "q", "--group-by", "g")[0] == 0
     buffer: Buffer[Any] = Buffer(client, "q")
     assert [x["i"] for x in buffer.pop("2", 5_000) + buffer.pop("2", 5_000)] == list(range(2, 25_000, 3))
-    assert pushing(list(range(3_500)), "p", "--kind", "priority")[0] == 0
+    assert run_push(list(range(3_500)), "p", "--kind", "priority")[0] == 0
     assert PriorityQueue(client, "p").stats().waiting == 3_500
 
 
-def test_a_group_of_more_than_a_call_takes(client: redis.Redis, pushing: Push) -> None:
-    assert pushing(list(range(25_000)), "q", "--group", "g")[0] == 0
+def test_push_of_a_group_larger_than_one_call(client: redis.Redis, run_push: Push) -> None:
+    assert run_push(list(range(25_000)), "q", "--group", "g")[0] == 0
     buffer: Buffer[int] = Buffer(client, "q")
     assert [item for _ in range(5) for item in buffer.pop("g", 5_000)] == list(range(25_000))
 
 
-def test_push_that_the_server_refuses_says_how_far_it_came(client: redis.Redis, pushing: Push) -> None:
+def test_push_reports_how_many_lines_were_pushed_when_the_server_refuses(client: redis.Redis, run_push: Push) -> None:
     client.config_set("maxmemory", 1)
-    code, _, err = pushing([1, 2], "q", "--group", "g")
+    code, _, err = run_push([1, 2], "q", "--group", "g")
     assert code == 1
     assert "command not allowed when used memory > 'maxmemory'" in err
     assert err.endswith("; nothing is pushed for certain, some of the 2 that follow may be\n")
@@ -224,13 +224,13 @@ def test_push_that_the_server_refuses_says_how_far_it_came(client: redis.Redis, 
     ],
 )
 @pytest.mark.usefixtures("client")
-def test_push_options_that_contradict_are_wrong_usage(pushing: Push, options: list[str]) -> None:
-    code, out, err = pushing([1], "q", *options)
+def test_contradicting_push_options_are_a_usage_error(run_push: Push, options: list[str]) -> None:
+    code, out, err = run_push([1], "q", *options)
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("redisq")
 
 
-def test_push_sends_what_it_has_when_the_input_pauses_and_is_exact_when_interrupted(client: redis.Redis) -> None:
+def test_push_sends_lines_when_the_input_pauses_and_reports_them_when_interrupted(client: redis.Redis) -> None:
     command = [*COMMAND, "push", "q", "--group", "g"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
@@ -246,7 +246,7 @@ def test_push_sends_what_it_has_when_the_input_pauses_and_is_exact_when_interrup
 # stats, peek
 
 
-def test_stats_of_both(client: redis.Redis, run: Run) -> None:
+def test_stats_of_a_buffer_and_of_a_priority_queue(client: redis.Redis, run: Run) -> None:
     buffer: Buffer[int] = Buffer(client, "b")
     buffer.push(1, 2, 3, group="x")
     buffer.push(4, group="y")
@@ -271,14 +271,14 @@ def test_stats_of_both(client: redis.Redis, run: Run) -> None:
     assert seen == {**expected, **unpaused, "next_expiry": None}
 
 
-def seconds_of(said: str) -> float:
-    """Read a time as programs do."""
-    assert said.endswith("+00:00")
-    return datetime.datetime.fromisoformat(said).timestamp()
+def seconds_of(message: str) -> float:
+    """Parse a time from JSON output."""
+    assert message.endswith("+00:00")
+    return datetime.datetime.fromisoformat(message).timestamp()
 
 
-def test_stats_of_a_queue_that_was_drained(client: redis.Redis, run: Run) -> None:
-    """It is remembered for seven days, with what was done."""
+def test_stats_of_an_emptied_queue(client: redis.Redis, run: Run) -> None:
+    """Its counters are kept for seven days."""
     buffer: Buffer[int] = Buffer(client, "b")
     buffer.push(1, 2, 3)
     batch = buffer.reserve()
@@ -304,7 +304,7 @@ def test_stats_of_a_paused_queue(client: redis.Redis, run: Run) -> None:
 
 
 @pytest.mark.parametrize("options", [["--json"], []])
-def test_stats_watch_prints_a_line_each_time(client: redis.Redis, options: list[str]) -> None:
+def test_stats_watch_prints_a_line_each_interval(client: redis.Redis, options: list[str]) -> None:
     Buffer(client, "b").push(1)
     command = [*COMMAND, "stats", "b", "--watch", "0.1", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -369,7 +369,7 @@ def test_dead_batches(client: redis.Redis, run: Run) -> None:
     second = bury_batch(client, "b", b"5", group="g\n")
     code, out, _ = run("dead", "list", "b")
     header, *rows = out.splitlines()
-    (row,) = (row for row in rows if row.startswith(first))  # both may die in the same ms
+    (row,) = (row for row in rows if row.startswith(first))  # both may be buried in the same ms
     assert (code, header.split()) == (0, ["id", "died", "attempts", "reason", "group", "items", "oldest"])
     assert re.search(r" 1  it is\\nbad x+\.\.\.  g\\n        4  \\xff1 2 3 \.\.\.$", row)
     (found,) = (one for one in json.loads(run("dead", "list", "b", "--json")[1])["dead"] if one["id"] == first)
@@ -385,10 +385,8 @@ def test_dead_batches(client: redis.Redis, run: Run) -> None:
     assert Buffer(client, "b", codec=BYTES).pop("g\n") == [b"\xff1", b"2", b"3", b"4"]
 
 
-def test_all_that_is_redriven_waits_in_the_order_of_its_death(
-    client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In however many pieces."""
+def test_redrive_all_keeps_the_order_of_burial(client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many calls that takes."""
     monkeypatch.setattr(dead, "_PIECE", 2)
     buffer: Buffer[int] = Buffer(client, "b")
     buffer.push(*range(7))
@@ -396,7 +394,7 @@ def test_all_that_is_redriven_waits_in_the_order_of_its_death(
         batch = buffer.reserve(1)
         assert batch
         batch.bury()
-        client.zadd("redisq:{b}:dead", {batch.id: i}, xx=True)  # else some would die in the same ms
+        client.zadd("redisq:{b}:dead", {batch.id: i}, xx=True)  # else some would be buried in the same ms
     assert run("dead", "redrive", "b", "--all") == (0, "5 redriven\n", "")
     assert buffer.pop() == list(range(7))
 
@@ -404,7 +402,7 @@ def test_all_that_is_redriven_waits_in_the_order_of_its_death(
 def test_dead_members(client: redis.Redis, run: Run) -> None:
     members = [b"%04d" % i for i in range(1_200)]
     bury_members(client, "p", b"\xff", b"\xc3\xa4")
-    client.zadd("redisq:{p}:dead", {b"\xff": 1_000, b"\xc3\xa4": 2_000}, xx=True)  # who died first comes first
+    client.zadd("redisq:{p}:dead", {b"\xff": 1_000, b"\xc3\xa4": 2_000}, xx=True)  # the earliest burial comes first
     bury_members(client, "p", *members)
     code, out, _ = run("dead", "list", "p", "--limit", 1)
     header, row = out.splitlines()
@@ -425,7 +423,7 @@ def test_dead_members(client: redis.Redis, run: Run) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["a", "--all"], ["a", "--limit", "3"], ["--all", "--limit", "0"]])
-def test_dead_wants_names_or_all(run: Run, options: list[str]) -> None:
+def test_dead_commands_need_ids_or_all(run: Run, options: list[str]) -> None:
     code, out, err = run("dead", "redrive", "q", *options)
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("redisq")
@@ -434,7 +432,7 @@ def test_dead_wants_names_or_all(run: Run, options: list[str]) -> None:
 # audit, purge
 
 
-def test_audit_finds_and_repairs(client: redis.Redis, run: Run) -> None:
+def test_audit_finds_and_repairs_damage(client: redis.Redis, run: Run) -> None:
     Buffer(client, "b").push(1, 2, group="g\xff")
     assert run("audit", "b")[0] == 0
     client.zadd("redisq:{b}:groups", {"g\xff": 7})
@@ -451,7 +449,7 @@ def test_audit_finds_and_repairs(client: redis.Redis, run: Run) -> None:
     assert run("audit", "b")[1].endswith("nothing is wrong\n")
 
 
-def test_audit_leaves_what_it_cannot_mend(client: redis.Redis, run: Run) -> None:
+def test_audit_reports_what_it_cannot_repair(client: redis.Redis, run: Run) -> None:
     PriorityQueue(client, "p").push("a")
     client.set("redisq:{p}:rows", "mine")
     code, out, _ = run("audit", "p", "--repair", "--json")
@@ -460,7 +458,7 @@ def test_audit_leaves_what_it_cannot_mend(client: redis.Redis, run: Run) -> None
     assert client.get("redisq:{p}:rows") == b"mine"
 
 
-def test_audit_finds_lists_that_have_lost_their_counters(client: redis.Redis, run: Run) -> None:
+def test_audit_finds_lists_without_counters(client: redis.Redis, run: Run) -> None:
     Buffer(client, "b").push(1, 2, group="g")
     client.delete("redisq:{b}:groups", "redisq:{b}:since", "redisq:{b}:meta")
     assert run("stats", "b")[0] == 1
@@ -489,7 +487,7 @@ def test_purge(client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
-def test_purge_asks_at_a_terminal(
+def test_purge_asks_for_confirmation_on_a_terminal(
     client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
 ) -> None:
     Buffer(client, "b").push(1, 2)
@@ -556,7 +554,7 @@ def test_delayed_members(client: redis.Redis, run: Run) -> None:
     assert len(run("delayed", "p", "--limit", 1)[1].splitlines()) == 2
 
 
-# what goes wrong with every command
+# errors that every command reports
 
 QUEUE_COMMANDS = [
     ("stats", "q"),
@@ -583,7 +581,7 @@ def test_no_such_queue(client: redis.Redis, run: Run, server: Server, command: t
 
 @pytest.mark.parametrize("command", QUEUE_COMMANDS, ids=" ".join)
 def test_no_server(run: Run, command: tuple[str, ...]) -> None:
-    code, out, err = run(*command, "--url", NOBODY)
+    code, out, err = run(*command, "--url", UNREACHABLE)
     assert (code, out) == (3, "")
     assert err.startswith("redisq: no server at redis://***@127.0.0.1:1: ")
     assert err.count("\n") == 1
@@ -600,7 +598,7 @@ def test_wrong_url(run: Run, url: str) -> None:
     assert err.count("\n") == 1
 
 
-def test_a_password_that_is_wrong(client: redis.Redis, run: Run, server: Server) -> None:
+def test_a_wrong_password(client: redis.Redis, run: Run, server: Server) -> None:
     client.acl_setuser("reader", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"])
     try:
         code, _, err = run("stats", "q", "--url", f"{server.url}?username=reader&password=sesame")
@@ -611,7 +609,7 @@ def test_a_password_that_is_wrong(client: redis.Redis, run: Run, server: Server)
     assert "sesame" not in err
 
 
-def test_a_user_who_may_not(client: redis.Redis, run: Run, server: Server) -> None:
+def test_a_user_without_permission(client: redis.Redis, run: Run, server: Server) -> None:
     Buffer(client, "q").push(1)
     allowed = ["+exists", "+hget"]
     client.acl_setuser("reader", enabled=True, passwords=["+secret"], keys=["*"], commands=allowed)
@@ -625,7 +623,7 @@ def test_a_user_who_may_not(client: redis.Redis, run: Run, server: Server) -> No
 
 
 def test_keys_of_both_structures(client: redis.Redis, run: Run) -> None:
-    """The mark tells; without one, somebody has to say."""
+    """The mark decides; without a mark, `--kind` is required."""
     Buffer(client, "q").push(1)
     client.zadd("redisq:{q}:ready", {"a": 7})
     assert json.loads(run("stats", "q", "--json")[1])["kind"] == "buffer"
@@ -637,7 +635,7 @@ def test_keys_of_both_structures(client: redis.Redis, run: Run) -> None:
 
 
 def test_another_layout(client: redis.Redis, run: Run) -> None:
-    """Scripts refuse it, by its mark."""
+    """Scripts refuse a queue that is marked with another layout."""
     for mark in ("3 buffer", "3 fifo", "1", "?"):
         client.hset("redisq:{q}:meta", "queue", mark)
         code, out, err = run("stats", "q")
@@ -645,11 +643,11 @@ def test_another_layout(client: redis.Redis, run: Run) -> None:
         assert f"this queue is marked {mark}, the script is for 2 " in err
 
 
-def test_the_other_structure(client: redis.Redis, run: Run, pushing: Push) -> None:
+def test_the_other_structure(client: redis.Redis, run: Run, run_push: Push) -> None:
     Buffer(client, "b").push(1)
     PriorityQueue(client, "p").push("a")
     assert run("stats", "b", "--kind", "priority") == (1, "", "redisq: b is a buffer, not a priority queue\n")
-    assert pushing([1], "p", "--group", "g") == (1, "", "redisq: p is a priority queue, not a buffer\n")
+    assert run_push([1], "p", "--group", "g") == (1, "", "redisq: p is a priority queue, not a buffer\n")
 
 
 @pytest.mark.parametrize("key", ["groups", "meta"])
@@ -662,8 +660,8 @@ def test_a_key_of_another_type(client: redis.Redis, run: Run, key: str) -> None:
     assert run("audit", "q")[0] == 1
 
 
-def test_a_queue_that_cannot_be_named(run: Run) -> None:
-    code, _, err = run("stats", "{q}", "--url", NOBODY)
+def test_an_invalid_name_and_no_server(run: Run) -> None:
+    code, _, err = run("stats", "{q}", "--url", UNREACHABLE)
     assert (code, err.startswith("redisq: ")) == (3, True)
 
 
@@ -674,7 +672,7 @@ def test_a_bad_name(run: Run) -> None:
     assert err.startswith("redisq: queue name is '{q}': leave out { and }")
 
 
-def test_who_reads_the_output_may_go(client: redis.Redis) -> None:
+def test_a_reader_that_closes_the_pipe_is_no_error(client: redis.Redis) -> None:
     PriorityQueue(client, "p").push_many({f"{i:0500}": 0 for i in range(1_000)})
     with subprocess.Popen(
         [*COMMAND, "peek", "p", "--count", "1000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -688,13 +686,13 @@ def test_who_reads_the_output_may_go(client: redis.Redis) -> None:
 
 
 @pytest.mark.usefixtures("client")
-def test_without_rich_json_still_works(client: redis.Redis) -> None:
+def test_json_works_without_rich(client: redis.Redis) -> None:
     Buffer(client, "b").push(1)
     code = "import sys; sys.modules['rich'] = None; from redisq.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "stats", "b"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    said = "redisq: tables need rich: pip install 'redisq[cli]', or say --json\n"
-    assert (done.returncode, done.stderr) == (1, said)
+    message = "redisq: tables need rich: pip install 'redisq[cli]', or say --json\n"
+    assert (done.returncode, done.stderr) == (1, message)
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, json.loads(done.stdout)["waiting"]) == (0, 1)
 
@@ -716,7 +714,7 @@ def test_without_rich_json_still_works(client: redis.Redis) -> None:
         "lua list",
     ],
 )
-def test_help_has_an_example(run: Run, command: str) -> None:
+def test_help_shows_an_example(run: Run, command: str) -> None:
     code, out, _ = run(*command.split(), "--help")
     assert code == 0
     assert f"\nexample:\n  redisq {command}" in out
@@ -810,13 +808,13 @@ number = 5
 def wait_until(true: Callable[[], object], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "it did not come"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
 @pytest.fixture
 def jobs(client: redis.Redis, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Give a function that starts `redisq worker` on the jobs above."""
+    """Return a function that starts `redisq worker` with one of the jobs above."""
     assert client.ping()
     (tmp_path / "jobs.py").write_text(JOBS)
     started: list[subprocess.Popen[str]] = []
@@ -839,7 +837,7 @@ def jobs(client: redis.Redis, tmp_path: Path) -> Iterator[Callable[..., subproce
         process.communicate(timeout=20)
 
 
-def empty(client: redis.Redis) -> bool:
+def is_empty(client: redis.Redis) -> bool:
     held = Buffer(client, "q").stats()
     return held.waiting + held.leased + held.delayed == 0
 
@@ -848,12 +846,12 @@ Jobs = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.mark.parametrize("target", [["jobs:worker"], ["jobs:ready"], ["jobs:awaited", "--asyncio"], ["jobs:mortal"]])
-def test_worker_does_everything_and_ends_cleanly(
+def test_worker_processes_everything_and_ends_cleanly(
     client: redis.Redis, jobs: Jobs, tmp_path: Path, target: list[str]
 ) -> None:
     Buffer(client, "q").push(*range(500))
     process = jobs(*target, "--processes", "2")
-    wait_until(lambda: empty(client))
+    wait_until(lambda: is_empty(client))
     process.terminate()
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, ""), err
@@ -866,7 +864,7 @@ def test_worker_does_everything_and_ends_cleanly(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_one_signal_to_every_process_is_one_and_a_second_ends_it(
+def test_a_signal_to_every_process_counts_once_and_a_second_one_ends_the_grace(
     client: redis.Redis, jobs: Jobs, tmp_path: Path, number: int, code: int
 ) -> None:
     Buffer(client, "q").push(1)
@@ -874,13 +872,13 @@ def test_one_signal_to_every_process_is_one_and_a_second_ends_it(
     wait_until((tmp_path / "begun").exists)
     os.killpg(process.pid, number)
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1.2)  # more than a second: an earlier signal would be the same request
+        process.wait(1.2)  # longer than the time within which signals are one request
     assert Buffer(client, "q").stats().leased == 1
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == code, err
     held = Buffer(client, "q").stats()
-    assert (held.leased, held.delayed) == (0, 1)  # given back, due at once
+    assert (held.leased, held.delayed) == (0, 1)  # released, due at once
 
 
 def test_worker_processes_end_with_their_parent(jobs: Jobs, tmp_path: Path) -> None:
@@ -890,16 +888,16 @@ def test_worker_processes_end_with_their_parent(jobs: Jobs, tmp_path: Path) -> N
     process.kill()
     process.wait()
 
-    def gone(pid: int) -> bool:
+    def has_ended(pid: int) -> bool:
         try:
             return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
         except (FileNotFoundError, ProcessLookupError):
             return True
 
-    wait_until(lambda: all(map(gone, pids)))
+    wait_until(lambda: all(map(has_ended, pids)))
 
 
-def test_worker_that_stops_by_itself_is_done(client: redis.Redis, jobs: Jobs) -> None:
+def test_a_worker_that_stops_itself_exits_with_0(client: redis.Redis, jobs: Jobs) -> None:
     Buffer(client, "q").push(1)
     process = jobs("jobs:finishing")
     _, err = process.communicate(timeout=20)
@@ -912,17 +910,17 @@ def test_worker_prints_rates_on_a_terminal(client: redis.Redis, tmp_path: Path) 
     ours, theirs = pty.openpty()
     with subprocess.Popen([*COMMAND, "worker", "jobs:worker"], cwd=tmp_path, stdout=theirs) as process:
         os.close(theirs)
-        said = ""
-        while "500 items in all" not in said:
-            said += os.read(ours, 4096).decode()
+        message = ""
+        while "500 items in all" not in message:
+            message += os.read(ours, 4096).decode()
         process.terminate()
         assert process.wait(20) == 0
     os.close(ours)
-    assert "1 running  acked" in said
+    assert "1 running  acked" in message
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["jobs"], 2, "redisq worker: error: jobs is not MODULE:NAME"),
         (["nobody:worker"], 2, "redisq: no module nobody on the path or in "),
@@ -932,18 +930,18 @@ def test_worker_prints_rates_on_a_terminal(client: redis.Redis, tmp_path: Path) 
         (["jobs:wrong", "--asyncio"], 2, "redisq: jobs:wrong is or returns int, not a redisq.asyncio.Worker"),
         (["jobs:ready", "--asyncio"], 2, "not a redisq.asyncio.Worker: leave --asyncio out"),
         (["jobs:failing"], 1, "redisq: jobs:failing failed: KeyError: 'what'"),
-        (["jobs:worker", "--url", NOBODY], 3, "redisq: no server at redis://***@127.0.0.1:1: "),
-        (["jobs:awaited", "--asyncio", "--url", NOBODY], 3, "redisq: no server at redis://***@127.0.0.1:1: "),
+        (["jobs:worker", "--url", UNREACHABLE], 3, "redisq: no server at redis://***@127.0.0.1:1: "),
+        (["jobs:awaited", "--asyncio", "--url", UNREACHABLE], 3, "redisq: no server at redis://***@127.0.0.1:1: "),
         (["jobs:worker", "--url", "nonsense"], 2, "redisq: nonsense is not the URL of a Redis server"),
     ],
 )
-def test_worker_that_cannot_begin(jobs: Jobs, arguments: list[str], code: int, said: str) -> None:
+def test_a_worker_that_cannot_start(jobs: Jobs, arguments: list[str], code: int, message: str) -> None:
     process = jobs(*arguments)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code, err
-    assert said in err.splitlines()[-1]
+    assert message in err.splitlines()[-1]
     assert "secret" not in err
 
 
-def test_outcomes_have_the_names_that_json_shows() -> None:
+def test_push_results_are_named_as_in_json() -> None:
     assert [pushed.value for pushed in Pushed] == ["added", "raised", "changed", "kept"]

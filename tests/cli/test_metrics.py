@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: of queues and of workers, and the pages on which commands serve them."""
+"""Metrics for Prometheus, of queues and of workers, and the HTTP pages that serve them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from redisq.metrics import NAMES, Collector, observe
 from tests.queues.flavours import Flavour
 
 pytestmark = pytest.mark.server
-PATIENCE = 30  # seconds before a test gives an event up
+TIMEOUT = 30  # seconds that a test waits for an event
 
 Samples = dict[tuple[str, ...], float]
 
 
 def samples(text: str) -> Samples:
-    """Return the value of each sample by its name and the values of its labels, in the order of their names."""
+    """Return the value of each sample by its name and its label values, in the order of the label names."""
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -44,21 +44,21 @@ def samples(text: str) -> Samples:
     return found
 
 
-def scraped(registry: CollectorRegistry) -> Samples:
-    """Return the samples of a registry, as a server would read them."""
+def scrape(registry: CollectorRegistry) -> Samples:
+    """Return the samples of a registry, as Prometheus would read them."""
     return samples(generate_latest(registry).decode())
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[redis.Redis]:
-    """Give a client of an emptied server."""
+    """Return a client of an emptied server."""
     with server.client() as made:
         yield made
 
 
 @pytest.fixture
 def registry(client: redis.Redis) -> CollectorRegistry:
-    """Give a registry with a collector of that server."""
+    """Return a registry with a collector of that server."""
     made = CollectorRegistry()
     made.register(Collector(client))
     return made
@@ -82,7 +82,7 @@ def test_queues_of_both_structures(client: redis.Redis, registry: CollectorRegis
     assert dead
     dead.bury()
     queue.push("later", delay=60)
-    found = scraped(registry)
+    found = scrape(registry)
     assert {key: found[key] for key in found if key[0] != "redisq_queue_oldest_wait_seconds"} == {
         ("redisq_up",): 1,
         ("redisq_queue_entries", "b", "waiting", "buffer"): 24,
@@ -111,14 +111,14 @@ def test_queues_of_both_structures(client: redis.Redis, registry: CollectorRegis
 
 
 def test_a_queue_without_groups_has_no_oldest_wait(client: redis.Redis, registry: CollectorRegistry) -> None:
-    """Zero would look as if something had just come."""
+    """Zero would mean that an item has just arrived."""
     Buffer(client, "b").push(1)
     Buffer(client, "b").pop()
-    assert ("redisq_queue_oldest_wait_seconds", "b") not in scraped(registry)
+    assert ("redisq_queue_oldest_wait_seconds", "b") not in scrape(registry)
 
 
 def test_an_outage_and_its_end(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    """It is told by `redisq_up`, and logged once, not in each scrape."""
+    """`redisq_up` shows it, and it is logged once, not in each scrape."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -128,59 +128,59 @@ def test_an_outage_and_its_end(server: Server, caplog: pytest.LogCaptureFixture)
             registry.register(collector)
             with caplog.at_level("INFO", "redisq.metrics"):
                 for _ in range(3):
-                    assert scraped(registry) == {("redisq_up",): 0}
+                    assert scrape(registry) == {("redisq_up",): 0}
                 collector._client = server.client()
-                assert scraped(registry)["redisq_up",] == 1
+                assert scrape(registry)["redisq_up",] == 1
     assert [record.message.partition(":")[0] for record in caplog.records] == [
         *("Redis does not answer", "Redis answers again")
     ]
 
 
-def test_a_queue_of_another_layout_hides_no_other(
+def test_a_queue_of_another_layout_does_not_hide_the_others(
     client: redis.Redis, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     Buffer(client, "mine").push(1)
     client.hset("redisq:{future}:meta", "queue", "9 buffer")
     with caplog.at_level("WARNING", "redisq.metrics"):
-        found = [scraped(registry) for _ in range(3)]
+        found = [scrape(registry) for _ in range(3)]
     assert {key[1] for key in found[0] if len(key) > 1} == {"mine"}
     assert len(caplog.records) == 1
     assert "future" in caplog.text
 
 
-def test_names_that_are_no_text(client: redis.Redis, registry: CollectorRegistry) -> None:
-    """Each is one label, with what is not UTF-8 escaped."""
+def test_names_that_are_not_text(client: redis.Redis, registry: CollectorRegistry) -> None:
+    """Each is one label value; bytes that are not UTF-8 are escaped."""
     names = ["g\udcff", 'quote"', "back\\slash", "line\nend", "é"]
     for name in names:
         Buffer(client, name).push(1)
-    shown = {key[1] for key in scraped(registry) if key[0] == "redisq_queue_groups"}
+    shown = {key[1] for key in scrape(registry) if key[0] == "redisq_queue_groups"}
     assert shown == {"g\\xff", 'quote"', "back\\slash", "line\nend", "é"}
 
 
-def test_new_queues_are_found_when_it_is_time(client: redis.Redis) -> None:
+def test_new_queues_are_found_after_the_refresh_interval(client: redis.Redis) -> None:
     """The server's keys are not scanned in each scrape."""
     registry, often = CollectorRegistry(), CollectorRegistry()
     registry.register(Collector(client, refresh=1000))
     often.register(Collector(client, refresh=0))
     for name in ("a", "b"):
         Buffer(client, name).push(1)
-        scraped(registry)
-    assert {key[1] for key in scraped(registry) if len(key) > 1} == {"a"}
-    assert {key[1] for key in scraped(often) if len(key) > 1} == {"a", "b"}
+        scrape(registry)
+    assert {key[1] for key in scrape(registry) if len(key) > 1} == {"a"}
+    assert {key[1] for key in scrape(often) if len(key) > 1} == {"a", "b"}
     client.config_resetstat()
-    scraped(registry)
+    scrape(registry)
     assert "cmdstat_scan" not in client.info("commandstats")
 
 
-def test_only_the_queues_that_are_named(client: redis.Redis) -> None:
+def test_only_the_named_queues(client: redis.Redis) -> None:
     for name in ("a", "b", "c"):
         Buffer(client, name, prefix="app").push(1)
     registry = CollectorRegistry()
     registry.register(Collector(client, "app", ["a", "c", "none"]))
-    assert {key[1] for key in scraped(registry) if len(key) > 1} == {"a", "c"}
+    assert {key[1] for key in scrape(registry) if len(key) > 1} == {"a", "c"}
 
 
-def test_what_cannot_be_used_is_refused(client: redis.Redis) -> None:
+def test_invalid_arguments_are_refused(client: redis.Redis) -> None:
     with pytest.raises(InvalidArgument, match="prefix"):
         Collector(client, "a{b")
     with pytest.raises(InvalidArgument, match="asyncio"):
@@ -191,7 +191,7 @@ def test_what_cannot_be_used_is_refused(client: redis.Redis) -> None:
 
 
 def test_a_worker_is_counted(real: Flavour) -> None:
-    """By what became of its batches and items, and how long handlers took; nothing of groups."""
+    """The outcomes of its batches and items, and the durations of its handlers; groups are not counted."""
     registry = CollectorRegistry()
 
     def handle(batch: Any) -> None:
@@ -207,7 +207,7 @@ def test_a_worker_is_counted(real: Flavour) -> None:
         worker = real.worker(buffer, handle, size=3)
         observe(worker, registry)
     real.do(worker.run(burst=True))
-    found = {key: value for key, value in scraped(registry).items() if value}
+    found = {key: value for key, value in scrape(registry).items() if value}
     seconds = [key for key in found if key[0].startswith("redisq_worker_handler_seconds")]
     assert {key: found[key] for key in found if key not in seconds and not key[0].endswith("_created")} == {
         ("redisq_worker_batches_total", "acked", "mails"): 1,
@@ -218,14 +218,14 @@ def test_a_worker_is_counted(real: Flavour) -> None:
     assert found["redisq_worker_handler_seconds_count", "mails"] == 2
 
 
-def test_all_names_are_known(client: redis.Redis, registry: CollectorRegistry) -> None:
-    """Dashboards and alerts are checked against them."""
+def test_all_metric_names_are_listed(client: redis.Redis, registry: CollectorRegistry) -> None:
+    """Dashboards and alerts are checked against the list."""
     buffer: Buffer[int] = Buffer(client, "b")
     buffer.push(1)
     from redisq import Worker
 
     observe(Worker(buffer, lambda _: None), registry)
-    assert {name for name, *_ in scraped(registry) if not name.endswith("_created")} == NAMES
+    assert {name for name, *_ in scrape(registry) if not name.endswith("_created")} == NAMES
 
 
 # -- pages
@@ -233,7 +233,7 @@ def test_all_names_are_known(client: redis.Redis, registry: CollectorRegistry) -
 
 @contextlib.contextmanager
 def serving(*arguments: str, cwd: Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run a command that serves pages on a free port, and give the address that it logs."""
+    """Run a command that serves pages on a free port; yield the logged address and the process."""
     with subprocess.Popen(
         [sys.executable, "-m", "redisq", *arguments, "--log", "json"],
         cwd=cwd,
@@ -244,7 +244,7 @@ def serving(*arguments: str, cwd: Path, **environment: str) -> Iterator[tuple[st
     ) as process:
         assert process.stderr
         lines: list[str] = []
-        # What it logs is read on, so that it is never kept waiting.
+        # Keep reading its log, so that it never blocks on a full pipe.
         reader = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
         try:
             for line in process.stderr:
@@ -265,16 +265,16 @@ def serving(*arguments: str, cwd: Path, **environment: str) -> Iterator[tuple[st
 def get(url: str) -> tuple[int, str]:
     """Get a page, and return its status and its text."""
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
 
 
 def until(check: Callable[[], bool]) -> None:
-    """Ask until it is so: what a page says may change at any time."""
+    """Wait for a condition, which may change at any time."""
     waited = threading.Event()
-    for _ in range(PATIENCE * 20):
+    for _ in range(TIMEOUT * 20):
         if check():
             return
         waited.wait(0.05)
@@ -292,16 +292,16 @@ def test_the_exporter(server: Server, client: redis.Redis, tmp_path: Path) -> No
         with pytest.raises(urllib.error.HTTPError, match="405"):
             urllib.request.urlopen(f"{address}/metrics", data=b"x")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
 
 
-def test_the_exporter_of_a_server_that_is_away(tmp_path: Path) -> None:
-    """It starts all the same: that Redis is away is what it tells."""
+def test_the_exporter_of_an_unavailable_server(tmp_path: Path) -> None:
+    """It starts anyway, and reports that Redis is unavailable."""
     with serving("metrics", "--port", "0", "--url", "redis://127.0.0.1:1", cwd=tmp_path) as (address, _):
         assert samples(get(f"{address}/metrics")[1]) == {("redisq_up",): 0}
 
 
-def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -333,21 +333,21 @@ JOBS = """
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Path:
-    """Give a folder with a worker in it."""
+    """Return a folder with a worker module."""
     (tmp_path / "jobs.py").write_text(textwrap.dedent(JOBS).replace("MAX", "None"))
     return tmp_path
 
 
 @contextlib.contextmanager
 def working(server: Server, jobs: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run the worker, with pages."""
+    """Run the worker with its pages."""
     command = ("worker", "jobs:worker", "--metrics-port", "0", "--url", server.url, *options)
     with serving(*command, cwd=jobs) as found:
         yield found
 
 
 def test_all_processes_of_a_worker_are_counted_together(server: Server, client: redis.Redis, jobs: Path) -> None:
-    """And those that have died: their counters go on, and what they had in progress is forgotten."""
+    """Including those that were killed: their counters stay, and their batches in progress are removed."""
     buffer: Buffer[Any] = Buffer(client, "q")
     with working(server, jobs, "--processes", "2") as (address, process):
         until(lambda: get(f"{address}/readyz") == (200, "ok\n"))
@@ -362,11 +362,11 @@ def test_all_processes_of_a_worker_are_counted_together(server: Server, client: 
         until(counted)
         assert get(f"{address}/livez") == (200, "ok\n")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
 
 
-def test_redis_being_away_fails_readiness_alone(binary: Path, jobs: Path) -> None:
-    """A restart would not bring it back, so it must not be asked for."""
+def test_an_unavailable_redis_fails_readiness_but_not_liveness(binary: Path, jobs: Path) -> None:
+    """A restart of the worker would not help."""
     with Server(binary) as own, working(own, jobs) as (address, _):
         until(lambda: get(f"{address}/readyz")[0] == 200)
         own.stop()
@@ -376,7 +376,7 @@ def test_redis_being_away_fails_readiness_alone(binary: Path, jobs: Path) -> Non
 
 
 def test_a_blocked_event_loop_fails_liveness(server: Server, client: redis.Redis, jobs: Path, tmp_path: Path) -> None:
-    """It extends no lease any more; threads that never end do not keep the loop from turning."""
+    """It extends no leases; but threads that never end do not block the loop."""
     patch = "import redisq.asyncio.worker as w; w.ALIVE, w.BEAT = 0.2, 0.05\n"
     (jobs / "jobs.py").write_text(patch + (jobs / "jobs.py").read_text())
     with working(server, jobs, "--asyncio") as (address, _):
@@ -395,18 +395,18 @@ def test_a_thread_that_never_ends_does_not_fail_liveness(server: Server, client:
         buffer.push("hold")
         until(lambda: samples(get(f"{address}/metrics")[1]).get(("redisq_worker_in_progress", "q")) == 1)
         (held,) = buffer.leased()
-        until(lambda: buffer.leased()[0].deadline > held.deadline)  # extended, so the loop has turned
+        until(lambda: buffer.leased()[0].deadline > held.deadline)  # extended, so the loop is running
         assert get(f"{address}/livez")[0] == 200
 
 
-# -- ways to run it
+# -- run options
 
 
-def test_burst_ends_by_itself(server: Server, client: redis.Redis, jobs: Path) -> None:
+def test_burst_ends_when_the_queue_is_empty(server: Server, client: redis.Redis, jobs: Path) -> None:
     Buffer(client, "q").push(*range(10))
     command = [sys.executable, "-m", "redisq", "worker", "jobs:worker", "--burst", "--processes", "2", "--log", "json"]
     environment = {**os.environ, "REDIS_URL": server.url, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, cwd=jobs, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(command, cwd=jobs, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0
     last = json.loads(done.stderr.splitlines()[-1])
     assert last["message"] == "ended: 10 batches acked with 10 items, 0 released, 0 dead"
@@ -418,24 +418,24 @@ def test_burst_ends_by_itself(server: Server, client: redis.Redis, jobs: Path) -
 def test_a_worker_with_max_batches_is_replaced(
     server: Server, client: redis.Redis, jobs: Path, options: tuple[str, ...]
 ) -> None:
-    """By a fresh process, without a pause, as often as need be; a stop still ends it."""
+    """By a new process, without a pause, as often as needed; a stop still ends it."""
     (jobs / "jobs.py").write_text(textwrap.dedent(JOBS).replace("MAX", "2"))
     buffer: Buffer[Any] = Buffer(client, "q")
     buffer.push(*range(7))
     with working(server, jobs, *options) as (_, process):
         until(lambda: buffer.stats().done == 7)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
 
 
 def test_the_command_line_overrides_the_workers_settings(server: Server, client: redis.Redis, jobs: Path) -> None:
-    """A handler that never ends is given up, and the process with it: no place is left."""
+    """A handler that never ends is abandoned, and so is the process, as no place is left."""
     Buffer(client, "q").push("hold")
     with working(server, jobs, "--handler-timeout", "100ms", "--max-bytes", "1") as (_, process):
         until(lambda: client.zcard("redisq:{q}:delayed") == 1)
         assert Buffer[Any](client, "q").delayed()[0].reason.startswith("TimeoutError: the handler ran longer")
         process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
 
 
 @pytest.mark.parametrize(
@@ -447,10 +447,10 @@ def test_the_command_line_overrides_the_workers_settings(server: Server, client:
         (["--log", "xml"], "invalid choice: 'xml'"),
     ],
 )
-def test_bad_settings_are_named(server: Server, jobs: Path, options: list[str], named: str) -> None:
+def test_invalid_settings_are_named(server: Server, jobs: Path, options: list[str], named: str) -> None:
     command = [sys.executable, "-m", "redisq", "worker", "jobs:worker", *options]
     environment = {**os.environ, "REDIS_URL": server.url, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, cwd=jobs, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(command, cwd=jobs, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 2
     assert named in done.stderr
 
@@ -458,13 +458,13 @@ def test_bad_settings_are_named(server: Server, jobs: Path, options: list[str], 
 # -- systemd
 
 
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="systemd is of Linux alone")
-def test_systemd_is_told(server: Server, jobs: Path) -> None:
-    """When all processes have begun, that all is well, and that it ends; its own processes are told nothing of it."""
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="systemd runs on Linux only")
+def test_systemd_is_notified(server: Server, jobs: Path) -> None:
+    """When all processes have started, that all is well, and of the end; child processes do not notify it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         path = str(jobs / "notify")
         manager.bind(path)
-        manager.settimeout(PATIENCE)
+        manager.settimeout(TIMEOUT)
         command = ("worker", "jobs:worker", "--processes", "2", "--metrics-port", "0", "--url", server.url)
         with serving(*command, cwd=jobs, NOTIFY_SOCKET=path, WATCHDOG_USEC="300000") as (address, process):
             said = []
@@ -477,4 +477,4 @@ def test_systemd_is_told(server: Server, jobs: Path) -> None:
             process.send_signal(signal.SIGTERM)
             while manager.recv(100) != b"STOPPING=1":
                 pass
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT) == 0

@@ -1,4 +1,4 @@
-"""What `examples/deploy` and `examples/monitoring` name exists in redisq, and their files agree with each other."""
+"""Everything that `examples/deploy` and `examples/monitoring` name exists in redisq, and their files are consistent."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def documents(path: Path) -> list[Any]:
 
 
 def walk(found: Any) -> Iterator[Any]:
-    """Yield every value in what a YAML or JSON file holds."""
+    """Yield every value of a parsed YAML or JSON file."""
     yield found
     for value in found.values() if isinstance(found, dict) else found if isinstance(found, list) else ():
         yield from walk(value)
@@ -61,7 +61,7 @@ def keda_query() -> str:
 
 
 def expressions() -> list[tuple[str, str]]:
-    """Return each expression in the language of Prometheus, with where it stands."""
+    """Return each PromQL expression, with its location."""
     found = [(rule["alert"], rule["expr"]) for rule in rules()]
     for panel in dashboard()["panels"]:
         found += [(panel["title"], target["expr"]) for target in panel.get("targets", ())]
@@ -87,18 +87,18 @@ def test_every_metric_of_the_dashboard_and_the_rules_is_exported() -> None:
     used = {metric for _, expression in EXPRESSIONS for metric in METRIC.findall(expression)}
     used |= set(METRIC.findall(json.dumps(dashboard()["templating"])))
     assert used <= exported()
-    # A histogram is shown by its buckets; of everything else, something is shown or watched.
+    # A histogram is shown by its buckets; every other metric is shown or watched.
     assert exported() - used <= {"redisq_worker_handler_seconds_count", "redisq_worker_handler_seconds_sum"}
 
 
-def test_every_metric_that_is_named_in_text_is_exported() -> None:
+def test_every_metric_in_the_documentation_is_exported() -> None:
     families = {re.sub(r"_(bucket|count|sum)$", "", sample) for sample in exported()}
     for path in (GUIDE, MONITORING / "alerts.yml", MONITORING / "README.md", DEPLOY / "kubernetes" / "keda.yaml"):
         assert set(METRIC.findall(path.read_text("utf-8"))) <= families | exported(), name(path)
-    assert set(METRIC.findall(GUIDE.read_text("utf-8"))) >= families  # the table is whole
+    assert set(METRIC.findall(GUIDE.read_text("utf-8"))) >= families  # the table is complete
 
 
-def test_the_unit_tests_of_the_rules_use_metrics_that_are_exported() -> None:
+def test_the_unit_tests_of_the_rules_use_exported_metrics() -> None:
     (document,) = documents(MONITORING / "alerts_test.yml")
     series = [one["series"] for test in document["tests"] for one in test["input_series"]]
     assert series
@@ -108,7 +108,7 @@ def test_the_unit_tests_of_the_rules_use_metrics_that_are_exported() -> None:
 # -- dashboard and rules
 
 
-def test_panels_of_the_dashboard_have_ids_and_places_of_their_own() -> None:
+def test_panels_of_the_dashboard_have_distinct_ids_and_places() -> None:
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
@@ -125,7 +125,7 @@ def test_panels_of_the_dashboard_have_ids_and_places_of_their_own() -> None:
 
 
 def test_the_dashboard_takes_its_data_source_from_a_variable() -> None:
-    """So that it can be imported, and be read from a folder, on any Grafana."""
+    """So that any Grafana can import it, or read it from a folder."""
     variables = {variable["name"]: variable["type"] for variable in dashboard()["templating"]["list"]}
     assert variables == {"datasource": "datasource", "queue": "query"}
     sources = [value["datasource"] for value in walk(dashboard()) if isinstance(value, dict) and "datasource" in value]
@@ -156,7 +156,7 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> Non
     assert rule["alert"] in (MONITORING / "alerts_test.yml").read_text("utf-8")
 
 
-def test_promtool_finds_nothing_wrong_and_the_unit_tests_of_the_rules_pass() -> None:
+def test_promtool_accepts_the_rules_and_their_unit_tests_pass() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed: apt-get install prometheus")
@@ -169,7 +169,7 @@ def test_promtool_finds_nothing_wrong_and_the_unit_tests_of_the_rules_pass() -> 
 
 
 def command_lines() -> list[tuple[str, list[str]]]:
-    """Return every command line of redisq in the files, with where it stands."""
+    """Return every command line of redisq in the files, with its location."""
     found: list[tuple[str, list[str]]] = []
     for path in [*DEPLOY.glob("*.md"), *MONITORING.glob("*.md"), GUIDE]:
         for block in re.findall(r"^```sh\n(.*?)^```$", path.read_text("utf-8"), re.DOTALL | re.MULTILINE):
@@ -212,28 +212,28 @@ def test_command_lines_are_found_in_every_kind_of_file() -> None:
 
 
 @pytest.mark.parametrize(("where", "words"), COMMAND_LINES, ids=[f"{w} {' '.join(c)}" for w, c in COMMAND_LINES])
-def test_a_command_line_is_understood(where: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_line_is_valid(where: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
         parser().parse_args(words[1:])
     except SystemExit:
         pytest.fail(f"{where}: {shlex.join(words)}\n{capsys.readouterr().err}")
 
 
-# -- what has to fit together
+# -- consistency
 
 
 @pytest.mark.parametrize("path", YAML, ids=name)
-def test_a_yaml_file_is_one(path: Path) -> None:
+def test_a_yaml_file_is_valid(path: Path) -> None:
     assert documents(path)
     assert all(isinstance(document, dict) for document in documents(path))
 
 
 @pytest.mark.parametrize("path", UNTRIED, ids=name)
-def test_what_was_not_tried_says_so_in_its_first_line(path: Path) -> None:
+def test_untried_files_say_so_in_their_first_line(path: Path) -> None:
     assert path.read_text("utf-8").startswith("# UNTRIED: ")
 
 
-def test_whoever_stops_a_worker_waits_for_longer_than_its_grace() -> None:
+def test_stop_timeouts_are_longer_than_the_grace_of_a_worker() -> None:
     unit = (DEPLOY / "redisq-worker@.service").read_text("utf-8")
     (composed,) = documents(DEPLOY / "compose.yaml")
     waits = [re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0]]
@@ -257,7 +257,7 @@ def test_every_file_is_in_the_table_of_its_readme() -> None:
             assert (folder / link).exists(), link
 
 
-def test_the_sample_app_is_worked_off(server: Server) -> None:
+def test_the_sample_app_processes_its_queue(server: Server) -> None:
     def run(*command: str) -> None:
         environment = {**os.environ, "REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=DEPLOY, env=environment, capture_output=True, text=True, timeout=60)

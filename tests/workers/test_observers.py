@@ -1,4 +1,4 @@
-"""What watches a worker: it is told of each batch, of what became of it, and that the loop is alive."""
+"""Observers of a worker: they are called for each batch, for its outcome, and while the loop is alive."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from tests.queues.flavours import Flavour
 
 
 class Recorder(Observer):
-    """Keep all that an observer is told."""
+    """A record of all calls to an observer."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
         self.seconds: list[float] = []
 
     def began(self, batch: Any) -> None:
-        self.told.append(("began", *batch.items))
+        self.calls.append(("began", *batch.items))
 
     def handled(self, batch: Any, seconds: float, error: BaseException | None) -> None:
         assert 0 <= seconds < 60
-        self.told.append(("handled", *batch.items, type(error)))
+        self.calls.append(("handled", *batch.items, type(error)))
 
     def settled(self, batch: Any, outcome: str) -> None:
-        self.told.append((outcome, *batch.items))
+        self.calls.append((outcome, *batch.items))
 
     def buried(self, dead: list[Any]) -> None:
-        self.told.append(("dead", len(dead)))
+        self.calls.append(("dead", len(dead)))
 
     def answered(self) -> None:
-        if ("answered",) not in self.told:
-            self.told.append(("answered",))
+        if ("answered",) not in self.calls:
+            self.calls.append(("answered",))
 
     def failed(self, error: Exception, kind: str) -> None:
-        self.told.append(("failed", type(error).__name__, kind))
+        self.calls.append(("failed", type(error).__name__, kind))
 
     def alive(self, seconds: float) -> None:
         self.seconds.append(seconds)
 
 
-def watched(flavour: Flavour, handle: Any, *items: Any, **options: Any) -> Recorder:
-    """Work items off, one by one, and return what an observer was told."""
+def run_observed(flavour: Flavour, handle: Any, *items: Any, **options: Any) -> Recorder:
+    """Process items one by one, and return what an observer recorded."""
     recorder = Recorder()
     buffer = flavour.buffer(max_attempts=1)
     flavour.do(buffer.push(*items))
@@ -58,7 +58,7 @@ def watched(flavour: Flavour, handle: Any, *items: Any, **options: Any) -> Recor
 NOTHING = type(None)
 
 
-def test_each_batch_is_told_from_its_beginning_to_its_end(real: Flavour) -> None:
+def test_each_batch_is_reported_from_its_beginning_to_its_end(real: Flavour) -> None:
     def handle(batch: Any) -> None:
         if batch.items == ["bad"]:
             raise ValueError
@@ -66,18 +66,18 @@ def test_each_batch_is_told_from_its_beginning_to_its_end(real: Flavour) -> None
             raise Bury
         batch.fail_at(0) if batch.items == ["part"] else None
 
-    recorder = watched(real, handle, "good", "poison", "bad")
-    assert recorder.told[0] == ("answered",)
-    told = {items[1]: [one for one in recorder.told if items[1] in one] for items in recorder.told if len(items) > 1}
-    assert told["good"] == [("began", "good"), ("handled", "good", NOTHING), ("acked", "good")]
-    assert told["poison"] == [("began", "poison"), ("handled", "poison", Bury), ("buried", "poison")]
-    assert told["bad"] == [("began", "bad"), ("handled", "bad", ValueError), ("released", "bad")]
-    assert recorder.told.count(("dead", 1)) == 2, recorder.told  # of its own accord, and because it has no attempt left
-    assert not any(kind == "failed" for kind, *_ in recorder.told)
+    recorder = run_observed(real, handle, "good", "poison", "bad")
+    assert recorder.calls[0] == ("answered",)
+    calls = {items[1]: [one for one in recorder.calls if items[1] in one] for items in recorder.calls if len(items) > 1}
+    assert calls["good"] == [("began", "good"), ("handled", "good", NOTHING), ("acked", "good")]
+    assert calls["poison"] == [("began", "poison"), ("handled", "poison", Bury), ("buried", "poison")]
+    assert calls["bad"] == [("began", "bad"), ("handled", "bad", ValueError), ("released", "bad")]
+    assert recorder.calls.count(("dead", 1)) == 2, recorder.calls  # once by Bury, and once without an attempt left
+    assert not any(kind == "failed" for kind, *_ in recorder.calls)
 
 
-def test_what_the_handler_settles_itself_is_told(real: Flavour) -> None:
-    """In a thread its own call has ended; a task's cannot be made from a plain function, so it is marked."""
+def test_a_batch_that_the_handler_settles_itself_is_reported(real: Flavour) -> None:
+    """A thread calls `ack`; a plain function cannot await the task's `ack`, so the batch is marked as settled."""
 
     def handle(batch: Any) -> None:
         if real.name == "blocking":
@@ -85,17 +85,17 @@ def test_what_the_handler_settles_itself_is_told(real: Flavour) -> None:
         else:
             batch.settled = True
 
-    assert watched(real, handle, "x").told[-1] == ("settled", "x")
+    assert run_observed(real, handle, "x").calls[-1] == ("settled", "x")
 
 
-def test_a_batch_that_another_worker_has_is_told(real: Flavour) -> None:
+def test_a_batch_that_is_lost_is_reported(real: Flavour) -> None:
     def handle(_: Any) -> None:
         real.plain.flushdb()  # as a purge does
 
-    assert ("lost", "x") in watched(real, handle, "x").told
+    assert ("lost", "x") in run_observed(real, handle, "x").calls
 
 
-def test_an_observer_that_fails_is_logged_and_changes_nothing(real: Flavour, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_observer_is_logged_and_changes_nothing(real: Flavour, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Recorder):
         def settled(self, batch: Any, outcome: str) -> None:  # noqa: ARG002
             raise LeaseLost("mine")
@@ -107,13 +107,13 @@ def test_an_observer_that_fails_is_logged_and_changes_nothing(real: Flavour, cap
     worker.observers += [Broken(), recorder]
     with caplog.at_level(logging.ERROR):
         real.do(worker.run(burst=True))
-    assert ("acked", "x") in recorder.told
+    assert ("acked", "x") in recorder.calls
     assert [record.message for record in caplog.records if "hook" in record.message]
     assert real.do(buffer.stats()).done == 1
 
 
-def test_the_loop_says_that_it_is_alive(real: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also while nothing happens: it is idle, with one handler running, until it has said so five times."""
+def test_the_loop_reports_that_it_is_alive(real: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it is idle."""
     monkeypatch.setattr(f"redisq.{real.name}.worker.BEAT", 0.01)
 
     class Beats(Recorder):
@@ -127,5 +127,5 @@ def test_the_loop_says_that_it_is_alive(real: Flavour, monkeypatch: pytest.Monke
     worker.observers.append(recorder)
     real.do(worker.run())
     assert set(recorder.seconds) <= {ALIVE, math.inf}
-    # Threads wait for Redis as long as it takes; of tasks the event loop says that it is alive, whatever they wait for.
+    # Threads may block on Redis for any time; with tasks, the event loop is alive whatever they wait for.
     assert (math.inf in recorder.seconds) == (real.name == "blocking")

@@ -21,7 +21,7 @@ from redisq import BYTES, JSON, Bury, Retry
 from redisq.core.observer import Observer
 from redisq.embedded import Server
 from redisq.telemetry import Carrier
-from tests.queues.flavours import PATIENCE, Flavour
+from tests.queues.flavours import TIMEOUT, Flavour
 from tests.telemetry.recording import Recording, attributes, id_of, linked, push
 
 pytestmark = pytest.mark.server
@@ -237,7 +237,7 @@ def test_what_a_stopped_worker_gives_back_is_told(server: Server, recording: Rec
             recording.instrument(worker)
             await queue.push("a")
             async with worker:
-                await asyncio.wait_for(begun.wait(), PATIENCE)
+                await asyncio.wait_for(begun.wait(), TIMEOUT)
 
     asyncio.run(main())
     process, release = recording.span("process mails"), recording.span("release mails")
@@ -270,7 +270,7 @@ def test_batches_at_a_time_have_traces_of_their_own(real: Flavour, recording: Re
 
     def handle(batch: Any) -> None:
         if together:
-            together.wait(PATIENCE)
+            together.wait(TIMEOUT)
         current[batch.group] = trace.get_current_span().get_span_context().span_id
 
     spans = work(real, recording, queue, handle, concurrency=3, max_batches=3)

@@ -61,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=formatter(),
     )
     parser.add_argument("-V", "--version", action="version", version=f"redisq {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, prog=parser.prog)
     for command in _COMMANDS:
         command.add(commands)
     return parser

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 
 Commands = argparse._SubParsersAction  # of ArgumentParser; argparse has no public name for it
 Run = Callable[[argparse.Namespace], int]
 
 
+@cache
 def formatter() -> type[argparse.HelpFormatter]:
     """Return the class that formats help: in colour where rich-argparse is installed and stdout is a terminal."""
-    try:
-        from rich_argparse import RawDescriptionRichHelpFormatter
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("rich", "rich_argparse"):
-            raise
+    if not (find_spec("rich") and find_spec("rich_argparse")):
         return argparse.RawDescriptionHelpFormatter
+    from rich_argparse import RawDescriptionRichHelpFormatter
 
     class Formatter(RawDescriptionRichHelpFormatter):
         group_name_formatter = str  # `usage:` and `options:`, as argparse writes them
@@ -54,7 +54,7 @@ def describe_verbs(
 ) -> Commands[argparse.ArgumentParser]:
     """Add a command that only has verbs, and return what its verbs are added to."""
     made = commands.add_parser(name, help=summary, description=textwrap.fill(text, 79), formatter_class=formatter())
-    return made.add_subparsers(metavar="VERB", required=True)
+    return made.add_subparsers(metavar="VERB", required=True, prog=made.prog)
 
 
 def json_option(parser: argparse.ArgumentParser, note: str = "print one JSON document") -> None:
@@ -76,7 +76,7 @@ def whole(low: int) -> Callable[[str], int]:
         except ValueError:
             number = low - 1
         if number < low:
-            raise argparse.ArgumentTypeError(f"{text} is not allowed: give {low} or more")
+            raise argparse.ArgumentTypeError(f"invalid number {text}: give {low} or more")
         return number
 
     return read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .command import Commands, describe
-from .exit import NO, Failure
+from .exit import Failure
 
 _SHELLS = ("bash", "zsh", "tcsh")
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import shtab
     except ModuleNotFoundError as error:
-        raise Failure("completion needs shtab: pip install 'redisq[cli]'", NO) from error
+        raise Failure("completion needs shtab: pip install 'redisq[cli]'") from error
     from . import make_parser
 
     print(shtab.complete(make_parser(), args.shell))

@@ -25,6 +25,7 @@ from . import sentinel
 from .exit import NO, UNREACHABLE, USAGE, Failure
 from .output import line, text
 
+LAYOUT = 2  # of the keys that this version works on
 Kind = Literal["buffer", "priority"]
 Queue = Buffer[bytes] | PriorityQueue[bytes]
 Client = redis.Redis | RedisCluster
@@ -157,7 +158,7 @@ def find(
         for names in _KEYS.values():
             pipe.exists(*(queue + name for name in names))
         pipe.exists(queue + b"ready")
-        pipe.hget((queue + b"meta").decode("utf-8", "surrogateescape"), "queue")
+        pipe.execute_command("HGET", queue + b"meta", "queue")
         buffers, priorities, plain, mark = pipe.execute(raise_on_error=False)
     for reply in (buffers, priorities, plain):
         if isinstance(reply, Exception):

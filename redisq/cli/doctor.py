@@ -18,11 +18,10 @@ from ..core.doctor import Finding
 from ..core.queues import QueueInfo
 from ..core.scripts import load
 from .command import Commands, describe, json_option
-from .connection import Client, connected, nodes, place, prefix_options, server_time, url_of
+from .connection import LAYOUT, Client, connected, nodes, place, prefix_options, server_time, url_of
 from .exit import NO
 from .output import line, show_json
 
-LAYOUT = 2
 _LEASES = 100  # of a queue, compared with each other; they come with their items
 _UNEQUAL = 2.5  # a lease that is kept has between two thirds of its length and all of it left
 

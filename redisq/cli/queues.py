@@ -8,7 +8,7 @@ from typing import Any
 from ..blocking.queues import overview
 from ..core.queues import QueueInfo, QueueOverview
 from .command import Commands, describe, json_option
-from .connection import connected, place, prefix_options, server_time, url_of
+from .connection import LAYOUT, connected, place, prefix_options, server_time, url_of
 from .durations import span
 from .output import line, note, oldest_wait, pause_text, show_json, show_table, stats_json, text, time_json
 
@@ -57,7 +57,7 @@ def overview_json(one: QueueOverview) -> dict[str, Any]:
 def _row(one: QueueOverview, now: float) -> tuple[object, ...]:
     name = line(one.info.name), _kind(one.info)
     if one.stats is None:
-        return *name, *[""] * 6, f"cannot be read: {line(str(one.error))}"
+        return *name, *[""] * 6, unreadable(one)
     held, oldest = one.stats, oldest_wait(one.stats)
     counts = held.leased, held.delayed, held.dead, held.due
     return (
@@ -67,6 +67,13 @@ def _row(one: QueueOverview, now: float) -> tuple[object, ...]:
         *counts,
         f"paused {pause_text(held, now)}" if held.paused else "",
     )
+
+
+def unreadable(one: QueueOverview) -> str:
+    """Say in a few words why a queue cannot be read."""
+    if one.info.layout != LAYOUT:
+        return f"has layout {one.info.layout}, not {LAYOUT}"
+    return f"cannot be read: {line(str(one.error))}"
 
 
 def _kind(info: QueueInfo) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from .durations import span
 from .output import Stats, line, oldest_wait
+from .queues import unreadable
 from .samples import Row, Sample, ServerFacts
 
 _NUMBERS = {  # column -> width
@@ -25,6 +26,7 @@ _NUMBERS = {  # column -> width
     "dead": 5,
     "oldest": 6,
 }
+_GIVEN_UP = ("delayed", "leased", "failed/s", "change/s", "done/s", "dead", "oldest")  # in turn, where there is no room
 _NAME, _PAUSED, _REASON = 12, 6, 20  # least widths; of a pause with its reason
 _ALL = 10_000  # columns: no terminal
 
@@ -50,7 +52,7 @@ class Page:
         shown = self.rows if len(self.rows) <= room else self.rows[: room - 1]
         hidden = len(self.rows) - len(shown)
         unread = [_unread(row) for row in shown if row.queue.stats is None]
-        foot = [Text(f"{hidden:,} more queues do not fit on the terminal", "dim")] if hidden else []
+        foot = [_line(f"{hidden:,} more not shown", "dim")] if hidden else []
         return Group(*head, self._table(shown, width), *unread, *foot)
 
     def _server(self) -> Text:
@@ -66,19 +68,29 @@ class Page:
 
     def _table(self, shown: Sequence[Row], width: int) -> Table:
         gap = 1 if width < 100 else 2
-        free = width - sum(_NUMBERS.values()) - gap * (len(_NUMBERS) + 1)
+        columns = dict(_NUMBERS)
+        for title in _GIVEN_UP:
+            if _free(width, columns, gap) < _NAME + _PAUSED:
+                del columns[title]
+        free = _free(width, columns, gap)
         names = [line(row.queue.info.name) for row in shown]
         name = min(max([_NAME, *map(cell_len, names)]), max(_NAME, free - _PAUSED))
         reasons = free - name >= _REASON
         made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
         made.add_column("queue", no_wrap=True, overflow="ellipsis", width=name)
-        for title, least in _NUMBERS.items():
+        for title, least in columns.items():
             made.add_column(title, justify="right", no_wrap=True, min_width=least)
         made.add_column("paused", no_wrap=True, overflow="ellipsis", max_width=max(_PAUSED, free - name))
         for row, said in zip(shown, names, strict=True):
             if stats := row.queue.stats:
-                made.add_row(said, *_cells(row, stats), _pause(stats, self.sample.time, reasons))
+                cells = _cells(row, stats)
+                made.add_row(said, *(cells[title] for title in columns), _pause(stats, self.sample.time, reasons))
         return made
+
+
+def _free(width: int, columns: dict[str, int], gap: int) -> int:
+    """Return how much room columns of numbers leave for the name and the pause."""
+    return width - sum(columns.values()) - gap * (len(columns) + 1)
 
 
 def _line(said: str, style: str = "") -> Text:
@@ -95,18 +107,18 @@ def _facts(server: ServerFacts) -> list[str]:
     ]
 
 
-def _cells(row: Row, stats: Stats) -> list[Text]:
+def _cells(row: Row, stats: Stats) -> dict[str, Text]:
     oldest = oldest_wait(stats)
-    return [
-        _number(_count(stats.waiting)),
-        _number("" if row.change is None else _rate(row.change, "+")),
-        _number("" if row.done is None else _rate(row.done)),
-        _number("" if row.failed is None else _rate(row.failed), "yellow"),
-        _number(_count(stats.leased)),
-        _number(_count(stats.delayed)),
-        _number(_count(stats.dead), "red"),
-        _number("" if oldest is None else span(oldest)),
-    ]
+    return {
+        "waiting": _number(_count(stats.waiting)),
+        "change/s": _number("" if row.change is None else _rate(row.change, "+")),
+        "done/s": _number("" if row.done is None else _rate(row.done)),
+        "failed/s": _number("" if row.failed is None else _rate(row.failed), "yellow"),
+        "leased": _number(_count(stats.leased)),
+        "delayed": _number(_count(stats.delayed)),
+        "dead": _number(_count(stats.dead), "red"),
+        "oldest": _number("" if oldest is None else span(oldest)),
+    }
 
 
 def _number(said: str, style: str = "") -> Text:
@@ -139,4 +151,4 @@ def _pause(stats: Stats, now: float, reason: bool) -> Text:
 
 
 def _unread(row: Row) -> Text:
-    return _line(f"{line(row.queue.info.name)} cannot be read: {line(str(row.queue.error))}", "red")
+    return _line(f"{line(row.queue.info.name)} {unreadable(row.queue)}", "red")

@@ -11,8 +11,32 @@ from typing import Protocol
 
 import redis
 
+from .. import __version__
 from ..core.errors import RedisqError
-from . import audit, bench, dead, delayed, demo, doctor, lua, metrics, peek, purge, push, stats, worker
+from . import (
+    audit,
+    bench,
+    completion,
+    dead,
+    delayed,
+    demo,
+    doctor,
+    drop_group,
+    groups,
+    leased,
+    lua,
+    metrics,
+    pause,
+    peek,
+    purge,
+    push,
+    queues,
+    resume,
+    stats,
+    top,
+    worker,
+)
+from .command import formatter
 from .exit import INTERRUPTED, NO, Failure
 
 
@@ -21,9 +45,27 @@ class _Command(Protocol):
 
 
 _COMMANDS: tuple[_Command, ...] = (
-    *(demo, worker, push, stats, peek, delayed, dead, audit),
-    *(doctor, purge, metrics, lua, bench),
+    *(demo, worker, push),
+    *(queues, top, stats, groups, peek, leased, delayed, dead),
+    *(pause, resume, drop_group, purge),
+    *(audit, doctor, metrics, bench, lua, completion),
 )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        "redisq",
+        description="Race-free queues on Redis. `redisq COMMAND --help` shows each command with an example.",
+        epilog="Exit codes: 0 done; 1 it failed, or the answer is no; 2 wrong usage;\n"
+        "3 the server cannot be reached or does not let us in; 130 interrupted.",
+        formatter_class=formatter(),
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"redisq {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, prog=parser.prog)
+    for command in _COMMANDS:
+        command.add(commands)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,16 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 must not end a command
-    parser = argparse.ArgumentParser(
-        "redisq",
-        description="Race-free queues on Redis. `redisq COMMAND --help` shows each command with an example.",
-        epilog="Exit codes: 0 done; 1 it failed, or the answer is no; 2 wrong usage; 3 the server cannot be reached or "
-        "does not let us in; 130 interrupted.",
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add(commands)
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     try:
         code: int = args.run(args)
         sys.stdout.flush()

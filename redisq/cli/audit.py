@@ -6,8 +6,8 @@ import argparse
 
 from ..blocking import Buffer, PriorityQueue
 from ..core.codecs import BYTES
-from .command import Commands, describe
-from .connection import Client, Queue, connected, find, kind_of, nowhere, queue_options, url_of
+from .command import Commands, describe, json_option
+from .connection import Client, Queue, connected, find, heading, nowhere, queue_options, url_of
 from .exit import NO
 from .output import line, show_json, show_table, text
 
@@ -26,7 +26,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         options=queue_options(),
     )
     parser.add_argument("--repair", action="store_true", help="mend what can be mended")
-    parser.add_argument("--json", action="store_true", help="one JSON document")
+    json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,11 +39,11 @@ def run(args: argparse.Namespace) -> int:
     rows = [(finding, (finding.kind, finding.name) not in wrong) for finding in found.findings]
     if args.json:
         findings = [{**{k: text(v) for k, v in vars(one).items()}, "mended": mended} for one, mended in rows]
-        show_json({"queue": args.queue, "kind": kind_of(queue), "checked": found.checked, "findings": findings})
+        show_json({**heading(args, queue), "checked": found.checked, "findings": findings})
     else:
         said = [(one.kind, line(one.name), line(one.found), line(one.expected), mended) for one, mended in rows]
         if said:
-            columns = ("kind", "name", "found", "expected", "")
+            columns = ("kind", "name", "|found", "|expected", "")
             show_table(columns, [(*cells, "mended" if mended else "") for *cells, mended in said])
         summary = (
             f"{len(rows):,} findings, {sum(mended for _, mended in rows):,} mended" if rows else "nothing is wrong"

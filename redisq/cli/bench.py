@@ -7,9 +7,9 @@ import contextlib
 from dataclasses import asdict
 
 from .. import bench, embedded
-from .command import Commands, describe, positive
+from .command import Commands, describe, json_option, positive
 from .connection import checked, connected
-from .exit import USAGE, Failure
+from .durations import duration
 from .output import show_json, show_table
 
 
@@ -29,15 +29,17 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("--url", help="the Redis server; default: a private one")
     parser.add_argument("--processes", type=positive, default=8, metavar="N", help="how many at once (%(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=1.0, metavar="S", help="for each of ten measurements (%(default)s)"
+        "--seconds",
+        type=duration(0.05, 60),
+        default=1.0,
+        metavar="TIME",
+        help="for each of ten measurements (1s)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON document")
+    json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    if not 0.05 <= args.seconds <= 60:
-        raise Failure(f"--seconds is {args.seconds:g}: give 0.05 to 60", USAGE)
     with contextlib.ExitStack() as stack:
         if args.url:
             checked(args.url)

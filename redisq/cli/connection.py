@@ -23,7 +23,9 @@ from ..core.errors import InvalidArgument, RedisqError
 from ..core.priority import Order
 from . import sentinel
 from .exit import NO, UNREACHABLE, USAGE, Failure
+from .output import line, text
 
+LAYOUT = 2  # of the keys that this version works on
 Kind = Literal["buffer", "priority"]
 Queue = Buffer[bytes] | PriorityQueue[bytes]
 Client = redis.Redis | RedisCluster
@@ -49,11 +51,17 @@ def server_options() -> argparse.ArgumentParser:
     return parser
 
 
+def prefix_options() -> argparse.ArgumentParser:
+    """Give the options that name the queues of a server, as a parent for a command's parser."""
+    parser = argparse.ArgumentParser(add_help=False, parents=[server_options()])
+    parser.add_argument("--prefix", default="redisq", help="what the keys of queues begin with (%(default)s)")
+    return parser
+
+
 def queue_options() -> argparse.ArgumentParser:
     """Give the options that name a queue and its server, as a parent for a command's parser."""
-    parser = argparse.ArgumentParser(add_help=False, parents=[server_options()])
+    parser = argparse.ArgumentParser(add_help=False, parents=[prefix_options()])
     parser.add_argument("queue", metavar="QUEUE", help="the queue's name")
-    parser.add_argument("--prefix", default="redisq", help="what its keys begin with (%(default)s)")
     parser.add_argument("--kind", choices=list(_KEYS), help="which structure it is; default: what its keys tell")
     return parser
 
@@ -69,9 +77,12 @@ def place(url: str) -> str:
 
 
 @contextlib.contextmanager
-def connected(url: str) -> Iterator[Client]:
-    """Yield a client of the server or cluster at `url`, which answers; what goes wrong with it is a `Failure`."""
-    with explained(url), contextlib.closing(open_client(url)) as client:
+def connected(url: str, **options: Any) -> Iterator[Client]:
+    """Yield a client of the server or cluster at `url`, which answers; what goes wrong with it is a `Failure`.
+
+    `options` are those of a client of redis-py, in place of the usual ones.
+    """
+    with explained(url), contextlib.closing(open_client(url, **options)) as client:
         yield client
 
 
@@ -148,7 +159,7 @@ def find(
         for names in _KEYS.values():
             pipe.exists(*(queue + name for name in names))
         pipe.exists(queue + b"ready")
-        pipe.hget((queue + b"meta").decode("utf-8", "surrogateescape"), "queue")
+        pipe.execute_command("HGET", queue + b"meta", "queue")
         buffers, priorities, plain, mark = pipe.execute(raise_on_error=False)
     for reply in (buffers, priorities, plain):
         if isinstance(reply, Exception):
@@ -161,15 +172,15 @@ def find(
         stored = _ORDERS.get(form)
         there = ["priority" if stored else "buffer"] if form or not there else there
     if len(there) == 2 and not wanted:
-        raise Failure(f"{args.queue} has keys of both structures: say --kind buffer or --kind priority")
+        raise Failure(f"{line(args.queue)} has keys of both structures: say --kind buffer or --kind priority")
     if there and wanted and wanted not in there:
-        raise Failure(f"{args.queue} is {_NAMES[there[0]]}, not {_NAMES[wanted]}")
+        raise Failure(f"{line(args.queue)} is {_NAMES[there[0]]}, not {_NAMES[wanted]}")
     match wanted or next(iter(there), None):
         case "buffer":
             return Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
         case "priority":
             if order and stored and stored != order:
-                raise Failure(f"{args.queue} is kept in {stored} order, not in {order}")
+                raise Failure(f"{line(args.queue)} is kept in {stored} order, not in {order}")
             order = stored or order or "fifo"
             made: PriorityQueue[bytes] = PriorityQueue(
                 client, args.queue, codec=BYTES, payload_codec=BYTES, order=order, prefix=args.prefix
@@ -185,10 +196,40 @@ def existing(client: Client, args: argparse.Namespace) -> Queue:
 
 def nowhere(args: argparse.Namespace) -> NoReturn:
     """Raise the `Failure` that there is no such queue."""
-    where = f"at {place(url_of(args))}" + (f" with the prefix {args.prefix}" if args.prefix != "redisq" else "")
-    raise Failure(f"no queue {args.queue} {where}: an empty one has no keys, --kind says what it would be", NO)
+    where = f"at {place(url_of(args))}" + (f" with the prefix {line(args.prefix)}" if args.prefix != "redisq" else "")
+    raise Failure(f"no queue {line(args.queue)} {where}: an empty one has no keys, --kind says what it would be", NO)
+
+
+def existing_buffer(client: Client, args: argparse.Namespace) -> Buffer[bytes]:
+    """Give the buffer that `args` name, or raise `Failure` if there is none or it is a priority queue."""
+    queue = existing(client, args)
+    if isinstance(queue, Buffer):
+        return queue
+    raise Failure(f"{line(args.queue)} is a priority queue: only a buffer has groups")
 
 
 def kind_of(queue: Queue) -> Kind:
     """Say which structure it is."""
     return "buffer" if isinstance(queue, Buffer) else "priority"
+
+
+def heading(args: argparse.Namespace, queue: Queue | None) -> dict[str, str | None]:
+    """Return what every JSON document about a queue begins with; None is one of an unknown kind."""
+    return {"queue": text(args.queue), "kind": None if queue is None else kind_of(queue)}
+
+
+def nodes(client: Client) -> Iterator[tuple[str, redis.Redis]]:
+    """Yield the server under an empty name, or each master of a cluster under its own."""
+    if isinstance(client, redis.Redis):
+        yield "", client
+        return
+    cluster: Any = client
+    for node in cluster.get_primaries():
+        yield node.name, cluster.get_redis_connection(node)
+
+
+def server_time(client: Client) -> float:
+    """Return the server's clock, by which leases and pauses run, in unix seconds; of a cluster that of any node."""
+    _, node = next(nodes(client))
+    seconds, micros = node.time()
+    return seconds + micros / 1e6

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from itertools import islice
-from typing import Any
 
-from ..blocking import PriorityQueue
-from ..core.priority import Item
-from .command import Commands, describe, positive
-from .connection import Queue, connected, existing, kind_of, queue_options, url_of
+from .command import Commands, describe, describe_verbs, json_option, positive
+from .connection import connected, existing, heading, queue_options, url_of
 from .exit import NO, USAGE, Failure
-from .listing import Entry, entries, show
+from .listing import entries, key_of, page_options, place_of, show
 from .output import show_json
 
 _PIECE = 1_000
@@ -23,8 +19,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     about = (
         "A buffer's dead letters are batches, named by their ids; a priority queue's are members, named by themselves."
     )
-    parser = commands.add_parser("dead", help="show, redrive or discard dead letters", description=about)
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verbs = describe_verbs(commands, "dead", summary="show, redrive or discard dead letters", text=about)
     shown = describe(
         verbs,
         "list",
@@ -34,8 +29,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         example="redisq dead list mails\nredisq dead list mails --json | jq -r '.dead[].items[]'",
         options=queue_options(),
     )
-    shown.add_argument("--limit", type=positive, default=100, metavar="N", help="at most so many (%(default)s)")
-    shown.add_argument("--json", action="store_true", help="one JSON document")
+    page_options(shown)
     for verb, text_of, run in (
         ("redrive", "let dead letters wait again, with no attempts", _redrive),
         ("discard", "throw dead letters away", _discard),
@@ -52,11 +46,11 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         made.add_argument("names", nargs="*", metavar="ID|MEMBER", help="which")
         made.add_argument("--all", action="store_true", help="all that are dead now")
         made.add_argument("--limit", type=positive, metavar="N", help="with --all: at most so many")
-        made.add_argument("--json", action="store_true", help="one JSON document")
+        json_option(made)
 
 
 def _list(args: argparse.Namespace) -> int:
-    return show(args, "dead", "died")
+    return show(args, "dead")
 
 
 def _redrive(args: argparse.Namespace) -> int:
@@ -76,9 +70,9 @@ def _settle(args: argparse.Namespace, done: str) -> int:
         queue = existing(client, args)
         # All names first: a letter that is settled on the way leaves no place to read on from.
         names = (
-            list(islice(map(_name, entries(queue, "dead")), args.limit))
+            list(islice(map(key_of, entries(queue, "dead")), args.limit))
             if args.all
-            else [*map(_given(queue), args.names)]
+            else [place_of(queue, "dead", name) for name in args.names]
         )
         count = 0
         # From the last piece on: what is redriven goes to the front, so in the end the earliest comes first.
@@ -86,15 +80,7 @@ def _settle(args: argparse.Namespace, done: str) -> int:
             piece = names[start : start + _PIECE]
             count += queue.redrive(*piece) if done == "redriven" else queue.discard(*piece)
     if args.json:
-        show_json({"queue": args.queue, "kind": kind_of(queue), done: count})
+        show_json({**heading(args, queue), done: count})
     else:
         print(f"{count:,} {done}")
     return 0 if count or args.all else NO
-
-
-def _name(letter: Entry) -> Any:
-    return letter.member if isinstance(letter, Item) else letter.id
-
-
-def _given(queue: Queue) -> Any:
-    return os.fsencode if isinstance(queue, PriorityQueue) else str

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from .command import Commands, describe, positive
+from .command import Commands, describe
 from .connection import queue_options
-from .listing import show
+from .listing import page_options, show
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -21,10 +21,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         example="redisq delayed mails\nredisq delayed mails --json | jq -r '.delayed[].reason'",
         options=queue_options(),
     )
-    parser.add_argument("--limit", type=positive, default=100, metavar="N", help="at most so many (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="one JSON document")
+    page_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    return show(args, "delayed", "due")
+    return show(args, "delayed")

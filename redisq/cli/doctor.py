@@ -17,12 +17,11 @@ from ..core.codecs import BYTES
 from ..core.doctor import Finding
 from ..core.queues import QueueInfo
 from ..core.scripts import load
-from .command import Commands, describe
-from .connection import Client, connected, place, server_options, url_of
+from .command import Commands, describe, json_option
+from .connection import LAYOUT, Client, connected, nodes, place, prefix_options, server_time, url_of
 from .exit import NO
 from .output import line, show_json
 
-LAYOUT = 2
 _LEASES = 100  # of a queue, compared with each other; they come with their items
 _UNEQUAL = 2.5  # a lease that is kept has between two thirds of its length and all of it left
 
@@ -38,10 +37,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         "missing, queues of another layout, leases that lie too far ahead, and workers of one queue whose settings "
         "differ. Ends with 1 if something is wrong. It only looks.",
         example="redisq doctor\nredisq doctor --url redis://db1:6379 --json",
-        options=server_options(),
+        options=prefix_options(),
     )
-    parser.add_argument("--prefix", default="redisq", help="what the keys of the queues begin with (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="one JSON document")
+    json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,23 +57,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _examine(client: Client, prefix: str) -> Iterator[Finding]:
-    for node, info, config in _nodes(client):
-        for one in doctor.server(info, config):
-            yield Finding(one.severity, f"{node}{one.subject}", one.problem, one.remedy)
+    for name, node in nodes(client):
+        for one in doctor.server(_info(node), _config(node)):
+            subject = f"{name}: {one.subject}" if name else one.subject
+            yield Finding(one.severity, subject, one.problem, one.remedy)
     yield from _rights(client)
     for queue in queues(client, prefix):
         yield from _queue(client, prefix, queue)
-
-
-def _nodes(client: Client) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-    """Yield the settings of the server, or of each master of a cluster."""
-    if isinstance(client, redis.Redis):
-        yield "", _info(client), _config(client)
-        return
-    cluster: Any = client
-    for node in cluster.get_primaries():
-        connection = cluster.get_redis_connection(node)
-        yield f"{node.name}: ", _info(connection), _config(connection)
 
 
 def _info(client: Any) -> Mapping[str, Any]:
@@ -128,8 +116,7 @@ def _queue(client: Client, prefix: str, info: QueueInfo) -> Iterator[Finding]:
         queue = Buffer(client, info.name, codec=BYTES, prefix=prefix)
     else:
         queue = PriorityQueue(client, info.name, codec=BYTES, payload_codec=BYTES, order=info.kind, prefix=prefix)
-    seconds, micros = _time(client)
-    now = seconds + micros / 1e6
+    now = server_time(client)
     left: dict[str, float] = defaultdict(float)
     for batch in queue.leased(_LEASES):
         left[batch.holder] = max(left[batch.holder], batch.deadline - now)
@@ -151,9 +138,3 @@ def _queue(client: Client, prefix: str, info: QueueInfo) -> Iterator[Finding]:
             f"{shortest[1]:.0f} s: their workers may have other settings",
             "give all workers of a queue the same lease",
         )
-
-
-def _time(client: Any) -> tuple[int, int]:
-    """Return the server's clock, by which leases run; of a cluster that of any node."""
-    found = client.time() if isinstance(client, redis.Redis) else client.time(target_nodes=client.get_random_node())
-    return found[0], found[1]

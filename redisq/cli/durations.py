@@ -41,7 +41,7 @@ def span(seconds: float) -> str:
     """Return a duration as `duration` reads it, with its two largest units."""
     if seconds < 1:
         return f"{max(seconds, 0) * 1000:.0f}ms" if round(seconds * 1000) < 1000 else "1s"
-    if seconds < 10 and not float(seconds).is_integer():
+    if seconds < 9.95 and not float(seconds).is_integer():
         return f"{seconds:.1f}s"
     rest = round(seconds)
     for (large, size), (small, part) in (

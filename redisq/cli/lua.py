@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import __version__
 from ..core.scripts import load, names
 from ..vendoring import MANIFEST, describe, export, verify
-from .command import Commands
+from .command import Commands, describe_verbs, json_option
 from .command import describe as add_verb
 from .exit import NO, Failure
 from .output import show_json, show_table
@@ -16,8 +16,12 @@ from .output import show_json, show_table
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
     """Describe the command and its verbs."""
-    parser = commands.add_parser("lua", help="show, vendor and verify the Lua scripts", description="The Lua scripts.")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verbs = describe_verbs(
+        commands,
+        "lua",
+        summary="show, vendor and verify the Lua scripts",
+        text="Show, vendor and verify the Lua scripts.",
+    )
     shown = add_verb(
         verbs,
         "list",
@@ -47,7 +51,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     for verb in (exported, verified):
         verb.add_argument("directory", metavar="DIR", type=Path)
     for verb in (shown, exported, verified):
-        verb.add_argument("--json", action="store_true", help="one JSON document")
+        json_option(verb)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -55,7 +59,7 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         show_json([describe(script) for script in scripts])
     else:
-        show_table(("name", "sha1", "replay", "summary"), [(s.name, s.sha[:12], s.replay, s.summary) for s in scripts])
+        show_table(("name", "sha1", "replay", "|summary"), [(s.name, s.sha[:12], s.replay, s.summary) for s in scripts])
     return 0
 
 
@@ -79,7 +83,7 @@ def _verify(args: argparse.Namespace) -> int:
     if args.json:
         show_json([difference._asdict() for difference in differences])
     elif differences:
-        show_table(("file", "what"), differences)
+        show_table(("file", "|what"), differences)
     else:
         print(f"{args.directory} is redisq {__version__}, byte for byte")
     return NO if differences else 0

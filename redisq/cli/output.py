@@ -6,14 +6,22 @@ import datetime
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..core.priority import Item
+from ..core.buffer import BufferStats
+from ..core.priority import Item, PriorityStats
+from .durations import span
 from .exit import NO, Failure
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
+
+Stats = BufferStats | PriorityStats
+
+_GAP = 2  # between columns
+_LEAST = 10  # characters of a column that is cut or wrapped
 
 
 def text(value: bytes | str) -> str:
@@ -56,6 +64,33 @@ def member_json(item: Item[bytes]) -> dict[str, Any]:
     }
 
 
+def stats_json(stats: Stats) -> dict[str, Any]:
+    """Give what a queue holds as a part of a JSON document."""
+    found = asdict(stats)
+    times = {name: time_json(found[name]) for name in ("next_expiry", "paused_until")}
+    return {**found, **times, "pause_reason": text(stats.pause_reason)}
+
+
+def pause_text(stats: Stats, now: float) -> str:
+    """Say until when a queue is paused and why, by the server's clock; nothing if it is not paused."""
+    if not stats.paused:
+        return ""
+    until = stats.paused_until
+    ends = "until resumed" if until is None else f"for {span(max(0.0, until - now))} more"
+    return f"{ends}: {line(stats.pause_reason)}" if stats.pause_reason else ends
+
+
+def oldest_wait(stats: Stats) -> float | None:
+    """Return for how many seconds something has waited in a buffer; a priority queue has no such time."""
+    return stats.oldest_wait if isinstance(stats, BufferStats) else None
+
+
+def note(said: str) -> None:
+    """Print a line for people, on a terminal alone: where a program reads, it would pass for a row."""
+    if sys.stdout.isatty():
+        print(said)
+
+
 def show_json(document: Any) -> None:
     """Print one JSON document on one line, at once."""
     print(json.dumps(document, allow_nan=False), flush=True)
@@ -73,24 +108,74 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if terminal else 100_000)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Give a table; columns whose title begins with `>` are aligned to the right."""
-    from rich.table import Table
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table, read from its title: `>` aligns it to the right; where there is little room, `~` cuts its
+    texts and `|` wraps them, and any other column stays as wide as it is.
+    """
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    title: str
+    right: bool
+    cut: bool
+    wrap: bool
+
+    @classmethod
+    def read(cls, said: str) -> _Column:
+        title = said.lstrip(">~|")
+        marks = said.removesuffix(title)
+        return cls(title, ">" in marks, "~" in marks, "|" in marks)
+
+    def least(self, cells: Iterable[str]) -> int:
+        """Return how wide it must be."""
+        from rich.cells import cell_len
+
+        width = max(map(cell_len, (self.title, *cells)))
+        return min(width, _LEAST) if self.cut or self.wrap else width
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return a table; see `_Column` for its titles."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    read = [*map(_Column.read, columns)]
+    for column in read:
+        side: Literal["left", "right"] = "right" if column.right else "left"
+        made.add_column(column.title, justify=side, no_wrap=not column.cut and not column.wrap, overflow="fold")
     for row in rows:
-        made.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        made.add_row(
+            *(
+                Text(_cell(value), no_wrap=column.cut or None, overflow="ellipsis" if column.cut else None)
+                for value, column in zip(row, read, strict=True)
+            )
+        )
     return made
 
 
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table, without blanks at the ends of lines where there is no terminal."""
-    out, made = console(), table(columns, rows)
+    """Print a table; on a terminal that is too narrow for it, each cell on a line of its own."""
+    out, rows = console(), [*map(list, rows)]
+    read = [*map(_Column.read, columns)]
+    needed = sum(column.least([_cell(row[place]) for row in rows]) for place, column in enumerate(read))
+    if needed + _GAP * (len(read) - 1) <= out.width:
+        show(out, table(columns, rows))
+        return
+    longest = max(len(column.title) for column in read)
+    for number, row in enumerate(rows):
+        cells = [(column.title, _cell(value)) for column, value in zip(read, row, strict=True) if value != ""]
+        print("\n" * (number > 0) + "\n".join(f"{title:{longest + _GAP}}{said}" for title, said in cells))
+
+
+def show(out: Console, page: RenderableType) -> None:
+    """Print what rich renders, without blanks at the ends of lines where there is no terminal."""
     if out.is_terminal:
-        out.print(made)
+        out.print(page)
         return
     with out.capture() as captured:
-        out.print(made)
+        out.print(page)
     print("\n".join(row.rstrip() for row in captured.get().splitlines()))

@@ -22,8 +22,8 @@ from ..blocking import Buffer, PriorityQueue
 from ..core.buffer import MAX_ITEMS
 from ..core.codecs import JSON
 from ..core.priority import Pushed
-from .command import Commands, describe
-from .connection import Kind, connected, explained, find, queue_options, url_of
+from .command import Commands, describe, json_option
+from .connection import Kind, connected, explained, find, heading, queue_options, url_of
 from .exit import NO, USAGE, Failure
 from .output import console, line, show_json
 
@@ -57,7 +57,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("--priority-by", metavar="FIELD", help="into a priority queue: a line's priority; without, 0")
     parser.add_argument("--member", metavar="FIELD", help="into a priority queue: the field that is the member")
     parser.add_argument("--order", choices=["fifo", "score"], help="of a new priority queue; default: fifo")
-    parser.add_argument("--json", action="store_true", help="one JSON document at the end")
+    json_option(parser, "print one JSON document at the end")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     with connected(url) as client:
         queue = find(client, args, kind, args.order)
         if queue is None:
-            raise Failure(f"{args.queue} is new: say --group-by, --group, --priority-by or --kind", USAGE)
+            raise Failure(f"{line(args.queue)} is new: say --group-by, --group, --priority-by or --kind", USAGE)
         sink = _Groups(queue, args) if isinstance(queue, Buffer) else _Members(queue, args)
         reader = _Reader(sink)
         try:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             raise Failure(f"{failure}; {reader.where()}", failure.code) from failure
     seconds = time.monotonic() - began
     if args.json:
-        show_json({"queue": args.queue, "lines": reader.pushed, "seconds": round(seconds, 3), **sink.outcome()})
+        show_json({**heading(args, queue), "lines": reader.pushed, "seconds": round(seconds, 3), **sink.outcome()})
     else:
         said = ", ".join(f"{count:,} {name}" for name, count in sink.outcome().items())
         print(f"{reader.pushed:,} lines pushed in {seconds:.1f} s: {said}")

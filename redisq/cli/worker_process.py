@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import inspect
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -20,18 +21,17 @@ from typing import Any
 
 from ..asyncio import Worker as AsyncWorker
 from ..blocking import Worker
-from ..core.batch import BatchData, Buried
 from ..core.clients import remedy_for
-from ..core.errors import RedisqError
+from ..core.errors import InvalidArgument, RedisqError
 from .connection import asyncio_client_of, client_of, explained, failure
 from .exit import NO, USAGE, Failure
+from .log import configure
+from .worker_report import Report, Reporter
 
 logger = logging.getLogger("redisq.cli.worker")
 
-ACKED, RELEASED, DEAD, ITEMS = range(4)
 STOP, END = "stop", "end"  # what the parent says
-FORMAT = "%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"
-Counts = Any  # a shared array of four numbers, which multiprocessing does not type
+BEGUN, ENDED = "begun", "ended"  # what a process says; or why it cannot go on
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,18 @@ class Job:
     module: str
     name: str
     url: str = field(repr=False)  # it may have a password
-    asyncio: bool
-    live: bool
+    asyncio: bool = False
+    live: bool = False
+    log: str = "text"
+    burst: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of the worker that the command line overrides."""
+    metrics: bool = False
+
+    @property
+    def level(self) -> int:
+        """From where on to log: on a terminal the rates are shown instead of what is done."""
+        return logging.WARNING if self.live else logging.INFO
 
 
 class _Stopper:
@@ -81,20 +91,22 @@ class _Stopper:
             self.ask()
 
 
-def work(job: Job, pipe: Connection, counts: Counts, first: bool) -> None:
+def work(job: Job, pipe: Connection, report: Report, first: bool) -> None:
     """Run the job's worker until it ends; tell the parent that it begins, or why it cannot."""
     stopper = _Stopper()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stopper.ask)
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    logging.basicConfig(level=logging.WARNING if job.live else logging.INFO, format=FORMAT)
+    configure(job.log, job.level)
+    if job.metrics:
+        _name_metrics()
     threading.Thread(target=stopper.obey, args=(pipe,), daemon=True).start()
     # Not in the main thread, where a worker would take the signals itself.
     with ThreadPoolExecutor(1, "redisq") as thread:
         making = _make_asyncio if job.asyncio else _make
         try:
-            thread.submit(making, job, pipe, counts, first, stopper).result()
+            thread.submit(making, job, pipe, report, first, stopper).result()
         except Failure as failed:
             with contextlib.suppress(OSError):  # the parent may be gone
                 pipe.send((str(failed), failed.code))
@@ -110,10 +122,10 @@ def work(job: Job, pipe: Connection, counts: Counts, first: bool) -> None:
             sys.exit(NO)
 
 
-def _make(job: Job, pipe: Connection, counts: Counts, first: bool, stopper: _Stopper) -> None:
+def _make(job: Job, pipe: Connection, report: Report, first: bool, stopper: _Stopper) -> None:
     found = _load(job)
     if isinstance(found, AsyncWorker):
-        asyncio.run(_go_on(found, pipe, counts, stopper))
+        asyncio.run(_go_on(job, found, pipe, report, stopper))
         return
     with contextlib.ExitStack() as stack:
         if callable(found):
@@ -125,17 +137,18 @@ def _make(job: Job, pipe: Connection, counts: Counts, first: bool, stopper: _Sto
                 found = found(client)
         if not isinstance(found, Worker):
             raise _no_worker(job, found)
-        _count(found, counts)
+        _prepare(job, found, report)
         stopper.attach(found.stop)
-        pipe.send(None)
-        found.run()
+        pipe.send(BEGUN)
+        found.run(job.burst)
+        _recycle(found, job, pipe)
 
 
-def _make_asyncio(job: Job, pipe: Connection, counts: Counts, first: bool, stopper: _Stopper) -> None:
-    asyncio.run(_make_awaited(job, pipe, counts, first, stopper))
+def _make_asyncio(job: Job, pipe: Connection, report: Report, first: bool, stopper: _Stopper) -> None:
+    asyncio.run(_make_awaited(job, pipe, report, first, stopper))
 
 
-async def _make_awaited(job: Job, pipe: Connection, counts: Counts, first: bool, stopper: _Stopper) -> None:
+async def _make_awaited(job: Job, pipe: Connection, report: Report, first: bool, stopper: _Stopper) -> None:
     found = _load(job)
     async with contextlib.AsyncExitStack() as stack:
         if callable(found):
@@ -150,15 +163,16 @@ async def _make_awaited(job: Job, pipe: Connection, counts: Counts, first: bool,
                     found = await found
         if not isinstance(found, AsyncWorker):
             raise _no_worker(job, found)
-        await _go_on(found, pipe, counts, stopper)
+        await _go_on(job, found, pipe, report, stopper)
 
 
-async def _go_on(found: AsyncWorker[Any], pipe: Connection, counts: Counts, stopper: _Stopper) -> None:
-    _count(found, counts)
+async def _go_on(job: Job, found: AsyncWorker[Any], pipe: Connection, report: Report, stopper: _Stopper) -> None:
+    _prepare(job, found, report)
     loop = asyncio.get_running_loop()
     stopper.attach(lambda: loop.call_soon_threadsafe(found.stop))
-    pipe.send(None)
-    await found.run()
+    pipe.send(BEGUN)
+    await found.run(job.burst)
+    _recycle(found, job, pipe)
 
 
 def _load(job: Job) -> Any:
@@ -201,33 +215,33 @@ def _theirs(what: str) -> Iterator[None]:
         raise Failure(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def _count(found: Any, counts: Counts) -> None:
-    """Count what the worker's hooks hear, before they do."""
-    lock = threading.Lock()
-    settings = found.settings
+def _prepare(job: Job, found: Worker[Any] | AsyncWorker[Any], report: Report) -> None:
+    """Give a worker the settings of the command line, and have it watched."""
+    try:
+        found.settings = replace(found.settings, **job.settings)
+        found.queue.calls.reserve(**found.settings.reserving())  # refuses what the queue does not take
+    except InvalidArgument as error:
+        raise Failure(str(error), USAGE) from error
+    found.observers.append(Reporter(report))
+    if job.metrics:
+        from ..metrics import observe
 
-    def counting(hook: Callable[..., object] | None, count: Callable[..., None]) -> Callable[..., object]:
-        def both(*what: Any) -> None:
-            with lock:
-                count(*what)
-            if hook is not None:
-                hook(*what)
+        observe(found)
 
-        return both
 
-    def acked(batch: BatchData[Any]) -> None:
-        counts[ACKED] += 1
-        counts[ITEMS] += len(batch.items) - len(batch.failed)
+def _name_metrics() -> None:
+    """Have prometheus-client name its files by this process's place, before anything counts.
 
-    def released(*_: object) -> None:
-        counts[RELEASED] += 1
+    A process that takes another's place goes on with its files: else each restart would leave some behind.
+    """
+    from prometheus_client import values
 
-    def died(buried: list[Buried]) -> None:
-        counts[DEAD] += len(buried)
+    name = multiprocessing.current_process().name
+    values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
 
-    found.settings = replace(
-        settings,
-        on_ack=counting(settings.on_ack, acked),
-        on_release=counting(settings.on_release, released),
-        on_dead=counting(settings.on_dead, died),
-    )
+
+def _recycle(found: Worker[Any] | AsyncWorker[Any], job: Job, pipe: Connection) -> None:
+    """Have the parent start a fresh process if this one has had all the batches that it may have."""
+    if found.settings.max_batches is not None and not job.burst:
+        with contextlib.suppress(OSError):
+            pipe.send(ENDED)

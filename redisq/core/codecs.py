@@ -13,7 +13,8 @@ class Codec(Protocol[T]):
     """What turns items into bytes and back: these two methods are all that a codec of your own needs.
 
     Either may raise any exception for a value it does not know; redisq raises it again as `CodecError`. A priority
-    queue tells members apart by their bytes, so an item must always encode to the same bytes.
+    queue tells members apart by their bytes, so an item must always encode to the same bytes. A codec whose bytes are
+    not always the same says so by an attribute `varies`, which is true, and no priority queue takes it for members.
     """
 
     def encode(self, item: T, /) -> bytes:

@@ -146,6 +146,11 @@ class PriorityCalls(LeaseCalls[T]):
         )
         if order not in ("fifo", "score"):
             raise InvalidArgument(f"order is {order!r}: give 'fifo' or 'score'")
+        if getattr(codec, "varies", False):
+            raise InvalidArgument(
+                f"codec is {codec!r}, which gives a member other bytes each time, and a member is known by its bytes: "
+                f"use it for what may differ, payload_codec={codec!r}"
+            )
         self.order: Order = order
         self.payload_codec = payload_codec
 

@@ -23,9 +23,14 @@ class QueueCalls:
 
     structure: str
     """The folder of its scripts."""
+    name: str
+    """The queue's name."""
+    queue: bytes
+    """What its keys begin with."""
 
     def __init__(self, structure: str, name: str, prefix: str, dedup_window: float) -> None:
         self.structure = structure
+        self.name = name
         self.queue = validate.key_prefix(prefix, name)
         self._window = validate.milliseconds("dedup_window", dedup_window, 0, 604_800)
         self._keys: dict[str, tuple[Script, list[tuple[bytes, str | None]]]] = {}

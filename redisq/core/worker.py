@@ -339,6 +339,9 @@ class WorkLoop(Generic[T]):
             del self._reserves[:asked]
             self._prefetch.record(asked, len(begin))
             retry = min(retries, default=0.0)
+            if self._burst and any(step.settlement for step in steps):
+                # A settlement whose script the server did not know was sent again, after the reserve had looked.
+                retry = 0.0
             self._nothing = retry > 0
             self._wait_failed = False
             # One that bursts is not woken, so it looks from time to time while its own handlers may push.

@@ -1,4 +1,4 @@
-"""`redisq bench`: what it finds of each way to pop and to push, and what it leaves behind."""
+"""`redisq bench`: what it reports of each way to pop and to push, and that it cleans up."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from redisq.embedded import Server
 pytestmark = pytest.mark.server
 
 
-def test_it_measures_every_way_and_removes_its_keys(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    """redisq, WATCH, the lock and the native commands get everything right; the key space is as before."""
+def test_every_contender_is_measured_and_its_keys_are_removed(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """redisq, WATCH, the lock and the native commands make no mistakes; the keys that were there before stay."""
     with contextlib.closing(server.client()) as client:
         client.set("mine", 1)
         assert main(["bench", "--url", server.url, "--processes", "3", "--seconds", "0.2", "--json"]) == 0
@@ -28,8 +30,8 @@ def test_it_measures_every_way_and_removes_its_keys(server: Server, capsys: pyte
             assert (one["lost"], one["doubled"], one["weaker"]) == (0, 0, 0), one
 
 
-def test_it_sees_what_goes_wrong(server: Server) -> None:
-    """A pop that loses, one that hands out twice, and a push that keeps the wrong score are counted."""
+def test_mistakes_are_counted(server: Server) -> None:
+    """A pop that loses an item, a pop that hands one out twice, and a push that keeps the wrong score."""
     place = bench.Place(server.url, "p")
     with contextlib.closing(server.client()) as client:
         client.zadd(place.key, {"left": 1, "kept": 5})
@@ -39,7 +41,7 @@ def test_it_sees_what_goes_wrong(server: Server) -> None:
 
 
 def test_a_private_server_is_the_default(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """REDIS_URL is not taken: a benchmark is no load for a server that only happens to be configured."""
+    """REDIS_URL is ignored: no benchmark runs against a server that merely happens to be configured."""
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
     assert main(["bench", "--processes", "2", "--seconds", "0.05"]) == 0
     header, columns, *rows = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""URLs of a master that Sentinels name, for every command."""
+"""URLs of a master that Sentinels know, for every command."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_urls(
 @pytest.mark.parametrize(
     "rest", ["", "a:1", "a:1/", "/q", ":1/q", "a:x/q", "a:1/q/x", "a:1,/q", "a:1/q?x=1", "a:1/q?x"]
 )
-def test_bad_urls(rest: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are refused without a word of the password."""
+def test_invalid_urls(rest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused without revealing the password."""
     url = f"redis+sentinel://:secret@{rest}"
-    with pytest.raises(ValueError):  # noqa: PT011  # whatever it says
+    with pytest.raises(ValueError):  # noqa: PT011  # any message
         sentinel.parse(url)
     assert main(["stats", "q", "--url", url]) == 2
     assert "secret" not in "".join(capsys.readouterr())
@@ -62,8 +62,8 @@ def awaited(client):
 
 
 @pytest.mark.server
-def test_commands_and_workers(binary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They find the master, whatever the Sentinels are asked first."""
+def test_commands_and_workers_find_the_master(binary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Even if the Sentinel that is asked first is down."""
     (tmp_path / "jobs.py").write_text(JOBS)
     with Node(binary) as master:
         config = f"sentinel monitor main {HOST} {master.port} 1\n"
@@ -78,7 +78,7 @@ def test_commands_and_workers(binary: Path, tmp_path: Path, capsys: pytest.Captu
                 command = [sys.executable, "-m", "redisq", "worker", *target]
                 process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "REDIS_URL": url})
                 try:
-                    until(lambda: queue.stats().done == 1, "the worker has worked")
+                    until(lambda: queue.stats().done == 1, "the item is done")
                 finally:
                     process.send_signal(signal.SIGTERM)
                     assert process.wait(30) == 0

@@ -1,4 +1,4 @@
-"""The demo runs, its account closes, and an account that does not is seen."""
+"""The demo: it runs, its sums are right, and it fails when something was lost or done twice."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_here(files: int = 8) -> tuple[int, str]:
     return code, console.file.getvalue()
 
 
-def test_the_account_closes() -> None:
+def test_the_sums_are_right() -> None:
     done = subprocess.run([*COMMAND, "--files", "24"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Both queues pass their audit" in done.stdout
@@ -47,7 +47,7 @@ def test_the_account_closes() -> None:
     assert "indexing: a process was killed with -9 in the middle; 1 redelivered" in done.stdout
 
 
-def test_on_a_server_of_ones_own_nothing_else_is_touched(server: Server) -> None:
+def test_other_keys_on_the_server_are_not_touched(server: Server) -> None:
     with contextlib.closing(server.client(decode_responses=True)) as client:
         client.set("mine", "untouched")
         done = subprocess.run(
@@ -56,24 +56,24 @@ def test_on_a_server_of_ones_own_nothing_else_is_touched(server: Server) -> None
         assert (done.returncode, done.stderr) == (0, "")
         assert f"Server: the server at {server.url}" in done.stdout
         assert client.get("mine") == "untouched"
-        # What calls were remembered by goes by itself, soon.
+        # Dedup ids expire soon.
         left = {key: client.ttl(key) for key in client.scan_iter() if key != "mine"}
         assert {key for key, ttl in left.items() if ttl == -1 or ttl > 15} == set()
 
 
 def test_without_a_server_binary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "binaries", list)
-    code, said = run_here()
+    code, output = run_here()
     assert code == 0
-    assert "Server: fakeredis" in said
-    assert "The account closes." in said
+    assert "Server: fakeredis" in output
+    assert "The account closes." in output
 
 
 @pytest.mark.parametrize(
     ("times", "columns"),
     [pytest.param(0, ["1", "0", "0"], id="lost"), pytest.param(2, ["0", "1", "0"], id="twice")],
 )
-def test_what_the_endpoint_did_not_receive_once_fails_the_demo(
+def test_the_demo_fails_when_the_endpoint_received_something_other_than_once(
     monkeypatch: pytest.MonkeyPatch, times: int, columns: list[str]
 ) -> None:
     real = Endpoint.receive
@@ -84,27 +84,27 @@ def test_what_the_endpoint_did_not_receive_once_fails_the_demo(
         return status
 
     monkeypatch.setattr(Endpoint, "receive", receive)
-    code, said = run_here()
+    code, output = run_here()
     assert code == 1
-    assert "The account does NOT close." in said
-    (row,) = (row.split() for row in said.splitlines() if row.split()[:1] == ["batching"])
+    assert "The account does NOT close." in output
+    (row,) = (row.split() for row in output.splitlines() if row.split()[:1] == ["batching"])
     assert row[-3:] == columns
 
 
-def test_a_process_that_fails_ends_the_demo(
+def test_the_demo_ends_when_a_process_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Endpoint, "receive", lambda *_: 500)
     assert cli.main(["demo", "--files", "8"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("redisq: flusher failed: the endpoint answered 500 to ")
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith("redisq: flusher failed: the endpoint answered 500 to ")
+    assert output.count("\n") == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="process groups")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("at", ["Input", "0 s "])
-def test_interrupted_it_leaves_nothing(number: int, code: int, at: str, tmp_path: Path) -> None:
+def test_an_interrupted_demo_leaves_nothing_behind(number: int, code: int, at: str, tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     pipe = subprocess.PIPE
     with subprocess.Popen(COMMAND, stdout=pipe, stderr=pipe, text=True, start_new_session=True, env=environment) as run:
@@ -112,15 +112,15 @@ def test_interrupted_it_leaves_nothing(number: int, code: int, at: str, tmp_path
         assert run.stderr
         assert any(at in row for row in run.stdout)
         if number == signal.SIGINT:
-            os.killpg(run.pid, number)  # as a terminal does it: the whole group
+            os.killpg(run.pid, number)  # the whole group, as a terminal does
         else:
             run.terminate()
-        said = run.stderr.read()
+        output = run.stderr.read()
         assert run.wait(20) == code
-    assert said == ("redisq: interrupted\n" if number == signal.SIGINT else "")
+    assert output == ("redisq: interrupted\n" if number == signal.SIGINT else "")
     assert list(tmp_path.iterdir()) == []
     deadline = time.monotonic() + 5
-    with contextlib.suppress(ProcessLookupError):  # what the group raises when none of its processes is left
+    with contextlib.suppress(ProcessLookupError):  # raised once no process of the group is left
         while time.monotonic() < deadline:
             os.killpg(run.pid, 0)
             time.sleep(0.01)
@@ -128,7 +128,7 @@ def test_interrupted_it_leaves_nothing(number: int, code: int, at: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "output"),
     [
         (["--url", "redis://:secret@127.0.0.1:1"], 1, "redisq: no server at redis://***@127.0.0.1:1: "),
         (["--url", "nonsense"], 1, "redisq: nonsense is not the URL of a Redis server: "),
@@ -136,11 +136,11 @@ def test_interrupted_it_leaves_nothing(number: int, code: int, at: str, tmp_path
         (["--files", "many"], 2, "argument --files: invalid"),
     ],
 )
-def test_errors_are_one_line(arguments: list[str], code: int, said: str) -> None:
+def test_errors_are_one_line(arguments: list[str], code: int, output: str) -> None:
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == code
     assert done.stdout == ""
-    assert said in done.stderr.splitlines()[-1]
+    assert output in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
 
@@ -175,7 +175,7 @@ def line(pushed: str, done: str, again: str = "", waiting: int = 0, refused: int
         (line("ab", "ab", refused=1), 0, 0, False),
     ],
 )
-def test_a_line_closes_only_if_each_thing_is_done_once_or_waits(
+def test_a_line_closes_if_each_thing_is_done_once_or_still_waits(
     case: Line, lost: int, twice: int, closes: bool
 ) -> None:
     assert (case.lost, case.twice, case.closes) == (lost, twice, closes)
@@ -183,7 +183,7 @@ def test_a_line_closes_only_if_each_thing_is_done_once_or_waits(
     assert not Tally([case], ["something else"]).closes
 
 
-def test_the_endpoint_keeps_its_limit_in_every_span() -> None:
+def test_the_endpoint_enforces_its_limit_in_every_span() -> None:
     now = 0.0
     endpoint = Endpoint(2, 1.0, clock=lambda: now)
     body = b'{"package": "json", "actions": [{"id": "1", "package": "json"}]}'
@@ -203,7 +203,7 @@ def test_the_endpoint_keeps_its_limit_in_every_span() -> None:
         b'{"package": "json", "actions": [{"id": "1", "package": "json"}, {"id": "2", "package": "ast"}]}',
     ],
 )
-def test_the_endpoint_takes_one_package_a_request(body: bytes) -> None:
+def test_the_endpoint_accepts_one_package_per_request(body: bytes) -> None:
     endpoint = Endpoint(1, 1.0)
     assert endpoint.receive(body) == 400
     assert (endpoint.malformed, endpoint.received) == (1, {})
@@ -214,28 +214,28 @@ def fail(channel: Channel) -> None:
     os._exit(3)
 
 
-def obey(channel: Channel) -> None:
+def finish_when_told(channel: Channel) -> None:
     assert channel.word() == "done"
     channel.send("done")
 
 
-def test_a_crew_hears_who_obeys_and_who_dies() -> None:
+def test_processes_report_their_end_and_their_exit_code() -> None:
     with Processes() as processes:
-        processes.start(2, "one", obey)
+        processes.start(2, "one", finish_when_told)
         processes.start(1, "other", fail)
         processes.finish("one")
-        heard: list[object] = []
-        while processes.at_work("one") or Ready("other") not in heard:
-            heard += processes.receive(10)
-        assert heard.count("done") == 2
+        received: list[object] = []
+        while processes.at_work("one") or Ready("other") not in received:
+            received += processes.receive(10)
+        assert received.count("done") == 2
         processes.finish("other")
         with pytest.raises(RedisqError, match="other ended with exit code 3"):
             list(processes.receive(10))
     assert not processes.at_work()
 
 
-def test_an_edit_while_the_file_is_in_a_hand_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes back once for both, with no attempts, and the account says that it was handed out again."""
+def test_a_file_that_is_edited_while_its_worker_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is handed out once more, for both, with no attempts, and is counted as redelivered."""
     (tmp_path / "a.py").write_text("a = 1\n")
     monkeypatch.setattr("random.choice", lambda paths: paths[0])
     with contextlib.closing(Index(tmp_path / "index.db")) as index, fakeredis.FakeRedis() as client:
@@ -243,7 +243,7 @@ def test_an_edit_while_the_file_is_in_a_hand_that_dies(tmp_path: Path, monkeypat
         job = Indexing(client, "run", tmp_path, index, ["a.py"])
         job.push_all()
         assert job.queue.reserve(lease=0.001)
-        index.put("a.py", b"a = 1\n")  # and dies before the ack
+        index.put("a.py", b"a = 1\n")  # then crash before the ack
         job.edit()
         job.held(Held("indexer", ["a.py"]))
         again = job.queue.reserve(timeout=5)

@@ -1,4 +1,4 @@
-"""What `redisq doctor` finds: in a server's settings, in a user's rights, in queues."""
+"""`redisq doctor`: what it finds in a server's settings, a user's permissions and in queues."""
 
 from __future__ import annotations
 
@@ -38,10 +38,8 @@ SAFE = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction", "aof_enable
         ({"role": "slave"}, {}, [("error", "role replica")]),
     ],
 )
-def test_it_knows_a_server_by_what_it_says(
-    info: dict[str, Any], config: dict[str, Any], found: list[tuple[str, str]]
-) -> None:
-    """Each finding has what it may cost and a remedy."""
+def test_server_settings(info: dict[str, Any], config: dict[str, Any], found: list[tuple[str, str]]) -> None:
+    """Each finding says what it may cost, and how to fix it."""
     findings = doctor.server({**SAFE, **info}, config)
     assert [(one.severity, one.subject) for one in findings] == found
     assert all(one.problem and one.remedy for one in findings)
@@ -52,7 +50,7 @@ Run = Callable[..., tuple[int, Any]]
 
 @pytest.fixture
 def safe(server: Server) -> Iterator[redis.Redis]:
-    """Give a client of a server whose settings are safe for as long as the test lasts."""
+    """Return a client of a server whose settings are safe, and restore them after the test."""
     with contextlib.closing(server.client()) as client:
         client.config_set("appendonly", "yes")
         yield client
@@ -62,7 +60,7 @@ def safe(server: Server) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def run(server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give a function that runs the command, and returns its exit code and its findings."""
+    """Return a function that runs the command and returns its exit code and its findings."""
 
     def run(*arguments: str, url: str = server.url) -> tuple[int, Any]:
         monkeypatch.setenv("REDIS_URL", url)
@@ -73,8 +71,8 @@ def run(server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 @pytest.mark.server
-def test_nothing_is_wrong(safe: redis.Redis, run: Run, capsys: pytest.CaptureFixture[str], server: Server) -> None:
-    """It says so, and ends with 0; it only looks."""
+def test_no_findings(safe: redis.Redis, run: Run, capsys: pytest.CaptureFixture[str], server: Server) -> None:
+    """It says so, exits with 0, and changes nothing."""
     Buffer(safe, "b").push(1)
     PriorityQueue(safe, "p").push("m")
     before = sorted(safe.keys())
@@ -86,7 +84,7 @@ def test_nothing_is_wrong(safe: redis.Redis, run: Run, capsys: pytest.CaptureFix
 
 @pytest.mark.server
 def test_an_evicting_server(safe: redis.Redis, run: Run) -> None:
-    """It is named, with the remedy, and the exit code is 1."""
+    """It is reported with the fix, and the exit code is 1."""
     safe.config_set("maxmemory-policy", "allkeys-lru")
     code, (found,) = run()
     assert (code, found["subject"]) == (1, "maxmemory-policy allkeys-lru")
@@ -94,8 +92,8 @@ def test_an_evicting_server(safe: redis.Redis, run: Run) -> None:
 
 
 @pytest.mark.server
-def test_a_user_without_the_rights(safe: redis.Redis, run: Run, server: Server) -> None:
-    """What the user may not do is named: without BLPOP work goes on, without EVALSHA nothing does."""
+def test_a_user_without_the_permissions(safe: redis.Redis, run: Run, server: Server) -> None:
+    """Missing commands are reported: without BLPOP workers poll, without EVALSHA nothing works."""
     for rights, subject, severity in (("-blpop", "BLPOP is refused", "warning"), ("-evalsha", "EVALSHA", "error")):
         safe.acl_setuser("u", enabled=True, passwords=["+p"], keys=["*"], categories=["+@all"], commands=[rights])
         code, (found,) = run(url=f"{server.url.replace('unix://', 'unix://u:p@')}")
@@ -107,7 +105,7 @@ def test_a_user_without_the_rights(safe: redis.Redis, run: Run, server: Server) 
 
 @pytest.mark.server
 def test_queues(safe: redis.Redis, run: Run) -> None:
-    """Another layout, a lease that lies too far ahead, workers with other settings."""
+    """Another layout, a lease far in the future, workers with different settings."""
     safe.hset("redisq:{old}:meta", "queue", "1 buffer")
     assert [one["subject"] for one in run()[1]] == ["old"]
     safe.delete("redisq:{old}:meta")

@@ -1,4 +1,4 @@
-"""What other stacks copy is the scripts byte for byte, and a copy that is not is told so."""
+"""Vendored copies: the scripts byte for byte, and how a copy that differs is reported."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from redisq.vendoring import describe, export, verify
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """Give a fresh vendored copy."""
+    """Return a new vendored copy."""
     export(tmp_path / "vendor")
     return tmp_path / "vendor"
 
 
-def test_a_copy_is_byte_for_byte_and_whole(copy: Path) -> None:
-    """Scripts, cases, READMEs and the manifest are there, and nothing else."""
-    pasted = {*directory().rglob("*.inc")}  # what the scripts have in common is in each of them
+def test_a_copy_is_complete(copy: Path) -> None:
+    """Scripts, cases, READMEs and the manifest, and nothing else."""
+    pasted = {*directory().rglob("*.inc")}  # shared code is already in each script
     ours = {path.relative_to(directory()): path.read_bytes() for path in {*directory().rglob("*.*")} - pasted}
     theirs = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*.*")}
     assert theirs.pop(Path("manifest.json"))
@@ -31,8 +31,8 @@ def test_a_copy_is_byte_for_byte_and_whole(copy: Path) -> None:
     assert export(copy) == []
 
 
-def test_the_manifest_is_what_the_headers_say(copy: Path) -> None:
-    """For each script: name, SHA1, keys, arguments, reply, errors, replay and the least server."""
+def test_the_manifest_matches_the_headers(copy: Path) -> None:
+    """For each script: name, SHA1, keys, arguments, reply, errors, replay and the oldest server."""
     manifest: dict[str, Any] = json.loads((copy / "manifest.json").read_text())
     assert manifest["layout"] == 2
     assert [script["name"] for script in manifest["scripts"]] == names()
@@ -46,8 +46,8 @@ def test_the_manifest_is_what_the_headers_say(copy: Path) -> None:
     assert (delay["name"], delay["low"], delay["high"]) == ("delay", 0, 99_999_999_999)
 
 
-def test_what_differs_is_named(copy: Path) -> None:
-    """A changed, a missing and an unknown script, a changed case, and a folder where a file should be."""
+def test_differences_are_reported(copy: Path) -> None:
+    """A changed, a missing and an unknown script, a changed case, and a folder in place of a file."""
     pop = copy / "buffer" / "pop.lua"
     pop.write_bytes(pop.read_bytes().replace(b"RPOP", b"LPOP"))
     (copy / "buffer" / "push.lua").unlink()
@@ -69,8 +69,8 @@ def test_what_differs_is_named(copy: Path) -> None:
     assert found["README.md"].startswith("unreadable")
 
 
-def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`export` says what it wrote, `verify` ends with 0 or 1, both in JSON too, and bad folders are one line."""
+def test_export_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`export` says what it wrote, `verify` exits with 0 or 1, both also as JSON; a bad folder is a one-line error."""
     target = str(tmp_path / "vendor")
     assert main(["lua", "verify", target]) == 1
     assert "redisq lua export" in capsys.readouterr().err

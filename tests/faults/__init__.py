@@ -1,1 +1,1 @@
-"""Everything around redisq breaks, with seeds; each promise is held, and a naive queue beside it is not."""
+"""Fault injection: with every fault, redisq keeps its guarantees, and a naive queue as the control does not."""

@@ -1,4 +1,4 @@
-"""Clients that work on both structures while something breaks, and a tally of what was acknowledged to them."""
+"""Clients that use both structures during faults, and a record of which calls were acknowledged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Queue = Buffer[Any] | PriorityQueue[Any]
 
 @dataclass
 class Acknowledged:
-    """A tally of what was acknowledged, over all failovers."""
+    """A record of acknowledged calls, over all failovers."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     calls: int = 0
@@ -30,31 +30,31 @@ class Acknowledged:
     lost_leases: int = 0
 
     def more(self, calls: int) -> None:
-        """Wait until so many more calls are acknowledged."""
+        """Wait until this many more calls are acknowledged."""
         enough = self.calls + calls
-        until(lambda: self.calls >= enough, "they work")
+        until(lambda: self.calls >= enough, "calls are acknowledged")
 
     def count(self, what: list[str], items: list[str]) -> None:
-        """Note one call."""
+        """Record one call."""
         with self.lock:
             self.calls += 1
             what.extend(items)
 
 
 class QueueClient:
-    """A client that pushes, reserves and acks on both structures until it is broken, or a call is not acknowledged."""
+    """A client that pushes, reserves and acks on both structures until a fault, or until a call is not acknowledged."""
 
     def __init__(self, name: str, acknowledged: Acknowledged) -> None:
         self.name, self.acknowledged = name, acknowledged
         self.serial = 0
         self.unanswered: Callable[[list[Queue]], None] | None = None
-        """The call that was not acknowledged, to be made again."""
+        """The call that was not acknowledged, to be repeated."""
 
     def work(self, queues: list[Queue], broken: threading.Event) -> None:
-        """Work on until it is broken, and seen to be."""
+        """Make calls until the fault, and until one of them failed because of it."""
         with contextlib.suppress(redis.ConnectionError):
             while not broken.is_set() or not self.unanswered:
-                with contextlib.suppress(NotDurable):  # a busy machine, or the black hole
+                with contextlib.suppress(NotDurable):  # a busy machine, or the blocked link
                     if self.unanswered:
                         self.unanswered(queues)
                     for which in range(2):
@@ -63,7 +63,7 @@ class QueueClient:
                             self._take(which, queues)
 
     def again(self, queues: list[Queue]) -> None:
-        """Make the call that was not acknowledged again, with its id, on the new master."""
+        """Repeat the call that was not acknowledged, with the same id, on the new master."""
         while self.unanswered:
             with contextlib.suppress(NotDurable):
                 self.unanswered(queues)
@@ -111,13 +111,13 @@ class QueueClient:
 
 
 def queues(client: redis.Redis, durability: Any) -> list[Queue]:
-    """Make both structures, with leases and dedup windows that outlast the test."""
+    """Return both structures, with leases and dedup windows that outlast the test."""
     options: dict[str, Any] = {"lease": 3600, "dedup_window": 3600, "durability": durability}
     return [Buffer(client, "b", **options), PriorityQueue(client, "p", **options)]
 
 
 def contents(client: Any) -> Counter[str]:
-    """Count what both queues hold, waiting or leased."""
+    """Count the items of both queues, waiting or leased."""
     found: list[bytes] = []
     for key in client.scan_iter("redisq:{b}:*", count=1000):
         noun = key.split(b":")[2]

@@ -1,4 +1,4 @@
-"""A cluster of three masters with a replica each, whose slots can be moved key by key."""
+"""A cluster of three masters with one replica each, whose slots can be moved key by key."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .node import HOST, Node, running, until
 
 SLOTS = 16384
 _OPTIONS = ["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--repl-diskless-sync-delay", "0"]
-# Else the servers would move replicas and replace masters at times of their own.
+# Else the servers would move replicas and fail masters over on their own.
 _OPTIONS += ["--cluster-allow-replica-migration", "no", "--cluster-replica-no-failover", "yes"]
 
 
 class Cluster:
-    """The nodes of one cluster, whose slots can be moved."""
+    """The nodes of a cluster, whose slots can be moved."""
 
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes
@@ -29,7 +29,7 @@ class Cluster:
         self.names: list[str] = [client.execute_command("CLUSTER MYID").decode() for client in self.clients]
 
     def form(self) -> None:
-        """Join the nodes: the first three share the slots, each of the others follows one of them."""
+        """Join the nodes: the first three share the slots, each of the others is a replica of one of them."""
         masters = self.clients[:3]
         for i, client in enumerate(self.clients):
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", i + 1)
@@ -54,22 +54,22 @@ class Cluster:
         return bool(linked and client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
 
     def owner(self, slot: int) -> int:
-        """Say which node serves a slot, by the masters' own word."""
+        """Return which node serves a slot, as its master reports it."""
         for client, name in zip(self.clients, self.names, strict=True):
             (mine,) = [line for line in self._lines(client) if "myself" in line[2]]
             for part in mine[8:]:
                 low, _, high = part.partition("-")
                 if not part.startswith("[") and int(low) <= slot <= int(high or low):
                     return self.names.index(name)
-        raise AssertionError(f"slot {slot} is served by nobody")
+        raise AssertionError(f"no node serves slot {slot}")
 
     def masters(self) -> list[int]:
-        """Say which nodes are masters."""
+        """Return which nodes are masters."""
         return [i for i, client in enumerate(self.clients) if client.role()[0] == b"master"]
 
     def open(self, slot: int, source: int, target: int) -> None:
         """Begin to move a slot."""
-        until(self._agree, "nobody is behind the last change")
+        until(self._agree, "all nodes know the last change")
         self.clients[target].execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self.names[source])
         self.clients[source].execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self.names[target])
 
@@ -82,12 +82,12 @@ class Cluster:
         self.clients[source].execute_command("MIGRATE", HOST, self.nodes[target].port, key, 0, 5000)
 
     def close(self, slot: int, target: int) -> None:
-        """Give a slot away that has no more keys: to who takes it first, as the manual says."""
+        """Assign a slot without keys to its new node, which is told first, as the manual says."""
         for i in sorted(self.masters(), key=lambda i: i != target):
             self.clients[i].execute_command("CLUSTER SETSLOT", slot, "NODE", self.names[target])
 
     def migrate(self, slot: int, target: int, draw: random.Random, between: Callable[[], object]) -> int:
-        """Move a slot, one key at a time in any order, and return how many keys that was."""
+        """Move a slot key by key in random order; return how many keys were moved."""
         source, moved = self.owner(slot), 0
         self.open(slot, source, target)
         while keys := self.keys(slot, source):
@@ -100,28 +100,28 @@ class Cluster:
         return moved
 
     def fail_over(self, master: int) -> int:
-        """Let a master's replica take its place, in order, and return which that is."""
+        """Replace a master by its replica, in a coordinated failover; return which node that is."""
         replica = next(i for i, client in enumerate(self.clients) if self._follows(client) == self.nodes[master].port)
         until(self._agree, "the replica knows all slots that it takes over")
         asked = 0.0
 
         def done() -> bool:
             nonlocal asked
-            if time.monotonic() > asked + 6:  # it gives up after five seconds, on a busy machine
+            if time.monotonic() > asked + 6:  # on a busy machine it times out, after five seconds
                 self.clients[replica].execute_command("CLUSTER FAILOVER")
                 asked = time.monotonic()
             return bool(self.clients[replica].role()[0] == b"master")
 
         until(done, "the replica is the master", 60)
         until(lambda: self.clients[master].role()[0] == b"slave", "the master is the replica")
-        until(self._agree, "all know the new master")  # who does not refuses to import a slot from it
+        until(self._agree, "all know the new master")  # a node that does not would refuse to import a slot from it
         return replica
 
     def _agree(self) -> bool:
-        """Say whether all know the same masters, with their epochs and slots.
+        """Return whether all nodes know the same masters, with their epochs and slots.
 
-        A node that takes a slot, or its master's place, makes the epoch after the last that it has heard of its own. Is
-        that the epoch of another already, then one of the two makes a newer one, and takes what it had given away.
+        A node that takes over a slot or a master's role increments the highest epoch it knows of. If another node has
+        that epoch already, one of the two increments it again, and takes back what it had given away.
         """
         views = [
             {line[0]: (line[6], [part for part in line[8:] if part[0] != "["]) for line in lines if "master" in line[2]}

@@ -1,8 +1,8 @@
-"""Worker processes that record in Redis what they begin and complete. Imports little, so that one starts soon.
+"""Worker processes that record in Redis which items they begin and complete. Few imports, so that they start quickly.
 
-The record is one list, so it has one order, and it outlives the process that wrote to it. With each entry the server
-notes whether the lease was held at that moment: a process that was stopped past its lease, or slept past it, knows
-nothing of that and goes on, and no queue can prevent it. Its acks are refused.
+The record is a single list, so it is totally ordered, and it survives the processes. Each entry says whether the lease
+was still held at that moment: a process that was suspended past its lease goes on without knowing, which no queue can
+prevent. Its acks are refused.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ QUEUE = "q"
 RECORD = "record"
 GROUPS = 200
 POISON = 211
-"""every item whose number this divides fails each time"""
+"""every item whose number it divides fails each time"""
 SIZE = 10
 LEASE = 0.5
 MAX_ATTEMPTS = 4
 POISONED_CODE = 17
-"""with which a process ends in the middle of a poisoned batch"""
+"""the exit code of a process that crashes at a poison item"""
 
-# What is written is `held ms lease words`. With a group, the words are followed by the number of other batches of that
-# group that are out at this moment.
+# An entry is `held ms lease words`. With a group, it ends with the number of other batches of the group that are out at
+# that moment.
 _APPEND = """
 local queue, lease, group, time = ARGV[1], ARGV[2], ARGV[3], redis.call('TIME')
 local held, others = redis.call('ZSCORE', queue .. 'leases', lease) and 1 or 0, ''
@@ -74,17 +74,17 @@ def open_queue(kind: str, client: redis.Redis) -> Buffer[int]:
 
 
 class Recorder:
-    """The record, as one process writes it."""
+    """A writer of the record."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._append = client.register_script(_APPEND)
 
     def batch(self, batch: Batch[int]) -> None:
-        """Record that a batch is begun: its attempts and items."""
+        """Record that a batch begins, with its attempts and items."""
         self._write(batch, batch.group or "", f"batch {batch.attempts} {','.join(map(str, batch.items))}")
 
     def items(self, batch: Batch[int], *lines: str) -> None:
-        """Record that items are begun or completed, such as `begin 17`."""
+        """Record that items begin or complete, such as `begin 17`."""
         self._write(batch, "", *lines)
 
     def _write(self, batch: Batch[int], group: str, *lines: str) -> None:
@@ -92,10 +92,10 @@ class Recorder:
 
 
 def work(task: Task, write: Callable[..., None]) -> None:  # noqa: ARG001
-    """Work until killed, half of the processes with redisq's Worker and half with a loop of their own.
+    """Process batches until killed: half of the processes with redisq's Worker, half with a loop of their own.
 
-    At a random item the handler fails, asks for a retry, buries the batch, or marks that item and the rest as failed.
-    The loop, which does not extend its leases, also sleeps past one now and then.
+    At a random item the handler fails, asks for a retry, buries the batch, or marks that item and all later ones as
+    failed. The loop does not extend its leases, and sometimes sleeps past one.
     """
     rng = random.Random(task.seed)
     client = redis.Redis(port=task.port, socket_timeout=10.0)
@@ -136,7 +136,7 @@ def work(task: Task, write: Callable[..., None]) -> None:  # noqa: ARG001
 
 
 def work_on_poison(task: Task, write: Callable[..., None]) -> None:
-    """Run redisq's Worker with a handler that ends its process at an item named `poison ...`.
+    """Run redisq's Worker with a handler that crashes its process at an item named `poison ...`.
 
     `task.structure` has the settings: `max_attempts isolate`.
     """

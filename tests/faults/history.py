@@ -1,8 +1,7 @@
-"""Record what concurrent clients do to one queue: every call with its start, its end, its arguments and its reply.
+"""Recording what concurrent clients do on one queue: every call with its start, its end, its arguments and its reply.
 
-A `Subject` is one structure: it draws calls, sends them, and knows what the pure model of `tests/model.py` answers. The
-time is given to each call, so that the model's answer is determined; it is not always later than that of the call
-before.
+A `Subject` is a structure under test: it draws calls, sends them, and knows how the model in `tests/model` answers.
+Each call is given its time, so that the model's answer is determined; times do not always increase.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from tests.scripts.backends import at
 
 CLIENTS = 8
 START = 1_000_000_000_000  # ms
-WEEK = 604_800.0  # what a script remembers by the server's clock must outlive the longest history
+WEEK = 604_800.0  # what a script remembers by the server's clock outlives any history
 LOST = "LEASELOST"
 BAD = "BADARG"
-"""After a purge a reserve that is sent again makes a lease of that id anew, which may have fewer items than places."""
+"""A reserve that is repeated after a purge makes a new lease of that id, which may have fewer items than places."""
 
 State = TypeVar("State")
 Args = tuple[Any, ...]
@@ -39,7 +38,7 @@ Args = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class RecordedCall:
-    """One call of one client, in ns of the machine's clock; `now` is what the script took for the time, in ms."""
+    """One call of one client, timed in ns of the machine's clock; `now` is the time given to the script, in ms."""
 
     client: int
     start: int
@@ -54,7 +53,7 @@ class RecordedCall:
 
 
 def show(value: Any) -> str:
-    """Give a value for a report, short."""
+    """Return a short form of a value, for reports."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, tuple):
@@ -64,7 +63,7 @@ def show(value: Any) -> str:
 
 @dataclass
 class Shared:
-    """What the clients know of each other's calls: leases, tokens, calls that may be sent again."""
+    """What clients know of each other's calls: leases, tokens, and calls that may be repeated."""
 
     leases: list[tuple[str, tuple[bytes, ...]]] = field(default_factory=list)
     sent: list[tuple[str, Args]] = field(default_factory=list)
@@ -74,36 +73,36 @@ class Shared:
 
 
 class Subject(Generic[State]):
-    """What is tested: one structure, whose calls are drawn, sent and modelled."""
+    """A structure under test, whose calls are drawn, sent and modelled."""
 
     weights: dict[str, int]
     again = 6
-    """how often a call that was made before, by anybody, is sent again"""
+    """the probability that an earlier call of any client is repeated"""
     purges = True
-    """whether there is a purge"""
+    """whether purges are drawn"""
 
     def initial(self) -> State:
-        """Give the model of an empty queue."""
+        """Return the model of an empty queue."""
         raise NotImplementedError
 
     def draw(self, verb: str, random: Random, shared: Shared) -> Args | None:
-        """Draw a call's arguments; None: there is nothing to call it on."""
+        """Draw a call's arguments; None: there is nothing to call it with."""
         raise NotImplementedError
 
     def build(self, verb: str, args: Args) -> Call[Any]:
         """Build the call."""
         raise NotImplementedError
 
-    def seen(self, verb: str, answer: Any) -> Any:
-        """Give what the client was answered, in the form of `step`."""
+    def normalize(self, verb: str, answer: Any) -> Any:
+        """Return a client's answer in the form of `step`."""
         raise NotImplementedError
 
     def answer(self, state: State, verb: str, args: Args, now: int) -> Any:
-        """Let the model do the call."""
+        """Make the call on the model."""
         raise NotImplementedError
 
     def step(self, state: State, call: RecordedCall) -> Any:
-        """Let the model do the call, and give its reply."""
+        """Make the call on the model, and return its reply."""
         try:
             return frozen_lists(self.answer(state, call.verb, call.args, call.now))
         except model.LeaseLost:
@@ -112,16 +111,16 @@ class Subject(Generic[State]):
             return BAD
 
     def send(self, runner: Runner, verb: str, args: Args, now: int) -> Any:
-        """Make the call, and give its reply in the form of `step`."""
+        """Make the call on the server, and return its reply in the form of `step`."""
         try:
-            return self.seen(verb, runner.run(at(self.build(verb, args), now)))
+            return self.normalize(verb, runner.run(at(self.build(verb, args), now)))
         except LeaseLost:
             return LOST
         except InvalidArgument:
             return BAD
 
     def choose(self, random: Random, shared: Shared) -> tuple[str, Args]:
-        """Draw a call, now and then one that was sent before."""
+        """Draw a call, sometimes one that was made before."""
         if shared.sent and random.randrange(100) < self.again:
             return random.choice(shared.sent)
         while True:
@@ -131,7 +130,7 @@ class Subject(Generic[State]):
                 return verb, args
 
     def learn(self, shared: Shared, verb: str, args: Args, reply: Any) -> None:  # noqa: ARG002
-        """Note what others may use: a lease that was handed out, who died, what may be sent again."""
+        """Record what other clients may use: a lease, dead letters, a call that may be repeated."""
         if verb in ("push", "reserve", "ack", "release", "bury", "redrive", "discard", "remove", "acquire"):
             shared.sent[:] = [*shared.sent[-30:], (verb, args)]
 
@@ -141,7 +140,7 @@ REASONS = ["", "", "busy"]
 
 
 class BufferSubject(Subject[model.Buffer]):
-    """The grouped buffer, in one of its settings."""
+    """The grouped buffer, with one of several settings."""
 
     SETTINGS: tuple[dict[str, Any], ...] = (
         {"max_wait": 3000},
@@ -221,7 +220,7 @@ class BufferSubject(Subject[model.Buffer]):
                 return _first(getattr(calls, verb)())
         raise AssertionError(verb)
 
-    def seen(self, verb: str, answer: Any) -> Any:
+    def normalize(self, verb: str, answer: Any) -> Any:
         match verb:
             case "groups":
                 return tuple((group, int(length)) for group, length in zip(*[iter(answer[1])] * 2, strict=True))
@@ -282,7 +281,7 @@ MEMBERS = [b"a", b"b", b"c", b"d", b"e"]
 
 
 class PrioritySubject(Subject[model.Priority]):
-    """The priority queue, in one of its settings."""
+    """The priority queue, with one of several settings."""
 
     SETTINGS: tuple[dict[str, Any], ...] = (
         {"order": "fifo"},
@@ -372,7 +371,7 @@ class PrioritySubject(Subject[model.Priority]):
                 return _first(getattr(calls, verb)())
         raise AssertionError(verb)
 
-    def seen(self, verb: str, answer: Any) -> Any:
+    def normalize(self, verb: str, answer: Any) -> Any:
         match verb:
             case "push":
                 return "".join(outcome.name[0] for outcome in answer).encode()
@@ -455,7 +454,7 @@ class LimitSubject(Subject[model.Limit]):
     def build(self, verb: str, args: Args) -> Call[Any]:  # noqa: ARG002
         return self.calls.acquire(*args)
 
-    def seen(self, verb: str, answer: Any) -> Any:  # noqa: ARG002
+    def normalize(self, verb: str, answer: Any) -> Any:  # noqa: ARG002
         return answer.granted, _ms(answer.retry_after)
 
     def answer(self, state: model.Limit, verb: str, args: Args, now: int) -> Any:  # noqa: ARG002
@@ -471,12 +470,12 @@ def _ms(seconds: float | None) -> int:
 
 
 def frozen_lists(value: Any) -> Any:
-    """Return a value with tuples in the place of lists, named tuples and data classes."""
+    """Return a value with lists in place of tuples, named tuples and data classes."""
     return tuple(map(frozen_lists, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _items(flat: list[Any], rows: list[Any], payloads: list[Any]) -> tuple[Any, ...]:
-    """Return members as the model has them: member, number, attempts, reason, payload."""
+    """Return members in the model's form: member, number, attempts, reason, payload."""
     none = [None] * (len(flat) // 2)
     found = []
     for member, number, row, payload in zip(flat[::2], flat[1::2], rows or none, payloads or none, strict=True):
@@ -501,9 +500,9 @@ def _first(flow: Any) -> Call[Any]:
 def record(
     subject: Subject[Any], connect: Callable[[], redis.Redis], calls: int, seed: int, *, step: int = 150, purge: int = 0
 ) -> list[list[RecordedCall]]:
-    """Let eight clients make so many calls at once, and give each one's; `step`: ms that pass a call.
+    """Record the calls of eight concurrent clients, `calls` each; `step`: ms of given time between calls.
 
-    `purge`: about how many calls there are to a purge; 0: none. Each client has a connection of its own.
+    `purge`: the average number of calls between purges; 0: none. Each client has its own connection.
     """
     shared, ticks = Shared(), count(1)
     start, failures = threading.Barrier(CLIENTS), []

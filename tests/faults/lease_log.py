@@ -1,7 +1,7 @@
-"""What the queue itself says of its leases: which items each holds, and how each ended.
+"""What the queue itself keeps of its leases: which items each has, and how each ended.
 
-What is remembered of an end is one word, and the window must outlast the test. The items of a lease that no worker
-wrote down, because its holder was killed first, can only be read while it is held.
+The end of a lease is kept as one word, and the dedup window must outlast the test. If the holder was killed before it
+could record the items of its lease, they can only be read while the lease is held.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Queue = Buffer[Any] | PriorityQueue[Any]
 
 @dataclass
 class LeaseLog:
-    """How each lease ended, by its id, as the queue knows it: a worker that was killed cannot tell."""
+    """How each lease ended, by its id, as the queue keeps it, because a killed worker cannot record it."""
 
     acked: dict[str, int] = field(default_factory=dict)
     """how many items the ack settled"""
     released: dict[str, int] = field(default_factory=dict)
-    """how many items the release gave back"""
+    """how many items the release returned"""
     expired: set[str] = field(default_factory=set)
 
     @property
     def ids(self) -> set[str]:
-        """Return all leases that there were."""
+        """Return the ids of all leases."""
         return {*self.acked, *self.released, *self.expired}
 
 
@@ -53,9 +53,9 @@ def read_lease_log(client: redis.Redis, name: str = "q") -> LeaseLog:
 
 
 class LeaseWatch:
-    """A thread that writes down what each lease holds, from `with` to the end of it.
+    """A context manager whose thread records the items of each lease.
 
-    A lease whose holder was killed is there until it runs out, so it is seen if that is longer than a look takes.
+    The lease of a killed holder stays until it expires, so it is seen if that takes longer than one pass of the thread.
     """
 
     def __init__(self, connect: Callable[[], redis.Redis], open_queue: Callable[[redis.Redis], Queue]) -> None:
@@ -80,10 +80,10 @@ class LeaseWatch:
 
 
 def check_attempts(lease_log: LeaseLog, handed: dict[str, tuple[int, list[Any]]], seen: dict[str, list[Any]]) -> None:
-    """Hold that a member had one attempt more than leases with it that ran out or were released.
+    """Check that each member had one more attempt than expired or released leases.
 
-    A batch gives the highest of its members'. `handed`: attempts and items of the leases that workers wrote down. A
-    lease that neither they nor the watch have seen, on a machine that had no time for it, may have held any member.
+    A batch reports the highest attempts of its members. `handed`: attempts and items of the leases that workers
+    recorded. A lease that neither a worker nor the watch has seen, on a busy machine, may have had any member.
     """
     members = {**seen, **{name: items for name, (_, items) in handed.items()}}
     returned = Counter(item for name in lease_log.expired | lease_log.released.keys() for item in members.get(name, ()))

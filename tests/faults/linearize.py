@@ -1,8 +1,8 @@
-"""Say whether a history of concurrent calls is one that the model allows, and if not, show the shortest piece of it.
+"""Checks whether the model allows a history of concurrent calls, and shows the shortest illegal part if it does not.
 
-Small histories are searched (Wing and Gong, with Lowe's memory of what was tried): is there an order of the calls that
-fits their times, in which the model gives every reply? Of long ones the order is known, from MONITOR: the model is
-replayed in it, and the order is held to the clients' own times.
+Short histories are searched (Wing and Gong, with Lowe's memoization): is there an order of the calls that fits their
+times, in which the model gives every reply? The order of long ones is known from MONITOR: they are replayed on the
+model in that order, and the order is compared with the clients' own times.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from .history import LOST, RecordedCall, show
 
 
 class Model(Protocol):
-    """A structure's model: an empty state, and what a call answers."""
+    """The model of a structure: an empty state, and the reply to each call."""
 
     def initial(self) -> Any:
-        """Give the state in which a history begins."""
+        """Return the state before the first call."""
         ...
 
     def step(self, state: Any, call: RecordedCall) -> Any:
-        """Change the state as the call does, and give its reply."""
+        """Change the state as the call does, and return its reply."""
         ...
 
 
-_UNTOLD = (b"once:", b"ended:", b"wake")  # what a report leaves out
+_HIDDEN = (b"once:", b"ended:", b"wake")  # not shown in a report
 UNKNOWN = "?"
-"""The reply of a call that has not ended: any, and it may not have taken place either."""
+"""The reply of a call that has not ended: anything; it may not have taken effect either."""
 _IGNORED = {"token", "drained", "totals", "lease"}
-"""What no reply depends on: wake-ups, TTLs, the model's own checks, and a setting that each reserve brings along."""
+"""State that no reply depends on: wake-ups, TTLs, the model's own checks, and a setting that each reserve sets."""
 _PLAIN = (bytes, str, int, float)
 NEVER = 1 << 63
 
 
 def frozen(value: Any) -> Hashable:
-    """Give a state as a key: equal states, however they came about, have equal keys."""
-    if isinstance(value, _PLAIN):  # first, for most are: this is where the search spends its time
+    """Return a state as a hashable key, the same for equal states."""
+    if isinstance(value, _PLAIN):  # the most frequent case first: the search spends its time here
         return value
     if dataclasses.is_dataclass(value):
         return tuple(frozen(item) for name, item in vars(value).items() if name not in _IGNORED)
@@ -52,20 +52,20 @@ def frozen(value: Any) -> Hashable:
 
 
 def search(model: Model, calls: Sequence[RecordedCall], asked: int = -1) -> list[Any]:
-    """Give the replies that the call number `asked` may have had, one for each; without one, [None] if an order exists.
+    """Return the possible replies of the call number `asked`; without `asked`, [None] if there is a legal order.
 
-    Empty: there is no legal order. Calls whose reply is UNKNOWN may be left out.
+    Empty if there is no legal order. Calls whose reply is UNKNOWN may be left out.
     """
     ends = [call.end if call.reply != UNKNOWN else NEVER for call in calls]
     needed = sum(1 << i for i, call in enumerate(calls) if call.reply != UNKNOWN or i == asked)
     if not needed:
         return [None]
-    begun = sorted(range(len(calls)), key=lambda i: calls[i].start)  # a good guess at the order, so it is tried first
+    begun = sorted(range(len(calls)), key=lambda i: calls[i].start)  # a good first guess at the order
     found: dict[str, Any] = {}
     tried: set[tuple[int, Hashable, str]] = set()
 
     def following(done: int) -> Iterator[int]:
-        """Yield the calls that may come next: those that began before any that is left ended."""
+        """Yield the calls that may come next: those that began before any remaining call ended."""
         left = [i for i in begun if not done >> i & 1]
         first_end = min(ends[i] for i in left)
         return (i for i in left if calls[i].start <= first_end)
@@ -97,12 +97,12 @@ def search(model: Model, calls: Sequence[RecordedCall], asked: int = -1) -> list
 
 
 def linearizable(model: Model, calls: Sequence[RecordedCall]) -> bool:
-    """Say whether there is a legal order."""
+    """Return whether there is a legal order."""
     return bool(search(model, calls))
 
 
 def replay(model: Model, calls: Iterable[RecordedCall]) -> tuple[int, Any] | None:
-    """Replay calls in the order given: the place of the first wrong reply and the model's reply there, or None."""
+    """Replay calls in this order; return the place of the first wrong reply and the model's reply there, or None."""
     state = model.initial()
     for i, call in enumerate(calls):
         reply = model.step(state, call)
@@ -111,8 +111,8 @@ def replay(model: Model, calls: Iterable[RecordedCall]) -> tuple[int, Any] | Non
     return None
 
 
-def misfit(order: Iterable[RecordedCall]) -> tuple[RecordedCall, RecordedCall] | None:
-    """Give two calls that stand in the wrong order by the clients' clocks: the latter ended before the former began."""
+def order_conflict(order: Iterable[RecordedCall]) -> tuple[RecordedCall, RecordedCall] | None:
+    """Return two calls whose order contradicts the clients' clocks: the second ended before the first began."""
     latest: RecordedCall | None = None
     for call in order:
         if latest and call.end < latest.start:
@@ -123,15 +123,15 @@ def misfit(order: Iterable[RecordedCall]) -> tuple[RecordedCall, RecordedCall] |
 
 
 @dataclass
-class Piece:
-    """The shortest illegal piece that was found: `blamed` is wrong, and what the model allows in its place."""
+class Counterexample:
+    """The shortest illegal part of a history: `blamed` is wrong, with the replies that the model would allow."""
 
     why: str
     calls: list[RecordedCall]
     blamed: RecordedCall
     allowed: list[Any]
     before: Sequence[str] = ()
-    """what the model holds just before it"""
+    """the model's state just before it"""
 
     def __str__(self) -> str:
         begin = min(call.start for call in self.calls)
@@ -149,10 +149,10 @@ class Piece:
         return "\n".join([self.why, *lines, *held, f"  the model allows it: {allowed}"])
 
 
-def shortest(model: Model, calls: Sequence[RecordedCall], patience: float = 60.0) -> Piece:
-    """Shrink a small history that has no legal order: cut after the first end that makes it illegal, then leave out.
+def shortest(model: Model, calls: Sequence[RecordedCall], timeout: float = 60.0) -> Counterexample:
+    """Shrink a short history without a legal order: cut it after the first illegal end, then leave calls out.
 
-    After `patience` seconds it is content with what it has.
+    After `patience` seconds it returns what it has.
     """
 
     def until(end: int) -> list[RecordedCall]:
@@ -161,7 +161,7 @@ def shortest(model: Model, calls: Sequence[RecordedCall], patience: float = 60.0
 
     ends = sorted(call.end for call in calls)
     low, high = 0, len(ends) - 1
-    while low < high:  # once illegal, it stays so
+    while low < high:  # once illegal, it stays illegal
         middle = (low + high) // 2
         if linearizable(model, until(ends[middle])):
             low = middle + 1
@@ -175,19 +175,19 @@ def shortest(model: Model, calls: Sequence[RecordedCall], patience: float = 60.0
 
     others = [call for call in prefix if call is not blamed]
     settled = [call for call in others if call.reply != UNKNOWN]
-    if _sourced([*settled, blamed], others) and linearizable(model, settled):
-        others = settled  # what had not ended is seldom to blame, and all that it might have done takes long to try
+    if _has_sources([*settled, blamed], others) and linearizable(model, settled):
+        others = settled  # a call that has not ended is rarely the cause, and all its possible effects take long to try
     expected = allowed(others)
-    others = _reduce(others, blamed, lambda fewer: allowed(fewer) == expected, monotonic() + patience)
+    others = _reduce(others, blamed, lambda fewer: allowed(fewer) == expected, monotonic() + timeout)
     why = f"{len(others) + 1} of {len(calls)} calls show it: they have a legal order until the one that is marked"
-    return Piece(why, [*others, blamed], blamed, search(model, [*others, blamed], asked=len(others)))
+    return Counterexample(why, [*others, blamed], blamed, search(model, [*others, blamed], asked=len(others)))
 
 
-def shortest_in_order(model: Model, order: Sequence[RecordedCall]) -> Piece:
-    """Show where a long history's replay goes wrong: the call, what the model holds before it, and how that came about.
+def shortest_in_order(model: Model, order: Sequence[RecordedCall]) -> Counterexample:
+    """Find where the replay of a long history goes wrong: the call, the model's state before it, and its cause.
 
-    One call on a state that is known is the shortest piece that there is. Of the calls before, those are shown that
-    spoke of the same items, members or leases, the latest twelve.
+    Since the state is known, a single call is the shortest part. Of the earlier calls, the latest twelve that involve
+    the same items, members or leases are shown.
     """
     wrong = replay(model, order)
     assert wrong, "this history is legal"
@@ -195,27 +195,27 @@ def shortest_in_order(model: Model, order: Sequence[RecordedCall]) -> Piece:
     blamed, state = order[place], model.initial()
     for call in order[:place]:
         model.step(state, call)
-    names = leaves((blamed.args, blamed.reply, expected))
-    story = [call for call in order[:place] if names & leaves((call.args, call.reply))]
-    held = {name: value for name, value in state.keys(blamed.now).items() if not name.startswith(_UNTOLD)}
+    names = names_in((blamed.args, blamed.reply, expected))
+    story = [call for call in order[:place] if names & names_in((call.args, call.reply))]
+    held = {name: value for name, value in state.keys(blamed.now).items() if not name.startswith(_HIDDEN)}
     before = [f"{show(name)} {value}"[:300] for name, value in sorted(held.items())]
-    why = f"call {place + 1} of {len(order)}, in the order of MONITOR, is wrong; before it the same was spoken of in"
-    return Piece(why, [*story[-12:], blamed], blamed, [expected], before)
+    why = f"call {place + 1} of {len(order)}, in the order of MONITOR, is wrong; earlier calls with the same names:"
+    return Counterexample(why, [*story[-12:], blamed], blamed, [expected], before)
 
 
-def leaves(value: Any) -> set[str]:
-    """Name the items, members, groups and ids in a call's arguments and reply."""
+def names_in(value: Any) -> set[str]:
+    """Return the items, members, groups and ids in a call's arguments and reply."""
     if isinstance(value, (str, bytes)):
         return {show(value)} - {LOST}
     if isinstance(value, tuple):
-        return set().union(*map(leaves, value))
+        return set().union(*map(names_in, value))
     return set()
 
 
 def _reduce(
     others: list[RecordedCall], blamed: RecordedCall, fits: Callable[[list[RecordedCall]], bool], end: float
 ) -> list[RecordedCall]:
-    """Leave out as many calls as can be: the others stay legal, and what the blamed one may answer the same."""
+    """Leave out as many calls as possible: the others stay legal, the blamed one's possible replies the same."""
     size = max(1, len(others) // 2)
     while True:
         begin, left_out = 0, False
@@ -223,7 +223,7 @@ def _reduce(
             if monotonic() > end:
                 return others
             fewer = others[:begin] + others[begin + size :]
-            if _sourced([*fewer, blamed], others) and fits(fewer):
+            if _has_sources([*fewer, blamed], others) and fits(fewer):
                 others, left_out = fewer, True
             else:
                 begin += size
@@ -232,15 +232,15 @@ def _reduce(
         size = max(1, size // 2)
 
 
-def _sourced(kept: list[RecordedCall], before: list[RecordedCall]) -> bool:
-    """Say whether what the kept calls speak of is still made by one of them: a reader wants to see whence it came."""
-    made = {name for call in kept for name in makes(call)}
-    makable = {name for call in before for name in makes(call)}
+def _has_sources(kept: list[RecordedCall], before: list[RecordedCall]) -> bool:
+    """Return whether the kept calls still create everything that they mention, so that the report is readable."""
+    made = {name for call in kept for name in created(call)}
+    makable = {name for call in before for name in created(call)}
     return all(name in made or name not in makable for call in kept for name in mentions(call))
 
 
-def makes(call: RecordedCall) -> set[Any]:
-    """Name what a call brings into being: the items or members it pushes, the lease it takes."""
+def created(call: RecordedCall) -> set[Any]:
+    """Return what a call creates: the items or members it pushes, the lease it takes."""
     if call.verb == "push":
         given = call.args[1] if isinstance(call.args[0], str) else call.args[0]
         return {one[1] if isinstance(one, tuple) else one for one in given}
@@ -248,7 +248,7 @@ def makes(call: RecordedCall) -> set[Any]:
 
 
 def mentions(call: RecordedCall) -> set[Any]:
-    """Name the items that a reply shows, and the lease that a call is about."""
+    """Return the items in a reply, and the lease that a call is about."""
     names: set[Any] = set()
 
     def collect(value: Any) -> None:

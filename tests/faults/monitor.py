@@ -1,11 +1,11 @@
-"""What MONITOR tells of a server: every command, those of the scripts included, and whether each kept to its queue.
+"""What MONITOR shows of a server: every command, including those of scripts, and whether a script left its queue.
 
-As a plugin it holds a whole run of the suite to that, on every real server that the tests start:
+As a pytest plugin it checks this during a run of the whole suite, on every real server that the tests start:
 
     pytest -p tests.faults.monitor
 
-A test that makes a script touch a key outside its queue fails. `audit` may SCAN: it reads the names of all keys of the
-server, and touches only its own.
+A test fails if a script touches a key outside its queue. `audit` may use SCAN: it reads the names of all keys of the
+server, but touches only its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LINE = re.compile(rb"^\+?(\d+\.\d+) \[\d+ ([^\]]*)\] (.*)$", re.DOTALL)
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ALL_KEYS = {b"DEL", b"UNLINK", b"EXISTS", b"RENAME"}
 _NO_KEYS = {b"TIME"}
-# All others that scripts call: the first word is the key. A command that is in none of these is a stray by itself.
+# The first word is the key in all others that scripts call. A command in none of these lists is an error by itself.
 _FIRST_KEY = set(
     b"GET HDEL HEXISTS HGET HINCRBY HLEN HMGET HRANDFIELD HSCAN HSET HSETNX LINDEX LLEN LPUSH LRANGE LSET LTRIM "
     b"PERSIST PEXPIRE RPOP RPUSH SADD SCARD SET SISMEMBER SMEMBERS SMISMEMBER SREM TYPE ZADD ZCARD ZCOUNT ZMSCORE "
@@ -39,40 +39,40 @@ SCRIPTS = {load(name).sha.encode(): name for name in names()} | {load(name).text
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One line of MONITOR: when, by which client, what."""
+    """A line of MONITOR: time, client and command."""
 
     at: float
     client: bytes
-    """its address; `lua` for what a script calls"""
+    """its address; `lua` for a command of a script"""
     words: list[bytes]
 
     @property
     def name(self) -> bytes:
-        """Give the command's name in capitals."""
+        """Return the command's name in capitals."""
         return self.words[0].upper()
 
     @property
     def keys(self) -> list[bytes]:
-        """Give the keys of an EVAL or EVALSHA."""
+        """Return the keys of an EVAL or EVALSHA."""
         return self.words[3 : 3 + int(self.words[2])]
 
     @property
     def script(self) -> str | None:
-        """Name the script of ours that an EVAL or EVALSHA runs."""
+        """Return the name of redisq's script that an EVAL or EVALSHA runs."""
         return SCRIPTS.get(self.words[1]) if self.name in (b"EVAL", b"EVALSHA") and len(self.words) > 1 else None
 
 
 def parse(line: bytes) -> Command | None:
-    """Read one line of MONITOR."""
+    """Parse a line of MONITOR."""
     match = _LINE.match(line)
     if not match:
-        return None  # the +OK that it begins with
+        return None  # the +OK at the beginning
     words: list[Any] = [escape_decode(word)[0] for word in _WORD.findall(match[3])]
     return Command(float(match[1]), match[2], words)
 
 
-def strays(commands: Iterable[Command]) -> Iterator[str]:
-    """Name each key that a script of ours was given, or touched, outside the queue of the call's first key."""
+def foreign_keys(commands: Iterable[Command]) -> Iterator[str]:
+    """List what scripts were given or touched outside their queue, which a call's first key names."""
     queue, script = b"", None
     for command in commands:
         if command.client != b"lua":
@@ -89,7 +89,7 @@ def strays(commands: Iterable[Command]) -> Iterator[str]:
 
 
 def touched(command: Command, script: str) -> list[bytes]:
-    """Give the keys of a command that a script calls; for a command that no script should call its own name."""
+    """Return the keys of a command in a script, or the name of a command that no script should call."""
     if command.name in _ALL_KEYS:
         return command.words[1:]
     if command.name in _FIRST_KEY:
@@ -100,9 +100,9 @@ def touched(command: Command, script: str) -> list[bytes]:
 
 
 class Monitor:
-    """A reader of MONITOR of the server at a unix socket's path, in a thread, from `with` to the end of it.
+    """A context manager whose thread reads MONITOR of the server at a unix socket's path.
 
-    `inside`: what scripts call is kept as well.
+    `inside`: the commands of scripts are kept as well.
     """
 
     def __init__(self, path: str, *, inside: bool = True) -> None:
@@ -118,7 +118,7 @@ class Monitor:
         self._socket.sendall(b"MONITOR\r\n")
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
-        self.commands()  # from here on it sees all
+        self.commands()  # from here on it sees every command
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,7 +131,7 @@ class Monitor:
         made = socket.socket(socket.AF_UNIX)
         try:
             made.connect(self.path)
-        except OSError:  # the server is gone
+        except OSError:  # the server has ended
             made.close()
             raise
         return made
@@ -151,7 +151,7 @@ class Monitor:
             self._heard.notify()
 
     def lines(self) -> list[bytes]:
-        """Give what came since the last call, up to now; of a server that does not answer, what it said."""
+        """Return the lines since the last call; from a server that does not answer, those received so far."""
         mark = b"mark-%d" % threading.get_ident()
         with contextlib.suppress(OSError), self._connect() as ask:
             ask.settimeout(5)
@@ -160,16 +160,16 @@ class Monitor:
             with self._lock:
                 self._heard.wait_for(lambda: b'"ECHO" "%s"\r\n' % mark in self._buffer or self._ended, 5)
         with self._lock:
-            said, self._buffer = bytes(self._buffer), bytearray()
-        return [line for line in said.split(b"\r\n") if b'"ECHO" "mark-' not in line]
+            received, self._buffer = bytes(self._buffer), bytearray()
+        return [line for line in received.split(b"\r\n") if b'"ECHO" "mark-' not in line]
 
     def commands(self) -> list[Command]:
-        """Give the commands that came since the last call, up to now."""
+        """Return the commands since the last call."""
         return [command for command in map(parse, self.lines()) if command]
 
 
 class _Watch:
-    """The plugin that watches every server that the tests start."""
+    """The plugin, which watches every server that the tests start."""
 
     def __init__(self) -> None:
         self.monitors: dict[Server, Monitor] = {}
@@ -188,24 +188,24 @@ class _Watch:
         def watched_stop(server: Server) -> None:
             monitor = self.monitors.pop(server, None)
             if monitor:
-                self.look(monitor)
+                self.check(monitor)
                 monitor.__exit__()
             stop(server)
 
         Server.__enter__ = watched_enter  # type: ignore[method-assign]
         Server.stop = watched_stop  # type: ignore[method-assign, assignment]
 
-    def look(self, monitor: Monitor) -> None:
+    def check(self, monitor: Monitor) -> None:
         commands = monitor.commands()
         self.commands += len(commands)
         self.by_scripts += sum(command.client == b"lua" for command in commands)
-        self.found += dict.fromkeys(strays(commands))
+        self.found += dict.fromkeys(foreign_keys(commands))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         result = yield
         for monitor in list(self.monitors.values()):
-            self.look(monitor)
+            self.check(monitor)
         found, self.found = self.found, []
         if found:
             pytest.fail("\n".join(["keys outside of the queue:", *found]))
@@ -213,7 +213,7 @@ class _Watch:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         output = getattr(session.config, "workeroutput", None)
-        if output is not None:  # a process of pytest-xdist
+        if output is not None:  # in a process of pytest-xdist
             output["monitor"] = [self.commands, self.by_scripts]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -232,7 +232,7 @@ class _Total:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin to watch, when this module was named as a plugin."""
+    """Begin to watch, if this module was named as a plugin."""
     watch = _Watch()
     watch.patch()
     config.pluginmanager.register(watch, "redisq-monitor")

@@ -1,4 +1,4 @@
-"""Redis servers on loopback ports that can be killed and started again, and never outlive the tests."""
+"""Redis servers on loopback ports that can be killed and restarted, and that never outlive the tests."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ HOST = "127.0.0.1"
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports that nobody uses at the moment."""
+    """Return ports that are free at the moment."""
     with contextlib.ExitStack() as stack:
         found = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
         return [one.getsockname()[1] for one in found]
 
 
 def free_port_and_bus() -> tuple[int, int]:
-    """Find a port for a node of a cluster and the one for its bus, 10,000 above: Redis 6.2 takes no other."""
+    """Return a port for a cluster node and the one for its bus, 10,000 above: Redis 6.2 takes no other."""
     while True:
         (port,) = free_ports(1)
         with contextlib.suppress(OSError, OverflowError), socket.create_server((HOST, port + 10_000)):
@@ -38,18 +38,18 @@ def free_port_and_bus() -> tuple[int, int]:
 
 
 def until(true: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
-    """Wait until something is true that no event tells of; what takes so long is an error."""
+    """Wait until a condition holds; fail after too long."""
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, f"waited {seconds:g} s until {what}"
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
         time.sleep(0.01)
 
 
 class Node:
-    """A server that runs from `with` to the end of it; it may be killed and started again on the same port and files.
+    """A context manager that runs a server, which may be killed and restarted on the same port and files.
 
-    `options` are further words of its command line, `config` the text of a file that is to come before them (a
-    Sentinel wants one to write to).
+    `options` are added to its command line; `config` is the text of a configuration file, which a Sentinel needs in
+    order to write to it.
     """
 
     def __init__(self, server: Path, *options: str, config: str | None = None) -> None:
@@ -72,11 +72,11 @@ class Node:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Give host and port."""
+        """Return host and port."""
         return HOST, self.port
 
     def start(self) -> None:
-        """Start it and wait until it answers; one that is loading its files does not yet."""
+        """Start it and wait until it answers, which it does not while it loads its files."""
         words = [str(self.server)]
         if self.config is not None:
             path = self.files / "config"
@@ -85,7 +85,7 @@ class Node:
         words += ["--port", str(self.port), "--bind", HOST, "--dir", str(self.files), "--save", "", *self.options]
         log = self.files / "log"
         with log.open("ab") as out:
-            # Its watchdog ends it when this process ends, however it does; the files are ours to remove.
+            # Its watchdog ends it when this process ends, however it does, but does not remove the files.
             command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), "", *words]
             self._watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out)
 
@@ -100,7 +100,7 @@ class Node:
         until(answers, f"{words} answers")
 
     def client(self, **options: Any) -> redis.Redis:
-        """Give a new client, the caller's to close."""
+        """Return a new client, which the caller closes."""
         return redis.Redis(host=HOST, port=self.port, **options)
 
     def kill(self) -> None:
@@ -109,7 +109,7 @@ class Node:
         self.stop()
 
     def stop(self) -> None:
-        """End the server; harmless when it has ended."""
+        """Stop the server, if it is running."""
         if self._watchdog:
             assert self._watchdog.stdin
             self._watchdog.stdin.close()
@@ -119,6 +119,6 @@ class Node:
 
 @contextlib.contextmanager
 def running(nodes: Iterable[Node]) -> Iterator[list[Node]]:
-    """Run several, and end them all."""
+    """Run several nodes, and stop them all."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(node) for node in nodes]

@@ -1,20 +1,20 @@
-"""A proxy between clients and one Redis server that breaks what it is told to, and counts what it really broke.
+"""A proxy between clients and one Redis server that injects faults, and counts those that happened.
 
-It reads whole commands and whole replies (RESP2 and RESP3), so a fault strikes exactly one call: its request never
-reaches the server, or it was carried out and the reply never reaches the client. It runs on an event loop in a thread
-of its own; clients are blocking or asyncio, in this process or others. Every method may be called from any thread.
+It parses whole commands and replies (RESP2 and RESP3), so a fault affects exactly one call: its request never reaches
+the server, or it is carried out and the reply never reaches the client. It runs on an event loop in its own thread;
+clients are blocking or asyncio, in this process or others. Every method may be called from any thread.
 
     with Proxy(server.socket) as proxy:                     # upstream: a unix socket's path, or (host, port)
         client = redis.Redis(port=proxy.port)
-        proxy.strike(Fault.REPLY)                           # by hand: the next command's reply is lost
+        proxy.inject(Fault.REPLY)                           # by hand: the next command's reply is lost
         proxy.plan = Seeded(7, {Fault.REPLY: 0.03, Fault.REQUEST: 0.03})
-        proxy.deaf()                                        # a black hole, until proxy.hear()
-        proxy.forget()                                      # a black hole for the connections that there are
-        proxy.cut()                                         # all connections
+        proxy.block()                                       # a black hole, until proxy.unblock()
+        proxy.block_existing()                              # a black hole for existing connections
+        proxy.disconnect()                                  # close all connections
         proxy.injected[Fault.REPLY]                         # how often it happened
 
-With `framed=False` it passes bytes as they come, for a stream that is not commands and replies, such as replication's;
-then only `deaf`, `hear` and `cut` work.
+With `framed=False` it passes bytes on unparsed, for a stream that is not commands and replies, such as replication;
+then only `block`, `unblock` and `disconnect` work.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ _PIECE = 1 << 18
 
 
 class Fault(Enum):
-    """Name what may happen to one command. After all but `DELAY` its connection is of no more use."""
+    """What can happen to one command. After all but `DELAY`, its connection cannot be used any more."""
 
-    REQUEST = "the request is lost, and the connection is cut"
-    REPLY = "it was carried out; the reply is lost, and the connection is cut"
-    TORN_REQUEST = "half of the request arrives, then the connection is cut"
-    TORN_REPLY = "it was carried out; half of the reply arrives, then the connection is cut"
-    SILENT_REQUEST = "the request is lost, and nothing more is heard"
-    SILENT_REPLY = "it was carried out; the reply is lost, and nothing more is heard"
-    DELAY = "the reply comes late"
+    REQUEST = "the request is lost, and the connection is closed"
+    REPLY = "it is carried out; the reply is lost, and the connection is closed"
+    TORN_REQUEST = "half of the request arrives, then the connection is closed"
+    TORN_REPLY = "it is carried out; half of the reply arrives, then the connection is closed"
+    SILENT_REQUEST = "the request is lost, and the connection stays silent"
+    SILENT_REPLY = "it is carried out; the reply is lost, and the connection stays silent"
+    DELAY = "the reply is delayed"
 
 
 LOST_REQUESTS = (Fault.REQUEST, Fault.TORN_REQUEST, Fault.SILENT_REQUEST)
 LOST_REPLIES = (Fault.REPLY, Fault.TORN_REPLY, Fault.SILENT_REPLY)
 
 Plan = Callable[[bytes, bytes], "Fault | None"]
-"""Say what happens to a command, from its name in capitals and its bytes."""
+"""Decides what happens to a command, given its name in capitals and its bytes."""
 
 
 class Seeded:
-    """Strike commands at random: each fault with its probability, from a seed; `only` these commands, None: all."""
+    """A plan that draws faults from a seed, each with its probability; `only` for these commands, None: for all."""
 
     def __init__(
         self, seed: int, chances: Mapping[Fault, float], only: Collection[bytes] | None = (*SCRIPTS, b"BLPOP")
@@ -62,7 +62,7 @@ class Seeded:
         self._only = only
 
     def __call__(self, name: bytes, frame: bytes) -> Fault | None:  # noqa: ARG002
-        """Draw for one command."""
+        """Draw the fault of one command."""
         if self._only is not None and name not in self._only:
             return None
         drawn = self._random.random()
@@ -74,29 +74,29 @@ class Seeded:
 
 
 class Frames:
-    """Cut a stream of bytes into whole commands or replies, looking at each byte once."""
+    """A parser that splits a stream of bytes into whole commands or replies, looking at each byte once."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
-        self._seen = 0  # up to here the frame is understood
-        self._open = 1  # values that are still to come before it is whole
+        self._parsed = 0  # up to here the frame is parsed
+        self._open = 1  # values that are still missing from the frame
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take more bytes and give the frames that they complete."""
+        """Add bytes, and return the frames that they complete."""
         self._bytes += data
         found = []
         while self._value():
             if self._open == 0:
-                found.append(bytes(self._bytes[: self._seen]))
-                del self._bytes[: self._seen]
-                self._seen, self._open = 0, 1
+                found.append(bytes(self._bytes[: self._parsed]))
+                del self._bytes[: self._parsed]
+                self._parsed, self._open = 0, 1
         return found
 
     def _value(self) -> bool:
-        end = self._bytes.find(b"\r\n", self._seen)
+        end = self._bytes.find(b"\r\n", self._parsed)
         if end < 0:
             return False
-        kind, rest = bytes(self._bytes[self._seen : self._seen + 1]), self._bytes[self._seen + 1 : end]
+        kind, rest = bytes(self._bytes[self._parsed : self._parsed + 1]), self._bytes[self._parsed + 1 : end]
         after, inside = end + 2, 0
         if kind in (b"$", b"=", b"!"):
             after += int(rest) + 2 if int(rest) >= 0 else 0  # -1: null
@@ -107,35 +107,35 @@ class Frames:
         elif kind == b"%":
             inside = 2 * int(rest)
         elif kind == b"|":
-            inside = 2 * int(rest) + 1  # attributes go before the value that they are of
-        self._seen, self._open = after, self._open + inside - 1
+            inside = 2 * int(rest) + 1  # attributes precede the value that they belong to
+        self._parsed, self._open = after, self._open + inside - 1
         return True
 
 
 def name_of(frame: bytes) -> bytes:
-    """Give a command's name in capitals."""
+    """Return a command's name in capitals."""
     if not frame.startswith(b"*"):
         return frame.split(maxsplit=1)[0].upper() if frame.strip() else b""  # an inline command
     return frame.split(b"\r\n", 3)[2].upper()
 
 
 class _Link:
-    """Join one client's connection to one of the server's."""
+    """A pair of connections: one to a client, one to the server."""
 
     def __init__(self, proxy: Proxy, client: socket.socket) -> None:
         self.proxy, self._client = proxy, client
-        self.waiting: deque[Fault | None] = deque()  # of each command that the server has not answered yet
+        self.waiting: deque[Fault | None] = deque()  # for each command that the server has not answered yet
         self.answered = asyncio.Event()
-        self.mute = False
-        self._joined = proxy._forgotten
+        self.blocked = False
+        self._epoch = proxy._epoch
 
     @property
     def silent(self) -> bool:
-        """Whether nothing more is heard on this connection."""
-        return self.mute or self._joined < self.proxy._forgotten
+        """Whether the connection stays silent from now on."""
+        return self.blocked or self._epoch < self.proxy._epoch
 
     async def run(self) -> None:
-        """Pass everything on until either side ends, or a fault ends it."""
+        """Pass everything on until either side closes, or a fault does."""
         tasks: list[asyncio.Task[None]] = []
         writers: list[asyncio.StreamWriter] = []
         try:
@@ -150,9 +150,9 @@ class _Link:
             tasks = [asyncio.ensure_future(there), asyncio.ensure_future(back)]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
-            pass  # no server: the client sees its connection closed, as it would
+            pass  # no server: the client sees its connection closed, as it would without a proxy
         finally:
-            # All of it begun before the first await: at the end of the proxy a link that `cut` ends is cancelled again.
+            # All of it begins before the first await: a link that `disconnect` cancelled is cancelled again at the end.
             for task in tasks:
                 task.cancel()
             for writer in writers:
@@ -164,7 +164,7 @@ class _Link:
             await self._pass(writer, data)
 
     async def _pass(self, writer: asyncio.StreamWriter, data: bytes) -> None:
-        await self.proxy._hearing.wait()
+        await self.proxy._unblocked.wait()
         writer.write(data)
         await writer.drain()
 
@@ -176,14 +176,14 @@ class _Link:
                     continue
                 fault = self.proxy._draw(frame)
                 if fault in LOST_REQUESTS:
-                    await self.proxy._hearing.wait()
+                    await self.proxy._unblocked.wait()
                     self.proxy.injected[fault] += 1
                     if fault is Fault.SILENT_REQUEST:
-                        self.mute = True
+                        self.blocked = True
                         continue
                     if fault is Fault.TORN_REQUEST:
                         await self._pass(server, frame[: len(frame) // 2])
-                    while self.waiting:  # what was sent before it, in a pipeline, has its own fate
+                    while self.waiting:  # earlier commands of a pipeline are answered first
                         self.answered.clear()
                         await self.answered.wait()
                     return
@@ -199,12 +199,12 @@ class _Link:
                 if self.silent:
                     continue
                 if fault:
-                    await self.proxy._hearing.wait()
+                    await self.proxy._unblocked.wait()
                     self.proxy.injected[fault] += 1
                 if fault is Fault.DELAY:
                     await asyncio.sleep(self.proxy.delay)
                 elif fault is Fault.SILENT_REPLY:
-                    self.mute = True
+                    self.blocked = True
                     continue
                 elif fault:
                     if fault is Fault.TORN_REPLY:
@@ -214,10 +214,10 @@ class _Link:
 
 
 class Proxy:
-    """Listen on a loopback port, from `with` to the end of it, and pass everything on to `upstream`.
+    """A context manager that listens on a loopback port, and passes everything on to `upstream`.
 
-    `upstream` may be set anew, for a server that comes back elsewhere: new connections go there. `plan` decides on
-    each command that `strike` has not; `delay` is how many seconds `Fault.DELAY` holds a reply up.
+    `upstream` may be changed, for a server that restarts elsewhere: new connections go there. `plan` decides on each
+    command that `inject` does not; `delay` is how many seconds `Fault.DELAY` delays a reply.
     """
 
     def __init__(
@@ -237,10 +237,10 @@ class Proxy:
         self.port = port
         self.injected: Counter[Fault] = Counter()
         self.commands: Counter[bytes] = Counter()
-        """How often each command came in."""
+        """How often each command was received."""
         self._ordered: deque[tuple[Fault | None, Collection[bytes]]] = deque()
         self._links: set[asyncio.Task[None]] = set()
-        self._forgotten = 0
+        self._epoch = 0
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -258,34 +258,34 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Give the URL for `redis.Redis.from_url`."""
+        """Return the URL for `redis.Redis.from_url`."""
         return f"redis://{self.host}:{self.port}"
 
-    def strike(self, fault: Fault | None, times: int = 1, *, only: Collection[bytes] = SCRIPTS) -> None:
-        """Let the next `times` commands, of those named in `only`, meet this fault; None: let them pass."""
+    def inject(self, fault: Fault | None, times: int = 1, *, only: Collection[bytes] = SCRIPTS) -> None:
+        """Apply this fault to the next `times` commands of those named in `only`; None: let them pass."""
         self._ordered.extend([(fault, only)] * times)
 
-    def spare(self) -> None:
-        """Forget what `strike` has ordered and has not happened yet."""
+    def clear(self) -> None:
+        """Cancel what `inject` has ordered and has not happened yet."""
         self._ordered.clear()
 
-    def deaf(self) -> None:
-        """Be a black hole: accept connections and bytes, and pass nothing on, in either direction."""
-        self._call(self._hearing.clear)
+    def block(self) -> None:
+        """Become a black hole: accept connections and bytes, and pass nothing on, in either direction."""
+        self._call(self._unblocked.clear)
 
-    def hear(self) -> None:
-        """End `deaf`; what was held back is passed on, as TCP would."""
-        self._call(self._hearing.set)
+    def unblock(self) -> None:
+        """End `block`; what was held back is passed on, as TCP would."""
+        self._call(self._unblocked.set)
 
-    def forget(self) -> None:
-        """Hear nothing more on the connections that there are, as a firewall that forgot them; new ones are heard."""
+    def block_existing(self) -> None:
+        """Make existing connections silent, as a firewall that dropped their state; new ones work."""
 
         def act() -> None:
-            self._forgotten += 1
+            self._epoch += 1
 
         self._call(act)
 
-    def cut(self) -> None:
+    def disconnect(self) -> None:
         """Close all connections."""
         self._call(lambda: [link.cancel() for link in self._links])
 
@@ -310,15 +310,15 @@ class Proxy:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # the thread that enters raises it
+        except BaseException as error:  # raised in the thread that enters
             self._failure = error
             self._ready.set()
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stopping, self._hearing = asyncio.Event(), asyncio.Event()
-        self._hearing.set()
-        # asyncio.start_server, and sock_accept, lose a connection that they are just accepting when they are ended.
+        self._stopping, self._unblocked = asyncio.Event(), asyncio.Event()
+        self._unblocked.set()
+        # asyncio.start_server and sock_accept lose a connection that they are just accepting when they are stopped.
         with socket.create_server((self.host, self.port), backlog=1024) as listener:
             listener.setblocking(False)
             self.port = listener.getsockname()[1]
@@ -331,12 +331,12 @@ class Proxy:
             await asyncio.gather(*self._links, return_exceptions=True)
 
     def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # who knocked may have gone again
+        with contextlib.suppress(OSError):  # the client may have gone again
             client, _ = listener.accept()
             client.setblocking(False)
-            # asyncio does it for connections that it has made or accepted itself: else small replies wait 40 ms.
+            # asyncio sets it on its own connections; without it, small replies are delayed by 40 ms.
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A task of its own, so that `cut` and the end can end it; one that is ended before it began closes nothing.
+            # A separate task, so that `disconnect` can cancel it; if that is before it begins, it closes nothing.
             link = asyncio.ensure_future(_Link(self, client).run())
             self._links.add(link)
             link.add_done_callback(self._links.discard)

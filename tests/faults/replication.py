@@ -1,4 +1,4 @@
-"""A master and its replica, and between them a proxy that can become a black hole."""
+"""A master and its replica, with a proxy between them that can block the link."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OPTIONS = ("--repl-diskless-sync-delay", "0", "--loglevel", "warning")
 
 
 class Replication:
-    """A master and a replica, from `with` to the end of it; `fail_over` puts the replica in the master's place."""
+    """A context manager that runs a master and a replica; `fail_over` promotes the replica."""
 
     def __init__(self, server: Path) -> None:
         self._server = server
@@ -37,15 +37,15 @@ class Replication:
         self.replica = self._nodes.enter_context(
             Node(self._server, *_OPTIONS, "--replicaof", HOST, str(self.link.port))
         )
-        self.joined()
+        self.wait_until_synced()
 
-    def joined(self) -> None:
-        """Wait until the replica has all that the master has."""
+    def wait_until_synced(self) -> None:
+        """Wait until the replica has everything that the master has."""
         with self.master.client() as client:
-            until(lambda: client.wait(1, 100) == 1, "the replica is there")
+            until(lambda: client.wait(1, 100) == 1, "the replica is in sync")
 
     def fail_over(self) -> None:
-        """Kill the master with -9, let the replica take its place, and give it a replica of its own."""
+        """Kill the master with -9, promote the replica, and start a new replica for it."""
         self.master.kill()
         with self.replica.client() as client:
             client.replicaof("NO", "ONE")
@@ -53,5 +53,5 @@ class Replication:
         self._follow()
 
     def client(self, **options: Any) -> redis.Redis:
-        """Give a new client of the master, the caller's to close."""
+        """Return a new client of the master, which the caller closes."""
         return self.master.client(**options)

@@ -1,7 +1,7 @@
-"""A server killed with -9, and its append-only file cut anywhere: what it said is there, and no script is half done.
+"""A server is killed with -9, or its append-only file truncated: acknowledged calls survive, and scripts are atomic.
 
-A kill ends the process, not the machine: what the server had written, and only not flushed, the kernel still has. So
-`everysec` and `no` lose nothing here that they would not also keep; what they lose with the power is up to the disk.
+A kill ends the process, not the machine: data that was written but not flushed is still in the kernel. So `everysec`
+and `no` lose nothing here that they would not also keep; what a power failure loses depends on the disk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KILLS = settings.pick(2, 10)
 
 
 def kill_under_load(server: Path, *options: str) -> tuple[Acknowledged, Counter[str], bool]:
-    """Kill a server under work, again and again; return what was acknowledged, what is there, and if it is in order."""
+    """Kill a server under load repeatedly; return what was acknowledged, what is there, and whether audits pass."""
     acknowledged = Acknowledged()
     callers = [QueueClient(f"caller {i}", acknowledged) for i in range(CLIENTS)]
     with Node(server, *options) as node:
@@ -65,8 +65,8 @@ def kill_under_load(server: Path, *options: str) -> tuple[Acknowledged, Counter[
 
 
 @pytest.mark.parametrize("policy", ["always", "everysec", "no"])
-def test_a_server_that_is_killed(binary: Path, policy: str) -> None:
-    """`always` loses nothing that was acknowledged; the others as little as they may; what is there is in order."""
+def test_a_killed_server_keeps_what_its_policy_promises(binary: Path, policy: str) -> None:
+    """`always` loses nothing that was acknowledged, the others at most what they may; the audit passes."""
     acknowledged, there, ok = kill_under_load(binary, "--appendonly", "yes", "--appendfsync", policy)
     pushed, acked = Counter(acknowledged.pushed), Counter(acknowledged.acked)
     lost, back = pushed - acked - there, there & acked
@@ -83,13 +83,13 @@ def test_a_server_that_is_killed(binary: Path, policy: str) -> None:
     )
 
 
-def test_without_a_file_everything_is_lost(binary: Path) -> None:
-    """The control: the same kills of a server that writes nothing down."""
+def test_control_without_a_file_everything_is_lost(binary: Path) -> None:
+    """The same kills of a server without persistence."""
     acknowledged, there, _ = kill_under_load(binary)
     assert (Counter(acknowledged.pushed) - Counter(acknowledged.acked) - there).total() > 0
 
 
-# Runs one server after another, each from a line of standard input, and ends the last one with it.
+# Runs one server after another, each from a line of standard input; the next line, or the end of input, ends it.
 _RUNNER = """
 import json, subprocess, sys
 server = None
@@ -107,7 +107,7 @@ if server:
 
 
 class Loader:
-    """A server that is started on a cut file, again and again, and what it read."""
+    """A server that is started on a truncated file, again and again, and its content."""
 
     def __init__(self, server: Path, files: Path) -> None:
         self._server, self._files = server, files
@@ -118,7 +118,7 @@ class Loader:
         self._runs = 0
 
     def close(self) -> None:
-        """End the server."""
+        """Stop the server."""
         assert self._runner.stdin
         assert self._runner.stdout
         self._runner.stdin.close()
@@ -134,7 +134,7 @@ class Loader:
         self._runner.stdout.readline()
 
     def load(self, name: Path, size: int, read: Callable[[redis.Redis], Any]) -> Any:
-        """Start a server on the files, of which the one of that name is cut to a size, and read from it."""
+        """Start a server on the files, of which the named one is truncated, and read from it."""
         self._run([])
         self._runs += 1
         files = self._home / str(self._runs)
@@ -145,18 +145,18 @@ class Loader:
         words = [str(self._server), "--port", "0", "--unixsocket", socket, "--dir", str(files), "--save", ""]
         self._run([*words, "--appendonly", "yes", "--aof-load-truncated", "yes", "--appendfsync", "no"])
         with redis.Redis(unix_socket_path=socket, retry=Retry(NoBackoff(), 0)) as client:
-            until(lambda: answers(client), "it has read the file")
+            until(lambda: is_up(client), "the file is loaded")
             found = read(client)
         self._run([])
         shutil.rmtree(files)
         return found
 
 
-def answers(client: redis.Redis) -> bool:
-    """Say whether a server has come up."""
+def is_up(client: redis.Redis) -> bool:
+    """Return whether a server has started."""
     try:
         return bool(client.ping())
-    except redis.ConnectionError:  # not yet there, or loading
+    except redis.ConnectionError:  # not started yet, or loading
         return False
 
 
@@ -165,7 +165,7 @@ OPTIONS: dict[str, Any] = {"codec": BYTES, "lease": 3600, "dedup_window": 86400,
 
 
 class States:
-    """Both structures in one server with something in every state."""
+    """A buffer and a priority queue in one server, with something in every state."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
@@ -173,7 +173,7 @@ class States:
         self.queue: PriorityQueue[bytes] = PriorityQueue(client, "p", **OPTIONS)
 
     def prepare(self) -> None:
-        """Put something in every state."""
+        """Put something into every state."""
         self.buffer.push(b"dead", group="d")
         self.queue.push(b"dead", 0)
         for queue in (self.buffer, self.queue):
@@ -194,7 +194,7 @@ def ack_one(batch: Any) -> None:
 
 
 def expired(states: States, queue: Buffer[bytes] | PriorityQueue[bytes]) -> None:
-    """Reserve when all leases have run out."""
+    """Reserve when all leases have expired."""
     Runner(states.client).run(at(queue.calls.reserve(lease=1), int(time.time() + 3700) * 1000))
 
 
@@ -232,12 +232,12 @@ EVERY_BYTE = settings.pick({"buffer/pop"}, set(LAST))
 
 
 def both(client: redis.Redis) -> list[Content]:
-    """Read every key of both queues; a DUMP would do, but for sets, whose order in it is each server's own."""
+    """Read every key of both queues. A DUMP would do, except for sets, whose order differs between servers."""
     return [keyspace.read(client, b"redisq:{%b}:" % name, 0) for name in (b"b", b"p")]
 
 
 def audited(client: redis.Redis) -> list[Content]:
-    """Read every key of queues that are in order."""
+    """Read every key of both queues, after an audit."""
     states = States(client)
     assert states.buffer.audit().ok
     assert states.queue.audit().ok
@@ -252,7 +252,7 @@ class Written:
         with Server(server, *options, directory=files) as running, running.client() as client:
             states = States(client)
             states.prepare()
-            # Redis 7 has a folder with a base and what came after it, 6.2 one file.
+            # Redis 7 has a folder with a base file and increments, 6.2 a single file.
             (path,) = [path for path in files.rglob("*.aof") if "base" not in path.name]
             self.name = path.relative_to(files)
             self.before, self.begin = both(client), path.stat().st_size
@@ -262,7 +262,7 @@ class Written:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Iterator[Path]:
-    """Give a place for a server's files."""
+    """Return a directory for a server's files."""
     made = tmp_path / "files"
     made.mkdir()
     yield made
@@ -270,8 +270,8 @@ def files(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", LAST)
-def test_a_file_cut_in_the_last_record(name: str, binary: Path, files: Path) -> None:
-    """At whichever byte it ends, the script has been run whole or not at all, and both structures are in order."""
+def test_a_file_truncated_in_its_last_record(name: str, binary: Path, files: Path) -> None:
+    """At any byte: the script has run as a whole or not at all, and the audit passes."""
     written = Written(binary, files, LAST[name])
     assert written.after != written.before
     loader = Loader(binary, files)
@@ -287,8 +287,8 @@ def test_a_file_cut_in_the_last_record(name: str, binary: Path, files: Path) -> 
     print(f"{name}: {length // step + 2} cuts of a record of {length} bytes")
 
 
-def test_two_commands_are_cut_in_two(binary: Path, files: Path) -> None:
-    """The control: the recipe pushes with two commands, and after a cut between them its count is wrong."""
+def test_control_two_commands_can_be_separated(binary: Path, files: Path) -> None:
+    """The recipe pushes with two commands; if the file ends between them, its counter is wrong."""
 
     def push(states: States) -> None:
         for command in (("RPUSH", "naive:g", "a"), ("ZINCRBY", "naive", 1, "g")):

@@ -1,6 +1,6 @@
-"""The busy groups of an ordered buffer cost the others nothing: no call steps over them one by one.
+"""Busy groups of an ordered buffer cost nothing: no call iterates over them.
 
-Counted are the commands that the server runs inside the scripts, each by its name, and its instructions.
+The tests count the commands that the server runs in scripts, by name, and its instructions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Act = Callable[[redis.Redis, Buffer[int]], None]
 
 
 def stock(client: redis.Redis, busy: int) -> None:
-    """Make an ordered buffer with a free group, and so many that have a batch out and more items behind it."""
+    """Fill an ordered buffer with a free group, and this many groups that have a batch out and more items waiting."""
     client.flushall()
     buffer = Buffer[int](client, "q", lease=3_600, ordered=True)
     for number in range(busy):
@@ -43,7 +43,7 @@ def stock(client: redis.Redis, busy: int) -> None:
 
 
 def take(client: redis.Redis, buffer: Buffer[int]) -> None:  # noqa: ARG001
-    """Reserve what waits in the free group, and ack it."""
+    """Reserve the items of the free group, and ack them."""
     batch = buffer.reserve(1)
     assert batch
     assert batch.group == "free"
@@ -51,7 +51,7 @@ def take(client: redis.Redis, buffer: Buffer[int]) -> None:  # noqa: ARG001
 
 
 def take_again(client: redis.Redis, buffer: Buffer[int]) -> None:
-    """Reserve a batch whose lease ran out, of a busy group."""
+    """Reserve the batch of a busy group whose lease has expired."""
     first: Any = client.zrange(LEASES, 0, 0)
     client.zadd(LEASES, {first[0]: 0})
     batch = buffer.reserve()
@@ -60,7 +60,7 @@ def take_again(client: redis.Redis, buffer: Buffer[int]) -> None:
 
 
 def pop(client: redis.Redis, buffer: Buffer[int]) -> None:  # noqa: ARG001
-    """Take what waits in the longest group at once."""
+    """Pop the items of the longest group."""
     assert list(buffer.pop_longest(1, 1)) == ["free"]
 
 
@@ -75,19 +75,19 @@ def find_nothing(client: redis.Redis, buffer: Buffer[int]) -> None:  # noqa: ARG
 
 
 def measured(client: redis.Redis, acts: Sequence[Act], measure: Callable[[Callable[[], object]], T]) -> dict[str, T]:
-    """Measure some ways to use the buffer."""
+    """Measure some operations on the buffer."""
     buffer = Buffer[int](client, "q", lease=3_600, ordered=True)
     found = {}
     for act in acts:
         if act is find_nothing:
             assert buffer.reserve(3_000)  # the free group
-        act(client, buffer)  # so that the server knows the script
+        act(client, buffer)  # so that the script is loaded
         found[act.__name__] = measure(partial(act, client, buffer))
     return found
 
 
-def test_busy_groups_add_no_command(server: Server) -> None:
-    """With 10,000 of them a call takes the same commands, each as often, as with one."""
+def test_busy_groups_add_no_commands(server: Server) -> None:
+    """With 10,000 busy groups a call runs the same commands, equally often, as with one."""
     found = []
     with server.client() as client:
 
@@ -106,12 +106,12 @@ def test_busy_groups_add_no_command(server: Server) -> None:
     assert many == few
 
 
-@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
-def test_busy_groups_add_no_work(server: Server, tmp_path: Path) -> None:
-    """With 10,000 of them a call takes hardly more instructions of the server than with one: none is for each group."""
+@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is missing: apt-get install valgrind libc6-dbg")
+def test_busy_groups_add_no_instructions(server: Server, tmp_path: Path) -> None:
+    """With 10,000 busy groups a call takes hardly more instructions than with one."""
     found = []
     for busy in (1, BUSY):
-        with server.client() as client:  # not that under valgrind, which would need long for it
+        with server.client() as client:  # not under valgrind, where it would be slow
             stock(client, busy)
             client.save()
             files: dict[str, Any] = client.config_get("dir")
@@ -130,4 +130,4 @@ def test_busy_groups_add_no_work(server: Server, tmp_path: Path) -> None:
     few, many = found
     for name, count in few.items():
         print(f"{name}: {count:,.0f} instructions with one busy group, {many[name]:,.0f} with {BUSY:,}")
-        assert many[name] < 1.25 * count  # one for each busy group would be more
+        assert many[name] < 1.25 * count  # one instruction for each busy group would be more

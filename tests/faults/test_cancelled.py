@@ -1,8 +1,8 @@
-"""asyncio calls are cancelled at every await that they have: nothing is lost after the lease, nothing done twice.
+"""asyncio calls are cancelled at each of their awaits: nothing is lost once the lease expires, nothing is done twice.
 
-A call is cancelled when it begins to wait, or when what it waited for has come and it has not gone on yet. Its request
-may have been sent or not, so nobody knows whether it took effect; then it is made again with the same id, or given up:
-what was reserved comes back when its short lease runs out. What is compared is what the queue remembers of its leases.
+A call is cancelled when it begins to wait, or after what it waited for has happened but before it resumes. Its request
+may have been sent or not, so it is unknown whether it took effect; it is repeated with the same id, or abandoned: what
+was reserved comes back when its short lease expires. The results are compared with what the queue keeps of its leases.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .lease_log import read_lease_log
 
 pytestmark = [pytest.mark.server, settings.limit]
 
-CANCELS = settings.pick(100, 3_000)  # of each structure and kind of client
+CANCELS = settings.pick(100, 3_000)  # for each structure and kind of client
 SHARE = 0.1 / 6  # of the minutes, for each
 CONTROL = 100
 LEASE = 0.02
@@ -37,8 +37,8 @@ R = TypeVar("R")
 
 
 @asynccontextmanager
-async def opened(client: redis.asyncio.Redis) -> AsyncIterator[redis.asyncio.Redis]:
-    """Close a client and its pool in the end: a pool that it was given it leaves open."""
+async def closing(client: redis.asyncio.Redis) -> AsyncIterator[redis.asyncio.Redis]:
+    """Close a client and its pool at the end: a pool that was passed in is not closed with the client."""
     async with client:
         yield client
     await client.connection_pool.disconnect()
@@ -57,7 +57,7 @@ CLIENTS: dict[str, Callable[[str], redis.asyncio.Redis]] = {
 
 @pytest.fixture
 def socket(server: Server) -> str:
-    """Give the socket of a real server, emptied."""
+    """Return the socket of a real server, emptied."""
     return server.socket
 
 
@@ -72,26 +72,26 @@ def _cancelled_at(call: Coroutine[Any, Any, R], place: int, late: bool) -> Gener
         if at == place and not late:
             task = asyncio.current_task()
             assert task
-            task.cancel()  # it is delivered at this very await
+            task.cancel()  # raised at this very await
         error = None
         try:
             yield waits_for
         except BaseException as thrown:
             error = thrown
         if at == place and late:
-            error = asyncio.CancelledError()  # as from who cancels a task that is about to go on
+            error = asyncio.CancelledError()  # as when a task is cancelled that is about to resume
     raise AssertionError("unreachable")
 
 
 class Cancelled:
-    """The answer of a call that was cancelled."""
+    """The result of a call that was cancelled."""
 
 
 CANCELLED = Cancelled()
 
 
 class Canceller:
-    """A counter of calls that it cancels, each at the next of its awaits."""
+    """Cancels calls, each at the next of its awaits, and counts them."""
 
     def __init__(self, seed: int, client: redis.asyncio.Redis) -> None:
         self.random = random.Random(seed)
@@ -100,17 +100,17 @@ class Canceller:
         self._places: Counter[tuple[str, bool, bool]] = Counter()
 
     async def __call__(self, name: str, call: Coroutine[Any, Any, R]) -> R | Cancelled:
-        """Make the call as a task of its own; `CANCELLED` if it was.
+        """Make the call in a separate task; return `CANCELLED` if it was.
 
-        One that has no such await goes through. So does, before Python 3.12, one whose cancellation `asyncio.wait_for`
-        swallows, because what it waits for has come already.
+        A call that has no such await completes. So does, before Python 3.12, a call whose cancellation
+        `asyncio.wait_for` swallows because its result has arrived.
         """
-        # With a connection to make, or a script to tell, it has more awaits; each such case goes through its own.
-        fresh, told = self.random.random() < 0.4, self.random.random() < 0.3
-        await (self.client.script_flush() if told else self.client.ping())
+        # A call that has to connect, or to load a script, has more awaits; each of these cases is counted on its own.
+        fresh, unloaded = self.random.random() < 0.4, self.random.random() < 0.3
+        await (self.client.script_flush() if unloaded else self.client.ping())
         if fresh:
             await self.client.connection_pool.disconnect()
-        case = name, fresh, told
+        case = name, fresh, unloaded
         place, late = divmod(self._places[case], 2)
 
         async def run() -> tuple[R, bool]:
@@ -123,12 +123,12 @@ class Canceller:
             self._places[case] += 1
             return CANCELLED
         result, reached = task.result()
-        self._places[case] = self._places[case] + 1 if reached else 0  # it has fewer awaits than that: begin anew
+        self._places[case] = self._places[case] + 1 if reached else 0  # fewer awaits than that: start again
         return result
 
 
 class Caller:
-    """A caller of every kind of call, each cancelled, that knows what was pushed and what each known lease holds."""
+    """A client whose calls of every kind are cancelled, and which knows what it pushed and what each lease has."""
 
     def __init__(self, structure: str, seed: int, client: redis.asyncio.Redis) -> None:
         kind: Any = redisq.asyncio.Buffer if structure == "buffer" else redisq.asyncio.PriorityQueue
@@ -141,17 +141,17 @@ class Caller:
         self.ids = count()
 
     async def push(self) -> None:
-        """Push; cancelled, it is made again until it goes through, with the same token."""
+        """Push; when cancelled, repeat with the same token until it succeeds."""
         token = f"push {next(self.ids)}"
         items = [f"{token} {i}" for i in range(self.random.randint(1, 3) if self.fronts else 1)]
         self.pushed += items
         verb = "push_front" if self.fronts and self.random.random() < 0.5 else "push"
         while (answer := await self.cancel(verb, getattr(self.queue, verb)(*items, token=token))) is CANCELLED:
             pass
-        assert self.fronts or answer is Pushed.ADDED  # a second run would answer KEPT
+        assert self.fronts or answer is Pushed.ADDED  # a push that took effect twice would answer KEPT
 
     async def reserve(self) -> redisq.asyncio.Batch[str] | None:
-        """Reserve; cancelled, it is made again with the same id or given up."""
+        """Reserve; when cancelled, repeat with the same id or abandon it."""
         name = f"lease {next(self.ids)}"
         verb, timeout = self.random.choice((("reserve", 0.0), ("reserve and wait", 0.03)))
         while True:
@@ -164,13 +164,13 @@ class Caller:
                 return None
 
     async def settle(self, batch: redisq.asyncio.Batch[str]) -> None:
-        """Extend, release or ack; cancelled, it is made again or given up."""
+        """Extend, release or ack; when cancelled, repeat or abandon it."""
         for verb in self.random.choice((("extend", "ack"), ("extend", "release"), ("ack",), ("ack",), ("release",))):
             while await self.cancel(verb, getattr(self.queue, verb)(batch)) is CANCELLED and self.random.random() < 0.7:
                 pass
 
     async def drain(self) -> None:
-        """Take and ack what is left, calmly."""
+        """Reserve and ack the rest, without cancellations."""
         while True:
             stats = await self.queue.stats()
             if not stats.waiting + stats.leased + stats.delayed:
@@ -182,14 +182,14 @@ class Caller:
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
 @pytest.mark.parametrize("way", CLIENTS)
-async def test_nothing_is_lost_by_a_cancelled_call(way: str, structure: str, socket: str) -> None:
+async def test_a_cancelled_call_loses_nothing(way: str, structure: str, socket: str) -> None:
     for seed in settings.seeds(SHARE):
-        async with opened(CLIENTS[way](socket)) as client:
+        async with closing(CLIENTS[way](socket)) as client:
             await client.flushall()
             caller = Caller(structure, seed, client)
             verbs = {"push", "reserve", "reserve and wait", "extend", "ack", "release", *["push_front"] * caller.fronts}
             while caller.cancel.cancelled.total() < CANCELS or caller.cancel.cancelled.keys() != verbs:
-                if caller.random.random() < 0.7:  # else there may be nothing, and the reserve waits
+                if caller.random.random() < 0.7:  # else the queue may be empty, and the reserve waits
                     await caller.push()
                 if batch := await caller.reserve():
                     await caller.settle(batch)
@@ -206,12 +206,12 @@ async def test_nothing_is_lost_by_a_cancelled_call(way: str, structure: str, soc
         )
 
 
-async def test_control_plain_commands_lose_and_double(socket: str) -> None:
-    """The same with LPUSH, made again when it was cancelled, and RPOP."""
-    async with opened(CLIENTS["Redis"](socket)) as client:
+async def test_control_plain_commands_lose_and_duplicate(socket: str) -> None:
+    """With LPUSH, repeated when it was cancelled, and RPOP."""
+    async with closing(CLIENTS["Redis"](socket)) as client:
         cancel = Canceller(settings.SEED, client)
         items = lost = doubled = 0
-        while items < CONTROL or not (lost and doubled):  # of one hundred a busy machine may let all through
+        while items < CONTROL or not (lost and doubled):  # of a hundred, a busy machine may let all complete
             await client.flushall()
             for i in range(CONTROL):
                 while await cancel("push", client.lpush("pushed", i)) is CANCELLED:  # type: ignore[arg-type]

@@ -1,20 +1,20 @@
-"""Everything at once: workers and the server killed, calls lost, scripts forgotten, clocks wrong; all is acked once.
+"""All faults at once: workers and server killed, calls lost, scripts unloaded, clocks wrong; each item is acked once.
 
-The tally is made as in `tests/scripts/test_kills.py`: workers write down what they are handed before they work on it,
-and the queue remembers under each lease's id how the lease ended. What differs:
+As in `tests/scripts/test_kills.py`, workers record what they are handed before they process it, and the queue keeps by
+lease id how each lease ended. The differences:
 
-- The server is killed at any moment with `appendfsync everysec`, so it may have answered what its file does not hold:
-  up to two seconds, if a sync was under way. What the file holds is a beginning of what happened, a whole number of
-  calls. So the queue's own records decide, for they go back together with the items; and after each kill the
-  producer sends again what it has pushed since the last one, with the same tokens: what the file holds is not pushed
-  twice, what it lost is pushed. So every item must be acked exactly once in the history that counts.
-- An ack that a worker was told of and the queue does not know was taken back by a kill: it must have been answered
-  within the seconds before one. How many these were is printed; nothing else may be taken back.
-- Of an ordered buffer, the items of each group are acked in the order in which they were pushed.
-- No item is in two leases at a time: who got one after another's lease ran out got it after that one's deadline. All
-  deadlines are by the server's clock, whatever the clocks of the workers say.
-- Hand-overs = acks + expiries + releases. Of a buffer, the attempts of the acked batches are added up. A priority
-  queue's member has one attempt more than leases with it that expired or were released, and a batch gives the highest.
+- The server is killed at any moment with `appendfsync everysec`, so it may have answered calls that its file lacks: up
+  to two seconds of them, if a sync was under way. The file holds a prefix of the history, of whole calls. So the
+  queue's own records decide, because they are lost together with the items; and after each kill the producer repeats
+  what it has pushed since the last one, with the same tokens: what the file holds is not pushed twice, what it lost is
+  pushed. So every item must be acked exactly once in the history that the queue keeps.
+- An ack that was answered but that the queue does not know was undone by a kill: it must have been answered within the
+  seconds before one. Their number is printed; nothing else may be undone.
+- In an ordered buffer, the items of each group are acked in the order in which they were pushed.
+- No item is in two leases at a time: if it was handed out after another lease expired, that was after its deadline.
+  All deadlines are by the server's clock, whatever the workers' clocks say.
+- Hand-overs = acks + expiries + releases. For a buffer, the attempts of the acked batches are added up. A member of a
+  priority queue has one more attempt than expired or released leases, and a batch reports the highest.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ pytestmark = [pytest.mark.server, settings.limit]
 ITEMS = settings.pick(2_000, 20_000)
 KILLS = settings.pick(6, 40)
 CRASHES = settings.pick(1, 4)
-PIECE = 20
+CHUNK = 20
 GROUPS = 5
-UNSAFE = 3.0  # seconds before a kill from which the server's file may lack something
+UNSAFE = 3.0  # seconds before a kill from which the server's file may be incomplete
 CHANCES = {Fault.REQUEST: 0.02, Fault.TORN_REQUEST: 0.01, Fault.REPLY: 0.02, Fault.TORN_REPLY: 0.01}
 
 
-class Site:
-    """A server that writes its file every second, behind a proxy that loses calls, and whose scripts can be flushed."""
+class FaultyServer:
+    """A server with an AOF synced every second, behind a proxy that loses calls, and whose scripts are flushed."""
 
     def __init__(self, binary: Path, directory: Path, seed: int, only: tuple[bytes, ...] | None) -> None:
         self._binary, self._directory = binary, directory
@@ -67,7 +67,7 @@ class Site:
         self._stop = threading.Event()
         self._flusher = threading.Thread(target=self._flush)
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> FaultyServer:
         self.server = self._start()
         try:
             self.proxy = Proxy(self.server.socket, self._plan).__enter__()
@@ -88,7 +88,7 @@ class Site:
         return Server(self._binary, *options, directory=self._directory).__enter__()
 
     def crash(self) -> None:
-        """Kill the server with -9, whatever it is doing, and start it again on its files."""
+        """Kill the server with -9 at any moment, and restart it on its files."""
         with self.server.client() as client:
             pid = client.info("server")["process_id"]
         os.kill(pid, signal.SIGKILL)
@@ -105,7 +105,7 @@ class Site:
 
 
 class Producer:
-    """A producer that pushes each piece through the proxy until it is answered, and again what a kill may have lost."""
+    """Pushes each chunk through the proxy until it is answered, and repeats what a kill may have lost."""
 
     def __init__(self, push: Callable[[list[int]], object]) -> None:
         self._push = push
@@ -115,37 +115,43 @@ class Producer:
     def push(self, until: int) -> None:
         """Push the items up to this number."""
         while self._next < until:
-            piece = list(range(self._next, min(self._next // PIECE * PIECE + PIECE, until)))  # of one group
-            self._insist(piece)
-            self._unsafe.append(piece)
-            self._next += len(piece)
+            chunk = list(range(self._next, min(self._next // CHUNK * CHUNK + CHUNK, until)))  # within one group
+            self._push_until_answered(chunk)
+            self._unsafe.append(chunk)
+            self._next += len(chunk)
 
-    def again(self) -> None:
-        """Push again what was pushed since this was called last."""
-        for piece in self._unsafe:
-            self._insist(piece)
+    def repeat(self) -> None:
+        """Push again what was pushed since the last call of this method."""
+        for chunk in self._unsafe:
+            self._push_until_answered(chunk)
         self._unsafe.clear()
 
-    def _insist(self, piece: list[int]) -> None:
+    def _push_until_answered(self, chunk: list[int]) -> None:
         while True:
             try:
-                self._push(piece)
+                self._push(chunk)
                 return
             except (redis.ConnectionError, redis.TimeoutError):
                 pass
 
 
-def pusher(queue: Queue) -> Callable[[list[int]], object]:
-    """Give what pushes a piece, with a token that is the same each time."""
+def push_function(queue: Queue) -> Callable[[list[int]], object]:
+    """Return a function that pushes a chunk, with the same token each time."""
     if isinstance(queue, Buffer):
-        return lambda piece: queue.push(*piece, group=str(piece[0] // PIECE % GROUPS), token=str(piece[0]))
-    return lambda piece: queue.push_many([(str(i), i % 3) for i in piece], token=str(piece[0]))
+        return lambda chunk: queue.push(*chunk, group=str(chunk[0] // CHUNK % GROUPS), token=str(chunk[0]))
+    return lambda chunk: queue.push_many([(str(i), i % 3) for i in chunk], token=str(chunk[0]))
 
 
 def run(
-    site: Site, processes: WorkerProcesses, producer: Producer, rng: random.Random, kills: int, crashes: int, items: int
+    site: FaultyServer,
+    processes: WorkerProcesses,
+    producer: Producer,
+    rng: random.Random,
+    kills: int,
+    crashes: int,
+    items: int,
 ) -> None:
-    """Push, kill a worker, and so on; at some of the kills, the server too."""
+    """Push and kill a worker in turns; at some of the kills, the server too."""
     crash_at = rng.sample(range(kills), crashes)
     for kill in range(kills):
         producer.push(items * (kill + 1) // kills)
@@ -153,24 +159,24 @@ def run(
         processes.kill(busy=kill % 2 == 0)
         if kill in crash_at:
             site.crash()
-            producer.again()
+            producer.repeat()
 
 
 @pytest.mark.parametrize("structure", ["buffer", "ordered buffer", "priority"])
-def test_every_item_is_acked_once_through_chaos(structure: str, binary: Path, tmp_path: Path) -> None:
+def test_every_item_is_acked_once(structure: str, binary: Path, tmp_path: Path) -> None:
     for seed in settings.seeds(0.9 / 3 / len(TESTED)):
         begun, day = time.monotonic(), time.time()
-        with Site(binary, tmp_path / f"server {seed}", seed, (b"EVALSHA", b"EVAL", b"BLPOP")) as site:
+        with FaultyServer(binary, tmp_path / f"server {seed}", seed, (b"EVALSHA", b"EVAL", b"BLPOP")) as site:
             (tmp_path / f"{seed}").mkdir()
             processes = WorkerProcesses(work, structure, site.proxy.port, tmp_path / f"{seed}", seed)
             try:
                 watch = LeaseWatch(lambda site=site: site.server.client(), partial(open_queue, structure))  # type: ignore[misc]
                 with watch, redis.Redis(port=site.proxy.port, socket_timeout=2.0) as client:
-                    producer = Producer(pusher(open_queue(structure, client)))
+                    producer = Producer(push_function(open_queue(structure, client)))
                     run(site, processes, producer, random.Random(seed), KILLS, CRASHES, ITEMS)
                     with site.server.client() as direct:
                         queue = open_queue(structure, direct)
-                        while left(queue):
+                        while remaining(queue):
                             processes.watch(0.05)
             finally:
                 processes.end()
@@ -186,7 +192,7 @@ def test_every_item_is_acked_once_through_chaos(structure: str, binary: Path, tm
         check_leases(lease_log, worker_log)
         if structure == "ordered buffer":
             check_order(lease_log, worker_log)
-        assert min(lost["requests"], lost["replies"]) > 0.01 * (len(lease_log.acked) + ITEMS / PIECE)
+        assert min(lost["requests"], lost["replies"]) > 0.01 * (len(lease_log.acked) + ITEMS / CHUNK)
         assert site.flushes > 5
         assert processes.skewed() == set(HOURS)
         print(
@@ -198,7 +204,7 @@ def test_every_item_is_acked_once_through_chaos(structure: str, binary: Path, tm
 
 
 def check(structure: str, lease_log: LeaseLog, worker_log: WorkerLog, watch: LeaseWatch, crashes: list[float]) -> int:
-    """Compare the workers with the queue; return how many answered acks a kill of the server undid."""
+    """Compare the workers' records with the queue's; return how many answered acks a kill of the server undid."""
     assert lease_log.acked.keys() | lease_log.released.keys() <= worker_log.handed.keys()
     pushed = set[Any](map(str, range(ITEMS)) if structure == "priority" else range(ITEMS))
     acked = Counter(item for name in lease_log.acked for item in worker_log.handed[name][1])
@@ -221,53 +227,57 @@ def check(structure: str, lease_log: LeaseLog, worker_log: WorkerLog, watch: Lea
 
 
 def check_leases(lease_log: LeaseLog, worker_log: WorkerLog) -> None:
-    """Hold that no lease of an item began before an earlier one, that nobody gave back, had run out."""
+    """Check that no lease of an item began before an earlier one that was not released had expired."""
     leases: defaultdict[Any, list[tuple[float, str]]] = defaultdict(list)
-    for name in worker_log.handed.keys() & lease_log.ids:  # not those that a kill of the server undid
+    for name in worker_log.handed.keys() & lease_log.ids:  # without those that a kill of the server undid
         for item in worker_log.handed[name][1]:
             leases[item].append((worker_log.deadlines[name], name))
     for held in leases.values():
         held.sort()
         for (deadline, name), (later, _) in pairwise(held):
-            assert name in lease_log.released or later - LEASE > deadline - 0.002  # the clock is cut to whole ms
+            # The clock is rounded down to whole ms.
+            assert name in lease_log.released or later - LEASE > deadline - 0.002
 
 
 def check_order(lease_log: LeaseLog, worker_log: WorkerLog) -> None:
-    """Hold that the items of each group were acked in the order in which they were pushed."""
+    """Check that the items of each group were acked in the order in which they were pushed."""
     acked: defaultdict[int, list[tuple[float, list[int]]]] = defaultdict(list)
     for name in lease_log.acked:
         items = worker_log.handed[name][1]
-        acked[items[0] // PIECE % GROUPS].append((worker_log.begun[name], items))
+        acked[items[0] // CHUNK % GROUPS].append((worker_log.begun[name], items))
     for batches in acked.values():
         order = [item for _, items in sorted(batches) for item in items]
         assert order == sorted(order)
 
 
-def left(queue: Queue) -> int:
-    """Count what is not acked."""
+def remaining(queue: Queue) -> int:
+    """Count the items that are not acked yet."""
     stats = queue.stats()
     assert stats.dead == 0
     return stats.waiting + stats.leased + stats.delayed
 
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
-def test_control_plain_commands_lose_and_double(structure: str, binary: Path, tmp_path: Path) -> None:
-    """The same with LPUSH or ZADD, sent until it is answered, and RPOP or ZPOPMIN."""
+def test_control_plain_commands_lose_and_duplicate(structure: str, binary: Path, tmp_path: Path) -> None:
+    """With LPUSH or ZADD, repeated until answered, and RPOP or ZPOPMIN."""
     items = 600
     only = (b"LPUSH", b"ZADD", b"RPOP", b"ZPOPMIN")
-    with Site(binary, tmp_path / "server", settings.SEED, only) as site, redis.Redis(port=site.proxy.port) as client:
+    with (
+        FaultyServer(binary, tmp_path / "server", settings.SEED, only) as site,
+        redis.Redis(port=site.proxy.port) as client,
+    ):
         processes = WorkerProcesses(work_naively, structure, site.proxy.port, tmp_path, settings.SEED)
         try:
 
-            def push(piece: list[int]) -> None:
+            def push(chunk: list[int]) -> None:
                 if structure == "buffer":
-                    client.lpush("q", *piece)
+                    client.lpush("q", *chunk)
                 else:
-                    client.zadd("q", {str(i): i for i in piece})
+                    client.zadd("q", {str(i): i for i in chunk})
 
             producer, rng = Producer(push), random.Random(settings.SEED)
             run(site, processes, producer, rng, kills=1, crashes=1, items=items // 3)
-            # What is pushed again after a kill comes twice and hides what was lost; of the others each loss is seen.
+            # Pushing again after a kill duplicates items, which hides losses; among the others each loss is seen.
             run(site, processes, producer, rng, kills=1, crashes=0, items=items)
             while client.exists("q"):
                 processes.watch(0.05)

@@ -1,4 +1,4 @@
-"""A master that dies with what its replica has not got: what was acknowledged is lost, or with `durability` is not."""
+"""A master is killed before its replica has everything: acknowledged calls are lost, but not with `durability`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROUNDS = 10
 
 @pytest.fixture
 def replication(binary: Path) -> Iterator[Replication]:
-    """Give a master and a replica."""
+    """Run a master and a replica."""
     with Replication(binary) as made:
         yield made
 
@@ -51,19 +51,19 @@ def _fail_over(
             done.result()
         working = [pool.submit(caller.work, mine, broken) for caller, mine in zip(callers, made, strict=True)]
         acknowledged.more(100)
-        replication.link.deaf()
+        replication.link.block()
         if durability == "server":
-            acknowledged.more(100)  # into the black hole
+            acknowledged.more(100)  # into the blocked link
         broken.set()
         if durability != "server":
-            until(lambda: all(done.done() for done in working), "each has a call that nobody confirms")
+            until(lambda: all(done.done() for done in working), "each client has an unconfirmed call")
         replication.fail_over()
         for done in working:
             done.result()
 
 
 def fail_over_ten_times(replication: Replication, durability: Any) -> tuple[Acknowledged, Counter[str]]:
-    """Let four callers work through ten failovers, and return what was acknowledged, and what is there."""
+    """Run four clients through ten failovers; return what was acknowledged, and what is there."""
     acknowledged = Acknowledged()
     callers = [QueueClient(f"caller {i}", acknowledged) for i in range(CLIENTS)]
     for _ in range(ROUNDS):
@@ -77,7 +77,7 @@ def fail_over_ten_times(replication: Replication, durability: Any) -> tuple[Ackn
 
 
 def test_nothing_acknowledged_is_lost(replication: Replication) -> None:
-    """Ten failovers behind a black hole: what was acknowledged is there, once; what was not took effect once, again."""
+    """Ten failovers with a blocked link: acknowledged items are there once; others took effect once, when repeated."""
     acknowledged, there = fail_over_ten_times(replication, Replicas(1, timeout=0.3))
     assert acknowledged.lost_leases == 0
     assert there == Counter(acknowledged.pushed) - Counter(acknowledged.acked)
@@ -86,8 +86,8 @@ def test_nothing_acknowledged_is_lost(replication: Replication) -> None:
     print(f"{pushed} pushes, {acked} acked items acknowledged: 0 lost, 0 undone, 0 twice")
 
 
-def test_without_it_the_unreplicated_is_lost(replication: Replication) -> None:
-    """The control: the same work, the same faults, and acknowledged items are gone, and acked ones are back."""
+def test_control_without_durability_unreplicated_calls_are_lost(replication: Replication) -> None:
+    """The same load and faults: acknowledged items are lost, and acked ones are back."""
     acknowledged, there = fail_over_ten_times(replication, "server")
     pushed, acked = Counter(acknowledged.pushed), Counter(acknowledged.acked)
     lost, back = pushed - acked - there, there & acked
@@ -100,7 +100,7 @@ def test_without_it_the_unreplicated_is_lost(replication: Replication) -> None:
 
 
 Call = Callable[[Any, dict[str, str]], Any]
-"""Make a call on a queue, with the id that `NotDurable` gave, if it did."""
+"""Make a call on a queue, with the id of an earlier `NotDurable` if there was one."""
 
 BUFFER_CALLS: dict[str, Call] = {
     "push": lambda queue, again: queue.push("x", **again),
@@ -133,28 +133,28 @@ POPS: dict[str, list[tuple[Call, Any]]] = {
 }
 
 
-def bound(call: Call, again: dict[str, str]) -> Callable[[Any], Any]:
-    """Give a call with its id."""
+def with_id(call: Call, again: dict[str, str]) -> Callable[[Any], Any]:
+    """Return a call with its id."""
     return lambda queue: call(queue, again)
 
 
 def settling(verb: str, batch: Any) -> Callable[[Any], Any]:
-    """Give a call that settles a batch."""
+    """Return a call that settles a batch."""
     return lambda queue: getattr(queue, verb)(batch)
 
 
-class Durable:
-    """Calls of one flavour on one master, each time over a connection of its own."""
+class DurableCalls:
+    """Calls of one flavour on one master, each over a new connection."""
 
     def __init__(self, replication: Replication, flavour: str) -> None:
         self.replication, self.flavour = replication, flavour
 
     def call(self, structure: str, *made: Callable[[Any], Any], timeout: float = 0.05) -> list[Any]:
-        """Make calls, and return their results; `NotDurable` is one, too."""
+        """Make calls, and return their results; `NotDurable` is a result, too."""
         return asyncio.run(self._call(structure, made, timeout))
 
-    def sure(self, structure: str, *made: Callable[[Any], Any]) -> list[Any]:
-        """Make calls while the replica is there, however busy the machine is."""
+    def call_replicated(self, structure: str, *made: Callable[[Any], Any]) -> list[Any]:
+        """Make calls while the replica is connected, however busy the machine is."""
         results = self.call(structure, *made, timeout=4)
         assert not any(isinstance(result, NotDurable) for result in results)
         return results
@@ -182,33 +182,35 @@ class Durable:
 
 
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
-def test_every_call_can_be_made_again(replication: Replication, flavour: str) -> None:
-    """Whatever is not confirmed has been done; made again over another connection it waits anew, and counts once."""
-    durable = Durable(replication, flavour)
+def test_every_call_can_be_repeated(replication: Replication, flavour: str) -> None:
+    """An unconfirmed call has been done; repeated over another connection it waits again, and takes effect once."""
+    durable = DurableCalls(replication, flavour)
     for structure, name in CALLS:
         call = (BUFFER_CALLS if structure == "buffer" else PRIORITY_CALLS)[name]
-        durable.sure(structure, lambda queue: queue.purge(), lambda queue: queue.push_many([("a", 1), ("b", 2)]))
-        replication.link.deaf()
-        (short,) = durable.call(structure, bound(call, {}))
+        durable.call_replicated(
+            structure, lambda queue: queue.purge(), lambda queue: queue.push_many([("a", 1), ("b", 2)])
+        )
+        replication.link.block()
+        (short,) = durable.call(structure, with_id(call, {}))
         assert isinstance(short, NotDurable), name
         assert (short.reached, short.asked) == (0, 1)
         again = {key: value for key in ("token", "lease_id") if (value := getattr(short, key))}
         assert len(again) == 1, name
-        # The master remembers it and writes nothing; to WAIT that is no reason to be content.
-        (still,) = durable.call(structure, bound(call, again))
+        # The master knows the call and writes nothing; WAIT must not be satisfied by that.
+        (still,) = durable.call(structure, with_id(call, again))
         assert isinstance(still, NotDurable), f"{structure} {name} again"
         assert {key: getattr(still, key) for key in again} == again
         before = snapshot(replication)
-        replication.link.hear()
-        (result,) = durable.sure(structure, bound(call, again))
-        assert shown(result) == shown(short.result) == shown(still.result), name
+        replication.link.unblock()
+        (result,) = durable.call_replicated(structure, with_id(call, again))
+        assert comparable(result) == comparable(short.result) == comparable(still.result), name
         assert snapshot(replication) == before, name
 
 
-def shown(result: Any) -> Any:
-    """Show a result for comparing: batches by what is in them."""
+def comparable(result: Any) -> Any:
+    """Return a result in a form for comparison: batches by their content."""
     if isinstance(result, list):
-        return [shown(one) for one in result]
+        return [comparable(one) for one in result]
     return (result.id, result.items) if hasattr(result, "items") and hasattr(result, "id") else result
 
 
@@ -221,45 +223,45 @@ def snapshot(replication: Replication) -> dict[bytes, bytes]:
 
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
-def test_leases_are_settled_again(replication: Replication, structure: str, flavour: str) -> None:
-    """An ack, a release, a burial and an extension that nobody confirmed are made again with the same batch."""
-    durable = Durable(replication, flavour)
-    durable.sure(structure, lambda queue: queue.push_many([("a", 1), ("b", 2), ("c", 3)]))
+def test_settlements_can_be_repeated(replication: Replication, structure: str, flavour: str) -> None:
+    """An unconfirmed ack, release, burial or extension is repeated with the same batch."""
+    durable = DurableCalls(replication, flavour)
+    durable.call_replicated(structure, lambda queue: queue.push_many([("a", 1), ("b", 2), ("c", 3)]))
     for verb in ("extend", "release", "bury", "ack"):
-        batch = durable.sure(structure, lambda queue: queue.reserve(1))[0]
-        replication.link.deaf()
+        batch = durable.call_replicated(structure, lambda queue: queue.reserve(1))[0]
+        replication.link.block()
         settle = settling(verb, batch)
         first, second = durable.call(structure, settle, settle)
         assert isinstance(first, NotDurable)
         assert isinstance(second, NotDurable)
         assert batch.settled == (verb != "extend")
-        replication.link.hear()
-        assert durable.sure(structure, settle) == [first.result] == [None if verb == "extend" else 1]
+        replication.link.unblock()
+        assert durable.call_replicated(structure, settle) == [first.result] == [None if verb == "extend" else 1]
 
 
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
-def test_what_a_pop_took_is_in_the_error(replication: Replication, structure: str, flavour: str) -> None:
-    """A pop cannot be made again, so nothing else has what it took."""
-    durable = Durable(replication, flavour)
+def test_the_error_has_what_a_pop_took(replication: Replication, structure: str, flavour: str) -> None:
+    """A pop cannot be repeated, so this is the only copy."""
+    durable = DurableCalls(replication, flavour)
     if structure == "buffer":
-        durable.sure(structure, lambda queue: queue.push("a", "b"))
+        durable.call_replicated(structure, lambda queue: queue.push("a", "b"))
     else:
-        durable.sure(structure, lambda queue: queue.push_many([("a", 1), ("b", 2)]))
-    replication.link.deaf()
+        durable.call_replicated(structure, lambda queue: queue.push_many([("a", 1), ("b", 2)]))
+    replication.link.block()
     for pop, expected in POPS[structure]:
-        (short,) = durable.call(structure, bound(pop, {}))
+        (short,) = durable.call(structure, with_id(pop, {}))
         assert isinstance(short, NotDurable)
         assert short.token is short.lease_id is None
         found = short.result
         if structure == "priority":
             found = [item.member for item in found] if isinstance(found, list) else found.member
         assert found == expected
-    replication.link.hear()
+    replication.link.unblock()
 
 
-def test_a_lost_lease_among_others_hides_nothing(replication: Replication) -> None:
-    """Of two batches one is lost, and the other's ack is not confirmed: that is what must be told, and told again."""
+def test_a_lost_lease_does_not_hide_an_unconfirmed_ack(replication: Replication) -> None:
+    """Of two batches one is lost, the other's ack is not confirmed: the latter is raised, and again when repeated."""
     with replication.client() as client:
         queue: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=0.05))
         plain: Buffer[int] = Buffer(client, "q")
@@ -267,25 +269,25 @@ def test_a_lost_lease_among_others_hides_nothing(replication: Replication) -> No
         held, lost = plain.reserve_many(2, 1)
         lost.ack()
         client.delete(f"redisq:{{q}}:ended:{lost.id}")
-        replication.link.deaf()
+        replication.link.block()
         with pytest.raises(NotDurable) as short:
             queue.ack(held, lost)
         assert isinstance(short.value.__cause__, LeaseLost)
-        replication.link.hear()
-        replication.joined()
-        with pytest.raises(LeaseLost) as told:
+        replication.link.unblock()
+        replication.wait_until_synced()
+        with pytest.raises(LeaseLost) as raised:
             Buffer(client, "q", durability=Replicas(timeout=4)).ack(held, lost)
-        assert told.value.ids == [lost.id]
+        assert raised.value.ids == [lost.id]
 
 
-def test_looking_asks_nobody(replication: Replication) -> None:
-    """Calls that write nothing are answered while the replica is away."""
+def test_reads_do_not_wait_for_replicas(replication: Replication) -> None:
+    """They are answered while the replica is unreachable."""
     with replication.client() as client:
         buffer: Buffer[str] = Buffer(client, "b", durability=Replicas(timeout=4))
         queue: PriorityQueue[str] = PriorityQueue(client, "p", durability=Replicas(timeout=4))
         buffer.push("a")
         queue.push("a")
-        replication.link.deaf()
+        replication.link.block()
         assert buffer.stats().waiting == queue.stats().waiting == 1
         assert buffer.audit().ok
         assert queue.audit().ok
@@ -296,11 +298,11 @@ def test_looking_asks_nobody(replication: Replication) -> None:
             assert not look()
         assert queue.state("a").value == "ready"
         assert len(queue.peek()) == 1
-        replication.link.hear()
+        replication.link.unblock()
 
 
-def test_scripts_that_were_forgotten_and_a_server_that_is_full(replication: Replication) -> None:
-    """SCRIPT FLUSH goes unnoticed; where the fence cannot be written nothing is confirmed, and the call is done."""
+def test_unloaded_scripts_and_a_full_server(replication: Replication) -> None:
+    """A SCRIPT FLUSH goes unnoticed; if the fence cannot be written, the call is done but not confirmed."""
     with replication.client() as client:
         queue: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=4))
         for i in range(3):
@@ -321,22 +323,21 @@ def test_scripts_that_were_forgotten_and_a_server_that_is_full(replication: Repl
 
 
 @pytest.mark.parametrize("bad", ["both", None, 1, True, 0.5])
-def test_bad_durability_is_refused(bad: Any) -> None:
-    """What cannot be meant is named."""
+def test_invalid_durability_is_refused(bad: Any) -> None:
+    """The error names it."""
     for make in (Buffer, PriorityQueue):
         with pytest.raises(InvalidArgument, match="durability is"):
             make(redis.Redis(), "q", durability=bad)
 
 
 @pytest.mark.parametrize("bad", [{"count": 0}, {"count": 1.5}, {"timeout": 0}, {"timeout": -1}, {"timeout": "1"}])
-def test_bad_replicas_are_refused(bad: dict[str, Any]) -> None:
-    """As all numbers are."""
+def test_invalid_replicas_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument, match="is "):
         Replicas(**bad)
 
 
-def test_a_client_that_cannot_wait_so_long_is_refused() -> None:
-    """It would take a slow replica for a connection that is gone."""
+def test_a_client_with_a_shorter_timeout_is_refused() -> None:
+    """It would mistake a slow replica for a lost connection."""
     with redis.Redis(socket_timeout=0.5) as client, pytest.raises(InvalidArgument, match="socket_timeout"):
         Buffer(client, "q", durability="replica")
     with redis.Redis(socket_timeout=0.5) as client:
@@ -345,7 +346,7 @@ def test_a_client_that_cannot_wait_so_long_is_refused() -> None:
 
 @pytest.mark.parametrize("name", sorted(calls()))
 def test_calls_know_whether_they_write(name: str) -> None:
-    """What is not marked as writing has no command that writes in its script, or is an audit, which may repair."""
+    """A call that is not marked as writing has no writing command in its script, or is an audit, which may repair."""
     call = calls()[name]
     writing = "set unlink rename zadd zrem rpush lpush hset rpop zpopmin pexpire sadd"
     used = {*writing.split()} & commands_of(name)
@@ -353,8 +354,8 @@ def test_calls_know_whether_they_write(name: str) -> None:
 
 
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
-def test_who_waits_and_is_sent_away_asks_again(replication: Replication, flavour: str) -> None:
-    """A master that becomes a replica ends all waiting with an error, UNBLOCKED; a reserve goes on all the same."""
+def test_a_blocked_reserve_retries_when_the_master_is_demoted(replication: Replication, flavour: str) -> None:
+    """A demoted master ends all blocked calls with the error UNBLOCKED; the reserve goes on."""
 
     async def awaited() -> list[int]:
         async with redis.asyncio.Redis(host=HOST, port=replication.master.port) as client:
@@ -374,7 +375,7 @@ def test_who_waits_and_is_sent_away_asks_again(replication: Replication, flavour
             return any(other.client_unblock(int(one), error=True) for one in blocked)
 
         for _ in range(3):
-            until(sent_away, "somebody waits")
+            until(sent_away, "a client is blocked")
         assert not waiting.done()
         Buffer(other, "q").push(1)
         assert waiting.result() == [1]
@@ -382,7 +383,7 @@ def test_who_waits_and_is_sent_away_asks_again(replication: Replication, flavour
 
 @contextlib.contextmanager
 def watched(server: Path) -> Iterator[tuple[list[Node], int]]:
-    """Run a master, two replicas, and a sentinel that watches them."""
+    """Run a master, two replicas, and a Sentinel that watches them."""
     with Node(server, "--repl-diskless-sync-delay", "0") as master:
         follow = ("--replicaof", HOST, str(master.port), "--repl-diskless-sync-delay", "0")
         config = (
@@ -394,9 +395,9 @@ def watched(server: Path) -> Iterator[tuple[list[Node], int]]:
             Node(server, "--sentinel", config=config) as sentinel,
         ):
             with master.client() as client:
-                until(lambda: client.wait(2, 100) == 2, "the replicas are there")
+                until(lambda: client.wait(2, 100) == 2, "the replicas are in sync")
             with sentinel.client() as client:
-                until(lambda: len(client.sentinel_slaves("q")) == 2, "the sentinel knows them")
+                until(lambda: len(client.sentinel_slaves("q")) == 2, "the Sentinel knows them")
             yield [master, *replicas], sentinel.port
 
 
@@ -404,15 +405,15 @@ TOTAL = 300
 
 
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
-def test_a_worker_goes_on_by_itself(flavour: str, binary: Path) -> None:
-    """The master dies, a sentinel puts a replica in its place; nobody restarts the worker, and all is worked off."""
+def test_a_worker_survives_a_failover(flavour: str, binary: Path) -> None:
+    """The master is killed and Sentinel promotes a replica; the worker is not restarted, and all items are done."""
     done: Counter[str] = Counter()
     killed = threading.Event()
 
     with watched(binary) as (nodes, port):
 
         def kill() -> None:
-            until(lambda: len(done) >= TOTAL // 6, "the worker works")
+            until(lambda: len(done) >= TOTAL // 6, "a sixth of the items are done")
             nodes[0].kill()
             killed.set()
 
@@ -429,7 +430,7 @@ def test_a_worker_goes_on_by_itself(flavour: str, binary: Path) -> None:
 
 
 def work_blocking(port: int, done: Counter[str]) -> None:
-    """Push and work through a sentinel's client, with threads."""
+    """Push and work with a client from Sentinel, with threads."""
     sentinel: Any = redis.sentinel.Sentinel([(HOST, port)], socket_timeout=2)  # type: ignore[no-untyped-call]
     with sentinel.master_for("q", socket_timeout=2) as client:
         queue: Buffer[str] = Buffer(client, "q", lease=2, durability=Replicas(timeout=0.5))
@@ -442,18 +443,18 @@ def work_blocking(port: int, done: Counter[str]) -> None:
             working = pool.submit(worker.run)
 
             def push(i: int) -> None:
-                until(lambda: len(done) >= i - 20 or working.done(), "the worker goes on", 60)
+                until(lambda: len(done) >= i - 20 or working.done(), "the worker continues", 60)
                 until(lambda: attempt(lambda: queue.push(str(i), token=str(i))), "the push is confirmed", 60)
 
             for i in range(TOTAL):
                 push(i)
-            until(lambda: len(done) == TOTAL or working.done(), "all is done", 60)
+            until(lambda: len(done) == TOTAL or working.done(), "all items are done", 60)
             worker.stop()
             working.result()
 
 
 def attempt(call: Callable[[], Any]) -> bool:
-    """Make a call, and say whether it was acknowledged."""
+    """Make a call, and return whether it was acknowledged."""
     try:
         call()
     except (redis.RedisError, NotDurable):
@@ -462,7 +463,7 @@ def attempt(call: Callable[[], Any]) -> bool:
 
 
 async def work_asyncio(port: int, done: Counter[str]) -> None:
-    """Push and work through a sentinel's client, with tasks."""
+    """Push and work with a client from Sentinel, with tasks."""
     sentinel: Any = redis.asyncio.sentinel.Sentinel([(HOST, port)], socket_timeout=2)  # type: ignore[no-untyped-call]
     async with sentinel.master_for("q", socket_timeout=2) as client:
         queue: redisq.asyncio.Buffer[str] = redisq.asyncio.Buffer(

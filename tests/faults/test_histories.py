@@ -1,7 +1,7 @@
-"""What concurrent clients see can be explained by one order of whole calls: every history is one that the model allows.
+"""Linearizability: every history of concurrent calls can be explained by one order of whole calls on the model.
 
-Short ones are searched for such an order; of long ones MONITOR tells it. Wrong replies that are put into a history, and
-a recipe that reads first and takes then, are found by both.
+Short histories are searched for such an order; for long ones MONITOR shows it. As controls, wrong replies that are put
+into a history and a recipe that reads first and takes later must be detected.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .history import (
     Subject,
     record,
 )
-from .linearize import UNKNOWN, linearizable, misfit, replay, search, shortest, shortest_in_order
+from .linearize import UNKNOWN, linearizable, order_conflict, replay, search, shortest, shortest_in_order
 from .monitor import Monitor
 from .node import free_ports
 
@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.server, settings.limit]
 
 SMALL, SIZE = 67, 40  # of each structure: 201 in all
 LONG = settings.pick(4_000, 200_000)
-by_game = pytest.mark.parametrize("make", SUBJECTS, ids=["buffer", "priority", "limit"])
+by_subject = pytest.mark.parametrize("make", SUBJECTS, ids=["buffer", "priority", "limit"])
 Make = Callable[[int], Subject[Any]]
 
 
@@ -58,9 +58,9 @@ def play(server: Server, subject: Subject[Any], seed: int, size: int = SIZE) -> 
     return sorted((call for history in histories for call in history), key=lambda call: call.start)
 
 
-@by_game
-def test_a_short_history_has_a_legal_order(server: Server, make: Make) -> None:
-    """40 calls of 8 clients, 67 of each structure, in each of its settings."""
+@by_subject
+def test_short_histories_have_a_legal_order(server: Server, make: Make) -> None:
+    """40 calls of 8 clients, 67 histories of each structure, with each of its settings."""
     for seed in settings.seeds(0.05):
         together = 0
         for round_ in range(SMALL):
@@ -69,12 +69,12 @@ def test_a_short_history_has_a_legal_order(server: Server, make: Make) -> None:
             if not linearizable(subject, calls):
                 pytest.fail(f"CHAOS_SEED={seed}, history {round_}\n{shortest(subject, calls)}")
             together += sum(one.end > following.start for one, following in pairwise(calls))
-        assert together > SMALL * SIZE / 4  # most calls had others beside them, or this would say nothing
+        assert together > SMALL * SIZE / 4  # most calls overlap with others, or this would show nothing
 
 
 @pytest.fixture(scope="module")
-def listening(binary: Path) -> Iterator[tuple[Server, int]]:
-    """Give a real server on a TCP port too: there MONITOR tells the clients apart."""
+def tcp_server(binary: Path) -> Iterator[tuple[Server, int]]:
+    """Run a real server on a TCP port, where MONITOR can tell the clients apart."""
     for attempt in range(5):  # a port that was free may be taken before the server is up
         (port,) = free_ports(1)
         server = Server(binary, "--port", str(port), "--bind", "127.0.0.1")
@@ -89,9 +89,9 @@ def listening(binary: Path) -> Iterator[tuple[Server, int]]:
         return
 
 
-def play_long(listening: tuple[Server, int], subject: Subject[Any], seed: int, size: int) -> list[RecordedCall]:
-    """Record a long history, and give its calls in the order that MONITOR saw."""
-    server, port = listening
+def play_long(tcp_server: tuple[Server, int], subject: Subject[Any], seed: int, size: int) -> list[RecordedCall]:
+    """Record a long history; return its calls in the order that MONITOR saw."""
+    server, port = tcp_server
     addresses: dict[bytes, int] = {}
 
     def connect() -> redis.Redis:
@@ -117,24 +117,24 @@ def play_long(listening: tuple[Server, int], subject: Subject[Any], seed: int, s
     return order
 
 
-@by_game
-def test_a_long_history_is_the_models_in_the_order_of_monitor(listening: tuple[Server, int], make: Make) -> None:
+@by_subject
+def test_long_histories_match_the_model_in_the_order_of_monitor(tcp_server: tuple[Server, int], make: Make) -> None:
     """Every reply is the model's, and the order fits the clients' own times."""
     for seed in settings.seeds():
         subject = make(seed)
-        order = play_long(listening, subject, seed, LONG)
-        assert misfit(order) is None
+        order = play_long(tcp_server, subject, seed, LONG)
+        assert order_conflict(order) is None
         if replay(subject, order):
             pytest.fail(f"CHAOS_SEED={seed}\n{shortest_in_order(subject, order)}")
 
 
-# what must be found
+# -- controls
 
 
 def corrupt(call: RecordedCall, random: Random) -> RecordedCall:
-    """Give the call with a reply that is wrong at any time: too much was counted, or an item is there twice."""
+    """Return the call with a reply that is wrong at any time: a higher count, or an item twice."""
 
-    def worse(reply: Any) -> Any:
+    def altered(reply: Any) -> Any:
         if isinstance(reply, bool) or reply is None:
             return reply
         if isinstance(reply, int):
@@ -143,25 +143,25 @@ def corrupt(call: RecordedCall, random: Random) -> RecordedCall:
             return reply + b"x"
         if isinstance(reply, tuple) and reply:
             place = random.randrange(len(reply))
-            return (*reply[:place], worse(reply[place]), *reply[place + 1 :])
+            return (*reply[:place], altered(reply[place]), *reply[place + 1 :])
         return reply
 
     while True:
-        reply = worse(call.reply)
+        reply = altered(call.reply)
         if reply != call.reply:
             return replace(call, reply=reply)
 
 
 def corruptible(call: RecordedCall) -> bool:
-    """Say whether the reply has something that can only be wrong when it is changed."""
+    """Return whether the reply has something whose change is always wrong."""
     if call.verb in ("pop", "pop_longest"):
         return bool(call.reply and call.reply[-1])
     return call.verb in ("push", "acquire") and call.reply != LOST
 
 
-@by_game
-def test_a_wrong_reply_in_a_short_history_is_found(server: Server, make: Make) -> None:
-    """One reply of 40 is changed, in each history: none is overlooked, and the piece that is shown ends with it."""
+@by_subject
+def test_a_wrong_reply_in_a_short_history_is_detected(server: Server, make: Make) -> None:
+    """One reply of 40 is changed in each history: none is missed, and the counterexample ends with it."""
     made: list[tuple[int, Subject[Any], list[RecordedCall]]] = []
     for round_ in range(settings.pick(6, 60)):
         subject, random = make(round_), Random(settings.SEED + round_)
@@ -173,18 +173,18 @@ def test_a_wrong_reply_in_a_short_history_is_found(server: Server, make: Make) -
             assert not linearizable(subject, wrong)
             made.append((place, subject, wrong))
     assert made
-    place, subject, wrong = min(made, key=lambda one: one[0])  # the shorter its past, the sooner it is shrunk
-    piece = shortest(subject, wrong, patience=2)
-    assert wrong[place] in piece.calls
-    assert wrong[place].reply not in piece.allowed
-    assert len(piece.calls) < SIZE
+    place, subject, wrong = min(made, key=lambda one: one[0])  # the shorter its past, the faster it is shrunk
+    counterexample = shortest(subject, wrong, timeout=2)
+    assert wrong[place] in counterexample.calls
+    assert wrong[place].reply not in counterexample.allowed
+    assert len(counterexample.calls) < SIZE
 
 
-@by_game
-def test_a_wrong_reply_in_a_long_history_is_found(listening: tuple[Server, int], make: Make) -> None:
-    """One reply is changed, however little, at 20 places: the replay stops there. Two calls that change places, too."""
+@by_subject
+def test_a_wrong_reply_in_a_long_history_is_detected(tcp_server: tuple[Server, int], make: Make) -> None:
+    """One reply is changed slightly, at each of 20 places, or two calls are swapped, and the replay stops there."""
     subject, random = make(settings.SEED), Random(settings.SEED)
-    order = play_long(listening, subject, settings.SEED + 1, 2_000)
+    order = play_long(tcp_server, subject, settings.SEED + 1, 2_000)
     assert replay(subject, order) is None
     for _ in range(20):
         place = random.randrange(len(order))
@@ -195,28 +195,28 @@ def test_a_wrong_reply_in_a_long_history_is_found(listening: tuple[Server, int],
         wrong = [*order[:place], replace(call, reply=other), *order[place + 1 :]]
         found = replay(subject, wrong)
         assert found == (place, call.reply)
-    piece = shortest_in_order(subject, wrong)
-    assert piece.blamed == wrong[place]
-    assert piece.allowed == [call.reply]
-    assert len(piece.calls) <= 13
-    assert "> " in str(piece)
-    assert "the model holds" in str(piece)
+    counterexample = shortest_in_order(subject, wrong)
+    assert counterexample.blamed == wrong[place]
+    assert counterexample.allowed == [call.reply]
+    assert len(counterexample.calls) <= 13
+    assert "> " in str(counterexample)
+    assert "the model holds" in str(counterexample)
     apart = next(i for i, call in enumerate(order) if order[i - 1].end < call.start)
     swapped = [*order[: apart - 1], order[apart], order[apart - 1], *order[apart + 1 :]]
-    assert misfit(order) is None
-    assert misfit(swapped)
+    assert order_conflict(order) is None
+    assert order_conflict(swapped)
 
 
 NOTHING: Any = (-1, ())
 
 
-def taken(member: bytes, score: float) -> Any:
+def popped(member: bytes, score: float) -> Any:
     """Return the reply of a pop that took one member."""
     return 0, ((member, score, 0, b"", None),)
 
 
 class ReadThenTake(PrioritySubject):
-    """The recipe without its WATCH: check, then add; read, then remove. The first reads meet."""
+    """The recipe without its WATCH: check, then add; read, then remove. The first reads overlap."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -250,7 +250,7 @@ class ReadThenTake(PrioritySubject):
         if not first:
             return NOTHING
         client.zrem("index", first[0][0])
-        return taken(*first[0])
+        return popped(*first[0])
 
     def answer(self, state: model.Priority, verb: str, args: Args, now: int) -> Any:
         if not state.members and not state.once:
@@ -259,22 +259,22 @@ class ReadThenTake(PrioritySubject):
         return b"A" if verb == "push" else (0, reply[1]) if reply[1] else NOTHING
 
 
-def test_the_recipe_is_found(server: Server) -> None:
-    """The control: ten histories of who reads first and takes then, none of which an order explains."""
+def test_the_recipe_without_watch_is_detected(server: Server) -> None:
+    """Ten histories of clients that read first and take later, none of which an order explains."""
     for round_ in range(10):
         subject = ReadThenTake()
         assert not linearizable(subject, play(server, subject, round_))
     subject = ReadThenTake()
-    piece = shortest(subject, play(server, subject, 10, CLIENTS))
-    assert [call.reply for call in piece.calls] == [taken(b"a", 1)] * 2  # two have got the same
+    counterexample = shortest(subject, play(server, subject, 10, CLIENTS))
+    assert [call.reply for call in counterexample.calls] == [popped(b"a", 1)] * 2  # two clients got the same member
 
 
 Step = tuple[int, int, int, str, Args, Any]
 """Client, start, end, verb, arguments, reply."""
 
 
-def written(steps: list[Step]) -> list[RecordedCall]:
-    """Give a history that was written down; its n-th call takes n ms after START for the time."""
+def history_of(steps: list[Step]) -> list[RecordedCall]:
+    """Return a history from steps; its n-th call is given the time START + n ms."""
     ticks = count(START + 1)
     return [
         RecordedCall(client, start, end, verb, args, next(ticks), reply)
@@ -296,7 +296,7 @@ def add(client: int, member: bytes, score: int, outcome: bytes, end: int | None 
 
 
 def first(client: int, start: int, end: int, member: bytes, score: float) -> Step:
-    return client, start, end, "pop", (1,), taken(member, score)
+    return client, start, end, "pop", (1,), popped(member, score)
 
 
 def acquire(client: int, granted: int, retry: int) -> Step:
@@ -337,15 +337,15 @@ KNOWN: dict[str, tuple[bool, Subject[Any], list[Step]]] = {
 def test_the_search_is_right_where_the_answer_is_known(what: str) -> None:
     """Histories written by hand, half of them illegal."""
     legal, subject, steps = KNOWN[what]
-    assert linearizable(subject, written(steps)) is legal
+    assert linearizable(subject, history_of(steps)) is legal
 
 
-def test_a_person_can_read_what_is_wrong() -> None:
-    """Among forty calls those are shown that matter: where the item came from, who had it first, who had it again."""
+def test_a_counterexample_is_readable() -> None:
+    """Of forty calls it shows those that matter: the push of the item, its first pop and its second pop."""
     noise = [(3, 25 * i, 25 * i + 20, "push", ("other", (b"x%d" % i,), f"n{i}", False), i + 1) for i in range(36)]
     steps = [push(0, b"a", 1), pop(1, 20_000, 30_000, b"a"), pop(2, 40_000, 50_000, b"a"), *noise]
-    piece = shortest(BUFFER, written(steps))
-    assert str(piece) == "\n".join(
+    counterexample = shortest(BUFFER, history_of(steps))
+    assert str(counterexample) == "\n".join(
         [
             "3 of 39 calls show it: they have a legal order until the one that is marked",
             "client  from  to µs  call                             reply",
@@ -357,9 +357,9 @@ def test_a_person_can_read_what_is_wrong() -> None:
     )
 
 
-def test_what_the_search_allows_is_complete() -> None:
-    """Asked for a reply it gives all that some order explains, and none that no order does."""
+def test_the_search_finds_all_possible_replies() -> None:
+    """Asked for a reply, it returns all that some order explains, and no others."""
     elsewhere: Step = (1, 20, 40, "push", ("h", (b"b",), "t1", False), 1)
-    calls = written([push(0, b"a", 1), elsewhere, (2, 20, 60, "groups", (2,), UNKNOWN)])
+    calls = history_of([push(0, b"a", 1), elsewhere, (2, 20, 60, "groups", (2,), UNKNOWN)])
     assert sorted(search(BUFFER, calls, asked=2)) == [((b"g", 1),), ((b"h", 1), (b"g", 1))]
     assert search(BUFFER, [*calls[:2], replace(calls[2], reply=(("h", 1),))]) == []

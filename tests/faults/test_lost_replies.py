@@ -1,8 +1,8 @@
-"""Requests and replies are lost, and asyncio calls cancelled: everything takes effect once, however the client is made.
+"""Requests and replies are lost, and everything takes effect once, with clients made in every way.
 
-One client works, so each answer is known beforehand and held to it: a push, an ack or a release that took effect twice,
-or not at all, gives another answer at once. Some of redis-py's clients send a command again by themselves and some do
-not; where an error comes through, the call is made again with the same `token` or `lease_id`, as a user would.
+There is one client, so each answer is known in advance: a push, an ack or a release that took effect twice, or not at
+all, gives another answer at once. Some of redis-py's clients retry on their own and some do not; where an error is
+raised, the call is repeated with the same `token` or `lease_id`, as a user would do.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from .workload import WORKLOADS, FaultInjector, Workload, adrive, drive
 
 pytestmark = [
     pytest.mark.server,
-    pytest.mark.filterwarnings("ignore:.*retry_on_timeout:DeprecationWarning"),  # one of the ways, all the same
+    pytest.mark.filterwarnings("ignore:.*retry_on_timeout:DeprecationWarning"),  # in one of the ways, all the same
     settings.limit,
 ]
 
-FAULTS = settings.pick(500, 1_000)  # of each flavour and seed, over all its clients
+FAULTS = settings.pick(500, 1_000)  # for each flavour and seed, over all its clients
 SHARE = 0.2 / 4  # of the minutes, for each flavour and structure
 KINDS = (Fault.REQUEST, Fault.REPLY, Fault.TORN_REQUEST, Fault.TORN_REPLY)
-# What is swallowed in silence is noticed at the socket's timeout alone, so only these clients meet it.
+# A silent loss is only noticed at the socket's timeout, so only these clients meet it.
 TIMED = ("retry_on_timeout", "silence")
 SILENT = (*KINDS, Fault.SILENT_REQUEST, Fault.SILENT_REPLY)
-MUTE = 0.05  # seconds
+TIMEOUT = 0.05  # seconds
 NAIVE = (b"LPUSH", b"RPOP", b"ZADD", b"ZPOPMIN")
 
 Make = Callable[[int], Any]
@@ -56,10 +56,10 @@ BLOCKING: dict[str, Make] = {
     "retry_on_error": lambda port: redis.Redis(
         port=port, retry=Retry(NoBackoff(), 1), retry_on_error=[redis.ConnectionError]
     ),
-    "retry_on_timeout": lambda port: redis.Redis(port=port, retry_on_timeout=True, socket_timeout=MUTE),
+    "retry_on_timeout": lambda port: redis.Redis(port=port, retry_on_timeout=True, socket_timeout=TIMEOUT),
     "single connection": lambda port: redis.Redis(port=port, single_connection_client=True),
     "RESP3, decoded": lambda port: redis.Redis(port=port, protocol=3, decode_responses=True),
-    "silence": lambda port: redis.Redis(port=port, retry=NEVER, socket_timeout=MUTE),
+    "silence": lambda port: redis.Redis(port=port, retry=NEVER, socket_timeout=TIMEOUT),
 }
 ASYNCIO: dict[str, Make] = {
     "Redis": lambda port: redis.asyncio.Redis(port=port),
@@ -73,11 +73,11 @@ ASYNCIO: dict[str, Make] = {
     "retry_on_error": lambda port: redis.asyncio.Redis(
         port=port, retry=AsyncRetry(NoBackoff(), 1), retry_on_error=[redis.ConnectionError]
     ),
-    "retry_on_timeout": lambda port: redis.asyncio.Redis(port=port, retry_on_timeout=True, socket_timeout=MUTE),
+    "retry_on_timeout": lambda port: redis.asyncio.Redis(port=port, retry_on_timeout=True, socket_timeout=TIMEOUT),
     "single connection": lambda port: redis.asyncio.Redis(port=port, single_connection_client=True),
     "RESP3, decoded": lambda port: redis.asyncio.Redis(port=port, protocol=3, decode_responses=True),
     "silence": lambda port: redis.asyncio.Redis(
-        connection_pool=redis.asyncio.ConnectionPool(port=port, socket_timeout=MUTE)
+        connection_pool=redis.asyncio.ConnectionPool(port=port, socket_timeout=TIMEOUT)
     ),
 }
 CONTROL = 20  # items
@@ -87,22 +87,22 @@ OPTIONS = {"lease": 600.0, "dedup_window": 600.0}
 
 @pytest.fixture
 def proxy(server: Server) -> Iterator[Proxy]:
-    """Give a proxy before it."""
+    """Return a proxy before the server."""
     with Proxy(server.socket) as made:
         yield made
 
 
 @contextmanager
-def opened(client: redis.Redis) -> Iterator[redis.Redis]:
-    """Close a client and its pool in the end: a pool that it was given it leaves open."""
+def closing(client: redis.Redis) -> Iterator[redis.Redis]:
+    """Close a client and its pool at the end: a pool that was passed in is not closed with the client."""
     with client:
         yield client
     client.connection_pool.disconnect()
 
 
 @asynccontextmanager
-async def aopened(client: redis.asyncio.Redis) -> AsyncIterator[redis.asyncio.Redis]:
-    """Do the same on asyncio."""
+async def aclosing(client: redis.asyncio.Redis) -> AsyncIterator[redis.asyncio.Redis]:
+    """Do the same with asyncio."""
     async with client:
         yield client
     await client.connection_pool.disconnect()
@@ -110,7 +110,7 @@ async def aopened(client: redis.asyncio.Redis) -> AsyncIterator[redis.asyncio.Re
 
 @pytest.fixture(autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let redis-py send again at once: how long it waits before is all that its backoff changes."""
+    """Let redis-py retry at once: the time until then is all that its backoff changes."""
 
     async def sleep(seconds: float) -> None:  # noqa: ARG001
         await asyncio.sleep(0)
@@ -120,12 +120,12 @@ def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def injector_for(way: str, seed: int, proxy: Proxy) -> FaultInjector:
-    """Return an injector for the calls of redisq that this client makes."""
+    """Return an injector for the calls that this client makes."""
     return FaultInjector(proxy, seed, SILENT if way in TIMED else KINDS)
 
 
 def go_on(injector: FaultInjector, structure: str, ways: dict[str, Make], proxy: Proxy) -> Callable[[], bool]:
-    """Say to work on until this client had its share of the faults, and every call lost a request and a reply."""
+    """Return a function that returns whether the client has faults left to meet, so that every call loses both."""
     enough = proxy.injected.total() + FAULTS / len(ways) / len(WORKLOADS)
     calls = ["push", "reserve", "ack", "release", "extend", "bury", "redrive"]
     calls += ["push_front"] if structure == "buffer" else []
@@ -135,7 +135,7 @@ def go_on(injector: FaultInjector, structure: str, ways: dict[str, Make], proxy:
 
 
 def report(flavour: str, way: str, structure: str, proxy: Proxy) -> None:
-    """Print what was injected; that nothing was lost or done twice is held at each step."""
+    """Print what was injected; the workload has checked at each step that nothing was lost or done twice."""
     faults = ", ".join(f"{count} {fault.name}" for fault, count in proxy.injected.items())
     print(f"{flavour}, {way}, {structure}: {proxy.injected.total()} faults ({faults}), 0 lost, 0 twice")
 
@@ -144,7 +144,7 @@ def report(flavour: str, way: str, structure: str, proxy: Proxy) -> None:
 @pytest.mark.parametrize("way", BLOCKING)
 def test_lost_requests_and_replies(way: str, structure: str, server: Server, proxy: Proxy) -> None:
     for seed in settings.seeds(SHARE / len(BLOCKING)):
-        with opened(BLOCKING[way](proxy.port)) as client:
+        with closing(BLOCKING[way](proxy.port)) as client:
             kind: Any = Buffer if structure == "buffer" else PriorityQueue
             queue = kind(client, "q", **OPTIONS)
             injector = injector_for(way, seed, proxy)
@@ -158,7 +158,7 @@ def test_lost_requests_and_replies(way: str, structure: str, server: Server, pro
 @pytest.mark.parametrize("way", ASYNCIO)
 async def test_lost_requests_and_replies_asyncio(way: str, structure: str, server: Server, proxy: Proxy) -> None:
     for seed in settings.seeds(SHARE / len(ASYNCIO)):
-        async with aopened(ASYNCIO[way](proxy.port)) as client:
+        async with aclosing(ASYNCIO[way](proxy.port)) as client:
             kind: Any = redisq.asyncio.Buffer if structure == "buffer" else redisq.asyncio.PriorityQueue
             queue = kind(client, "q", **OPTIONS)
             injector = injector_for(way, seed, proxy)
@@ -169,7 +169,7 @@ async def test_lost_requests_and_replies_asyncio(way: str, structure: str, serve
 
 
 def naive_workload(seen: Counter[int]) -> Workload:
-    """Fill a list and take from it, then a sorted set, with plain commands; count what comes out."""
+    """Use a list and a sorted set with plain commands; count what comes out."""
     for i in range(CONTROL):
         yield "lpush", ("list", i), {}
         yield "zadd", ("zset", {str(CONTROL + i): i}), {}
@@ -180,7 +180,7 @@ def naive_workload(seen: Counter[int]) -> Workload:
 
 
 def check_naive(seen: Counter[int], proxy: Proxy) -> None:
-    """Hold that plain commands lose and double under the same faults; otherwise these are not injected."""
+    """Check that plain commands lose and duplicate under the same faults, else they are not injected."""
     lost, twice = 2 * CONTROL - len(seen), sum(count > 1 for count in seen.values())
     print(f"plain commands: {proxy.injected.total()} faults, {lost} lost, {twice} twice, of {2 * CONTROL}")
     assert any(seen[i] > 1 for i in range(CONTROL))
@@ -189,16 +189,16 @@ def check_naive(seen: Counter[int], proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("way", CONTROLS)
-def test_control_plain_commands_lose_and_double(way: str, proxy: Proxy) -> None:
+def test_control_plain_commands_lose_and_duplicate(way: str, proxy: Proxy) -> None:
     seen: Counter[int] = Counter()
-    with opened(BLOCKING[way](proxy.port)) as client:
+    with closing(BLOCKING[way](proxy.port)) as client:
         drive(naive_workload(seen), client, FaultInjector(proxy, settings.SEED, KINDS, NAIVE))
     check_naive(seen, proxy)
 
 
 @pytest.mark.parametrize("way", CONTROLS)
-async def test_control_plain_commands_lose_and_double_asyncio(way: str, proxy: Proxy) -> None:
+async def test_control_plain_commands_lose_and_duplicate_asyncio(way: str, proxy: Proxy) -> None:
     seen: Counter[int] = Counter()
-    async with aopened(ASYNCIO[way](proxy.port)) as client:
+    async with aclosing(ASYNCIO[way](proxy.port)) as client:
         await adrive(naive_workload(seen), client, FaultInjector(proxy, settings.SEED, KINDS, NAIVE))
     check_naive(seen, proxy)

@@ -1,9 +1,8 @@
-"""`max_bytes` against an HTTP endpoint that takes bodies of 256 KB: no batch is over, nothing is lost.
+"""`max_bytes` with an HTTP endpoint that accepts bodies of 256 KB: no batch is too large, and nothing is lost.
 
-A body is what `max_bytes` counts: the encoded bytes of the batch's items, one after the other, and in a priority queue
-those of each member and its payload. Whatever else a request has, separators say, is for the caller to leave room for.
-The endpoint refuses what is longer than its limit, unless it is a single item: that cannot be made smaller, so it is
-handed out alone.
+A body is what `max_bytes` counts: the encoded items of the batch, one after the other, and in a priority queue each
+member and its payload. The caller leaves room for anything else in a request, such as separators. The endpoint rejects
+longer bodies, unless they are a single item, which cannot be made smaller and is handed out alone.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ BATCHES = 21
 
 
 class Endpoint(ThreadingHTTPServer):
-    """An HTTP server that takes batches by POST, and answers 413 to what is too long."""
+    """An HTTP server that accepts batches by POST, and answers 413 to bodies that are too long."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.taken: list[list[Any]] = []
         """the values of each body"""
         self.lengths: list[int] = []
-        """of these bodies"""
+        """the lengths of these bodies"""
         self.refused: list[int] = []
-        """lengths"""
+        """the lengths of rejected bodies"""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -70,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def values(body: bytes) -> list[Any]:
-    """Read the JSON values that stand one after the other in a body."""
+    """Parse the JSON values of a body, which stand one after the other."""
     text, place, found = body.decode(), 0, []
     while place < len(text):
         value, place = json.JSONDecoder().raw_decode(text, place)
@@ -92,7 +91,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 def post(port: int, batch: Any) -> None:
-    """Send a batch; that it was refused is an error."""
+    """Send a batch; a rejection is an error."""
     payloads = batch.payloads or [None] * len(batch.items)
     parts = [
         raw + (b"" if payload is None else JSON.encode(payload))
@@ -111,8 +110,9 @@ def post(port: int, batch: Any) -> None:
 def mixed_sizes() -> list[list[int]]:
     """Return the sizes of items, batch by batch as they have to be handed out.
 
-    Most are some hundred bytes, some up to 200 KB. Five are over the limit alone: the first, the last, two side by side
-    and one of a megabyte. One batch has exactly the limit, and behind another comes an item with a byte too much.
+    Most have some hundred bytes, some up to 200 KB. Five are above the limit on their own: the first, the last, two in
+    a row and one of a megabyte. One batch has exactly the limit, and after another comes an item that is a byte too
+    long.
     """
     rng = random.Random(1)
     over = {150: LIMIT + 1, 151: 300_000, 240: 1024 * 1024}
@@ -136,7 +136,7 @@ def mixed_sizes() -> list[list[int]]:
 
 
 def text(size: int) -> str:
-    """Return a text that has so many bytes in JSON, quotes included, and fewer characters."""
+    """Return a text with this many bytes in JSON, quotes included, and fewer characters."""
     return "\u00e9" * ((size - 2) // 2) + "x" * (size % 2)
 
 
@@ -158,8 +158,8 @@ def members() -> list[tuple[str, int, dict[str, str]]]:
     return [(name, 0, {"text": text(size - empty + 2)}) for name, size in zip(NAMES, sizes, strict=True)]
 
 
-class Left:
-    """How many items are to be done still; stops the worker when there are none, or when one has failed."""
+class Remaining:
+    """The number of items that are not done yet; stops the worker at zero, or when a batch fails."""
 
     def __init__(self) -> None:
         self.count = len(NAMES)
@@ -175,7 +175,7 @@ class Left:
                 self.worker.stop()
 
     def fail(self, batch: Any, error: BaseException | None) -> None:  # noqa: ARG002
-        """Stop at a batch that was given back."""
+        """Stop because a batch was released."""
         self.failed = True
         self.worker.stop()
 
@@ -187,39 +187,41 @@ def open_queue(structure: str, package: Any, client: Any) -> Any:
     return package.PriorityQueue(client, "q", codec=JSON)
 
 
-def work_off(structure: str, flavour: str, server: Server, max_bytes: int | None) -> tuple[Endpoint, Left]:
-    """Push all, and let a worker send it to an endpoint."""
-    left = Left()
+def send_all(structure: str, flavour: str, server: Server, max_bytes: int | None) -> tuple[Endpoint, Remaining]:
+    """Push all items, and let a worker send them to an endpoint."""
+    remaining = Remaining()
     options: dict[str, Any] = {"size": 500, "max_bytes": max_bytes, "concurrency": 3}
-    options |= {"on_ack": left.done, "on_release": left.fail}
+    options |= {"on_ack": remaining.done, "on_release": remaining.fail}
     with server.client() as client, endpoint() as target:
         queue = open_queue(structure, redisq, client)
         queue.push_many(items() if structure == "buffer" else members())
         if flavour == "blocking":
-            left.worker = redisq.Worker(queue, lambda batch: post(target.server_port, batch), **options)
-            left.worker.run()
+            remaining.worker = redisq.Worker(queue, lambda batch: post(target.server_port, batch), **options)
+            remaining.worker.run()
         else:
-            asyncio.run(work_off_async(structure, server, target.server_port, left, options))
-        assert queue.stats().done == len(NAMES) - left.count
-    return target, left
+            asyncio.run(send_all_async(structure, server, target.server_port, remaining, options))
+        assert queue.stats().done == len(NAMES) - remaining.count
+    return target, remaining
 
 
-async def work_off_async(structure: str, server: Server, port: int, left: Left, options: dict[str, Any]) -> None:
-    """Do the worker's part with asyncio."""
+async def send_all_async(
+    structure: str, server: Server, port: int, remaining: Remaining, options: dict[str, Any]
+) -> None:
+    """Run the worker with asyncio."""
 
     async def handle(batch: Any) -> None:
         await asyncio.to_thread(post, port, batch)
 
     async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
-        left.worker = redisq.asyncio.Worker(open_queue(structure, redisq.asyncio, client), handle, **options)
-        await left.worker.run()
+        remaining.worker = redisq.asyncio.Worker(open_queue(structure, redisq.asyncio, client), handle, **options)
+        await remaining.worker.run()
 
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
 @pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
-def test_no_batch_is_over_and_none_is_lost(structure: str, flavour: str, server: Server) -> None:
-    target, left = work_off(structure, flavour, server, LIMIT)
-    assert (left.failed, left.count, target.refused) == (False, 0, [])
+def test_no_batch_is_too_large_and_none_is_lost(structure: str, flavour: str, server: Server) -> None:
+    target, remaining = send_all(structure, flavour, server, LIMIT)
+    assert (remaining.failed, remaining.count, target.refused) == (False, 0, [])
     assert len(target.lengths) == BATCHES
     assert Counter(target.lengths) == Counter(map(sum, SIZES))
     came = [value for body in target.taken for value in body]
@@ -230,14 +232,14 @@ def test_no_batch_is_over_and_none_is_lost(structure: str, flavour: str, server:
 
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
-def test_control_without_max_bytes_a_body_is_refused(structure: str, server: Server) -> None:
-    target, left = work_off(structure, "blocking", server, None)
-    assert left.failed
+def test_control_without_max_bytes_a_body_is_rejected(structure: str, server: Server) -> None:
+    target, remaining = send_all(structure, "blocking", server, None)
+    assert remaining.failed
     assert target.refused
 
 
-def test_the_sizes_are_those_that_matter() -> None:
-    """Some items are over the limit alone, a batch has exactly the limit, and one would have a byte too much."""
+def test_the_sizes_cover_the_edge_cases() -> None:
+    """Some items exceed the limit on their own, a batch is exactly at the limit, and one would be a byte above it."""
     assert len(SIZES) == BATCHES
     assert sum(batch[0] > LIMIT for batch in SIZES) == 5
     assert all(sum(batch) <= LIMIT or len(batch) == 1 for batch in SIZES)

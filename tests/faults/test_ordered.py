@@ -1,18 +1,18 @@
-"""An ordered buffer keeps the order of each group, whatever happens to the workers; one that is not does not.
+"""An ordered buffer keeps the order of each group, whatever happens to its workers; an unordered one does not.
 
-Eight processes work off 20,000 items of 200 groups. All the time some are killed with -9 and replaced, or stopped past
-their lease; handlers fail, ask for a retry, bury, stop half-way, sleep past their lease, and some items fail each time
-until their batch is dead. Every process records what it begins and completes (see `group_worker.py`). By that record,
-by how each lease ended (the queue remembers it), and by the dead letters:
+Eight processes work on 20,000 items of 200 groups. Meanwhile some are killed with -9 and replaced, or suspended past
+their lease; handlers fail, ask for a retry, bury, stop in the middle, sleep past their lease, and some items fail each
+time until their batch is dead. Every process records what it begins and completes (see `group_worker.py`). From this
+record, from how each lease ended (the queue keeps that), and from the dead letters it follows:
 
-- Order: while an item is begun, every earlier item of its group is completed or dead. What is begun again, after a
-  crash or a failure, are the items of one batch that was not acked.
-- One at a time: when a batch is begun, no other batch of its group is leased or delayed, and no lease's work goes on
-  when another of the group has begun. Each hand-over begins with the first item that is neither done nor dead.
-- Nothing is lost: each item is done or dead, once; what is done was completed under the lease that acked it.
-- An audit that is made meanwhile finds nothing.
+- Order: when an item begins, every earlier item of its group is completed or dead. Items that begin again, after a
+  crash or a failure, are those of one batch that was not acked.
+- One at a time: when a batch begins, no other batch of its group is leased or delayed, and no lease goes on when
+  another of the group has begun. Each hand-over begins with the first item that is neither done nor dead.
+- Nothing is lost: each item is done or dead, once; an item that is done was completed under the lease that acked it.
+- An audit during all this finds nothing.
 
-What a process does after it lost its lease is recorded as such and is not part of the order; its acks are refused.
+What a process does after it lost its lease is recorded as such and does not count for the order; its acks are refused.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class Event:
     """the first one of a batch"""
     items: tuple[int, ...] = ()
     others: int = 0
-    """other batches of the group that were out when this one was begun"""
+    """other batches of the group that were out when this one began"""
 
     @classmethod
     def parse(cls, line: bytes) -> Event:
-        """Read an entry."""
+        """Parse an entry."""
         held, at, lease, verb, *rest = line.decode().split(" ")
         if verb != "batch":
             return cls(held == "1", int(at), lease, verb, int(rest[0]))
@@ -76,13 +76,13 @@ class Event:
 
 @dataclass
 class History:
-    """What happened, when the queue is empty again."""
+    """The whole history, once the queue is empty."""
 
     events: list[Event]
     done: dict[str, int] = field(default_factory=dict)
     """lease -> items that its ack settled"""
     dead: dict[str, tuple[int, list[int]]] = field(default_factory=dict)
-    """lease -> ms at which its batch died, and the items of that"""
+    """lease -> ms at which its batch was buried, and its items"""
     ends: Counter[str] = field(default_factory=Counter)
     """how many leases ended in which way"""
 
@@ -107,7 +107,7 @@ class History:
         return [event for event in self.events if not event.held]
 
     def groups(self, start: int = 0) -> Iterator[tuple[str, list[Event]]]:
-        """Give the events of each group, those that count."""
+        """Return the events of each group, without stale ones."""
         found: defaultdict[str, list[Event]] = defaultdict(list)
         for event in self.events[start:]:
             if event.held:
@@ -115,12 +115,12 @@ class History:
         yield from found.items()
 
     def items_of(self) -> dict[str, tuple[int, ...]]:
-        """Give the items of each lease that somebody began on."""
+        """Return the items of each lease that was begun."""
         return {event.lease: event.items for event in self.events if event.verb == "batch"}
 
 
 def check_settled(history: History, pushed: list[int]) -> None:
-    """Assert that every item is done or dead, once, and that what is done was completed."""
+    """Assert that every item is done or dead, once, and that items that are done were completed."""
     items = history.items_of()
     completed = {(event.lease, event.item) for event in history.events if event.held and event.verb == "complete"}
     done = [(lease, item) for lease, count in history.done.items() for item in items[lease][:count]]
@@ -138,7 +138,7 @@ Ranks = dict[str, list[int]]
 
 
 def out_of_order(history: History, order: Ranks, start: int = 0) -> list[str]:
-    """Name the items that were begun, from event `start` on, while an earlier one was neither completed nor dead."""
+    """List the items that began, from event `start` on, while an earlier one was neither completed nor dead."""
     died = {item: at for at, items in history.dead.values() for item in items}
     completed: set[int] = set()
     first: Counter[str] = Counter()
@@ -161,8 +161,8 @@ def out_of_order(history: History, order: Ranks, start: int = 0) -> list[str]:
     return found
 
 
-def together(history: History, start: int = 0) -> list[str]:
-    """Name the batches that were out, from event `start` on, together with another of their group."""
+def concurrent_batches(history: History, start: int = 0) -> list[str]:
+    """List the batches that were out, from event `start` on, together with another one of their group."""
     found = [
         f"{event.lease} was begun while {event.others} more were out"
         for event in history.events[start:]
@@ -180,11 +180,11 @@ def together(history: History, start: int = 0) -> list[str]:
     return found
 
 
-def gaps(history: History, order: Ranks) -> list[str]:
-    """Name the hand-overs that did not begin with the first item that was neither done nor dead then.
+def wrong_starts(history: History, order: Ranks) -> list[str]:
+    """List the hand-overs that did not begin with the first item that was neither done nor dead.
 
-    What became of each hand-over says where the next one of the group has to begin: behind the items that it acked,
-    and behind those that died.
+    The outcome of each hand-over determines where the next one of the group has to begin: after the items that it
+    acked, and after those that were buried.
     """
     found = []
     begun = dict(history.groups())
@@ -213,7 +213,7 @@ def gaps(history: History, order: Ranks) -> list[str]:
 
 
 class Producer(threading.Thread):
-    """A thread that pushes items in pieces, each to one group, which is drawn at random."""
+    """A thread that pushes items in chunks, each to one randomly drawn group."""
 
     def __init__(self, queue: Buffer[int], items: int, seed: int) -> None:
         super().__init__()
@@ -224,64 +224,64 @@ class Producer(threading.Thread):
 
     def run(self) -> None:
         """Push all."""
-        left = self._items
+        remaining = self._items
         try:
-            while left:
+            while remaining:
                 group = self._random.randrange(GROUPS)
-                size = min(left, self._random.randint(1, 8))
-                piece = [self._next[group] + GROUPS * i for i in range(size)]
-                self._queue.push(*piece, group=str(group))
-                self.pushed[str(group)] += piece
+                size = min(remaining, self._random.randint(1, 8))
+                chunk = [self._next[group] + GROUPS * i for i in range(size)]
+                self._queue.push(*chunk, group=str(group))
+                self.pushed[str(group)] += chunk
                 self._next[group] += GROUPS * size
-                left -= size
+                remaining -= size
         except BaseException as error:
             self.error = error
 
     def finish(self) -> list[int]:
-        """Wait until all is pushed, and give it."""
+        """Wait until all items are pushed, and return them."""
         self.join()
         if self.error:
             raise self.error
         return [item for items in self.pushed.values() for item in items]
 
 
-class Trouble:
-    """Kills workers, and stops them past their lease, at random."""
+class Disturbance:
+    """Kills workers, and suspends them past their lease, at random."""
 
     def __init__(self, processes: WorkerProcesses, seed: int) -> None:
         self._processes, self._random = processes, random.Random(seed)
-        self._stopped: dict[int, float] = {}
-        self.kills = self.stops = 0
+        self._suspended: dict[int, float] = {}
+        self.kills = self.suspensions = 0
 
     def step(self) -> None:
-        """Let them work for a moment, then kill one or stop one."""
+        """Let the workers run for a moment, then kill or suspend one."""
         self._processes.watch(self._random.uniform(0, 0.1))
         place = self._random.randrange(PROCESSES)
         pid = self._processes.pid(place)
         if self._random.random() < 0.75:
             self.replace(place)
-        elif pid not in self._stopped:
+        elif pid not in self._suspended:
             os.kill(pid, signal.SIGSTOP)
-            self._stopped[pid] = time.monotonic() + self._random.uniform(1.2, 2) * LEASE
-            self.stops += 1
-        self.go_on(time.monotonic())
+            self._suspended[pid] = time.monotonic() + self._random.uniform(1.2, 2) * LEASE
+            self.suspensions += 1
+        self.resume(time.monotonic())
 
     def replace(self, place: int) -> None:
-        """Kill one, stopped or not, and start another."""
-        self._stopped.pop(self._processes.pid(place), None)
+        """Kill one, suspended or not, and start another."""
+        self._suspended.pop(self._processes.pid(place), None)
         self._processes.replace(place)
         self.kills += 1
 
-    def go_on(self, now: float = float("inf")) -> None:
-        """Let those go on that were stopped for long enough; by default all."""
-        for pid, end in list(self._stopped.items()):
+    def resume(self, now: float = float("inf")) -> None:
+        """Resume those that were suspended for long enough; by default all."""
+        for pid, end in list(self._suspended.items()):
             if end <= now:
                 os.kill(pid, signal.SIGCONT)
-                del self._stopped[pid]
+                del self._suspended[pid]
 
 
 class Run:
-    """A server, a producer and eight workers; what they did is there when the block has ended."""
+    """A context manager with a server, a producer and eight workers, and with their history at the end."""
 
     def __init__(self, kind: str, binary: Path, directory: Path, seed: int, items: int) -> None:
         self._kind, self._directory, self._seed, self._items = kind, directory, seed, items
@@ -296,7 +296,7 @@ class Run:
         self._producer = Producer(self.queue, self._items, self._seed)
         self._producer.start()
         self.processes = WorkerProcesses(work, self._kind, self._server.port, self._directory, self._seed, PROCESSES)
-        self.trouble = Trouble(self.processes, self._seed)
+        self.disturbance = Disturbance(self.processes, self._seed)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -308,12 +308,12 @@ class Run:
 
     def _finish(self, failed: bool) -> None:
         try:
-            while not failed and (self._producer.is_alive() or self.left()):
-                self.trouble.step()
-                if self.trouble.kills % 10 == 0:  # what it finds would be wrong, and so would be what it mended
+            while not failed and (self._producer.is_alive() or self.remaining()):
+                self.disturbance.step()
+                if self.disturbance.kills % 10 == 0:  # what it reports would be wrong, and so would be its repairs
                     assert self.queue.audit(repair=True).ok
         finally:
-            self.trouble.go_on()
+            self.disturbance.resume()
             self.processes.end()
             pushed = self._producer.finish()
         if not failed:
@@ -328,17 +328,18 @@ class Run:
         """The items of each group in the order in which they were pushed."""
         return self._producer.pushed
 
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Count what is neither done nor dead: items that wait, and batches."""
         stats = self.queue.stats()
         return stats.waiting + stats.leased + stats.delayed
 
     def _report(self) -> None:
-        history, trouble = self.history, self.trouble
+        history, disturbance = self.history, self.disturbance
         begun = Counter(event.item for event in history.events if event.verb == "begin")
         dead = sum(len(items) for _, items in history.dead.values())
         print(
-            f"{self._kind}: {self._items} items of {GROUPS} groups, {trouble.kills} kills, {trouble.stops} stops;"
+            f"{self._kind}: {self._items} items of {GROUPS} groups, {disturbance.kills} kills,"
+            f" {disturbance.suspensions} suspensions;"
             f" {history.ends.total()} leases {dict(history.ends)},"
             f" {sum(times > 1 for times in begun.values())} items begun again,"
             f" {dead} dead in {len(history.dead)} batches, {len(history.stale)} entries after a lost lease;"
@@ -347,13 +348,13 @@ class Run:
 
 
 def play(kind: str, binary: Path, directory: Path, seed: int) -> Run:
-    """Work all items off, and see that everything happened that should."""
+    """Process all items, and check that all kinds of events happened."""
     with Run(kind, binary, directory, seed, ITEMS) as run:
         pass
     history, items = run.history, run.history.items_of()
-    assert run.trouble.kills > 10
+    assert run.disturbance.kills > 10
     assert all(history.ends[how] for how in ("ack", "release", "bury", "lost"))
-    assert any(count < len(items[lease]) for lease, count in history.done.items())  # stopped half-way
+    assert any(count < len(items[lease]) for lease, count in history.done.items())  # stopped in the middle
     assert history.dead
     assert history.stale
     return run
@@ -364,20 +365,24 @@ def test_the_order_of_each_group_is_kept(kind: str, binary: Path, tmp_path: Path
     for seed in settings.seeds(0.5 / 2 / len(TESTED)):
         run = play(kind, binary, tmp_path / str(seed), seed)
         assert out_of_order(run.history, run.order) == []
-        assert together(run.history) == []
-        assert gaps(run.history, run.order) == []
+        assert concurrent_batches(run.history) == []
+        assert wrong_starts(run.history, run.order) == []
 
 
-def test_control_without_order_there_is_disorder(binary: Path, tmp_path: Path) -> None:
-    """The same without `ordered`: nothing is lost either, but each of the checks above fails."""
+def test_control_without_ordered_the_checks_fail(binary: Path, tmp_path: Path) -> None:
+    """Nothing is lost either, but each of the checks above fails."""
     run = play("unordered", binary, tmp_path / "workers", settings.SEED)
-    found = [out_of_order(run.history, run.order), together(run.history), gaps(run.history, run.order)]
+    found = [
+        out_of_order(run.history, run.order),
+        concurrent_batches(run.history),
+        wrong_starts(run.history, run.order),
+    ]
     print("found:", *map(len, found))
     assert all(found)
 
 
-# Length of the record, then of each batch that is out: group, whether the group waits for it, items.
-_OUT = """
+# The length of the record, then for each batch that is out: group, whether the group waits for it, items.
+_BATCHES_OUT = """
 local queue, found = ARGV[1], { redis.call('LLEN', KEYS[1]) }
 for _, index in ipairs({ 'leases', 'delayed' }) do
   for _, id in ipairs(redis.call('ZRANGE', queue .. index, 0, -1)) do
@@ -390,30 +395,30 @@ return found
 """
 
 
-def out(client: redis.Redis) -> tuple[int, list[tuple[bytes, int, list[bytes]]]]:
-    """Return the length of the record, and the batches that are leased or delayed, all at one moment."""
-    length, *batches = client.eval(_OUT, 1, RECORD, f"redisq:{{{QUEUE}}}:")
+def batches_out(client: redis.Redis) -> tuple[int, list[tuple[bytes, int, list[bytes]]]]:
+    """Return the length of the record, and the batches that are leased or delayed, at the same moment."""
+    length, *batches = client.eval(_BATCHES_OUT, 1, RECORD, f"redisq:{{{QUEUE}}}:")
     return length, batches
 
 
 @pytest.mark.parametrize(("before", "after"), [("unordered", "ordered"), ("ordered", "unordered")])
 def test_the_setting_may_be_changed_on_a_live_queue(before: str, after: str, binary: Path, tmp_path: Path) -> None:
-    """The workers are replaced one by one, as in a deploy, while all goes on; nothing is lost, whatever the direction.
+    """The workers are replaced one by one, as in a deploy, during operation; nothing is lost in either direction.
 
-    When there is order, it holds as soon as the batches handed out before are settled.
+    After a change to `ordered`, there is order as soon as the earlier batches are settled.
     """
     start = 0
     with Run(before, binary, tmp_path / "workers", settings.SEED, ITEMS) as run:
         while run.queue.stats().done < ITEMS // 10:
-            run.trouble.step()
+            run.disturbance.step()
         run.processes.structure = after
         for _ in range(PROCESSES):
             run.processes.watch(0.03)
-            run.trouble.replace(0)
-        _, batches = out(run.client)
+            run.disturbance.replace(0)
+        _, batches = batches_out(run.client)
         old = {item for _, _, items in batches for item in items}
         while after == "ordered":
-            start, batches = out(run.client)
+            start, batches = batches_out(run.client)
             groups = Counter(group for group, _, _ in batches)
             settled = old.isdisjoint(item for _, _, items in batches for item in items)
             if settled and all(named for _, named, _ in batches) and max(groups.values(), default=0) <= 1:
@@ -425,10 +430,10 @@ def test_the_setting_may_be_changed_on_a_live_queue(before: str, after: str, bin
         assert later > ITEMS // 10
         assert out_of_order(run.history, run.order)  # before
         assert out_of_order(run.history, run.order, start) == []
-        assert together(run.history, start) == []
+        assert concurrent_batches(run.history, start) == []
 
 
-def test_a_batch_of_before_the_change_frees_no_group(server: Server) -> None:
+def test_a_batch_from_before_the_change_does_not_free_its_group(server: Server) -> None:
     """It comes back while an ordered batch of its group is out, and is acked: the group still waits for that one."""
     with server.client() as client:
         unordered, ordered = Buffer[int](client, QUEUE), Buffer[int](client, QUEUE, ordered=True)

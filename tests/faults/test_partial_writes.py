@@ -1,10 +1,10 @@
-"""A script that is stopped has written nothing: whichever key is of another type, denied, or finds the server full.
+"""A script that fails has written nothing: whichever key has another type or is denied, and on a full server.
 
-Every script, in every state of `scenarios.py`, with one key after the other broken: all keys, with what is in them, are
-then what they were. Where the broken key does not matter to the call, everything else is as without it.
+Every script runs in every state of `scenarios.py`, with one key at a time broken: afterwards all keys are unchanged. If
+the broken key does not matter to the call, everything else is as without it.
 
-What is malformed or out of range is in `tests/scripts/test_raw.py`; thousands of calls on a full server, and the Python
-over them, in `tests/scripts/test_full_server.py`.
+Malformed and out-of-range arguments are in `tests/scripts/test_raw.py`; thousands of calls on a full server, and the
+Python classes on it, in `tests/scripts/test_full_server.py`.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ Everything = dict[bytes, tuple[bytes, bool]]
 """Each key's DUMP, and whether it has a TTL."""
 Check = Callable[[redis.Redis, Scenario], list[str]]
 UNIMPORTANT = {"hincrby": Q + b"meta", "rpop": Q + b"wake"}
-"""What a script writes by pcall: counters, and the end of a wake-up that nobody needs any more."""
+"""What a script writes by pcall: counters, and the removal of a wake-up that no client needs any more."""
 _NOUNS = "meta groups since ready leases held delayed dead again rows payloads busy paused paused_groups grants wake"
 NAMES = {Q + noun.encode() for noun in _NOUNS.split()}
-"""Keys that a script may look at though they are not there."""
+"""Keys that a script may look at although they do not exist."""
 HASHES = {b"meta", b"busy", b"again", b"rows", b"payloads"}
 by_script = pytest.mark.parametrize("script", names())
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[redis.Redis]:
-    """Give a client of a real server, and a server without a limit and without the user back."""
+    """Return a client of a real server, and restore the server's limit and users afterwards."""
     with server.client() as made:
         yield made
         made.config_set("maxmemory", 0)
         made.acl_deluser("denied")
 
 
-def undisturbed(client: redis.Redis, scenario: Scenario) -> tuple[Any, Everything, Everything]:
-    """Run a scenario as it is: the reply, and everything before and after it."""
+def run_intact(client: redis.Redis, scenario: Scenario) -> tuple[Any, Everything, Everything]:
+    """Run an unbroken scenario; return the reply, and all keys before and after it."""
     scenario.build(client)
     before, reply = everything(client), send(client, scenario.call)
     assert not isinstance(reply, Exception) or str(reply).startswith("LEASELOST"), f"{scenario}: {reply}"
@@ -59,8 +59,8 @@ def without(key: bytes, found: Everything) -> Everything:
 
 
 def of_another_type(client: redis.Redis, scenario: Scenario) -> list[str]:
-    """Give each key in turn another type, and say where something was written all the same."""
-    _, before, after = undisturbed(client, scenario)
+    """Return each key in turn another type; yield each write that happens anyway."""
+    _, before, after = run_intact(client, scenario)
     wrong = []
     for key in {*scenario.call.keys, *before, *after} - {Q + b"guard"}:
         scenario.build(client)
@@ -71,19 +71,19 @@ def of_another_type(client: redis.Redis, scenario: Scenario) -> list[str]:
             client.hset(key, "f", "v")
         broken = everything(client)
         reply, now = send(client, scenario.call), everything(client)
-        stopped = isinstance(reply, Exception) or reply == [b"ended"]  # a lease's id that is in use, for whatever
-        # An audit names the key, and looks no further; of a lease's list it takes the members to be in no lease.
+        stopped = isinstance(reply, Exception) or reply == [b"ended"]  # a lease id that is in use already
+        # An audit reports the key and goes on; if it is a lease's list, it takes its members to be in no lease.
         looked = scenario.script.endswith("/audit") and (now == broken or key.startswith(Q + b"lease:"))
         if not looked and (now != broken if stopped else without(key, now) != without(key, after)):
-            wrong.append(f"{scenario}, {key!r} is of another type: {reply}")
+            wrong.append(f"{scenario}, {key!r} has another type: {reply}")
         if now.get(key) != broken[key]:
             wrong.append(f"{scenario}, {key!r} of another type was overwritten: {reply}")
     return wrong
 
 
 def denied(client: redis.Redis, scenario: Scenario) -> list[str]:
-    """Deny each key in turn that the call may write, and say where something was written all the same."""
-    _, before, after = undisturbed(client, scenario)
+    """Deny each key in turn that the call may write; yield each write that happens anyway."""
+    _, before, after = run_intact(client, scenario)
     every = {*scenario.call.keys, *before, *after}
     changed = {key for key in every if before.get(key) != after.get(key)}
     client.acl_setuser("denied", enabled=True, nopass=True, categories=["+@all"], keys=["*"])
@@ -94,7 +94,7 @@ def denied(client: redis.Redis, scenario: Scenario) -> list[str]:
             allowed = [f"~{name.decode()}" for name in (every | NAMES) - {key}]
             plain(client, "ACL", "SETUSER", "denied", "resetkeys", *allowed)
             reply, now = send(user, scenario.call), everything(client)
-            spared = key if key == Q + b"wake" else b""  # a wake-up that nobody needs any more may stay
+            spared = key if key == Q + b"wake" else b""  # a wake-up that no client needs any more may stay
             if now != before if isinstance(reply, Exception) else without(spared, now) != without(spared, after):
                 wrong.append(f"{scenario}, {key!r} is denied: {reply}")
             if key in scenario.call.keys and not isinstance(reply, Exception):
@@ -102,9 +102,9 @@ def denied(client: redis.Redis, scenario: Scenario) -> list[str]:
     return wrong
 
 
-def full(client: redis.Redis, scenario: Scenario) -> list[str]:
-    """Let the server be full: what grows is refused and changes nothing, the rest does what it does elsewhere."""
-    expected, before, after = undisturbed(client, scenario)
+def on_a_full_server(client: redis.Redis, scenario: Scenario) -> list[str]:
+    """Fill the server's memory: calls that grow must be refused without a change, others must succeed as usual."""
+    expected, before, after = run_intact(client, scenario)
     scenario.build(client)
     client.config_set("maxmemory", 1)
     reply = send(client, scenario.call)
@@ -118,7 +118,7 @@ def full(client: redis.Redis, scenario: Scenario) -> list[str]:
 
 
 def client_of(client: redis.Redis, user: str) -> redis.Redis:
-    """Give a client that is somebody else on the same server."""
+    """Return a client that logs in as another user of the same server."""
     path = client.connection_pool.connection_kwargs["path"]
     return redis.Redis(unix_socket_path=path, username=user, password="any")
 
@@ -129,7 +129,7 @@ def scenarios(script: str) -> list[Scenario]:
 
 @by_script
 def test_a_key_of_another_type_stops_a_script_before_it_writes(client: redis.Redis, script: str) -> None:
-    """For every key that is there, that is declared or that would be made."""
+    """For every key that exists, that is declared or that would be created."""
     assert [line for scenario in scenarios(script) for line in of_another_type(client, scenario)] == []
 
 
@@ -140,21 +140,21 @@ def test_a_denied_key_stops_a_script_before_it_writes(client: redis.Redis, scrip
 
 
 @by_script
-def test_a_full_server_takes_what_gives_back_and_refuses_growth_whole(client: redis.Redis, script: str) -> None:
+def test_a_full_server_refuses_growth_and_accepts_everything_else(client: redis.Redis, script: str) -> None:
     """In every state."""
     client.config_set("maxmemory-policy", "noeviction")
-    assert [line for scenario in scenarios(script) for line in full(client, scenario)] == []
+    assert [line for scenario in scenarios(script) for line in on_a_full_server(client, scenario)] == []
 
 
 COUNTERS = ("done", "failed", "buried", "trimmed")
 
 
 @pytest.mark.parametrize("script", [name for name in names() if name.split("/")[1] in SETTLING])
-def test_a_counter_that_cannot_be_counted_stops_nothing(client: redis.Redis, script: str) -> None:
-    """What is counted is for people to read: where it is no number, the call does the same as elsewhere."""
+def test_a_counter_that_is_not_a_number_stops_nothing(client: redis.Redis, script: str) -> None:
+    """Counters are for people to read: the call does the same as with valid ones."""
     counted = False
     for scenario in scenarios(script):
-        expected, before, after = undisturbed(client, scenario)
+        expected, before, after = run_intact(client, scenario)
         if Q + b"meta" not in before:
             continue
         scenario.build(client)
@@ -167,7 +167,7 @@ def test_a_counter_that_cannot_be_counted_stops_nothing(client: redis.Redis, scr
 
 
 def naive(what: str, text: str, *, grows: bool) -> Scenario:
-    """Give a scenario of a script that is written as people write them."""
+    """Return a scenario with a script that is written in the usual way."""
     keys = (Q + b"items:g", Q + b"groups", Q + b"guard")
     script = Script("naive/push", f"local items, groups, guard = KEYS[1], KEYS[2], KEYS[3]\n{text}".encode())
     return Scenario(what, (), Call(script, keys, (), int), grows)
@@ -182,34 +182,40 @@ NAIVE: list[tuple[Check, Scenario]] = [
         denied,
         naive("computed", "redis.call('RPUSH', items, 1) return redis.call('RPUSH', guard .. 'x', 1)", grows=True),
     ),
-    (full, naive("frees first", "redis.call('DEL', groups) return redis.call('RPUSH', items, 1)", grows=True)),
-    (full, naive("grows first", "redis.call('RPUSH', items, 1) return redis.call('DEL', groups)", grows=False)),
+    (
+        on_a_full_server,
+        naive("frees first", "redis.call('DEL', groups) return redis.call('RPUSH', items, 1)", grows=True),
+    ),
+    (
+        on_a_full_server,
+        naive("grows first", "redis.call('RPUSH', items, 1) return redis.call('DEL', groups)", grows=False),
+    ),
 ]
 
 
 @pytest.mark.parametrize(("check", "scenario"), NAIVE, ids=[scenario.what for _, scenario in NAIVE])
-def test_a_naive_script_is_found(client: redis.Redis, check: Check, scenario: Scenario) -> None:
-    """The control: each check finds a script that breaks its rule."""
+def test_control_a_naive_script_is_detected(client: redis.Redis, check: Check, scenario: Scenario) -> None:
+    """Each check finds a script that breaks its rule."""
     assert check(client, scenario)
 
 
 @by_script
-def test_a_command_that_is_denied_can_stop_a_script_half_way(client: redis.Redis, script: str) -> None:
-    """What is not promised: without a command that a script needs it may stop after a write.
+def test_a_denied_command_can_stop_a_script_in_the_middle(client: redis.Redis, script: str) -> None:
+    """A limit of the guarantee: without the permission for a command that it needs, a script may stop after a write.
 
-    So the README's line names all of them, and `test_security.py` holds it to that. Here: it is an error, never a
-    silent one, and a script that only looks changes nothing even so.
+    So the README lists all commands, which `test_security.py` checks. Here: it is always an error, and a script that
+    only reads changes nothing even then.
     """
     commands, half = sorted(commands_of(script)), set()
     with client_of(client, "denied") as user:
         client.acl_setuser("denied", enabled=True, nopass=True, categories=["+@all"], keys=["*"])
         for scenario in scenarios(script):
-            expected, before, after = undisturbed(client, scenario)
+            expected, before, after = run_intact(client, scenario)
             for command in commands:
                 scenario.build(client)
                 plain(client, "ACL", "SETUSER", "denied", "+@all", f"-{command}")
                 reply, now = send(user, scenario.call), everything(client)
-                if str(reply) == str(expected):  # it was not needed here
+                if str(reply) == str(expected):  # not needed in this scenario
                     spared = UNIMPORTANT.get(command, b"")
                     assert without(spared, now) == without(spared, after), (scenario, command)
                 else:
@@ -218,4 +224,4 @@ def test_a_command_that_is_denied_can_stop_a_script_half_way(client: redis.Redis
                     half |= {command} if now != before else set()
     looks = script.split("/")[1] in ("batches", "groups", "members", "peek", "state", "stats")
     assert not (looks and half)
-    assert looks or half or script.endswith("/extend")  # the fault is real: one ZADD is all that this one does
+    assert looks or half or script.endswith("/extend")  # the fault is real: this script writes with a single ZADD

@@ -1,7 +1,7 @@
-"""An item that ends the process of whoever works on it: with `isolate` it alone becomes a dead letter.
+"""An item that crashes its process: with `isolate` only that item becomes a dead letter.
 
-A worker process is started again each time that the item has ended it, until nothing is left. Nobody waits for a lease:
-when its process has ended it is made to run out, by its deadline in the queue.
+A worker process is restarted each time the item has crashed it, until nothing is left. To save time, the lease of a
+crashed process is made to expire, by changing its deadline in the queue.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ LEASES = f"redisq:{{{QUEUE}}}:leases"
 
 @dataclass
 class Outcome:
-    """What became of the items, and what it took."""
+    """The outcome of all items."""
 
     done: list[str]
     """items, as often as they were acked"""
     dead: list[list[str]]
     """the items of each dead letter"""
     reasons: list[str]
-    """why it is dead, of each"""
+    """the reason of each dead letter"""
     held: list[tuple[str, list[str]]]
-    """holder and items of each hand-over to a process that the item ended"""
+    """holder and items of each hand-over to a process that crashed"""
 
 
-def left(queue: Buffer[str]) -> int:
+def remaining(queue: Buffer[str]) -> int:
     """Count what is neither done nor dead: items that wait, and batches."""
     stats = queue.stats()
     return stats.waiting + stats.leased + stats.delayed
 
 
 def run_worker(server: Node, settings: str, path: Path, queue: Buffer[str]) -> list[list[Any]]:
-    """Run a worker process until it ends itself or nothing is left, and return the lines that it wrote."""
+    """Run a worker process until it crashes or nothing is left; return the lines that it wrote."""
     theirs, ours = context.Pipe(duplex=False)
     task = Task(settings, server.port, path, seed=0, hours=0)
     process = context.Process(target=begin, args=(work_on_poison, task, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
-        while left(queue) and not wait([process.sentinel], 0.02):
+        while remaining(queue) and not wait([process.sentinel], 0.02):
             pass
-        if left(queue):
+        if remaining(queue):
             process.join()
             assert process.exitcode == POISONED_CODE
         else:
@@ -73,8 +73,8 @@ def run_worker(server: Node, settings: str, path: Path, queue: Buffer[str]) -> l
     return [json.loads(line)[2:] for line in path.read_text().splitlines()]
 
 
-def work_off(binary: Path, directory: Path, items: list[str], max_attempts: int, isolate: bool) -> Outcome:
-    """Push the items, all of one group, and start worker processes one after the other until nothing is left."""
+def process_all(binary: Path, directory: Path, items: list[str], max_attempts: int, isolate: bool) -> Outcome:
+    """Push the items, all to one group, and start worker processes one after the other until nothing is left."""
     outcome = Outcome([], [], [], [])
     with Node(binary) as server, server.client() as client:
         queue = Buffer[str](client, QUEUE)
@@ -82,7 +82,7 @@ def work_off(binary: Path, directory: Path, items: list[str], max_attempts: int,
         for number in range(500):
             lines = run_worker(server, f"{max_attempts} {int(isolate)}", directory / str(number), queue)
             outcome.done += [item for what, *rest in lines if what == "done" for item in rest[0]]
-            if not left(queue):
+            if not remaining(queue):
                 break
             what, holder, held = lines[-1]
             assert what == "batch"
@@ -98,20 +98,20 @@ def work_off(binary: Path, directory: Path, items: list[str], max_attempts: int,
         assert (stats.done, stats.buried) == (len(outcome.done), sum(map(len, outcome.dead)))
     print(
         f"max_attempts {max_attempts}, isolate {isolate}: {len(outcome.done)} done, {outcome.dead} dead;"
-        f" {len(outcome.held)} processes ended"
+        f" {len(outcome.held)} processes crashed"
     )
     return outcome
 
 
 def check_emptied(client: redis.Redis, queue: Buffer[str]) -> None:
     """Assert that nothing is left but dead letters."""
-    assert left(queue) == 0
+    assert remaining(queue) == 0
     assert queue.audit().ok
     assert client.exists(LEASES) == 0
 
 
 def last_holder(outcome: Outcome, item: str) -> str:
-    """Return who held an item last."""
+    """Return the last holder of an item."""
     return next(holder for holder, items in reversed(outcome.held) if item in items)
 
 
@@ -119,19 +119,19 @@ def last_holder(outcome: Outcome, item: str) -> str:
 @pytest.mark.parametrize("poisoned", [[6], [6, 15]], ids=["one", "two"])
 def test_only_the_poison_is_dead(poisoned: list[int], max_attempts: int, binary: Path, tmp_path: Path) -> None:
     items = [f"poison {i}" if i in poisoned else f"good {i}" for i in range(20)]
-    outcome = work_off(binary, tmp_path, items, max_attempts, isolate=True)
+    outcome = process_all(binary, tmp_path, items, max_attempts, isolate=True)
     poison = [item for item in items if item.startswith("poison")]
     assert Counter(outcome.done) == Counter(item for item in items if item not in poison)
     assert outcome.dead == [[item] for item in poison]
     for (item,), reason in zip(outcome.dead, outcome.reasons, strict=True):
         assert reason == f"lease ran out: {last_holder(outcome, item)}"
-        assert [item] in [held for _, held in outcome.held]  # it had an attempt by itself
+        assert [item] in [held for _, held in outcome.held]  # its last attempt was alone
 
 
 @pytest.mark.parametrize("max_attempts", [1, 2, 3])
 def test_control_without_isolate_all_are_dead(max_attempts: int, binary: Path, tmp_path: Path) -> None:
     items = [f"poison {i}" if i == 6 else f"good {i}" for i in range(20)]
-    outcome = work_off(binary, tmp_path, items, max_attempts, isolate=False)
+    outcome = process_all(binary, tmp_path, items, max_attempts, isolate=False)
     assert outcome.done == []
     assert outcome.dead == [items]
     assert outcome.reasons == [f"lease ran out: {last_holder(outcome, 'poison 6')}"]

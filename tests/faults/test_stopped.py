@@ -1,7 +1,7 @@
-"""A worker is stopped (SIGSTOP) past its lease: its item goes to another, once, and what the first says is refused.
+"""A worker is suspended (SIGSTOP) past its lease: its item is handed out again, once, and its late calls are refused.
 
-The worker is told to go on while it is stopped, so its ack is the first thing that it does when it wakes. The control
-is the usual recipe with a sorted set of deadlines, in which an ack is a ZREM: it takes the stale ack for the new one's.
+It is told to settle while it is suspended, so its ack is the first thing that it does when it resumes. The control is
+the usual recipe with a sorted set of deadlines and ZREM as the ack, which accepts the stale ack.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ ROUNDS = settings.pick(12, 100)
 LEASE = 0.05
 LATER = 60.0
 
-context = multiprocessing.get_context("spawn")  # a child of this process: it can be waited for until it has stopped
+context = multiprocessing.get_context("spawn")  # a child process, so that its suspension can be waited for
 
 
 def open_queue(structure: str, client: redis.Redis) -> Any:
-    """Give the queue under test."""
+    """Return the queue under test."""
     return Buffer(client, "q") if structure == "buffer" else PriorityQueue(client, "q")
 
 
-def hold(structure: str, socket: str, parent: Connection) -> None:
-    """Reserve, wait to be told to go on, settle, and say what came of it, until the parent ends."""
+def hold_lease(structure: str, socket: str, parent: Connection) -> None:
+    """Reserve, wait for a message, settle, and report the result, until the parent ends."""
     queue = open_queue(structure, redis.Redis(unix_socket_path=socket))
 
     def settle(verb: str) -> str:
@@ -60,7 +60,7 @@ def hold(structure: str, socket: str, parent: Connection) -> None:
 
 
 def take_naively(client: redis.Redis, lease: float) -> bytes | None:
-    """Take what is due, and set its deadline."""
+    """Take a due member, and set its deadline."""
     due: Any = client.zrangebyscore("z", "-inf", time.time(), 0, 1)
     if not due:
         return None
@@ -83,25 +83,25 @@ def hold_naively(_structure: str, socket: str, parent: Connection) -> None:
 
 
 class Holder:
-    """A process whose worker can be stopped."""
+    """A worker process that can be suspended."""
 
     def __init__(self, process: Any, pipe: Connection) -> None:
         self._process, self.pipe = process, pipe
 
-    def stop(self) -> None:
-        """Stop it, and return when it has stopped."""
+    def suspend(self) -> None:
+        """Suspend it, and wait until it is."""
         os.kill(self._process.pid, signal.SIGSTOP)
         _, status = os.waitpid(self._process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
 
-    def go_on(self) -> None:
-        """Let it go on."""
+    def resume(self) -> None:
+        """Let it continue."""
         os.kill(self._process.pid, signal.SIGCONT)
 
 
 @contextmanager
-def holding(job: Callable[[str, str, Connection], None], structure: str, socket: str) -> Iterator[Holder]:
-    """Give a worker, and kill it in the end; stopped or not, SIGKILL ends it."""
+def running_holder(job: Callable[[str, str, Connection], None], structure: str, socket: str) -> Iterator[Holder]:
+    """Run a worker process; SIGKILL ends it, even while it is suspended."""
     mine, theirs = context.Pipe()
     process = context.Process(target=job, args=(structure, socket, theirs), daemon=True)
     process.start()
@@ -117,40 +117,40 @@ def holding(job: Callable[[str, str, Connection], None], structure: str, socket:
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
 def test_a_stale_holder_is_refused(structure: str, server: Server) -> None:
-    with server.client() as client, holding(hold, structure, server.socket) as holder:
+    with server.client() as client, running_holder(hold_lease, structure, server.socket) as holder:
         queue = open_queue(structure, client)
         for number in range(ROUNDS):
             verbs = (("ack", "extend", "release"), ("extend", "ack"), ("release", "ack"))[number % 3]
             queue.push(f"item {number}")
             holder.pipe.send(verbs)
             assert holder.pipe.recv() == [f"item {number}"]
-            holder.stop()
-            again = queue.reserve(10, timeout=30.0, lease=LATER)  # comes when the lease has run out
+            holder.suspend()
+            again = queue.reserve(10, timeout=30.0, lease=LATER)  # waits until the lease has expired
             assert (again.items, again.attempts) == ([f"item {number}"], 2)
-            early = number % 2 == 0  # done by the other before the first goes on
+            early = number % 2 == 0  # done by the other before the first resumes
             if early:
                 assert again.ack() == 1
             holder.pipe.send("go on")
-            holder.go_on()
+            holder.resume()
             assert holder.pipe.recv() == ["lost"] * len(verbs)
-            assert queue.reserve(10) is None  # handed out again once, and only once
+            assert queue.reserve(10) is None  # handed out again exactly once
             if not early:
                 assert again.ack() == 1
             stats = queue.stats()
             assert (stats.waiting, stats.leased, stats.delayed, stats.dead) == (0, 0, 0, 0)
         assert queue.audit().ok
-    print(f"{structure}: stopped past the lease {ROUNDS} times, each stale ack, release and extend refused")
+    print(f"{structure}: suspended past the lease {ROUNDS} times, each stale ack, release and extend refused")
 
 
-def test_control_the_usual_recipe_takes_a_stale_ack(server: Server) -> None:
-    with server.client() as client, holding(hold_naively, "zset", server.socket) as holder:
+def test_control_the_usual_recipe_accepts_a_stale_ack(server: Server) -> None:
+    with server.client() as client, running_holder(hold_naively, "zset", server.socket) as holder:
         client.zadd("z", {"item": 0})
         holder.pipe.send("take")
         assert holder.pipe.recv() == b"item"
-        holder.stop()
+        holder.suspend()
         while take_naively(client, LATER) is None:
-            time.sleep(0.005)  # there is nothing to wait for
+            time.sleep(0.005)  # there is no event to wait for
         holder.pipe.send("go on")
-        holder.go_on()
-        assert holder.pipe.recv() == 1  # the stale ack was taken
+        holder.resume()
+        assert holder.pipe.recv() == 1  # the stale ack was accepted
         assert client.zrem("z", "item") == 0  # and the right one finds nothing

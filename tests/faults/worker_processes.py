@@ -1,4 +1,4 @@
-"""Worker processes that write down what they do, to be killed. Imports little, so that one starts soon."""
+"""Worker processes that record what they do, to be killed. Few imports, so that they start quickly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from redis.retry import Retry
 
 from redisq import Batch, Buffer, PriorityQueue, Worker
 
-# Started from nothing as with spawn, but each worker is forked from a process that has imported this.
+# A fork server, started anew as with spawn, which has imported this module before it forks the workers.
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload([__name__])
 
@@ -36,7 +36,7 @@ Queue = Buffer[Any] | PriorityQueue[str]
 
 
 def open_queue(structure: str, client: redis.Redis) -> Queue:
-    """Give the queue under test."""
+    """Return the queue under test."""
     if structure == "priority":
         return PriorityQueue(client, "q", lease=LEASE, dedup_window=3600)
     return Buffer(client, "q", lease=LEASE, dedup_window=3600, ordered=structure == "ordered buffer")
@@ -44,21 +44,21 @@ def open_queue(structure: str, client: redis.Redis) -> Queue:
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is to do."""
+    """The task of a worker process."""
 
     structure: str
     port: int
     path: Path
     seed: int
     hours: int
-    """by which its clock is wrong"""
+    """hours by which its clock is wrong"""
 
 
 Job = Callable[[Task, Callable[..., None]], None]
 
 
 def begin(job: Job, task: Task, parent: Connection) -> None:
-    """Do the job until killed; a process whose parent has ended ends too, however that ended."""
+    """Run the job until killed; the process also ends when its parent does, however that ends."""
 
     def watch() -> None:
         with contextlib.suppress(EOFError):
@@ -80,14 +80,14 @@ def begin(job: Job, task: Task, parent: Connection) -> None:
 
 
 def work(task: Task, write: Callable[..., None]) -> None:
-    """Run redisq's own Worker: each batch is written down before it is worked on, and when its ack is answered."""
+    """Run redisq's own Worker: each batch is recorded before it is processed, and when its ack is answered."""
     rng = random.Random(task.seed)
 
     def handle(batch: Batch[Any]) -> None:
         write("handed", batch.id, batch.attempts, batch.items, batch.deadline)
         time.sleep(rng.random() * 0.04)
         if rng.random() < 0.05:
-            raise RuntimeError("it is given back")
+            raise RuntimeError("the batch is released")
 
     def acked(batch: Batch[Any]) -> None:
         write("acked", batch.id)
@@ -97,7 +97,7 @@ def work(task: Task, write: Callable[..., None]) -> None:
 
 
 def work_naively(task: Task, write: Callable[..., None]) -> None:
-    """Pop with plain commands, work, write it down."""
+    """Pop with plain commands, sleep, and record it."""
     rng = random.Random(task.seed)
     client = redis.Redis(port=task.port, socket_timeout=2.0, retry=Retry(NoBackoff(), 0))
     while True:
@@ -115,12 +115,12 @@ def _busy(path: Path) -> bool:
 
 
 class WorkerProcesses:
-    """Worker processes, of which each one that is killed is replaced."""
+    """Worker processes; each one that is killed is replaced."""
 
     def __init__(self, job: Job, structure: str, port: int, directory: Path, seed: int, count: int = 4) -> None:
         self._job, self._port, self._directory = job, port, directory
         self.structure = structure
-        """what those that are started from now on work on"""
+        """the structure that processes started from now on use"""
         self._random = random.Random(seed)
         self.tasks: list[Task] = []
         self._workers: list[tuple[ForkServerProcess, Connection]] = []
@@ -139,7 +139,7 @@ class WorkerProcesses:
         self._workers.append((worker, mine))
 
     def kill(self, busy: bool = False) -> None:
-        """Kill one with -9, the oldest, and start another in its place; `busy`: as soon as it has a batch."""
+        """Kill the oldest with -9 and start another in its place; `busy`: while it has a batch."""
         path = self.tasks[-len(self._workers)].path
         end = time.monotonic() + 1.0
         while busy and not _busy(path) and time.monotonic() < end:
@@ -152,7 +152,7 @@ class WorkerProcesses:
         self._start()
 
     def pid(self, place: int) -> int:
-        """Give the process id of one, counted from the oldest."""
+        """Return the process id of one, counted from the oldest."""
         pid = self._workers[place][0].pid
         assert pid
         return pid
@@ -165,7 +165,7 @@ class WorkerProcesses:
         pipe.close()
 
     def watch(self, seconds: float) -> None:
-        """Let them work so long; nobody ends but by a kill."""
+        """Let them run for some seconds; none may end on its own."""
         assert wait([worker.sentinel for worker, _ in self._workers], seconds) == []
 
     def end(self) -> None:
@@ -174,19 +174,19 @@ class WorkerProcesses:
             self._end(*self._workers.pop())
 
     def lines(self) -> list[list[Any]]:
-        """Read what they wrote: its time by their clock, by the machine's, what, and more."""
-        paths = [task.path for task in self.tasks if task.path.exists()]  # else killed before it began
+        """Read their records: time by their clock, time by the machine's, kind, and more."""
+        paths = [task.path for task in self.tasks if task.path.exists()]  # else it was killed before it began
         return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
     def skewed(self) -> set[int]:
-        """Give by how many hours the clocks of the workers that began were wrong, as they themselves saw it."""
+        """Return by how many hours the clocks of the workers were wrong, as the workers themselves read them."""
         now, machine = time.time(), time.monotonic()
         return {round((seen - now + machine - at) / 3600) for seen, at, *_ in self.lines()}
 
 
 @dataclass
 class WorkerLog:
-    """What the workers wrote down, by the leases' ids."""
+    """The records of all workers, by lease id."""
 
     handed: dict[str, tuple[int, list[Any]]] = field(default_factory=dict)
     """attempts and items"""
@@ -199,11 +199,11 @@ class WorkerLog:
 
     @classmethod
     def read(cls, processes: WorkerProcesses) -> WorkerLog:
-        """Read all lines."""
+        """Read all records."""
         found = cls()
         for _, at, what, *rest in processes.lines():
             if what == "handed":
-                assert rest[0] not in found.handed  # an id is one hand-over's
+                assert rest[0] not in found.handed  # an id is handed out once
                 found.handed[rest[0]] = rest[1], rest[2]
                 found.begun[rest[0]] = at
                 found.deadlines[rest[0]] = rest[3]

@@ -1,4 +1,4 @@
-"""The same work for both flavours: a generator yields calls and checks each answer; a driver makes and repeats them."""
+"""The same workload for both flavours: a generator yields calls and checks answers, a driver makes the calls."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from redisq import Pushed
 from .proxy import LOST_REQUESTS, SCRIPTS, Fault, Proxy
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
-"""Name of a queue's method, and its arguments."""
+"""The name of a queue's method, and its arguments."""
 Workload = Generator[Call, Any, None]
 
-LOST = (redis.ConnectionError, redis.TimeoutError)
+CONNECTION_ERRORS = (redis.ConnectionError, redis.TimeoutError)
 
 
 class FaultInjector:
-    """Faults for each call, in turn, so that every kind of call meets every kind of fault; they are counted."""
+    """Injects faults for each call in turn, so that every kind of call meets every kind of fault, and counts them."""
 
     def __init__(self, proxy: Proxy, seed: int, faults: Sequence[Fault], only: Collection[bytes] = SCRIPTS) -> None:
         self._proxy, self._only = proxy, only
@@ -35,26 +35,26 @@ class FaultInjector:
         self.replies: Counter[str] = Counter()
 
     def inject(self, name: str) -> None:
-        """Order none, one or more faults for the next call: sent again, it may meet another."""
+        """Inject up to three faults for the next call, which meets another one each time it is sent again."""
         for _ in range(self._random.choices((0, 1, 2, 3), (30, 50, 15, 5))[0]):
             fault = next(self._turns[name])
-            self._proxy.strike(fault, only=self._only)
+            self._proxy.inject(fault, only=self._only)
             self._ordered += 1
             (self.requests if fault in LOST_REQUESTS else self.replies)[name] += 1
 
     def check(self) -> None:
-        """Hold that what was ordered has happened; a client that times out may go before its fault has come."""
+        """Check that the injected faults have happened; a client that times out may leave before its fault."""
         happened = sum(self._proxy.injected.values()) - self._begun
         assert happened == self._ordered or (self._timed and happened > 0.9 * self._ordered)
 
     @property
     def faults(self) -> int:
-        """Give how many requests and replies were lost so far."""
+        """Return how many requests and replies were lost so far."""
         return self._ordered
 
 
 def drive(workload: Workload, queue: Any, injector: FaultInjector) -> None:
-    """Make each call until it is answered, as a user would who was told that the connection broke."""
+    """Repeat each call until it is answered, as a user does whose connection broke."""
     answer: Any = None
     while (call := _next(workload, answer)) is not None:
         name, args, options = call
@@ -63,13 +63,13 @@ def drive(workload: Workload, queue: Any, injector: FaultInjector) -> None:
             try:
                 answer = getattr(queue, name)(*args, **options)
                 break
-            except LOST:
+            except CONNECTION_ERRORS:
                 pass
     injector.check()
 
 
 async def adrive(workload: Workload, queue: Any, injector: FaultInjector) -> None:
-    """Do the same on asyncio."""
+    """Do the same with asyncio."""
     answer: Any = None
     while (call := _next(workload, answer)) is not None:
         name, args, options = call
@@ -78,7 +78,7 @@ async def adrive(workload: Workload, queue: Any, injector: FaultInjector) -> Non
             try:
                 answer = await getattr(queue, name)(*args, **options)
                 break
-            except LOST:
+            except CONNECTION_ERRORS:
                 pass
     injector.check()
 
@@ -91,7 +91,7 @@ def _next(workload: Workload, answer: Any) -> Call | None:
 
 
 def buffer_workload(seed: int, go_on: Callable[[], bool]) -> Workload:
-    """Push, put back, reserve, extend, ack, release, fail, bury and redrive, with one client: every answer is known."""
+    """Push, push_front, reserve, extend, ack, release, fail, bury, redrive, with one client: every answer is known."""
     rng = random.Random(seed)
     waiting: deque[int] = deque()
     done: Counter[int] = Counter()
@@ -123,7 +123,7 @@ def buffer_workload(seed: int, go_on: Callable[[], bool]) -> Workload:
             if fate < 0.3:
                 assert (yield "release", (batch,), {"reason": reason}) == len(expected)
             elif fate < 0.5 and len(expected) > 1:
-                # A part has failed: that part alone comes back.
+                # Part of the batch failed: only that part comes back.
                 failed = rng.sample(expected, rng.randint(1, len(expected) - 1))
                 batch.fail(*failed, reason=reason)
                 assert (yield "ack", (batch,), {}) == len(expected) - len(failed)
@@ -174,7 +174,7 @@ def priority_workload(seed: int, go_on: Callable[[], bool]) -> Workload:
                 options = {"token": f"push {made}", "payload": made}
                 assert (yield "push", (member, priority), options) is Pushed.ADDED
             if rng.random() < 0.5:
-                # A second run of a push that raised would answer KEPT.
+                # A raise that took effect twice would answer KEPT.
                 ready[member] = priority - 1, place()
                 assert (yield "push", (member, priority - 1), {"token": f"raise {made}"}) is Pushed.RAISED
                 ready[member] = priority, place()  # less urgent again, and the last of its priority
@@ -199,7 +199,7 @@ def priority_workload(seed: int, go_on: Callable[[], bool]) -> Workload:
             ready |= held
             continue
         if fate < 0.5:
-            # Pushed while it is worked on: it comes once more. A second run would answer KEPT.
+            # Pushed while it is leased: it comes once more. A push that took effect twice would answer KEPT.
             assert (yield "push", (expected[0], 3), {"token": f"again {rng.random()}"}) is Pushed.ADDED
             ready[expected[0]] = 3, place()
             pushed[expected[0]] += 1

@@ -1,9 +1,9 @@
-"""Push to a queue that Ruby and Node push to, or work on it beside them: the Python side of `test_interop.py`.
+"""Push to a queue that is shared with Ruby and Node, or process it: the Python side of `test_interop.py`.
 
     python -m tests.languages.interop_worker SOCKET QUEUE buffer|priority push|work|pause|resume|wait COUNT SEED
 
-A worker writes `BEGIN <items>` before it acks these and `DONE <how many>` after it, and goes on until its input ends.
-Who waits writes why the queue is paused, waits for a batch, woken by nothing but a wake-up, and writes its items.
+`work` prints `BEGIN <items>` before it acks these items and `DONE <how many>` after it, and goes on until its input
+ends. `wait` prints the reason of the queue's pause, waits until a wake-up brings it a batch, and prints its items.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from redisq import Buffer, LeaseLost, PriorityQueue
 Queue = Buffer[Any] | PriorityQueue[str]
 
 LEASE = 2.0
-WINDOW = 600.0  # longer than a test runs: it reads there how each lease ended
+WINDOW = 600.0  # seconds, longer than a test runs, which reads how each lease ended
 
 
 def open_queue(structure: str, client: redis.Redis, name: str) -> Queue:
-    """Give the queue as all of the processes have it."""
+    """Return the queue, with the settings that all processes use."""
     if structure == "buffer":
         return Buffer(client, name, lease=LEASE, dedup_window=WINDOW)
     return PriorityQueue(client, name, lease=LEASE, dedup_window=WINDOW)
 
 
 def push(queue: Queue, count: int, chance: random.Random) -> None:
-    """Push so many items, 1 to 50 a call."""
+    """Push this many items, 1 to 50 a call."""
     first = 0
     while first < count:
         numbers = range(first, min(first + chance.randint(1, 50), count))
@@ -45,7 +45,7 @@ def push(queue: Queue, count: int, chance: random.Random) -> None:
 
 
 def work(queue: Queue, chance: random.Random, ended: Callable[[], bool]) -> None:
-    """Reserve and ack, let some fail, give some back and leave some to their lease, as if this worker had died."""
+    """Reserve and ack; let some items fail, release some batches, and abandon others, as a crash would."""
     while not ended():
         batch = queue.reserve(chance.randint(1, 50), timeout=0.5)
         if not batch:
@@ -65,13 +65,13 @@ def work(queue: Queue, chance: random.Random, ended: Callable[[], bool]) -> None
                     done = done[1:]
                 print("BEGIN", json.dumps(done), flush=True)
                 print("DONE", batch.ack(), flush=True)
-        except LeaseLost:  # somebody was stopped for longer than the lease
+        except LeaseLost:  # the worker was suspended for longer than its lease
             if share >= 0.15:
                 print("DONE 0", flush=True)
 
 
-class Sleeping(redis.Redis):
-    """A client whose waits nothing but a wake-up ends."""
+class WakeUpOnlyClient(redis.Redis):
+    """A client whose blocking reads have no timeout: only a wake-up ends them."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         waits = args[0] == "BLPOP"
@@ -81,7 +81,7 @@ class Sleeping(redis.Redis):
 
 
 def wait(queue: Queue) -> None:
-    """Write why the queue is paused, and the batch that comes then."""
+    """Print why the queue is paused, then the batch that comes after the pause."""
     print(queue.stats().pause_reason, flush=True)
     batch = queue.reserve(timeout=60)
     assert batch
@@ -89,10 +89,10 @@ def wait(queue: Queue) -> None:
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the role that the command line names."""
     socket, name, structure, role, count, seed = sys.argv[1:]
     chance = random.Random(int(seed))
-    with (Sleeping if role == "wait" else redis.Redis)(unix_socket_path=socket) as client:
+    with (WakeUpOnlyClient if role == "wait" else redis.Redis)(unix_socket_path=socket) as client:
         queue = open_queue(structure, client, name)
         match role:
             case "push":

@@ -1,23 +1,22 @@
-"""Ruby, Node and Python on one live queue: pushing, working, killed with -9. Every item is acked once, none is left.
+"""Ruby, Node and Python workers on one queue, killed with -9: every item is acked once, and nothing is left.
 
-Workers reserve 1 to 50 items a batch with leases of 2 seconds, release every tenth batch, leave every twentieth to its
-lease, mark the first item of every tenth as failed, and ack the others. Members carry a payload, which each worker
-checks. A worker writes `BEGIN <items>` before an ack of these and `DONE <how many>` after it. Each is killed when it is
-seen to begin some batch, wherever it is by then, and the next ones start; so each language dies as often as the others,
-whatever its speed. A pipe holds few lines: no worker runs far ahead of what is read here.
+Workers reserve 1 to 50 items a batch with leases of 2 seconds, release every tenth batch, abandon every twentieth,
+mark the first item of every tenth as failed, and ack the others. Members carry a payload, which each worker
+checks. A worker prints `BEGIN <items>` before it acks them and `DONE <how many>` after it. Each is killed when it
+begins some batch, and the next ones start; so workers in each language are killed equally often, whatever their speed.
+Their pipes are short, so that no worker runs far ahead of the test.
 
-What a killed worker began and did not finish is acked or not, and nobody can tell; but:
+It cannot be known whether a killed worker acked the batch that it had begun. But:
 
-- No item is in two batches that were acked and whose workers could say so.
-- The items that nobody said to be done are made up of whole batches that killed workers had begun, each item in one.
-- The queue remembers how each lease ended: as many items were acked as were pushed.
+- No item is in two batches that were reported as acked.
+- The items not reported as done are exactly those of some of the batches that killed workers had begun.
+- The queue keeps how each lease ended: as many items were acked as were pushed.
 - Nothing is left, in any state, and the audit finds nothing.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import queue
 import random
 import re
@@ -35,6 +34,7 @@ import pytest
 import redis
 
 from redisq.embedded import Server
+from tests.conftest import skip_or_fail
 from tests.languages.interop_worker import Queue, open_queue
 from tests.languages.test_node import need_node
 
@@ -45,26 +45,23 @@ COMMANDS = {
     "ruby": ["ruby", "examples/ruby/interop.rb"],
     **{client: ["node", "examples/node/interop.js", "--client", client] for client in NODES},
 }
-EXECUTABLE = "process.stdout.write(process.execPath)"  # a wrapper may be called node, and outlive it or be outlived
+EXECUTABLE = "process.stdout.write(process.execPath)"  # `node` may be a wrapper, which would be killed in its place
 PUSHES = {"python": 6_668, "ruby": 6_666, "ioredis": 6_666}
-PIPE = 4096  # bytes, the least there is
+PIPE = 4096  # bytes, the smallest possible
 
 Item = tuple[str, int]
 Batch = frozenset[Item]
 
 
 def need_ruby() -> None:
-    """Skip where Ruby or its client is missing; in CI, fail."""
+    """Skip the test if Ruby or its Redis client is missing."""
     if shutil.which("ruby") and subprocess.run(["ruby", "-e", "require 'redis'"], capture_output=True).returncode == 0:
         return
-    reason = "ruby or its redis client is missing: apt-get install ruby ruby-redis"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    skip_or_fail("ruby or its redis client is missing: apt-get install ruby ruby-redis")
 
 
 def read_item(item: Any) -> Item:
-    """Read an item of a `BEGIN` line: a buffer's, or a member."""
+    """Parse an item of a `BEGIN` line: of a buffer, or a member."""
     if isinstance(item, str):
         language, _, number = item.partition("-")
         return language, int(number)
@@ -74,15 +71,15 @@ def read_item(item: Any) -> Item:
 
 @dataclass
 class Tally:
-    """What the workers wrote."""
+    """A record of what the workers printed."""
 
     done: set[Item] = field(default_factory=set)
     begun: list[Batch] = field(default_factory=list)
-    """Batches of which nobody can say what became."""
+    """Batches whose outcome is unknown."""
     seen: set[Item] = field(default_factory=set)
 
     def settle(self, items: Batch, count: int) -> None:
-        """Record what became of a batch: all of it was acked, or its lease was lost."""
+        """Record the outcome of a batch: all of it was acked, or its lease was lost."""
         assert count in (0, len(items))
         if count:
             assert not items & self.done, f"acked twice: {items & self.done}"
@@ -96,7 +93,7 @@ class Tally:
 
 
 class Worker:
-    """A worker process, and what it writes."""
+    """A worker process and its output."""
 
     def __init__(self, command: list[str], tally: Tally) -> None:
         self._tally = tally
@@ -108,9 +105,9 @@ class Worker:
         self.lines: IO[str] = self.process.stdout
 
     def take(self, line: str) -> None:
-        """Record one line."""
+        """Record one line of output."""
         if not line.endswith("\n"):
-            return  # killed while it wrote; of a `BEGIN`, so before the ack, or of a `DONE`, and the batch is begun
+            return  # cut off by the kill: a `BEGIN` line before its ack, or a `DONE` line, whose batch stays begun
         word, _, rest = line.partition(" ")
         if word == "BEGIN":
             assert self._items is None
@@ -124,7 +121,7 @@ class Worker:
             self._items = None
 
     def run_until(self, batches: int) -> None:
-        """Read until it has begun so many batches."""
+        """Read until it has begun this many batches."""
         while batches:
             line = self.lines.readline()
             assert line, f"{self.process.args!r} ended with {self.process.wait()}"
@@ -132,12 +129,12 @@ class Worker:
             batches -= line.startswith("BEGIN")
 
     def pass_on(self, lines: queue.SimpleQueue[tuple[Worker, str]]) -> None:
-        """Pass each line to the reader of all workers."""
+        """Put each line into the queue that one reader reads for all workers."""
         for line in self.lines:
             lines.put((self, line))
 
     def kill(self) -> None:
-        """Kill it with -9, and read what it had written."""
+        """Kill it with -9, and read the rest of its output."""
         with self.process:
             self.process.kill()
             for line in self.lines:
@@ -147,13 +144,13 @@ class Worker:
             self._tally.leave(self._items)
 
     def stop(self) -> None:
-        """End its input: it ends when it is done with what it has."""
+        """Close its input, so that it ends after its current batch."""
         assert self.process.stdin
         self.process.stdin.close()
 
 
 class Processes:
-    """Processes of all languages on one queue."""
+    """Processes in all languages on one queue."""
 
     def __init__(self, socket: str, structure: str) -> None:
         self._node = subprocess.run(["node", "-e", EXECUTABLE], capture_output=True, text=True, check=True).stdout
@@ -170,7 +167,7 @@ class Processes:
         return [program, *arguments, *self._where, role, str(count), str(self._chance.randrange(1000))]
 
     def push(self, stack: str, count: int) -> None:
-        """Start to push the items of one language."""
+        """Start to push items in one language."""
         self._pushing.append(subprocess.Popen(self._command(stack, "push", count), cwd=ROOT, text=True))
         language = "node" if stack in NODES else stack
         self.pushed |= {(language, n) for n in range(count)}
@@ -178,7 +175,7 @@ class Processes:
     def _start_workers(self) -> None:
         self._workers = [Worker(self._command(stack, "work"), self.tally) for stack in COMMANDS]
 
-    def work_and_die(self) -> None:
+    def work_and_kill(self) -> None:
         """Start a worker of each language, and kill each after some batches."""
         self._start_workers()
         for worker in self._chance.sample(self._workers, len(self._workers)):
@@ -186,7 +183,7 @@ class Processes:
             worker.kill()
 
     def work_until(self, ready: Callable[[], bool]) -> None:
-        """Let new workers go on until every item was seen with somebody and it is `ready`, and end them."""
+        """Run new workers until every item was seen and `ready` holds, then end them."""
         self._start_workers()
         for pushing in self._pushing:
             assert pushing.wait(60) == 0
@@ -198,7 +195,7 @@ class Processes:
             try:
                 worker, line = lines.get(timeout=240)
             except queue.Empty:
-                pytest.fail(f"nobody works, and nobody was handed {sorted(self.pushed - self.tally.seen)[:10]}")
+                pytest.fail(f"all workers ended, and none saw {sorted(self.pushed - self.tally.seen)[:10]}")
             worker.take(line)
         for worker in self._workers:
             worker.stop()
@@ -206,19 +203,19 @@ class Processes:
             assert worker.process.wait(30) == 0
         for reader in readers:
             reader.join()
-        while not lines.empty():  # the last ack may be told of after the queue was seen to be empty
+        while not lines.empty():  # the last ack may be reported after the queue was seen to be empty
             worker, line = lines.get()
             worker.take(line)
 
     def kill_all(self) -> None:
-        """Kill what is left, when something went wrong."""
+        """Kill all processes that still run, after a failure."""
         for process in (*self._pushing, *(worker.process for worker in self._workers)):
             with process:
                 process.kill()
 
 
 def read_acked(client: redis.Redis) -> int:
-    """Count what was acked, by what the queue remembers of each lease."""
+    """Count the acked items by what the queue keeps of each lease."""
     total = 0
     for key in client.scan_iter("redisq:{q}:ended:*", count=1000):
         remembered: Any = client.get(key)
@@ -228,15 +225,15 @@ def read_acked(client: redis.Redis) -> int:
 
 
 def is_union(items: set[Item], batches: list[Batch]) -> bool:
-    """Say whether some of the batches together are these items, each item in one."""
+    """Return whether these items are exactly those of some of the batches, with each item in one of them."""
     if not items:
         return True
     one = min(items)
     return any(is_union(items - batch, batches) for batch in batches if one in batch and batch <= items)
 
 
-def left(queue: Queue) -> int:
-    """Count what is not acked."""
+def remaining(queue: Queue) -> int:
+    """Count the items that are not acked yet."""
     stats = queue.stats()
     assert stats.dead == 0
     return stats.waiting + stats.leased + stats.delayed
@@ -253,8 +250,8 @@ def left(queue: Queue) -> int:
         ("node-redis", "ruby"),
     ],
 )
-def test_a_pause_holds_in_every_language(structure: str, waiter: str, pauser: str, server: Server) -> None:
-    """A worker in one language sees the pause of another, gets nothing, and wakes when that one resumes the queue."""
+def test_a_pause_applies_in_every_language(structure: str, waiter: str, pauser: str, server: Server) -> None:
+    """A worker sees a pause set in another language, gets nothing, and wakes when the queue is resumed."""
     need_ruby()
     need_node()
 
@@ -285,18 +282,18 @@ def test_a_pause_holds_in_every_language(structure: str, waiter: str, pauser: st
 
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
-@pytest.mark.timeout(600)  # dozens of interpreters start: fifteen seconds alone, minutes beside the rest of the tests
-def test_ruby_node_and_python_share_a_live_queue(structure: str, server: Server) -> None:
+@pytest.mark.timeout(600)  # starts dozens of interpreters: 15 seconds alone, minutes beside other tests
+def test_ruby_node_and_python_share_a_queue(structure: str, server: Server) -> None:
     need_ruby()
     need_node()
     processes = Processes(server.socket, structure)
     try:
         for stack, count in PUSHES.items():
             processes.push(stack, count)
-            processes.work_and_die()
+            processes.work_and_kill()
         with server.client() as client:
             shared = open_queue(structure, client, "q")
-            processes.work_until(lambda: left(shared) == 0)
+            processes.work_until(lambda: remaining(shared) == 0)
             assert shared.audit().ok
             keys = ("groups", "ready", "leases", "held", "delayed", "dead", "again", "rows", "payloads")
             assert client.exists(*(f"redisq:{{q}}:{key}" for key in keys)) == 0

@@ -1,12 +1,14 @@
-"""`examples/node`: the scripts through ioredis and node-redis, and payloads that cross between Node and Python."""
+"""`examples/node`: the scripts through ioredis and node-redis, and payloads exchanged between Node and Python."""
 
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from redisq import BYTES, JSON, Buffer, PriorityQueue, queues
 from redisq.core.scripts import directory
 from redisq.embedded import Server
+from tests.conftest import skip_or_fail
 from tests.scripts import conformance, runner_probe
 
 FOLDER = Path(__file__).parents[2] / "examples" / "node"
@@ -24,26 +27,38 @@ pytestmark = pytest.mark.usefixtures("node")
 
 
 def need_node() -> None:
-    """Skip where Node or its clients are missing; in CI, fail."""
-    reason = ""
+    """Skip the test if Node is missing, or its Redis clients, which are installed when they are first needed."""
+    if reason := install_clients():
+        skip_or_fail(reason)
+
+
+@cache
+def install_clients() -> str:
+    """Install the packages of `examples/node/package-lock.json` if they are not there; return what went wrong."""
     if not shutil.which("node"):
-        reason = "node is missing: install Node 20 or newer"
-    elif not all((FOLDER / "node_modules" / name).is_dir() for name in ("ioredis", "redis")):
-        reason = "ioredis and node-redis are missing: cd examples/node && npm ci"
-    if reason and os.environ.get("CI"):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+        return "node is missing: install Node 20 or newer"
+    with open(FOLDER / "package-lock.json") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the tests run in several processes
+        if (FOLDER / "node_modules" / ".package-lock.json").exists():  # npm writes it last
+            return ""
+        if not shutil.which("npm"):
+            return "ioredis and node-redis are missing, and so is npm, which installs them"
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0"]
+        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=110)
+    if done.returncode == 0:
+        return ""
+    errors = [line.removeprefix("npm error ") for line in done.stderr.splitlines()]
+    return f"cannot install ioredis and node-redis: npm ci: {', '.join(errors[:3])}"
 
 
 @pytest.fixture
 def node() -> None:
-    """Need Node."""
+    """Skip the test if Node or its Redis clients are missing."""
     need_node()
 
 
 def run(*arguments: str, stdin: str = "", **environment: str) -> str:
-    """Run a program of the folder and give what it wrote."""
+    """Run a program of the folder and return its output."""
     done = subprocess.run(
         ["node", *arguments],
         cwd=FOLDER,
@@ -58,15 +73,15 @@ def run(*arguments: str, stdin: str = "", **environment: str) -> str:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_every_conformance_case_holds(server: Server, client: str) -> None:
+def test_every_conformance_case_passes(server: Server, client: str) -> None:
     assert run("conformance.js", "--client", client, server.socket) == (
         f"{client}: {len(conformance.cases())} cases, 0 failed\n"
     )
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_conformance_sees_each_kind_of_difference(server: Server, client: str, tmp_path: Path) -> None:
-    """A case that uses the whole format holds, and with any one thing changed it does not."""
+def test_conformance_detects_each_kind_of_difference(server: Server, client: str, tmp_path: Path) -> None:
+    """A case that uses the whole format passes, and fails with any one value changed."""
     file = runner_probe.write(tmp_path / "lua")
     command = ["node", "conformance.js", "--client", client, server.socket, str(tmp_path / "lua")]
     assert run(*command[1:]) == f"{client}: 1 cases, 0 failed\n"
@@ -79,8 +94,8 @@ def test_conformance_sees_each_kind_of_difference(server: Server, client: str, t
     assert (done.stdout, done.returncode) == (f"{client}: 0 cases, 0 failed\n", 1)
 
 
-def test_headers_are_read_as_in_python() -> None:
-    """Keys, arguments, the numbers that share one, and the limits of every script."""
+def test_headers_are_parsed_as_in_python() -> None:
+    """Keys, arguments, packed numbers, and the limits of every script."""
     expected = runner_probe.headers()
     text = """
         import { text } from 'node:stream/consumers';
@@ -97,17 +112,17 @@ def test_headers_are_read_as_in_python() -> None:
     assert json.loads(run("--input-type=module", "--eval", text, stdin=json.dumps(expected))) == expected
 
 
-def test_the_classes(server: Server) -> None:
+def test_nodes_own_tests_pass(server: Server) -> None:
     run("--test", "redisq.test.js", REDISQ_SOCKET=server.socket)
 
 
-def test_the_readmes_example_runs_where_it_is_vendored(server: Server, tmp_path: Path) -> None:
+def test_the_readmes_example_runs_in_a_vendored_copy(server: Server, tmp_path: Path) -> None:
     for source in (FOLDER / "redisq", directory()):
         shutil.copytree(source, tmp_path / source.name)
     (tmp_path / "node_modules").symlink_to(FOLDER / "node_modules")
     example = (FOLDER / "README.md").read_text().split("```js\n")[1].split("```")[0]
     example = example.replace("new Redis()", f"new Redis({json.dumps(server.socket)})")
-    # A function that stands below is there from the start.
+    # A function declaration is hoisted, so it can stand below the example.
     lines = (example, "async function send(group, items) { console.log(group, items); }", "process.exit();")
     (tmp_path / "example.mjs").write_text("\n".join(lines))
     sent, popped = run(str(tmp_path / "example.mjs")).split("\n", 1)
@@ -116,7 +131,7 @@ def test_the_readmes_example_runs_where_it_is_vendored(server: Server, tmp_path:
     assert "".join(popped.split()) == "".join(shown.split())
 
 
-def test_the_queues_of_a_server_are_the_same(server: Server) -> None:
+def test_the_queues_of_a_server_are_listed_as_in_python(server: Server) -> None:
     text = """
         import { connect } from './connect.js';
         import { queues } from './redisq/index.js';
@@ -151,8 +166,8 @@ GROUPS = [b"default", "Größe".encode(), b"\xff\x00{}"]
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_payloads_cross_unchanged_both_ways(server: Server, client: str) -> None:
-    """Both sides hold what they get to the same table, which comes to Node in ASCII."""
+def test_payloads_are_exchanged_unchanged(server: Server, client: str) -> None:
+    """Each side compares what it reads with the same table, which is passed to Node in ASCII."""
     table = {
         "json": JSONS,
         "texts": TEXTS,
@@ -166,7 +181,7 @@ def test_payloads_cross_unchanged_both_ways(server: Server, client: str) -> None
         pushed = Buffer(redis, "from python: bytes", codec=BYTES)
         for name in names:
             pushed.push(*BYTE_STRINGS, group=name)
-        # Equal lengths: the greater name first.
+        # Of equal lengths, the greater name comes first.
         names.sort(key=lambda name: name.encode("utf-8", "surrogateescape"), reverse=True)
         table["groups"].sort(key=base64.b64decode, reverse=True)
 

@@ -1,4 +1,4 @@
-"""Ruby over the same scripts: the conformance cases, the queues' own tests, and queues that it shares with Python."""
+"""`examples/ruby`: the conformance cases, Ruby's own tests, and queues that are shared with Python."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from redisq import BYTES, JSON, Buffer, PriorityQueue, queues
 from redisq.core.scripts import directory
 from redisq.embedded import Server
+from tests.conftest import skip_or_fail
 from tests.scripts import runner_probe
 
 RUBY = Path(__file__).parents[2] / "examples" / "ruby"
@@ -26,44 +27,39 @@ RUBY = Path(__file__).parents[2] / "examples" / "ruby"
 
 @pytest.fixture(scope="session")
 def ruby() -> str:
-    """Give the interpreter; skip where it or its Redis client is missing, and fail in CI."""
+    """Return the interpreter; skip the test if it or its Redis client is missing."""
     found = shutil.which("ruby")
-    if (
-        found
-        and subprocess.run([found, "-e", "require 'redis'; require 'minitest'"], capture_output=True).returncode == 0
-    ):
-        return found
-    reason = "no Ruby with a Redis client found: apt-get install ruby ruby-redis"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    check = "require 'redis'; require 'minitest'"
+    if not found or subprocess.run([found, "-e", check], capture_output=True).returncode != 0:
+        skip_or_fail("no Ruby with a Redis client found: apt-get install ruby ruby-redis")
+    return found
 
 
 def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run to the end, and give what it printed."""
+    """Run a command to its end and return its output."""
     return subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, timeout=110, env={**os.environ, **environment}
     )
 
 
-def script(ruby: str, text: str, *arguments: object) -> str:
-    """Run some lines of Ruby with both queues at hand."""
+def ruby_script(ruby: str, text: str, *arguments: object) -> str:
+    """Run some Ruby code with both queue classes loaded."""
     done = run(ruby, "-I", RUBY, "-r", "redis_buffer", "-r", "redis_priority_queue", "-e", text, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-# What every client that shares the scripts must pass
+# Conformance
 
 
-def test_conformance(ruby: str, server: Server) -> None:
-    """All cases hold through the Ruby loader, and none is left out."""
+def test_every_conformance_case_passes(ruby: str, server: Server) -> None:
+    """All cases run, and none is left out."""
     cases = sum(len(json.loads(path.read_text())["cases"]) for path in directory().glob("conformance/*/*.json"))
     done = run(ruby, RUBY / "conformance.rb", server.url)
     assert (done.returncode, done.stdout) == (0, f"{cases} cases, 0 differ\n"), done.stdout + done.stderr
 
 
-def test_conformance_sees_a_script_that_is_not_the_same(ruby: str, server: Server, tmp_path: Path) -> None:
+def test_conformance_detects_a_changed_script(ruby: str, server: Server, tmp_path: Path) -> None:
     shutil.copytree(directory(), tmp_path / "lua")
     push = tmp_path / "lua/buffer/push.lua"
     text = push.read_text()
@@ -74,8 +70,8 @@ def test_conformance_sees_a_script_that_is_not_the_same(ruby: str, server: Serve
     assert "buffer/push: " in done.stdout
 
 
-def test_conformance_sees_each_kind_of_difference(ruby: str, server: Server, tmp_path: Path) -> None:
-    """A case that uses the whole format holds, and with any one thing changed it does not."""
+def test_conformance_detects_each_kind_of_difference(ruby: str, server: Server, tmp_path: Path) -> None:
+    """A case that uses the whole format passes, and fails with any one value changed."""
     file = runner_probe.write(tmp_path / "lua")
     done = run(ruby, RUBY / "conformance.rb", server.url, tmp_path / "lua")
     assert (done.returncode, done.stdout) == (0, "1 cases, 0 differ\n"), done.stdout + done.stderr
@@ -85,8 +81,8 @@ def test_conformance_sees_each_kind_of_difference(ruby: str, server: Server, tmp
     assert (missed, done.returncode, done.stderr) == ([], 1, "")
 
 
-def test_headers_are_read_as_in_python(ruby: str) -> None:
-    """Keys, arguments, the numbers that share one, and the limits of every script."""
+def test_headers_are_parsed_as_in_python(ruby: str) -> None:
+    """Keys, arguments, packed numbers, and the limits of every script."""
     expected = runner_probe.headers()
     text = """
         scripts = Redisq::Scripts.new(nil)
@@ -95,10 +91,10 @@ def test_headers_are_read_as_in_python(ruby: str) -> None:
           [name, [one.keys, one.arguments, limits.to_h { |argument, _| [argument, one.limit(argument)] }]]
         })
     """
-    assert json.loads(script(ruby, text, json.dumps(expected))) == expected
+    assert json.loads(ruby_script(ruby, text, json.dumps(expected))) == expected
 
 
-def test_conformance_leaves_a_server_with_keys_alone(ruby: str, server: Server) -> None:
+def test_conformance_refuses_a_server_with_keys(ruby: str, server: Server) -> None:
     with server.client() as client:
         client.set("mine", "1")
         done = run(ruby, RUBY / "conformance.rb", server.url)
@@ -107,25 +103,25 @@ def test_conformance_leaves_a_server_with_keys_alone(ruby: str, server: Server) 
         assert client.get("mine") == b"1"
 
 
-def test_conformance_without_cases_is_no_success(ruby: str, server: Server, tmp_path: Path) -> None:
+def test_conformance_fails_without_cases(ruby: str, server: Server, tmp_path: Path) -> None:
     done = run(ruby, RUBY / "conformance.rb", server.url, tmp_path)
     assert (done.returncode, done.stdout) == (1, "0 cases, 0 differ\n")
 
 
-# The two queues in Ruby
+# The queue classes
 
 
 @pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
-def test_the_queues(ruby: str, server: Server, locale: str) -> None:
-    """Ruby's own tests hold, whatever encoding Ruby takes strings of the client to have."""
+def test_rubys_own_tests_pass(ruby: str, server: Server, locale: str) -> None:
+    """With any encoding that Ruby gives to strings of the client."""
     done = run(ruby, "-w", RUBY / "test.rb", server.url, LC_ALL=locale)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 failures, 0 errors, 0 skips" in done.stdout
-    assert "examples/ruby" not in done.stderr, "a warning of Ruby's"
+    assert "examples/ruby" not in done.stderr, "Ruby warns"
 
 
-def test_a_vendored_copy_runs_what_the_readme_shows(ruby: str, server: Server, tmp_path: Path) -> None:
-    """The files that it says to copy are enough, and its lines give what it says they give."""
+def test_the_readmes_example_runs_in_a_vendored_copy(ruby: str, server: Server, tmp_path: Path) -> None:
+    """The files that the README copies are enough, and each line returns what its comment says."""
     readme = (RUBY / "README.md").read_text()
     (copied,) = re.findall(r"^cp -r redisq/lua redisq/examples/ruby/\{(.*)\} yourapp/lib/$", readme, re.MULTILINE)
     shutil.copytree(directory(), tmp_path / "lib/lua")
@@ -163,13 +159,13 @@ taken.push(*given.next_batch_for.map { |item| item.is_a?(Hash) ? item.to_a.rever
 TEXTS = ["", "é", "日本語", "\U0001f600", "\0\r\n\t\x1f\x7f\u2028", '"\\/', "$5\r\n*3\r\n", "x" * 2_000_000]
 
 
-def test_json_crosses_both_ways_to_the_byte(ruby: str, server: Server) -> None:
-    """What Python wrote Ruby reads, and what Ruby writes of it Python reads, the same bytes."""
+def test_json_is_exchanged_byte_for_byte(ruby: str, server: Server) -> None:
+    """Ruby reads what Python wrote, and writes the same bytes back."""
     payloads: list[Any] = [*TEXTS, None, True, 0, -1, 2**64, 1.5, -0.0, 0.1, 1e14, [], {}, [[1, [2.0]], {"a": [{}]}]]
     payloads += [{"z": 1, "a": {"é": 2, "e": 3, "日": None, "": []}, "Z": "é"}]
     with server.client() as client:
         Buffer(client, "given").push(*payloads)
-        script(ruby, RELAY, server.socket, "JSON")
+        ruby_script(ruby, RELAY, server.socket, "JSON")
         assert Buffer(client, "taken", codec=BYTES).pop() == [JSON.encode(payload) for payload in payloads]
 
 
@@ -181,17 +177,17 @@ json_values = st.recursive(
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payloads=st.lists(json_values, min_size=1, max_size=50))
-def test_any_json_value_crosses(ruby: str, server: Server, payloads: list[Any]) -> None:
+def test_any_json_value_is_exchanged(ruby: str, server: Server, payloads: list[Any]) -> None:
     with server.client() as client:
         client.flushall()
         Buffer(client, "given").push(*payloads)
-        script(ruby, RELAY, server.socket, "JSON")
+        ruby_script(ruby, RELAY, server.socket, "JSON")
         taken = Buffer(client, "taken").pop()
         assert repr(taken) == repr([json.loads(JSON.encode(payload)) for payload in payloads])
 
 
-def test_a_lone_surrogate_goes_back_as_it_was(ruby: str, server: Server) -> None:
-    """Ruby has no such string: it names the bytes, and the item can be given back."""
+def test_an_item_with_a_lone_surrogate_can_be_released(ruby: str, server: Server) -> None:
+    """Ruby has no such string: the error holds the bytes, and the batch can be released."""
     text = """
         buffer = RedisBuffer.new(Redis.new(path: ARGV[0]), 'q')
         2.times do
@@ -204,7 +200,7 @@ def test_a_lone_surrogate_goes_back_as_it_was(ruby: str, server: Server) -> None
     with server.client() as client:
         buffer = Buffer[Any](client, "q")
         buffer.push(3600, ["é\udc00"], 0, "\ud800A")
-        assert script(ruby, text, server.socket) == r'["é\udc00"]"\ud800A"'
+        assert ruby_script(ruby, text, server.socket) == r'["é\udc00"]"\ud800A"'
         batch = buffer.reserve()
         assert batch
         assert (batch.items, batch.attempts) == ([0, "\ud800A"], 2)
@@ -213,7 +209,7 @@ def test_a_lone_surrogate_goes_back_as_it_was(ruby: str, server: Server) -> None
         assert delayed.items == [3600, ["é\udc00"]]
 
 
-def test_the_queues_of_a_server_are_the_same(ruby: str, server: Server) -> None:
+def test_the_queues_of_a_server_are_listed_as_in_python(ruby: str, server: Server) -> None:
     text = "puts JSON.generate(Redisq.queues(Redis.new(path: ARGV[0])).map(&:to_h))"
     with server.client() as client:
         Buffer(client, "mails: é").push("item")
@@ -221,19 +217,19 @@ def test_the_queues_of_a_server_are_the_same(ruby: str, server: Server) -> None:
         PriorityQueue(client, "scores", order="score").push("a")
         expected = [vars(queue) for queue in queues(client)]
     assert [queue["name"] for queue in expected] == ["mails: é", "places", "scores"]
-    assert json.loads(script(ruby, text, server.socket)) == expected
+    assert json.loads(ruby_script(ruby, text, server.socket)) == expected
 
 
-def test_bytes_cross_both_ways(ruby: str, server: Server) -> None:
+def test_bytes_are_exchanged(ruby: str, server: Server) -> None:
     payloads = [*(text.encode() for text in TEXTS), bytes(range(256)), b"\xff\xfe", os.urandom(3_000_000)]
     with server.client() as client:
         Buffer(client, "given", codec=BYTES).push(*payloads)
-        script(ruby, RELAY, server.socket, "BYTES")
+        ruby_script(ruby, RELAY, server.socket, "BYTES")
         assert Buffer(client, "taken", codec=BYTES).pop() == payloads
 
 
-def test_groups_of_any_name_cross_both_ways(ruby: str, server: Server) -> None:
-    """Python reads a name that is no UTF-8 with surrogates; it is the same group from Ruby."""
+def test_any_group_name_is_exchanged(ruby: str, server: Server) -> None:
+    """Python reads a name that is not valid UTF-8 with surrogates; Ruby reads the same group."""
     groups = ["é:日", "groups", "{}", b"\xff\x00".decode("utf-8", "surrogateescape")]
     with server.client() as client:
         buffer = Buffer(client, "ö")
@@ -243,13 +239,13 @@ def test_groups_of_any_name_cross_both_ways(ruby: str, server: Server) -> None:
             buffer = RedisBuffer.new(Redis.new(path: ARGV[0]), 'ö')
             buffer.longest_groups(10).each { |group| buffer.push('ruby', group: group) }
         """
-        script(ruby, text, server.socket)
+        ruby_script(ruby, text, server.socket)
         assert buffer.groups(10) == dict.fromkeys(groups, 2)
         assert [buffer.pop(name) for name in groups] == [["python", "ruby"]] * len(groups)
 
 
-def test_members_and_scores_cross_both_ways(ruby: str, server: Server) -> None:
-    """Every double comes back as it was, and the order is the same."""
+def test_members_and_scores_are_exchanged(ruby: str, server: Server) -> None:
+    """Every double is unchanged, and the order is the same."""
     scores = [1.5, 0.1, 0.0, -1e300, 1.7976931348623157e308, 5e-324, 2.0**53 + 2, 1754906399.123456]
     members = {f"{i}é日\U0001f600\n": score for i, score in enumerate(scores)}
     text = """
@@ -259,13 +255,13 @@ def test_members_and_scores_cross_both_ways(ruby: str, server: Server) -> None:
     """
     with server.client() as client:
         PriorityQueue(client, "given", order="score").push_many(members)
-        script(ruby, text, server.socket)
+        ruby_script(ruby, text, server.socket)
         taken = PriorityQueue(client, "taken", order="score").pop_many(100)
         assert [(item.member, item.priority) for item in taken] == sorted(members.items(), key=lambda pair: pair[1])
 
 
 def test_python_and_ruby_recover_from_each_others_crashes(ruby: str, server: Server) -> None:
-    """A Ruby process dies with a batch, Python releases it, Ruby finishes it."""
+    """A Ruby process is killed while it holds a batch, Python releases it, Ruby finishes it."""
     crash = """
         redis = Redis.new(path: ARGV[0])
         RedisBuffer.new(redis, 'b').reserve(lease: 0.2) or abort
@@ -288,7 +284,7 @@ def test_python_and_ruby_recover_from_each_others_crashes(ruby: str, server: Ser
             batch = queue.reserve(timeout=5)
             assert (batch.items, batch.attempts) == (["wörk"], 2)
             batch.release()
-        assert script(ruby, finish, server.socket) == '["wörk"]3' * 2
+        assert ruby_script(ruby, finish, server.socket) == '["wörk"]3' * 2
         for queue in queues:
             stats = queue.stats()
             assert (stats.waiting, stats.leased, stats.delayed) == (0, 0, 0)
@@ -296,8 +292,8 @@ def test_python_and_ruby_recover_from_each_others_crashes(ruby: str, server: Ser
 
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
-def test_the_process_of_the_interop_test(ruby: str, server: Server, structure: str) -> None:
-    """It pushes what it should, and its worker leaves nothing, prints each item once, and ends with its stdin."""
+def test_the_worker_of_the_interop_test(ruby: str, server: Server, structure: str) -> None:
+    """It pushes all its items, and its worker prints each item once, leaves nothing, and ends with its stdin."""
     program = [ruby, str(RUBY / "interop.rb"), server.socket, "q", structure]
     done = run(*program, "push", 300, 1)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -320,12 +316,12 @@ def test_the_process_of_the_interop_test(ruby: str, server: Server, structure: s
     assert sorted(map(str, chain(*batches))) == sorted(map(str, expected))
 
 
-def test_equals_leave_in_the_order_in_which_they_came(ruby: str, server: Server) -> None:
-    """Whoever pushed them."""
+def test_members_of_equal_priority_leave_in_the_order_of_arrival(ruby: str, server: Server) -> None:
+    """Whichever language pushed them."""
     text = "RedisPriorityQueue.new(Redis.new(path: ARGV[0]), 'q', order: 'fifo').add('ruby', 5)"
     with server.client() as client:
         queue = PriorityQueue(client, "q")
         queue.push("z", 5)
-        script(ruby, text, server.socket)
+        ruby_script(ruby, text, server.socket)
         queue.push("a", 5)
         assert [item.member for item in queue.pop_many(3)] == ["z", "ruby", "a"]

@@ -1,4 +1,4 @@
-"""Terms that all three models use."""
+"""Types that all three models use."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ FOREVER = 10**15
 
 
 class Refused(Exception):
-    """Base class of what a call is refused with; nothing has changed then."""
+    """Base class of refusals; a refused call changes nothing."""
 
     code = ""
 
 
 class LeaseLost(Refused):
-    """Raised when the lease was handed on, settled in another way, or its batch was buried or purged (rule 5)."""
+    """Raised when the lease has ended otherwise: handed out again, settled in another way, buried or purged."""
 
     code = "LEASELOST"
 
 
 class WrongOrder(Refused):
-    """Raised when the priority queue is kept in the other order."""
+    """Raised when the priority queue has the other order."""
 
     code = "WRONGORDER"
 

@@ -1,4 +1,4 @@
-"""The grouped batch buffer (rules 12 to 17)."""
+"""The grouped batch buffer."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from .base import FOREVER, BadArgument, Keys, LeaseLost
 from .queue import Queue
 
 TRIMMED = 10
-"""dead batches beyond `max_dead` that one burial drops at the most (rule 8)"""
+"""dead batches beyond `max_dead` that one burial drops at most"""
 RESUMED = 10
-"""groups whose pause has ended that one reserve or pop_longest takes back"""
+"""groups whose pause has ended that one reserve or pop_longest resumes"""
 REDRIVEN = 4_000
 """items that one redrive moves, unless a single batch holds more"""
 
 
 @dataclass
 class Batch:
-    """A batch that was handed out: its items, and where it is."""
+    """A batch that was handed out: its items, and its state."""
 
     group: bytes
     items: list[bytes]
     attempts: int
-    """hand-overs, the latest included, but for those given back uncounted"""
+    """hand-overs, the latest included; those released with `count=False` excluded"""
     holder: bytes
     reason: bytes
-    """why it came back last time"""
+    """why it came back the last time"""
     place: str
     """leases, delayed or dead"""
     time: int
@@ -36,7 +36,7 @@ class Batch:
 
 
 class Due(NamedTuple):
-    """Something that reserve may hand out from a time on; of equal times the kinds go in this order, then names."""
+    """Something that becomes due: ordered by time, then kind, then name."""
 
     time: int
     kind: int
@@ -46,7 +46,7 @@ class Due(NamedTuple):
 
 @dataclass
 class Buffer(Queue):
-    """A buffer and the settings of whoever calls it next."""
+    """A buffer, with the settings of the consumer that calls next."""
 
     lease: int = 30_000
     min_size: int = 1
@@ -57,20 +57,20 @@ class Buffer(Queue):
     isolate: bool = False
 
     items: dict[bytes, list[bytes]] = field(default_factory=dict)
-    """group -> waiting items, the oldest first; no group without items"""
+    """group -> waiting items, the oldest first; never empty"""
     since: dict[bytes, int] = field(default_factory=dict)
-    """group that may be chosen -> since when, or when it was last served (rule 12)"""
+    """group that can be chosen -> since when it waits, or when it was last served"""
     busy: dict[bytes, bytes] = field(default_factory=dict)
-    """group of an ordered buffer -> its batch, leased or delayed, on whose end the items of the group wait (rule 16)"""
+    """group of an ordered buffer -> its batch, leased or delayed, which must end before the group's next items"""
     paused_groups: dict[bytes, float] = field(default_factory=dict)
     """group -> when its pause ends, inf: until resumed"""
     batches: dict[bytes, Batch] = field(default_factory=dict)
-    """batch id, which is its latest lease's -> batch"""
+    """batch id, which is the id of its latest lease -> batch"""
 
     # -- groups
 
     def _offer(self, group: bytes, now: int) -> None:
-        """Let a group be chosen if it has items and is neither busy nor paused, and wake a client (rule 12)."""
+        """Make a group eligible if it has items and is neither busy nor paused, and wake a client."""
         if group in self.items and group not in self.busy and group not in self.paused_groups:
             self.since.setdefault(group, now)
             self.token = True
@@ -79,22 +79,22 @@ class Buffer(Queue):
         self.since.pop(group, None)
 
     def _keep_busy(self, group: bytes, batch_id: bytes) -> None:
-        """Give no other batch of a group until this one is over."""
+        """Make a group busy with a batch."""
         self.busy[group] = batch_id
         self._withdraw(group)
 
     def _free(self, group: bytes, batch_id: bytes, now: int) -> None:
-        """Let a group be chosen again if this batch made it busy."""
+        """Make a group eligible again if this batch made it busy."""
         if self.busy.get(group) == batch_id:
             del self.busy[group]
             self._offer(group, now)
 
     def _put_back(self, group: bytes, items: list[bytes]) -> None:
-        """Put items at the front of their group: they come first, in their own order (rule 14)."""
+        """Put items at the front of their group, in their own order."""
         self.items[group] = items + self.items.get(group, [])
 
     def _take(self, group: bytes, size: int, now: int) -> list[bytes]:
-        """Take the oldest items of a group."""
+        """Remove the oldest items of a group."""
         taken, rest = self.items[group][:size], self.items[group][size:]
         if rest:
             self.items[group] = rest
@@ -104,7 +104,7 @@ class Buffer(Queue):
         return taken
 
     def _longest(self) -> list[bytes]:
-        """List the groups that may be chosen, the longest first; of equal ones the greater name first."""
+        """List the eligible groups, the longest first; of equal lengths, the greater name first."""
         return sorted(self.since, key=lambda group: (len(self.items[group]), group), reverse=True)
 
     def _overdue(self, now: int) -> list[bytes]:
@@ -116,13 +116,13 @@ class Buffer(Queue):
         ]
 
     def is_empty(self) -> bool:
-        """Say whether nothing is there; a group that is paused keeps the queue."""
+        """Return whether there is nothing left; a paused group counts as something."""
         return not (self.items or self.batches or self.paused_groups)
 
     # -- push and pop
 
     def push(self, now: int, group: bytes, items: list[bytes], once: bytes, front: bool = False) -> int:
-        """Add items to a group; return its length after it."""
+        """Add items to a group; return its new length."""
         if once in self.once:
             return int(self.once[once])
         if not items:
@@ -139,7 +139,7 @@ class Buffer(Queue):
         return len(self.items[group])
 
     def pop(self, now: int, group: bytes, size: int) -> list[bytes]:
-        """Take the oldest items of a group that may be chosen, for good (rule 14)."""
+        """Remove the oldest items of an eligible group."""
         if self.is_paused(now):
             return []
         if self.paused_groups.get(group, math.inf) <= now and group not in self.busy:  # its pause has ended
@@ -155,7 +155,7 @@ class Buffer(Queue):
         return taken
 
     def pop_longest(self, now: int, count: int, size: int) -> list[tuple[bytes, list[bytes]]]:
-        """Take the oldest items of some groups: those that have waited max_wait first, then the longest."""
+        """Remove the oldest items of some groups: those that have waited max_wait first, then the longest."""
         if self.is_paused(now):
             return []
         self._end_group_pauses(now)
@@ -170,11 +170,11 @@ class Buffer(Queue):
     def reserve(
         self, now: int, size: int, batch_id: bytes, holder: bytes = b"", max_bytes: int = 0
     ) -> tuple[object, ...]:
-        """Lease what is due first, else the longest group (rule 15).
+        """Lease what is due first, else the longest group.
 
         Return batch, deadline, group, attempts, reason and items; or buried, id, group, attempts and reason: a batch
-        has used its attempts, ask again; or none, and in how many ms to ask again, one lease at the most; or
-        ended: the call was sent again, and its lease is over.
+        has used its attempts, call again; or none, and in how many ms to call again, one lease at most; or ended: the
+        call was sent again, and its lease is over.
         """
         known = self.batches.get(batch_id)
         if known and known.place == "leases":
@@ -183,8 +183,8 @@ class Buffer(Queue):
             return (b"ended",)
         if self.is_paused(now):
             return b"none", min(self.lease, self._pause_left(now))
-        if closed := self.limit.closed(now):
-            return b"none", closed
+        if retry := self.limit.retry_after(now):
+            return b"none", retry
         self._end_group_pauses(now)
 
         due = [one for one in self._timed() if one.time <= now]
@@ -210,7 +210,7 @@ class Buffer(Queue):
                 return b"buried", first.name, old.group, old.attempts, reason
             busy_with = self.busy.get(old.group)
             if busy_with == first.name or (self.ordered and busy_with is None):
-                self._keep_busy(old.group, batch_id)  # else this one was handed out before the buffer was ordered
+                self._keep_busy(old.group, batch_id)  # else this batch was handed out before the buffer was ordered
             batch = self._old_batch(now, first.name, reason, spent)
         batch.holder, batch.place, batch.time = holder, "leases", now + self.lease
         self.batches[batch_id] = batch
@@ -220,7 +220,7 @@ class Buffer(Queue):
         return b"batch", batch.time, batch.group, batch.attempts, batch.reason, list(batch.items)
 
     def _new_batch(self, now: int, group: bytes, size: int, max_bytes: int) -> Batch:
-        """Make a batch of waiting items, of `max_bytes` at the most but one item at the least."""
+        """Make a batch of waiting items, of at most `max_bytes` but at least one item."""
         waiting = self.items[group]
         size = min(size, len(waiting))
         while max_bytes and size > 1 and sum(map(len, waiting[:size])) > max_bytes:
@@ -228,10 +228,9 @@ class Buffer(Queue):
         return Batch(group, self._take(group, size, now), 1, b"", b"", "", 0)
 
     def _old_batch(self, now: int, old_id: bytes, reason: bytes, spent: bool) -> Batch:
-        """Hand a batch on, whole whatever its size; the lease it had is lost.
+        """Hand a batch out again, whole whatever its size; its previous lease is lost.
 
-        One that has used its attempts is split instead: half of it gets a last attempt, the rest waits as if it had
-        never been handed out (rule 17).
+        A batch that has used its attempts is split: one half gets a last attempt, the other waits like new items.
         """
         batch = self.batches.pop(old_id)
         self._remember_end(old_id, b"lost", replace=False)
@@ -244,7 +243,7 @@ class Buffer(Queue):
         return batch
 
     def _end_group_pauses(self, now: int) -> None:
-        """Let groups be chosen again whose pause has ended, those that ended first."""
+        """Make groups eligible whose pause has ended, those that ended first."""
         ended = sorted((end, group) for group, end in self.paused_groups.items() if end <= now)
         for _, group in ended[:RESUMED]:
             del self.paused_groups[group]
@@ -255,7 +254,7 @@ class Buffer(Queue):
         return sorted((batch.time, batch_id) for batch_id, batch in self.batches.items() if batch.place == place)
 
     def _timed(self) -> list[Due]:
-        """List what is due at some time, the first first."""
+        """List everything that becomes due, the earliest first."""
         waits = [Due(at + self.max_wait, 2, group) for group, at in self.since.items() if self.max_wait]
         kinds = enumerate(("leases", "delayed"))
         return sorted(
@@ -267,11 +266,11 @@ class Buffer(Queue):
         return min(self.lease, max(0, int(min(times, default=FOREVER)) - now))
 
     def could_take(self, now: int) -> bool:
-        """Say whether a reserve would find something, of whatever kind."""
+        """Return whether a reserve would find something."""
         longest = self._longest()[:1]
         return (
             not self.is_paused(now)
-            and not self.limit.would_be_closed(now)
+            and not self.limit.is_used_up(now)
             and (
                 any(one.time <= now for one in self._timed())
                 or any(len(self.items[group]) >= self.min_size for group in longest)
@@ -285,7 +284,7 @@ class Buffer(Queue):
         return batch_id in self.batches and self.batches[batch_id].place == "leases"
 
     def ack(self, now: int, batch_id: bytes, failed: Sequence[int] = (), delay: int = 0, reason: bytes = b"") -> int:
-        """Settle a batch: items are done, those at the places in `failed` come back alone; return how many are done."""
+        """Settle a batch; the items at the places in `failed` come back alone. Return how many are done."""
         if (before := self._before(batch_id, b"ack", self._held(batch_id))) is not None:
             return before
         batch = self.batches[batch_id]
@@ -294,7 +293,7 @@ class Buffer(Queue):
         done = len(batch.items) - len(failed)
         self._count("done", done)
         self._count("failed", len(failed))
-        if failed:  # the batch is not over, so a busy group stays busy
+        if failed:  # the batch goes on, so a busy group stays busy
             batch.items = [batch.items[place] for place in failed]
             batch.reason = reason
             self._come_back(now, batch, delay)
@@ -306,7 +305,7 @@ class Buffer(Queue):
         return done
 
     def release(self, now: int, batch_id: bytes, delay: int = 0, counted: bool = True, reason: bytes = b"") -> int:
-        """Give a batch back; uncounted, the hand-over was no attempt. Return how many items came back."""
+        """Release a batch; `counted`: as an attempt. Return how many items come back."""
         if (before := self._before(batch_id, b"release", self._held(batch_id))) is not None:
             return before
         batch = self.batches[batch_id]
@@ -320,11 +319,11 @@ class Buffer(Queue):
         return len(batch.items)
 
     def _come_back(self, now: int, batch: Batch, delay: int) -> None:
-        """Delay a batch, and wake a blocked client, who is to hear the new time."""
+        """Delay a batch, and wake a blocked client, which may have to wait less now."""
         batch.place, batch.time, self.token = "delayed", now + delay, True
 
     def bury(self, now: int, batch_id: bytes, reason: bytes = b"") -> int:
-        """Make a batch a dead letter; return how many items died."""
+        """Make a batch a dead letter; return how many items it has."""
         if (before := self._before(batch_id, b"bury", self._held(batch_id))) is not None:
             return before
         batch = self.batches[batch_id]
@@ -332,7 +331,7 @@ class Buffer(Queue):
         return len(batch.items)
 
     def _bury(self, now: int, batch_id: bytes, reason: bytes, how: bytes) -> None:
-        """Bury a batch, in the place of the oldest dead letters beyond max_dead (rule 8); its group is free."""
+        """Bury a batch, drop the oldest dead letters beyond max_dead, and free its group."""
         batch, dead = self.batches[batch_id], self._placed("dead")
         over = len(dead) + 1 - self.max_dead if self.max_dead else 0
         self._count("trimmed", self._delete([old for _, old in dead[: max(0, min(over, TRIMMED))]]))
@@ -352,10 +351,10 @@ class Buffer(Queue):
     # -- dead letters
 
     def redrive(self, now: int, ids: Sequence[bytes], once: bytes) -> tuple[int, int]:
-        """Let dead batches wait again, as items at the front of their group, the first id's items first.
+        """Make dead batches wait again at the front of their groups, the first id's items first.
 
         Return how many batches, and how many of the first ids are left for another call: it goes from the last to the
-        first, and stops before more than 10,000 items. Ids that are not dead are passed over.
+        first, and stops before more than 10,000 items. Ids that are not dead are skipped.
         """
         if not ids:
             return 0, 0
@@ -389,15 +388,15 @@ class Buffer(Queue):
         return int(self.once[once])
 
     def _delete(self, ids: Iterable[bytes]) -> int:
-        """Delete batches; return how many items they held."""
+        """Delete batches; return how many items they had."""
         return sum(len(self.batches.pop(batch_id).items) for batch_id in ids)
 
     # -- pauses and drops of groups
 
     def pause_group(self, now: int, group: bytes, time: int, once: bytes) -> int:
-        """Give no new batch of a group, for `time` ms or until it is resumed (0), whatever pause it had; return 1."""
+        """Pause a group for `time` ms, or until it is resumed (0), in place of any earlier pause; return 1."""
         if once not in self.once:
-            self.token = self.token or (time > 0 and not self.is_empty())  # who waits is to hear of its end
+            self.token = self.token or (time > 0 and not self.is_empty())  # blocked clients may have to wait less now
             self.paused_groups[group] = now + time if time else math.inf
             self._withdraw(group)
             self._remember(once, b"1")
@@ -416,7 +415,7 @@ class Buffer(Queue):
     def drop_group(self, group: bytes, once: bytes) -> int:
         """Drop a group's waiting items, delayed and dead batches; return how many items.
 
-        What is leased ends by itself, and a pause stays. A group is no longer busy if its batch is dropped.
+        Leases and a pause stay. A group is no longer busy if its batch is dropped.
         """
         if once not in self.once:
             gone = [one for one, batch in self.batches.items() if batch.group == group and batch.place != "leases"]
@@ -443,7 +442,7 @@ class Buffer(Queue):
     # -- inspection
 
     def stats(self, now: int) -> dict[str, object]:
-        """Count items that wait and batches elsewhere; `due`: batches delayed or expired, not yet taken up."""
+        """Count waiting items, and batches in other states; `due`: delayed or expired, not handed out yet."""
         return {
             "waiting": sum(map(len, self.items.values())),
             "groups": len(self.since),
@@ -460,11 +459,11 @@ class Buffer(Queue):
         }
 
     def peek(self, group: bytes, count: int, after: int = 0) -> list[bytes]:
-        """Show waiting items of a group, the oldest first, from the place `after` on."""
+        """Return waiting items of a group, the oldest first, from the place `after` on."""
         return self.items.get(group, [])[after : after + count]
 
     def groups(self, state: str) -> list[tuple[bytes, int]]:
-        """List groups and how many items of them wait: the longest first, busy ones by name, paused ones by end."""
+        """List groups with their numbers of waiting items: the longest first, busy ones by name, paused ones by end."""
         if state == "waiting":
             found = self._longest()
         elif state == "busy":
@@ -503,17 +502,17 @@ class Buffer(Queue):
         return found | {name: value for name, value in sets.items() if value}
 
     def check(self) -> None:
-        """Assert what must hold at every moment (rules 7, 12, 13 and 16)."""
+        """Assert the invariants."""
         here = sum(map(len, self.items.values())) + sum(len(batch.items) for batch in self.batches.values())
         left = ("done", "popped", "discarded", "dropped", "trimmed", "purged")
         gone = sum(self.totals.get(name, 0) for name in left)
-        assert self.totals.get("pushed", 0) == here + gone, "pushed is not what is there and what is gone"
-        assert set(self.since) == set(self.items) - set(self.busy) - set(self.paused_groups), "rule 12"
+        assert self.totals.get("pushed", 0) == here + gone, "what was pushed is neither there nor gone"
+        assert set(self.since) == set(self.items) - set(self.busy) - set(self.paused_groups), "not the eligible groups"
         assert all(self.items.values()), "a group without items"
         assert all(batch.items for batch in self.batches.values()), "a batch without items"
         for group, batch_id in self.busy.items():
             batch = self.batches[batch_id]
             assert batch.group == group, "busy with the batch of another group"
-            assert batch.place != "dead", "busy for ever"
+            assert batch.place != "dead", "busy with a dead batch"
         assert self.mark or not (self.items or self.batches), "items without a mark"
         assert not (self.is_empty() and self.token), "a wake-up in an empty queue"

@@ -1,4 +1,4 @@
-"""The rate limiter: in no span of `per` ms, both ends included, is more than `limit` granted."""
+"""The rate limiter: no span of `per` ms, both ends included, has more than `limit` grants."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from .base import Keys
 
 PRUNED = 100
-"""how many grants that have left every span one call forgets"""
+"""how many grants older than every span one call removes"""
 
 
 @dataclass
 class Grant:
-    """An amount that was granted, and how much had been granted before it."""
+    """An amount that was granted, and the total granted before it."""
 
     at: int
     before: int
@@ -21,7 +21,7 @@ class Grant:
 
 @dataclass
 class Limit:
-    """The grants of a limiter, or of a queue whose hand-overs are limited."""
+    """The grants of a limiter, or of a queue with rates."""
 
     rates: list[tuple[int, int]]
     """limit and per"""
@@ -29,38 +29,38 @@ class Limit:
     """the earliest first"""
     once: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     window: int = 1
-    """0: answers are not remembered"""
+    """0: answers are not kept"""
 
     def acquire(self, now: int, cost: int, once: bytes) -> tuple[int, int]:
-        """Grant up to `cost`; return how much, and in how many ms more can be had (0: nothing is missing).
+        """Grant up to `cost`; return how much, and in how many ms more can be granted (0: nothing is missing).
 
-        A call that granted nothing is not remembered: sent again, it is a new try.
+        A call that granted nothing is not remembered: sent again, it is evaluated again.
         """
         if once in self.once:
             return self.once[once]
         self._redate(now)
         granted = max(0, min(cost, *(limit - self._used(now, per) for limit, per in self.rates)))
         used_up = [(limit, per) for limit, per in self.rates if limit - self._used(now, per) <= granted]
-        retry = max(self._opens(now, *rate) for rate in used_up) if granted < cost else 0
+        retry = max(self._free_in(now, *rate) for rate in used_up) if granted < cost else 0
         if granted:
             self.charge(now, granted)
             if self.window:
                 self.once[once] = granted, retry
         return granted, retry
 
-    def closed(self, now: int) -> int:
+    def retry_after(self, now: int) -> int:
         """Return in how many ms one more may be granted, 0: now."""
         if self.rates:
             self._redate(now)
         used_up = [(limit, per) for limit, per in self.rates if self._used(now, per) >= limit]
-        return max((self._opens(now, *rate) for rate in used_up), default=0)
+        return max((self._free_in(now, *rate) for rate in used_up), default=0)
 
-    def would_be_closed(self, now: int) -> bool:
-        """Say whether a rate is used up, without re-dating a grant."""
-        return Limit(self.rates, list(self.grants)).closed(now) > 0
+    def is_used_up(self, now: int) -> bool:
+        """Return whether a rate is used up, without changing the dates of grants."""
+        return Limit(self.rates, list(self.grants)).retry_after(now) > 0
 
     def charge(self, now: int, amount: int) -> None:
-        """Note a grant, and forget some of those that have left every span."""
+        """Record a grant, and remove some of those that are older than every span."""
         if not self.rates:
             return
         self.grants.append(Grant(now, self._total(), amount))
@@ -69,7 +69,7 @@ class Limit:
         del self.grants[: min(gone, PRUNED)]
 
     def _redate(self, now: int) -> None:
-        """Count what is dated later than the clock, which was set back, as granted now (rule 10)."""
+        """Date grants that lie in the future, because the clock was set back, to now."""
         later = [grant for grant in self.grants if grant.at > now]
         if later:
             kept = self.grants[: -len(later)]
@@ -81,11 +81,11 @@ class Limit:
     def _used(self, now: int, per: int) -> int:
         return sum(grant.amount for grant in self.grants if grant.at >= now - per)
 
-    def _opens(self, now: int, limit: int, per: int) -> int:
-        """Return in how many ms something is free again, when enough grants have left the span: a ms late, never early.
+    def _free_in(self, now: int, limit: int, per: int) -> int:
+        """Return in how many ms enough grants have left the span: up to a ms late, never early.
 
-        Usually it is the first one that has to leave. Where the clock or the limit was set back, there may be more in
-        the span than the limit allows.
+        Usually it is the first one that has to leave. If the clock or the limit was set back, there may be more in the
+        span than the limit allows.
         """
         inside = [grant for grant in self.grants if grant.at >= now - per]
         used = sum(grant.amount for grant in inside)
@@ -96,7 +96,7 @@ class Limit:
                 break
         return at + per + 1 - now
 
-    def keys(self, now: int = 0) -> Keys:  # noqa: ARG002, as the queues have it
+    def keys(self, now: int = 0) -> Keys:  # noqa: ARG002, the same signature as the queues'
         """Return what the server must hold."""
         found: Keys = {b"once:" + once: b"%d %d" % answer for once, answer in self.once.items()}
         if self.grants:
@@ -110,7 +110,7 @@ class Limit:
         return set(self.keys())
 
     def check(self) -> None:
-        """Assert that the grants are in order and add up; only the walk knows of time that a clock does not show."""
+        """Assert that the grants are in order and add up; that they keep the limit is asserted in the walk."""
         for earlier, later in zip(self.grants, self.grants[1:], strict=False):
             assert earlier.at <= later.at
             assert earlier.before + earlier.amount == later.before

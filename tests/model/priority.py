@@ -1,4 +1,4 @@
-"""The unique priority queue (rules 18 to 24)."""
+"""The unique priority queue."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .queue import Queue
 PLACES = 10**12
 """fifo order: score = (priority + 1024) * PLACES + place"""
 RETURNED = 100
-"""members that one call takes back or promotes; a single lease may hold more"""
+"""members that one call promotes, or returns from expired leases; a single lease may have more"""
 TRIMMED = 10
-"""dead members beyond `max_dead` that a burial of n drops at the most, besides n (rule 8)"""
+"""dead members beyond `max_dead` that a burial of n drops at most, besides n"""
 
 READY, DELAYED, LEASED, DEAD = "ready", "delayed", "leased", "dead"
 REMOVED = "removed"
-"""taken out while it is leased: counted as leased until the lease ends, then gone"""
+"""removed while leased: counted as leased until the lease ends, then gone"""
 
 
 class Note(NamedTuple):
-    """What was asked for by pushes of a member while it is leased (rule 20)."""
+    """What was pushed for a member while it was leased."""
 
     score: float
     due: int
     how: str
-    """min: what comes back merges with it; set: it replaces what comes back"""
+    """min: merged with what comes back; set: replaces it"""
 
 
 @dataclass
@@ -40,9 +40,9 @@ class Member:
     due: int = 0
     """delayed: when it is due; dead: when it died; else 0"""
     attempts: int = 0
-    """hand-overs since it was last pushed, without the present one and those given back uncounted"""
+    """hand-overs since it was last pushed, without the present one and those released with `count=False`"""
     reason: bytes = b""
-    """why it came back last time"""
+    """why it came back the last time"""
     payload: bytes | None = None
     note: Note | None = None
 
@@ -70,7 +70,7 @@ class Item(NamedTuple):
 
 @dataclass
 class Priority(Queue):
-    """A priority queue and the settings of whoever calls it next."""
+    """A priority queue, with the settings of the consumer that calls next."""
 
     order: str = "fifo"
     lease: int = 30_000
@@ -80,7 +80,7 @@ class Priority(Queue):
     members: dict[bytes, Member] = field(default_factory=dict)
     leases: dict[bytes, Lease] = field(default_factory=dict)
     sequence: int = 0
-    """fifo order: the last place that was given"""
+    """fifo order: the last place that was assigned"""
 
     # -- push
 
@@ -92,7 +92,7 @@ class Priority(Queue):
         delay: int = 0,
         how: str = "min",
     ) -> bytes:
-        """Ask for members: (priority, member, payload); return a letter for each (rule 24).
+        """Push members: (priority, member, payload); return a letter for each.
 
         A payload of None keeps the one that is stored.
         """
@@ -104,7 +104,7 @@ class Priority(Queue):
             return b""
         due, outcomes = now + delay if delay else 0, ""
         for priority, name, payload in items:
-            outcomes += self._ask(name, self._score(priority), due, how)
+            outcomes += self._request(name, self._score(priority), due, how)
             if payload is not None:
                 self.members[name].payload = payload
         self._write_mark(f"2 {self.order}")
@@ -113,7 +113,7 @@ class Priority(Queue):
         return outcomes.encode()
 
     def _check_order(self) -> None:
-        """Refuse the other order than the queue is kept in; a sorted set without a mark is in score order (rule 22)."""
+        """Refuse the other order; a sorted set without a mark is in score order."""
         kept = self.mark or ("2 score" if self._ready() else "")
         if kept and kept != f"2 {self.order}":
             raise WrongOrder
@@ -129,19 +129,19 @@ class Priority(Queue):
                 raise BadArgument
 
     def _score(self, priority: float) -> float:
-        """Return the score for a push: of equal priorities, who came first leaves first."""
+        """Return the score for a push: members of equal priority leave in the order of their arrival."""
         if self.order == "score":
             return float(priority)
         self.sequence += 1
         return (priority + 1024) * PLACES + self.sequence % PLACES
 
-    def _ask(self, name: bytes, score: float, due: int, how: str) -> str:
-        """Ask for a member: the lowest score and the earliest time asked for count (rule 18), or exactly these (19)."""
+    def _request(self, name: bytes, score: float, due: int, how: str) -> str:
+        """Push a member: the lowest score and earliest due time win, or with `set` exactly these."""
         member = self.members.get(name)
         if member is None or member.state == DEAD:
             self._place(name, score, due, member.payload if member else None)
             return "A"
-        if member.state == REMOVED:  # what was asked for before counts no longer
+        if member.state == REMOVED:  # earlier pushes no longer count
             member.state, member.note = LEASED, Note(score, due, "set")
             return "A"
         if member.state == LEASED and not member.note:
@@ -159,7 +159,7 @@ class Priority(Queue):
         return "C" if lowered else "R" if raised else "K"
 
     def _place(self, name: bytes, score: float, due: int, payload: bytes | None) -> None:
-        """Let a member wait as one that was asked for anew: no attempts, no reason."""
+        """Make a member wait as newly pushed: no attempts, no reason."""
         self.members[name] = Member(DELAYED if due else READY, score, due, payload=payload)
 
     # -- take
@@ -175,9 +175,9 @@ class Priority(Queue):
         return Item(name, score, member.attempts, member.reason, member.payload)
 
     def pop(self, now: int, count: int) -> tuple[int, list[Item]]:
-        """Take the most urgent members for good; return them, and when there are none, in how many ms to ask again.
+        """Remove the most urgent members; return them, and if there are none, in how many ms to call again.
 
-        -1: after a wake-up. Due members are promoted; leases that ran out and attempts are for `reserve` (rule 21).
+        -1: after a wake-up. Due members are promoted; expired leases and attempts are handled by `reserve` only.
         """
         self._check_order()
         if self.is_paused(now):
@@ -197,8 +197,8 @@ class Priority(Queue):
     ) -> tuple[object, ...]:
         """Lease the most urgent members.
 
-        Return batch, deadline, items and who was buried; or none, in how many ms to ask again (one lease at the most)
-        and who was buried; or ended: the call was sent again, and its lease is over.
+        Return batch, deadline, items and the buried members; or none, in how many ms to call again (one lease at most)
+        and the buried members; or ended: the call was sent again, and its lease is over.
         """
         self._check_order()
         if lease_id in self.leases:
@@ -207,8 +207,8 @@ class Priority(Queue):
             return (b"ended",)
         if self.is_paused(now):
             return b"none", min(self.lease, self._pause_left(now)), []
-        if closed := self.limit.closed(now):
-            return b"none", closed, []
+        if retry := self.limit.retry_after(now):
+            return b"none", retry, []
         if self._end_expired(now):  # what came back is handed out by the next call
             self._forget_if_empty()
             return b"none", 0, []
@@ -229,11 +229,11 @@ class Priority(Queue):
         return b"batch", now + self.lease, self._leased(lease_id), buried
 
     def _leased(self, lease_id: bytes) -> list[Item]:
-        """List the members of a lease with what is stored for them now (rule 1)."""
+        """List the members of a lease with what is stored for them now."""
         return [self._item(name, score) for name, score in self.leases[lease_id].members]
 
     def _fitting(self, ready: list[tuple[float, bytes]], max_bytes: int) -> list[tuple[float, bytes]]:
-        """Return those that fit into `max_bytes`, payloads included, but one at the least."""
+        """Return those that fit into `max_bytes`, payloads included, but at least one."""
         total = 0
         for i, (_, name) in enumerate(ready):
             total += len(name) + len(self.members[name].payload or b"")
@@ -249,7 +249,7 @@ class Priority(Queue):
         return sorted((lease.deadline, name) for name, lease in self.leases.items() if lease.deadline <= now)
 
     def _end_expired(self, now: int) -> bool:
-        """End leases that ran out, the earliest first, until a hundred members are found: they are due since then."""
+        """End expired leases, the earliest first, until a hundred members are found; each is due since its deadline."""
         found, ended = 0, False
         for deadline, lease_id in self._expired(now):
             lease = self.leases[lease_id]
@@ -265,7 +265,7 @@ class Priority(Queue):
         return ended
 
     def _promote(self, now: int, max_attempts: int = 0) -> list[bytes]:
-        """Let a hundred members that are due be ready; those that have used their attempts are dead, and returned."""
+        """Make up to a hundred due members ready; bury those that have used their attempts, and return them."""
         buried = []
         for due, name in self._parked(DELAYED)[:RETURNED]:
             member = self.members[name]
@@ -279,18 +279,18 @@ class Priority(Queue):
         return buried
 
     def could_take(self, now: int) -> bool:
-        """Say whether a reserve would find something to do."""
+        """Return whether a reserve would find something to do."""
         due = any(time <= now for time, _ in self._parked(DELAYED))
         return (
             not self.is_paused(now)
-            and not self.limit.would_be_closed(now)
+            and not self.limit.is_used_up(now)
             and (bool(self._ready()) or due or bool(self._expired(now)))
         )
 
     # -- settle
 
     def _end(self, lease_id: bytes) -> list[tuple[bytes, float]]:
-        """End a lease; return its members and their scores, but for those that were removed."""
+        """End a lease; return its members and their scores, without removed ones."""
         back = []
         for name, score in self.leases.pop(lease_id).members:
             if self.members[name].state == REMOVED:
@@ -300,7 +300,7 @@ class Priority(Queue):
         return back
 
     def _come_back(self, name: bytes, score: float, due: int, counted: int, reason: bytes) -> None:
-        """Delay a member, merged with what was asked for while it was leased (rule 20)."""
+        """Delay a member, merged with what was pushed while it was leased."""
         member = self.members[name]
         member.state, member.score, member.due, member.reason = DELAYED, score, due, reason
         member.attempts += counted
@@ -309,14 +309,14 @@ class Priority(Queue):
                 note = Note(min(score, note.score), min(due, note.due), "min")
             member.score, member.due, member.attempts, member.note = note.score, note.due, 0, None
 
-    def _live_on(self, name: bytes, note: Note) -> None:
-        """Let only what was asked for meanwhile remain: the member is done, or would be dead."""
+    def _keep_note(self, name: bytes, note: Note) -> None:
+        """Keep only what was pushed meanwhile: the member itself is done or buried."""
         self._place(name, note.score, note.due, self.members[name].payload)
         self.members[name].state = DELAYED  # until the next reserve or pop, even if it is due at once
         self.token = True
 
     def ack(self, now: int, lease_id: bytes, failed: Sequence[tuple[int, bytes]] = (), delay: int = 0) -> int:
-        """Settle a lease: members are done, those at the places in `failed` come back; return how many are done."""
+        """Settle a lease: members are done, those whose places are in `failed` come back. Return how many are done."""
         if (before := self._before(lease_id, b"ack", lease_id in self.leases)) is not None:
             return before
         given, reasons = self.leases[lease_id].members, dict(failed)
@@ -331,7 +331,7 @@ class Priority(Queue):
                 continue
             done += 1
             if note := self.members[name].note:
-                self._live_on(name, note)
+                self._keep_note(name, note)
             else:
                 del self.members[name]
         self._count("done", done)
@@ -341,7 +341,7 @@ class Priority(Queue):
         return done
 
     def release(self, now: int, lease_id: bytes, delay: int = 0, counted: bool = True, reason: bytes = b"") -> int:
-        """Give a lease back; uncounted, the hand-over was no attempt. Return how many members came back."""
+        """Release a lease; `counted`: as an attempt. Return how many members come back."""
         if (before := self._before(lease_id, b"release", lease_id in self.leases)) is not None:
             return before
         back = self._end(lease_id)
@@ -355,14 +355,14 @@ class Priority(Queue):
         return len(back)
 
     def bury(self, now: int, lease_id: bytes, reason: bytes = b"") -> int:
-        """Make the members of a lease dead, but for those that were pushed meanwhile; return how many are dead."""
+        """Bury the members of a lease, except those that were pushed meanwhile; return how many were buried."""
         if (before := self._before(lease_id, b"bury", lease_id in self.leases)) is not None:
             return before
         dead = []
         for name, score in self._end(lease_id):
             member = self.members[name]
             if member.note:
-                self._live_on(name, member.note)
+                self._keep_note(name, member.note)
             else:
                 member.state, member.score, member.due, member.attempts = DEAD, score, now, member.attempts + 1
                 member.reason = reason or member.reason
@@ -373,7 +373,7 @@ class Priority(Queue):
         return len(dead)
 
     def _bury(self, names: list[bytes]) -> None:
-        """Count who died, and drop the oldest dead members beyond max_dead (rule 8)."""
+        """Count burials, and drop the oldest dead members beyond max_dead."""
         self._count("buried", len(names))
         dead = self._parked(DEAD)
         over = len(dead) - self.max_dead if self.max_dead and names else 0
@@ -391,12 +391,12 @@ class Priority(Queue):
     # -- by member
 
     def state(self, name: bytes) -> str:
-        """Say where a member is, as the last call left it."""
+        """Return the state of a member, as of the last call."""
         state = self.members[name].state if name in self.members else REMOVED
         return "absent" if state == REMOVED else state
 
     def remove(self, names: Sequence[bytes], once: bytes) -> int:
-        """Take members out, whatever their state; return how many were there."""
+        """Remove members, whatever their state; return how many there were."""
 
         def take_out(name: bytes) -> None:
             if self.members[name].state == LEASED:
@@ -407,7 +407,7 @@ class Priority(Queue):
         return self._for_each(once, names, {READY, DELAYED, LEASED, DEAD}, take_out)
 
     def redrive(self, names: Sequence[bytes], once: bytes) -> int:
-        """Let dead members be ready again, with no attempts; return how many there were."""
+        """Make dead members ready again, without attempts; return how many there were."""
 
         def bring_back(name: bytes) -> None:
             self._place(name, self.members[name].score, 0, self.members[name].payload)
@@ -420,7 +420,7 @@ class Priority(Queue):
         return self._for_each(once, names, {DEAD}, self.members.__delitem__)
 
     def _for_each(self, once: bytes, names: Sequence[bytes], states: set[str], act: Callable[[bytes], None]) -> int:
-        """Act once on each named member that is in one of these states; return how many there were."""
+        """Apply `act` once to each named member in one of these states; return how many there were."""
         if once in self.once:
             return int(self.once[once])
         if not names:
@@ -444,7 +444,7 @@ class Priority(Queue):
     # -- inspection
 
     def stats(self, now: int) -> dict[str, object]:
-        """Count members by state, and leases (`batches`); `due`: delayed or expired, not yet taken up."""
+        """Count members by state, and leases (`batches`); `due`: delayed or expired, not promoted yet."""
         states = [member.state for member in self.members.values()]
         due = sum(time <= now for time, _ in self._parked(DELAYED))
         return {
@@ -464,7 +464,7 @@ class Priority(Queue):
         return [(place, self._item(name, self.members[name].score)) for place, name in found]
 
     def batches(self) -> list[tuple[bytes, int, bytes, list[Item]]]:
-        """List the leases, the one that runs out first first."""
+        """List the leases, the earliest deadline first."""
         self._check_order()
         found = sorted((lease.deadline, lease_id) for lease_id, lease in self.leases.items())
         return [(one, deadline, self.leases[one].holder, self._leased(one)) for deadline, one in found]
@@ -472,20 +472,20 @@ class Priority(Queue):
     # -- the key space
 
     def is_empty(self) -> bool:
-        """Say whether nothing is there."""
+        """Return whether there is nothing left."""
         return not self.members and not self.leases
 
     def _forget_if_empty(self) -> None:
         super()._forget_if_empty()
         if self.is_empty():
-            self.sequence = 0  # nobody is left to be overtaken: places start anew
+            self.sequence = 0  # no member is left that could be overtaken: places start at 0 again
 
     def _meta(self) -> dict[bytes, bytes]:
         places = {b"sequence": b"%d" % self.sequence} if self.sequence else {}
         return super()._meta() | places
 
     def keys(self, now: int) -> Keys:
-        """Return what the server must hold; numbers inside texts are numbers here."""
+        """Return what the server must hold, with numbers in texts as numbers."""
         found = super().keys(now)
         for lease_id, lease in self.leases.items():
             found[b"lease:" + lease_id] = [lease.holder, *lease.members]
@@ -507,21 +507,21 @@ class Priority(Queue):
         return found | {name: value for name, value in values.items() if value}
 
     def _row(self, member: Member) -> tuple[float | None, int, bytes] | None:
-        """Return what is stored beside a member; the score of one that is ready or leased is elsewhere."""
+        """Return what is stored beside a member; the score of a ready or leased one is elsewhere."""
         if member.state in (DELAYED, DEAD):
             return member.score, member.attempts, member.reason
         return (None, member.attempts, member.reason) if member.attempts or member.reason else None
 
     def check(self) -> None:
-        """Assert what must hold at every moment."""
+        """Assert the invariants."""
         leased: set[bytes] = set()
         for lease in self.leases.values():
             names = {name for name, _ in lease.members}
             assert len(names) == len(lease.members) > 0
-            assert not leased & names, "two leases share a member"
+            assert not leased & names, "a member in two leases"
             leased |= names
         for name, member in self.members.items():
-            assert (name in leased) == (member.state in (LEASED, REMOVED)), "leased by no lease"
+            assert (name in leased) == (member.state in (LEASED, REMOVED)), "a leased member without a lease"
             assert member.note is None or member.state == LEASED
             assert member.state != REMOVED or member.payload is None
             assert member.due == 0 or member.state in (DELAYED, DEAD)

@@ -1,4 +1,4 @@
-"""What both structures have in common: the mark and its counters, remembered answers, wake-ups, pauses, rates."""
+"""What both structures share: the mark and its counters, remembered answers, wake-ups, pauses, rates."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ class Queue:
     limit: Limit = field(default_factory=lambda: Limit([]))
     """what hand-overs are charged against"""
     window: int = 1
-    """for how long answers are remembered; here only whether: 0 is not at all"""
+    """how long answers are kept; the model only distinguishes 0, not at all"""
     once: dict[bytes, bytes] = field(default_factory=dict)
-    """dedup id -> the answer that its call gave"""
+    """dedup id -> the answer to its call"""
     ended: dict[bytes, bytes] = field(default_factory=dict)
     """lease -> how it ended: `ack 5`, `release 5`, `bury 5`, `lost`"""
     counters: dict[str, int] = field(default_factory=dict)
     """done, failed, buried, trimmed: since the queue was marked"""
     totals: dict[str, int] = field(default_factory=dict)
-    """what left the queue, by how, and what was pushed: for `check`, never forgotten"""
+    """how many items were pushed, and left the queue in each way, over all time: for `check`"""
     mark: str = ""
-    """the structure as the first push wrote it, until it is purged"""
+    """the structure as the first push wrote it, until a purge"""
     drained: bool = False
-    """whether the queue is empty, so that mark and counters are kept for seven days only (rule 7)"""
+    """whether the queue is empty, so that mark and counters expire after seven days"""
     token: bool = False
-    """whether a wake-up lies there for a blocked client"""
+    """whether there is a wake-up for a blocked client"""
     paused: tuple[int, bytes] | None = None
     """until when (0: until resumed) and why"""
 
     # -- pauses
 
     def pause(self, now: int, time: int, reason: bytes, once: bytes) -> int:
-        """Let the queue give nothing, for `time` ms or until it is resumed (0). An empty queue stays empty (rule 7).
+        """Pause the queue for `time` ms, or until it is resumed (0). An empty queue stays empty.
 
-        Who waits during another pause was told when that one ends, so a client is woken.
+        A client is woken: it may be waiting for the end of an earlier pause.
         """
         if once not in self.once:
             self.token = self.token or (self.paused is not None and not self.is_empty())
@@ -49,7 +49,7 @@ class Queue:
     def resume(self, once: bytes) -> int:
         """End the pause, and wake a blocked client; return 1 if there was one.
 
-        The server forgets a pause that has ended; here, where time is given, it counts as one until then.
+        The server deletes a pause when it ends; the model, whose time is given, keeps it until then.
         """
         if once not in self.once:
             was, self.paused = self.paused is not None, None
@@ -60,7 +60,7 @@ class Queue:
         return int(self.once[once])
 
     def is_paused(self, now: int) -> bool:
-        """Say whether the queue is paused now."""
+        """Return whether the queue is paused now."""
         return self.paused is not None and (self.paused[0] == 0 or self.paused[0] > now)
 
     def _pause_left(self, now: int) -> int:
@@ -77,7 +77,7 @@ class Queue:
             self.ended[lease] = how
 
     def _before(self, lease: bytes, verb: bytes, held: bool) -> int | None:
-        """Return what the call answered when it was first sent, or None if it is to be done now."""
+        """Return the answer to the call if it is sent again, or None."""
         if lease in self.ended or not held:
             how, _, count = self.ended.get(lease, b"").partition(b" ")
             if how != verb:
@@ -99,11 +99,11 @@ class Queue:
         self.mark, self.drained = mark, False
 
     def is_empty(self) -> bool:
-        """Say whether nothing is there, in any state; a pause of the queue does not count, one of a group does."""
+        """Return whether nothing is left in any state; a pause of the queue does not count, one of a group does."""
         raise NotImplementedError
 
     def _forget_if_empty(self) -> None:
-        """Clean up what an empty queue does not need (rule 7)."""
+        """Remove what an empty queue does not need."""
         if self.is_empty():
             self.drained, self.token = bool(self.mark), False
 
@@ -114,7 +114,7 @@ class Queue:
     # -- the key space
 
     def keys(self, now: int) -> Keys:
-        """Return what the server must hold; a pause that has ended may be there or not, and is left out."""
+        """Return what the server must hold, without a pause that has ended, which may still be there."""
         found: Keys = {b"once:" + once: answer for once, answer in self.once.items()}
         found |= {b"ended:" + lease: how for lease, how in self.ended.items()}
         found |= self.limit.keys()

@@ -1,1 +1,1 @@
-"""What the project says of itself: documentation, examples, benchmarks, packaging."""
+"""Documentation, examples, benchmarks and packaging."""

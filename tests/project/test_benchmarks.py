@@ -1,4 +1,4 @@
-"""The README's figures are those of the results, charts are the same each time, and a claim that fails is seen."""
+"""The README's figures match the results, charts are reproducible, and a claim that does not hold is reported."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from benchmarks import charts, report
 from benchmarks.measure import RESULTS, Claim, spread
 
 
-def test_the_readme_says_what_the_results_say() -> None:
-    """Its tables are made from the files, and nobody has touched either since."""
+def test_the_readmes_tables_match_the_results() -> None:
+    """They are generated from the result files."""
     texts = [readme.read_text() for readme in report.READMES]
     assert {name for text in texts for _, name, _ in report.MARKED.findall(text)} == set(report.TABLES)
     assert [report.filled(text) for text in texts] == texts
 
 
-def test_charts_are_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn twice, light and dark: no date, no random ids; and all that the README shows are there."""
+def test_charts_are_reproducible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn twice, light and dark, they are the same bytes; and all charts that the README shows are there."""
     drawn = []
     for name in ("one", "other"):
         monkeypatch.setattr(charts, "CHARTS", tmp_path / name)
@@ -33,7 +33,7 @@ def test_charts_are_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("part", program.PARTS)
-def test_every_part_has_results_with_the_machine_and_claims(part: str) -> None:
+def test_every_result_names_its_machine_and_its_claims(part: str) -> None:
     """Each file says where it was measured, and each claim its target."""
     result: dict[str, Any] = json.loads((RESULTS / f"{part}.json").read_text())
     assert {"cpu", "cores", "server", "redis-py", "hiredis", "commit"} <= set(result["environment"])
@@ -42,8 +42,8 @@ def test_every_part_has_results_with_the_machine_and_claims(part: str) -> None:
         assert set(claim) == {"claim", "median", "min", "max", "target", "met"}
 
 
-def test_what_is_wrong_is_never_ours() -> None:
-    """In no round of any part did redisq lose an item, hand one out twice, or break its order."""
+def test_redisq_makes_no_mistakes_in_any_benchmark() -> None:
+    """In no round did it lose an item, hand one out twice, or break the order."""
     for name in ("contention", "flush", "peers"):
         for row in json.loads((RESULTS / f"{name}.json").read_text())["results"]:
             if (row.get("contender") or row.get("peer")).startswith("redisq"):
@@ -57,15 +57,15 @@ STATED = {"claim": "x", "median": 3.0, "min": 2.0, "max": 4.0}
     ("values", "at_most", "holds"),
     [([2.5], False, True), ([1.5], False, False), ([1.0, 2.0], False, True), ([3.9], True, True), ([4.1], True, False)],
 )
-def test_a_claim_holds_within_its_stated_spread(values: list[float], at_most: bool, holds: bool) -> None:
-    """A run that comes to within the spread agrees; one that stays outside on the bad side does not."""
+def test_a_claim_allows_for_its_spread(values: list[float], at_most: bool, holds: bool) -> None:
+    """A value within the spread of the target passes; one beyond it fails."""
     assert Claim("x", values, target=0.5 if at_most else 10, at_most=at_most).holds(STATED) == holds
 
 
 def test_a_quick_run_fails_when_a_claim_does_not_hold(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command line ends with 1 and names it, in JSON as well; a part that is not there is wrong usage."""
+    """The command exits with 1 and names the claim, also as JSON; an unknown part is a usage error."""
 
     def run(part: str, effort: object) -> dict[str, Any]:  # noqa: ARG001
         return {"claims": [Claim("x", [1.0], 10)]}
@@ -75,14 +75,14 @@ def test_a_quick_run_fails_when_a_claim_does_not_hold(
     assert program.main(["flush", "--quick"]) == 1
     assert "DOES NOT HOLD" in capsys.readouterr().out
     assert program.main(["flush", "--quick", "--json"]) == 1
-    told = capsys.readouterr()
-    assert json.loads(told.out)["flush"]["claims"][0]["median"] == 1.0
-    assert "DOES NOT HOLD" in told.err
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["flush"]["claims"][0]["median"] == 1.0
+    assert "DOES NOT HOLD" in printed.err
     monkeypatch.setattr(program, "stated", lambda _: {})
     assert program.main(["flush", "--quick"]) == 0
     assert program.main(["nothing"]) == 2
 
 
-def test_spread_keeps_what_counts() -> None:
-    """Three digits of the median, the least and the greatest."""
+def test_spread_of_the_values() -> None:
+    """The median with three digits, the least and the greatest."""
     assert spread([1234.5, 1.23456, 77]) == {"median": 77, "min": 1.23, "max": 1230}

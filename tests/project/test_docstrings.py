@@ -1,4 +1,4 @@
-"""Docstrings are read in editors, by `help()` and on the site: their lists are lists for every tool."""
+"""Docstrings are read in editors, by `help()` and on the site: their lists must render as lists in every tool."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ITEM = re.compile(r"( *)([-*+]|\d+[.)]) +")
 
 
 def docstrings(source: str) -> Iterator[tuple[int, str]]:
-    """Yield each docstring of a file with the number of its line, those of attributes too."""
+    """Yield each docstring of a file with its line number, those of attributes included."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.lineno, inspect.cleandoc(node.value.value)
 
 
 def broken_lines(text: str) -> list[str]:
-    """Return the lines that a list is broken by.
+    """Return the lines that break a list.
 
-    A list begins after an empty line, its items stand under each other, and what continues an item is indented as far
-    as the item's own text; anything else is another paragraph in reStructuredText, in Markdown, or in both.
+    A list begins after an empty line, its items are aligned, and the lines that continue an item are indented as far as
+    the item's text; anything else is another paragraph in reStructuredText, in Markdown, or in both.
     """
     found = []
     for paragraph in re.split(r"\n\s*\n", text):
@@ -45,7 +45,7 @@ def broken_lines(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_lists_are_well_formed(path: Path) -> None:
-    """What continues an item is indented, and a list begins after an empty line."""
+    """Continuation lines are indented, and a list begins after an empty line."""
     found = [(line, broken) for line, text in docstrings(path.read_text()) for broken in broken_lines(text)]
     assert found == []
 
@@ -63,6 +63,5 @@ def test_lists_are_well_formed(path: Path) -> None:
         ("A line that ends before\n- a dash.", ["- a dash."]),
     ],
 )
-def test_what_breaks_a_list_is_found(text: str, found: list[str]) -> None:
-    """The control."""
+def test_malformed_lists_are_found(text: str, found: list[str]) -> None:
     assert broken_lines(text) == found

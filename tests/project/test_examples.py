@@ -1,4 +1,4 @@
-"""The examples run as they are, against a real server, and do what they say."""
+"""The examples run unchanged on a real server, and print what they promise."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_ordered_groups_applies_the_events_of_each_account_in_order(server: Serv
     printed = run("ordered_groups.py", server)
     for account in ("anna", "ben", "cleo"):
         assert f"{account}: {list(range(1, 10))}\n" in printed
-    # Event 2 failed, so 3 was not tried: both came back together, before any later event was handed out.
+    # Event 2 failed, so 3 was not tried: both were handed out together again, before any later event.
     handed_out = re.findall(r"worker \d  cleo  (.*)", printed)
     again = "[2, 3]  again, attempt 2: the ledger does not answer"
     assert handed_out == ["[1, 2, 3]", again, "[4, 5, 6]", "[7, 8, 9]"]
@@ -66,12 +66,12 @@ def test_debounce_rebuilds_after_the_last_edit(server: Server) -> None:
     assert len(edits) == 7
     assert len(rebuilt) == 2
     assert rebuilt[1] == 7
-    # On a machine that stood still for longer than the half second between two edits, the first rebuild may come early.
+    # If the machine stalls for longer than the half second between two edits, the first rebuild may come early.
     if all(later - early < 0.48 for early, later in zip([0.0, *edits], edits[1:6], strict=False)):
         assert rebuilt[0] == 6
 
 
-def test_search_indexing_finds_what_the_files_say_now(server: Server, tmp_path: Path) -> None:
+def test_search_indexing_finds_the_current_content_of_files(server: Server, tmp_path: Path) -> None:
     folder, index = tmp_path / "folder", tmp_path / "index.db"
     (folder / "deep").mkdir(parents=True)
     for number in range(120):
@@ -84,7 +84,7 @@ def test_search_indexing_finds_what_the_files_say_now(server: Server, tmp_path: 
     (folder / "bytes").unlink()
     (folder / "7.txt").write_text("now a redis queue")
     with server.client() as client:
-        # Files that are gone are noticed while it runs; here it did not, so the queue is told.
+        # The example notices deleted files while it runs; these were deleted before, so they are pushed.
         PriorityQueue(client, "search-indexing").push("bytes")
         found = run("search_indexing.py", server, folder, index, "--until-empty", "--search", "redis queue")
         assert sorted(found.splitlines()) == ["7.txt", "deep/ä.txt"]
@@ -94,7 +94,7 @@ def test_search_indexing_finds_what_the_files_say_now(server: Server, tmp_path: 
 
 
 class Api(ThreadingHTTPServer):
-    """An API that fails the second request as a whole, and refuses each action with `shy` the first time."""
+    """An API that fails the second request as a whole, and rejects each action with `shy` the first time."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -149,11 +149,11 @@ def test_api_batches_sends_each_action_once_and_keeps_the_rate(server: Server, a
     file = tmp_path / "actions.jsonl"
     file.write_text("".join(json.dumps(action) + "\n" for action in actions))
     endpoint = f"http://127.0.0.1:{api.server_port}/actions"
-    said = run("api_batches.py", server, endpoint, "--push", file, "--until-empty")
+    output = run("api_batches.py", server, endpoint, "--push", file, "--until-empty")
     assert api.taken == Counter(range(450))
     assert api.shy == set(range(0, 450, 50))
-    assert "feed 0: 150 sent, 3 refused" in said
-    # Three a second are granted by the server's clock; seen by ours, a request may have been slow to arrive.
+    assert "feed 0: 150 sent, 3 refused" in output
+    # Three a second by the server's clock; by this one, a request may have arrived late.
     assert all(later - early > 0.4 for early, later in zip(api.times, api.times[3:], strict=False))
     with server.client() as client:
         held = Buffer(client, "api-batches").stats()

@@ -1,4 +1,4 @@
-"""Every code block of `docs/guides` runs on a real server, and prints what the comment beside each `print` says."""
+"""Every code block of `docs/guides` runs on a real server and prints what the comment beside each `print` says."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
-    """Return the blocks of a language, each with the number of lines before it."""
+    """Return the blocks of a language, each with its first line number."""
     text = page.read_text("utf-8")
     return [(text.count("\n", 0, match.start(2)), match[2]) for match in BLOCK.finditer(text) if match[1] == language]
 
@@ -37,7 +37,7 @@ COMMANDS = [line for page in PAGES for _, block in blocks(page, "sh") for line i
 
 @pytest.fixture
 def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
-    """Put the tests' server in the place of the one on the standard port."""
+    """Return a client of the test server, which replaces the one on the standard port."""
     with closing(server.client()) as client:
         monkeypatch.setattr(redis, "Redis", partial(redis.Redis, unix_socket_path=server.socket))
         monkeypatch.setattr(redis.asyncio, "Redis", partial(redis.asyncio.Redis, unix_socket_path=server.socket))
@@ -45,10 +45,10 @@ def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Re
 
 
 @pytest.mark.parametrize("page", CODE, ids=lambda page: page.stem)
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the guides leave their client to the end of the program
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the guides do not close their client
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_page_runs_and_prints_what_it_says(page: Path, client: redis.Redis) -> None:
-    """The blocks of a page are one program. What a line prints several times is told with commas between."""
+def test_a_page_prints_what_its_comments_say(page: Path, client: redis.Redis) -> None:
+    """The blocks of a page are one program. A comment separates what a line prints several times by commas."""
     printed: defaultdict[int, list[str]] = defaultdict(list)
 
     def show(*values: object) -> None:
@@ -71,20 +71,20 @@ def test_a_page_runs_and_prints_what_it_says(page: Path, client: redis.Redis) ->
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_there(command: str) -> None:
-    """The options are in its help; what it does is tested with the command line."""
+def test_a_command_exists(command: str) -> None:
+    """With its options, by its help; its effects are tested with the command line."""
     check_command(command)
 
 
-def test_every_block_is_of_a_kind_that_runs() -> None:
-    """A block in another language would stand there untested."""
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    """A block in another language would go untested."""
     assert {match[1] for page in PAGES for match in BLOCK.finditer(page.read_text("utf-8"))} <= {"python", "sh"}
     assert CODE
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_is_short_and_its_links_lead_somewhere(page: Path) -> None:
-    """Each page is in the index; a link goes to a file of the repository."""
+def test_a_page_is_short_and_its_links_work(page: Path) -> None:
+    """Each page is in the index; a link leads to a file of the repository."""
     text = page.read_text("utf-8")
     assert len(text.splitlines()) <= 82
     for link in LINK.findall(text):

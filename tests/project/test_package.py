@@ -1,9 +1,8 @@
-"""The wheel that is built from the sdist carries the scripts byte for byte, and the types."""
+"""The wheel that is built from the sdist has the scripts byte for byte, and the types."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
@@ -16,12 +15,13 @@ import pytest
 
 import redisq
 from redisq.core.scripts import load, names
+from tests.conftest import skip_or_fail
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_version_is_stated_once() -> None:
-    """In the package itself; what builds it reads it there."""
+    """In the package, where the build backend reads it."""
     project = (ROOT / "pyproject.toml").read_text()
     assert 'dynamic = ["version"]' in project
     assert not re.search(r"^version\b", project, re.MULTILINE)
@@ -30,10 +30,9 @@ def test_the_version_is_stated_once() -> None:
 
 @pytest.mark.timeout(300)
 def test_wheel_from_sdist_has_the_same_scripts(tmp_path: Path) -> None:
-    """Build as a release is built, and compare every SHA1."""
+    """Build as for a release, and compare every SHA1."""
     if not all(map(find_spec, ("build", "hatchling"))):
-        reason = "build and hatchling are missing: pip install 'redisq[dev]'"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        skip_or_fail("build and hatchling are missing: pip install 'redisq[dev]'")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (sdist,) = tmp_path.glob("*.tar.gz")

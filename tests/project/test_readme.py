@@ -22,39 +22,38 @@ BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
 COMPOSED = [code for language, code in BLOCK.findall((ROOT / "lua" / "README.md").read_text()) if language == "python"]
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 LINES = [line for language, code in BLOCKS if language == "sh" for line in code.replace("\\\n", "").splitlines()]
-SHELL = [line for line in LINES if line and not line.startswith("redis-cli ")]  # faults/test_security.py tries that
+SHELL = [line for line in LINES if line and not line.startswith("redis-cli ")]  # tested in faults/test_security.py
 
 
-def test_every_block_is_of_a_kind_that_runs() -> None:
-    """A block in another language would stand there untested."""
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    """A block in another language would go untested."""
     assert {language for language, _ in BLOCKS} == {"python", "sh"}
     assert PYTHON
     assert SHELL
 
 
 @pytest.mark.parametrize("code", PYTHON + COMPOSED, ids=range(len(PYTHON + COMPOSED)))
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the examples leave their client to the end of the program
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the examples do not close their client
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_python_block_runs(code: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the block as it stands, with the tests' server in the place of the one on the standard port."""
+    """Run the block unchanged, with the test server in place of the one on the standard port."""
     monkeypatch.setattr(redis, "Redis", partial(redis.Redis, unix_socket_path=server.socket))
     monkeypatch.setattr(redis.asyncio, "Redis", partial(redis.asyncio.Redis, unix_socket_path=server.socket))
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
 
 
-def test_printed_comments_of_the_priority_example_are_true(
+def test_the_priority_example_prints_what_its_comments_say(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the example says it prints is what it prints."""
     code = next(code for code in PYTHON if "a full re-index" in code)
     test_python_block_runs(code, server, monkeypatch)
-    said = re.search(r"print\(batch.items\[0\], batch.priorities\[0\]\)  # (.*)", code)
-    assert said
-    assert capsys.readouterr().out.split("\n")[:-1] == said[1].split(", ")
+    comment = re.search(r"print\(batch.items\[0\], batch.priorities\[0\]\)  # (.*)", code)
+    assert comment
+    assert capsys.readouterr().out.split("\n")[:-1] == comment[1].split(", ")
 
 
-def test_a_push_in_ones_own_transaction_is_whole(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of `lua/README.md` leave items that Python reads, in a queue that is sound."""
+def test_push_inside_an_own_transaction(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of `lua/README.md` push items that Python reads, and the queue passes its audit."""
     assert len(COMPOSED) == 2
     with server.client() as client:
         client.flushall()
@@ -68,21 +67,21 @@ def test_a_push_in_ones_own_transaction_is_whole(server: Server, monkeypatch: py
 
 
 def check_command(command: str) -> None:
-    """Check that `make` knows the target, or `redisq --help` each option."""
+    """Check that `make` has the target, or that `redisq --help` lists each option."""
     program, *words = command.partition(" < ")[0].split()
     if program == "make":
         subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
         return
     assert program == "redisq"
     verbs = words[:2] if words[0] in ("dead", "lua") else words[:1]
-    told = subprocess.run(
+    shown_help = subprocess.run(
         [sys.executable, "-m", "redisq", *verbs, "--help"], check=True, capture_output=True, text=True
     )
     for word in words:
-        assert not word.startswith("--") or word in told.stdout
+        assert not word.startswith("--") or word in shown_help.stdout
 
 
 @pytest.mark.parametrize("command", SHELL)
-def test_shell_line_is_a_command_that_is_there(command: str) -> None:
-    """What the commands do is tested where it belongs."""
+def test_a_shell_line_is_an_existing_command(command: str) -> None:
+    """Its effects are tested with the command line."""
     check_command(command)

@@ -1,1 +1,1 @@
-"""The queues as Python shows them, blocking and asyncio, with every kind of client."""
+"""The queue classes, blocking and asyncio, with every kind of client."""

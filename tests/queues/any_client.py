@@ -1,6 +1,6 @@
-"""The same work through each kind of client: blocking or asyncio, of redis-py or valkey-py, of one server or a cluster.
+"""One test body for every kind of client: blocking or asyncio, redis-py or valkey-py, one server or a cluster.
 
-Work is a generator that yields what a call returns and is sent the result, so that it is written once.
+A body is a generator that yields what a call returns and receives its result.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MakeClient = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Flavour:
-    """One kind of client."""
+class ClientKind:
+    """A kind of client."""
 
     name: str
     """blocking or asyncio"""
@@ -61,12 +61,12 @@ class Flavour:
         return getattr(module, f"{self.library.capitalize()}Cluster")
 
     def no_retries(self) -> Any:
-        """Make what has a client give up at the first error."""
+        """Return a retry policy with which a client gives up at the first error."""
         backoff = importlib.import_module(f"{self.library}.backoff").NoBackoff()
         return importlib.import_module(f"{self.package.__name__}.retry").Retry(backoff, 0)
 
     def run(self, make_client: MakeClient, work: Callable[[Any], Work]) -> Any:
-        """Let work run to its end with a new client, and return what it does."""
+        """Run a test body with a new client, and return its result."""
         if self.name == "asyncio":
             return asyncio.run(_run(make_client, work))
         with make_client() as client:
@@ -81,7 +81,7 @@ class Flavour:
     def working(
         self, make_client: MakeClient, handle: Callable[[Any], object], **options: Any
     ) -> Iterator[Future[Any]]:
-        """Run a Worker in a thread, and stop it in the end; what is yielded is done when it has ended by itself."""
+        """Run a Worker in a thread, and stop it at the end; the future it yields is done once the worker has ended."""
         stop: list[Callable[[], object]] = []
         started = threading.Event()
 
@@ -126,9 +126,9 @@ async def _run(make_client: MakeClient, work: Callable[[Any], Work]) -> Any:
                 return stop.value
             try:
                 go_on = partial(running.send, await coming)
-            except Exception as error:  # where it would be raised by a blocking call
+            except Exception as error:  # raise it where a blocking call would
                 go_on = partial(running.throw, error)
 
 
-REDIS = [Flavour("blocking"), Flavour("asyncio")]
-VALKEY = [Flavour("blocking", "valkey"), Flavour("asyncio", "valkey")]
+REDIS = [ClientKind("blocking"), ClientKind("asyncio")]
+VALKEY = [ClientKind("blocking", "valkey"), ClientKind("asyncio", "valkey")]

@@ -1,4 +1,4 @@
-"""The two ways of calling redisq, blocking and asyncio, behind one face: what is tested of both is written once."""
+"""Blocking and asyncio redisq behind one interface, so that a test for both is written once."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import redisq
 import redisq.asyncio
 from redisq.embedded import Server
 
-PATIENCE = 20  # seconds before a test gives an event up
+TIMEOUT = 20  # seconds that a test waits for an event
 
 
 class Flavour:
-    """Give clients and queues of one flavour, and perform their calls.
+    """Clients and queues of one flavour, and a way to make their calls.
 
-    Without a server it is fakeredis. What a call of redisq gives goes through `do`: blocking it is the result already,
-    and of asyncio it is a coroutine, which is run on a loop in a thread of its own. `begin` starts a call that waits.
+    Without a server the client is fakeredis. `do` makes a call: a blocking one has its result already, one of asyncio
+    is a coroutine, which runs on a loop in its own thread. `begin` starts a call that blocks.
     """
 
     def __init__(self, name: str, server: Server | None) -> None:
@@ -41,7 +41,7 @@ class Flavour:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.plain = self._blocking()
-        """A blocking client, to look and to prepare with."""
+        """A blocking client, for preparing and inspecting."""
         self.client = self.make_client()
         """A client of this flavour."""
         self._end_waits()
@@ -54,7 +54,7 @@ class Flavour:
         return self._plain[-1]
 
     def make_client(self, **options: Any) -> Any:
-        """Give a further client of this flavour."""
+        """Return another client of this flavour."""
         if self.name == "blocking":
             return self._blocking(**options)
         if self._server is None:
@@ -64,15 +64,15 @@ class Flavour:
         return self._made[-1]
 
     def buffer(self, name: str = "q", **options: Any) -> Any:
-        """Give a buffer."""
+        """Return a buffer."""
         return self.library.Buffer(self.client, name, **options)
 
     def queue(self, name: str = "q", **options: Any) -> Any:
-        """Give a priority queue."""
+        """Return a priority queue."""
         return self.library.PriorityQueue(self.client, name, **options)
 
     def stocked(self, structure: str, *names: str, **options: Any) -> Any:
-        """Give a buffer or a priority queue with these items, in this order; a buffer has them in the group `g`."""
+        """Return a buffer or a priority queue with these items, in this order; a buffer has them in the group `g`."""
         if structure == "buffer":
             buffer = self.buffer(**options)
             self.do(buffer.push(*names, group="g"))
@@ -82,19 +82,19 @@ class Flavour:
         return queue
 
     def do(self, call: Any) -> Any:
-        """Perform a call, and give or raise what comes of it."""
-        return self.later(call).result(5 * PATIENCE) if inspect.iscoroutine(call) else call
+        """Make a call, and return its result."""
+        return self.later(call).result(5 * TIMEOUT) if inspect.iscoroutine(call) else call
 
     def later(self, coroutine: Any) -> Future[Any]:
         """Run a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def begin(self, call: Callable[[], Any]) -> Future[Any]:
-        """Start a call that waits, and give what its result can be asked of."""
+        """Start a call that blocks, and return its future."""
         return self._pool.submit(call) if self.name == "blocking" else self.later(call())
 
     def worker(self, queue: Any, handle: Callable[[Any], object], **options: Any) -> Any:
-        """Make a worker whose handler is this function, whichever the flavour."""
+        """Return a worker with this function as its handler, in either flavour."""
 
         async def handler(batch: Any) -> None:
             handle(batch)
@@ -109,11 +109,11 @@ class Flavour:
             yield
         finally:
             self._loop.call_soon_threadsafe(worker.stop)
-            ended.result(PATIENCE)
+            ended.result(TIMEOUT)
             self._end_waits()
 
     def _end_waits(self) -> None:
-        """End what blocking workers leave behind: a thread that waits at the server, and would take a wake-up."""
+        """Wake blocking workers that have stopped: their threads would take the wake-ups of the next test."""
         for _ in range(20):
             left = [thread for thread in threading.enumerate() if thread.name.startswith("redisq-wake-up")]
             if not left or self._server is None:
@@ -124,7 +124,7 @@ class Flavour:
             left[0].join(0.01)
 
     def within(self, batch: Any, act: Callable[[], object]) -> None:
-        """Do something inside `with batch:`, or `async with batch:`."""
+        """Call a function inside `with batch:` or `async with batch:`."""
         if self.name == "blocking":
             with batch:
                 act()
@@ -137,7 +137,7 @@ class Flavour:
             self.do(inside())
 
     def blocked(self, count: int, *waiting: Future[Any]) -> None:
-        """Wait until so many clients are blocked at the server, none of whose calls may end meanwhile."""
+        """Wait until this many clients are blocked at the server."""
         while self.plain.info("clients")["blocked_clients"] < count:
             assert not any(one.done() for one in waiting)
 

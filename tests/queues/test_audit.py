@@ -1,7 +1,8 @@
-"""Keys broken by hand, each in every way: audit names what is wrong, repair mends it, and nothing that exists is lost.
+"""Keys broken by hand in every way: audit reports the damage, repair mends it, and no item is lost.
 
-Each case starts from a queue with something in every state, breaks it, and says what audit must find: kind and name.
-What exists is read from the keys themselves, after the break; after the repair all of it must come out of the queue.
+Each case starts from a queue with something in every state, breaks it, and lists what audit must find: kind and name.
+The items that exist are read from the keys themselves, after the damage; after the repair all of them must come out of
+the queue.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from tests.scripts import keyspace
 from tests.scripts.backends import reserve_at
 from tests.scripts.walk import BufferWalk, PriorityWalk
 
-LATE = 4_000_000_000_000  # by then every lease has run out, and every delay is over
-LEFT = {"type", "unknown", "header"}  # kinds that repair leaves as they are
+LATE = 4_000_000_000_000  # by then every lease has expired, and every delay is over
+UNREPAIRED = {"type", "unknown", "header"}  # kinds that repair does not change
 Break = Callable[[redis.Redis], object]
 Found = set[tuple[str, str]]
 
 
 def cases(structure: str, table: dict[str, tuple[Break, Found]]) -> list[Any]:
-    """List the names of a table's cases."""
+    """List the names of a table's cases as test parameters."""
     return [pytest.param(name, id=f"{structure}: {name}") for name in table]
 
 
 def key(name: str) -> str:
-    """Give a key of the queue under test."""
+    """Return a key of the queue under test."""
     return f"redisq:{{q}}:{name}"
 
 
@@ -43,27 +44,27 @@ def names(findings: list[Finding]) -> Found:
     return {(finding.kind, finding.name) for finding in findings}
 
 
-def every(client: redis.Redis, pattern: str, kind: bytes) -> list[str]:
-    """List the queue's keys of one type, by what stands behind its prefix."""
+def keys_of_type(client: redis.Redis, pattern: str, kind: bytes) -> list[str]:
+    """List the queue's keys of one type, without its prefix."""
     found: Any = client.keys(key(pattern).replace("{", "\\{"))
     return [name.decode().removeprefix(key("")) for name in found if client.type(name) == kind]
 
 
-def what_must_hold(client: redis.Redis, structure: str) -> None:
-    """Assert by the keys alone what the model asserts at every moment."""
+def check_invariants(client: redis.Redis, structure: str) -> None:
+    """Assert from the keys alone the invariants of the model."""
     found, _ = keyspace.read(client, key("").encode(), 0)
     walk: Any = BufferWalk if structure == "buffer" else PriorityWalk
     walk.check_on_server(SimpleNamespace(strict=False, owed=set()), found)
 
 
-def nothing_is_left(client: redis.Redis) -> bool:
-    """Say whether every key has a TTL."""
+def is_empty(client: redis.Redis) -> bool:
+    """Return whether every key has a TTL."""
     found: Any = client.keys()
     return all(client.pttl(name) >= 0 for name in found)
 
 
-def ahead(name: str, member: str, seconds: float) -> Break:
-    """Set a time that lies ahead of the server's clock."""
+def in_future(name: str, member: str, seconds: float) -> Break:
+    """Set a time in the future of the server's clock."""
 
     def set_it(client: redis.Redis) -> object:
         now: Any = client.time()
@@ -73,7 +74,7 @@ def ahead(name: str, member: str, seconds: float) -> Break:
 
 
 def then(*steps: Break) -> Break:
-    """Break one thing after the other."""
+    """Apply one damage after the other."""
     return lambda client: [step(client) for step in steps]
 
 
@@ -83,7 +84,7 @@ def delete(*names: str) -> Break:
 
 
 def replace(name: str) -> Break:
-    """Put a key of another type in a key's place."""
+    """Replace a key by one of another type."""
     return then(delete(name), lambda client: client.sadd(key(name), "mine"))
 
 
@@ -113,7 +114,7 @@ def sadd(name: str, *members: str) -> Break:
 
 
 def srem(name: str, *members: str) -> Break:
-    """Take out of a set."""
+    """Remove from a set."""
     return lambda client: client.srem(key(name), *members)
 
 
@@ -126,94 +127,100 @@ def hdel(name: str, member: str) -> Break:
 
 BUFFER: dict[str, tuple[Break, Found]] = {
     "nothing is broken": (then(), set()),
-    "a counter is gone": (zrem("groups", "g"), {("length", "g")}),
+    "a counter is missing": (zrem("groups", "g"), {("length", "g")}),
     "a counter is too high": (zadd("groups", "g", 9), {("length", "g")}),
     "a counter is too low": (zadd("groups", "g", 1), {("length", "g")}),
     "a counter is zero": (zadd("groups", "g", 0), {("length", "g")}),
     "a counter is below zero": (zadd("groups", "g", -3), {("length", "g")}),
     "a counter is a fraction": (zadd("groups", "g", 2.5), {("length", "g")}),
     "a counter is infinite": (zadd("groups", "g", float("inf")), {("length", "g")}),
-    "a counter counts no list": (zadd("groups", "ghost", 4), {("length", "ghost")}),
+    "a counter of a group without a list": (zadd("groups", "ghost", 4), {("length", "ghost")}),
     "a counter of a busy group": (zadd("groups", "b", 2), {("length", "b")}),
     "a counter of a paused group": (zadd("groups", "p", 1), {("length", "p")}),
-    "all counters are gone": (delete("groups"), {("length", "g"), ("length", "h")}),
-    "a time is gone": (zrem("since", "g"), {("since", "g")}),
-    "a time is of no list": (zadd("since", "ghost", 5), {("since", "ghost")}),
-    "a time of a busy group": (zadd("since", "b", 2), {("since", "b")}),
-    "a time of a paused group": (zadd("since", "p", 1), {("since", "p")}),
-    "all times are gone": (delete("since"), {("since", "g"), ("since", "h")}),
-    "a group's list is gone": (delete("items:g"), {("length", "g"), ("since", "g")}),
-    "a busy group's list is gone": (delete("items:b"), set()),
-    "a list grew behind the queue's back": (rpush("items:g", "grown"), {("length", "g")}),
-    "a list nobody knows": (rpush("items:new", "found"), {("length", "new"), ("since", "new")}),
-    "a group and its entries are gone": (then(delete("items:g"), zrem("groups", "g"), zrem("since", "g")), set()),
-    "a busy group may be chosen": (
+    "all counters are missing": (delete("groups"), {("length", "g"), ("length", "h")}),
+    "a waiting time is missing": (zrem("since", "g"), {("since", "g")}),
+    "a waiting time of a group without a list": (zadd("since", "ghost", 5), {("since", "ghost")}),
+    "a waiting time of a busy group": (zadd("since", "b", 2), {("since", "b")}),
+    "a waiting time of a paused group": (zadd("since", "p", 1), {("since", "p")}),
+    "all waiting times are missing": (delete("since"), {("since", "g"), ("since", "h")}),
+    "a group's list is missing": (delete("items:g"), {("length", "g"), ("since", "g")}),
+    "a busy group's list is missing": (delete("items:b"), set()),
+    "another client appended to a list": (rpush("items:g", "grown"), {("length", "g")}),
+    "an unknown list": (rpush("items:new", "found"), {("length", "new"), ("since", "new")}),
+    "a group and its entries are missing": (then(delete("items:g"), zrem("groups", "g"), zrem("since", "g")), set()),
+    "a busy group is eligible": (
         then(zadd("groups", "b", 2), zadd("since", "b", 5)),
         {("length", "b"), ("since", "b")},
     ),
-    "a group that may be chosen is busy": (hset("busy", "g", "leased"), {("length", "g"), ("since", "g")}),
-    "a pause is gone": (delete("paused_groups"), {("length", "p"), ("since", "p")}),
+    "an eligible group is busy": (hset("busy", "g", "leased"), {("length", "g"), ("since", "g")}),
+    "a pause is missing": (delete("paused_groups"), {("length", "p"), ("since", "p")}),
     "a pause has ended": (zadd("paused_groups", "p", 5), set()),
-    "a pause of no list has ended": (zadd("paused_groups", "ghost", 5), set()),
-    "a paused group may be chosen": (
+    "a pause of a group without a list has ended": (zadd("paused_groups", "ghost", 5), set()),
+    "a paused group is eligible": (
         then(zadd("groups", "p", 1), zadd("since", "p", 5)),
         {("length", "p"), ("since", "p")},
     ),
-    "a group that may be chosen is paused": (zadd("paused_groups", "g", 5), {("length", "g"), ("since", "g")}),
-    "a group is not busy any more": (hdel("busy", "b"), {("length", "b"), ("since", "b")}),
-    "no group is busy or paused any more": (
+    "an eligible group is paused": (zadd("paused_groups", "g", 5), {("length", "g"), ("since", "g")}),
+    "a busy group lost its mark": (hdel("busy", "b"), {("length", "b"), ("since", "b")}),
+    "all busy and paused groups lost their marks": (
         delete("busy", "paused_groups"),
         {("length", "b"), ("since", "b"), ("length", "p"), ("since", "p")},
     ),
-    "a group is busy with nothing": (
+    "a group is busy with an unknown batch": (
         hset("busy", "g", "nothing"),
         {("busy", "g"), ("length", "g"), ("since", "g")},
     ),
-    "a group is busy with what is dead": (
+    "a group is busy with a dead batch": (
         hset("busy", "g", "dead"),
         {("busy", "g"), ("length", "g"), ("since", "g")},
     ),
-    "a group is busy with the lease before": (hset("busy", "b", "before"), {("busy", "b")}),
-    "a group is busy with another's batch": (
+    "a group is busy with an earlier lease": (hset("busy", "b", "before"), {("busy", "b")}),
+    "a group is busy with the batch of another group": (
         hset("busy", "h", "leased"),
         {("busy", "h"), ("length", "h"), ("since", "h")},
     ),
     "the batch of a busy group is dead": (then(zrem("leases", "busy"), zadd("dead", "busy", 5)), {("busy", "b")}),
     "the batch of a busy group is leased and dead": (zadd("dead", "busy", 5), {("batch", "busy")}),
-    "a group without items is busy with nothing": (hset("busy", "ghost", "nothing"), {("busy", "ghost")}),
-    "a paused group is busy with nothing": (hset("busy", "p", "nothing"), {("busy", "p")}),
-    "the batch of a busy group is gone": (delete("batch:busy"), {("batch", "busy")}),
-    "the lease of a busy group is gone": (zrem("leases", "busy"), {("batch", "busy"), ("busy", "b")}),
-    "a lease is gone": (zrem("leases", "leased"), {("batch", "leased")}),
-    "a due time is gone": (zrem("delayed", "delayed"), {("batch", "delayed")}),
-    "a time of death is gone": (zrem("dead", "dead"), {("batch", "dead")}),
-    "all due times are gone": (delete("delayed"), {("batch", "delayed")}),
-    "all times of death are gone": (delete("dead"), {("batch", "dead")}),
-    "a leased batch is gone": (delete("batch:leased"), {("batch", "leased")}),
-    "a delayed batch is gone": (delete("batch:delayed"), {("batch", "delayed")}),
-    "a dead batch is gone": (delete("batch:dead"), {("batch", "dead")}),
-    "a batch nobody knows": (rpush("batch:new", "g", "1", "h", "", "found"), {("batch", "new")}),
+    "a group without items is busy with an unknown batch": (hset("busy", "ghost", "nothing"), {("busy", "ghost")}),
+    "a paused group is busy with an unknown batch": (hset("busy", "p", "nothing"), {("busy", "p")}),
+    "the batch of a busy group is missing": (delete("batch:busy"), {("batch", "busy")}),
+    "the lease of a busy group is missing": (zrem("leases", "busy"), {("batch", "busy"), ("busy", "b")}),
+    "a lease is missing": (zrem("leases", "leased"), {("batch", "leased")}),
+    "a due time is missing": (zrem("delayed", "delayed"), {("batch", "delayed")}),
+    "a burial time is missing": (zrem("dead", "dead"), {("batch", "dead")}),
+    "all due times are missing": (delete("delayed"), {("batch", "delayed")}),
+    "all burial times are missing": (delete("dead"), {("batch", "dead")}),
+    "a leased batch is missing": (delete("batch:leased"), {("batch", "leased")}),
+    "a delayed batch is missing": (delete("batch:delayed"), {("batch", "delayed")}),
+    "a dead batch is missing": (delete("batch:dead"), {("batch", "dead")}),
+    "an unknown batch": (rpush("batch:new", "g", "1", "h", "", "found"), {("batch", "new")}),
     "leased and delayed": (zadd("delayed", "leased", 5), {("batch", "leased")}),
     "leased and dead": (zadd("dead", "leased", 5), {("batch", "leased")}),
     "delayed and dead": (zadd("dead", "delayed", 5), {("batch", "delayed")}),
     "in all three": (then(zadd("delayed", "dead", 5), zadd("leases", "dead", 5)), {("batch", "dead")}),
-    "a lease of no batch": (zadd("leases", "ghost", 5), {("batch", "ghost")}),
-    "a due time of no batch": (zadd("delayed", "ghost", 5), {("batch", "ghost")}),
-    "a time of death of no batch": (zadd("dead", "ghost", 5), {("batch", "ghost")}),
-    "no batch in two indexes": (then(zadd("dead", "ghost", 5), zadd("leases", "ghost", 5)), {("batch", "ghost")}),
-    "attempts are no number": (lambda c: c.lset(key("batch:delayed"), 1, "many"), {("header", "delayed")}),
+    "a lease without a batch": (zadd("leases", "ghost", 5), {("batch", "ghost")}),
+    "a due time without a batch": (zadd("delayed", "ghost", 5), {("batch", "ghost")}),
+    "a burial time without a batch": (zadd("dead", "ghost", 5), {("batch", "ghost")}),
+    "an unknown batch in two indexes": (
+        then(zadd("dead", "ghost", 5), zadd("leases", "ghost", 5)),
+        {("batch", "ghost")},
+    ),
+    "attempts are not a number": (lambda c: c.lset(key("batch:delayed"), 1, "many"), {("header", "delayed")}),
     "attempts are below zero": (lambda c: c.lset(key("batch:leased"), 1, "-1"), {("header", "leased")}),
-    "dead with attempts that are no number": (lambda c: c.lset(key("batch:dead"), 1, ""), {("header", "dead")}),
+    "dead with attempts that are not a number": (lambda c: c.lset(key("batch:dead"), 1, ""), {("header", "dead")}),
     "no attempts": (
         then(rpush("batch:new", "g", "h", "why", "item", "item"), zadd("delayed", "new", 5)),
         {("header", "new")},
     ),
     "a group alone": (then(rpush("batch:new", "g"), zadd("leases", "new", 5)), {("header", "new")}),
     "no items": (then(rpush("batch:new", "g", "1", "h", ""), zadd("leases", "new", 5)), {("header", "new")}),
-    "a header nobody knows": (rpush("batch:new", "g", "item"), {("batch", "new"), ("header", "new")}),
-    "a deadline of the far future": (ahead("leases", "leased", 8000), {("far", "leased")}),
-    "a due time that no delay explains": (ahead("delayed", "delayed", 10**9), {("far", "delayed")}),
-    "a due time of the far future": (ahead("delayed", "delayed", 90_000_000), set()),
+    "an unknown batch with an incomplete header": (
+        rpush("batch:new", "g", "item"),
+        {("batch", "new"), ("header", "new")},
+    ),
+    "a deadline far in the future": (in_future("leases", "leased", 8000), {("far", "leased")}),
+    "a due time beyond the longest delay": (in_future("delayed", "delayed", 10**9), {("far", "delayed")}),
+    "a due time far in the future": (in_future("delayed", "delayed", 90_000_000), set()),
     **{
         f"{name} of another type": (replace(name), {("type", name)})
         for name in ("meta", "groups", "since", "leases", "delayed", "dead", "busy", "paused_groups")
@@ -224,11 +231,11 @@ BUFFER: dict[str, tuple[Break, Found]] = {
     "once of another type": (replace("once:x"), {("type", "once:x")}),
     "ended of another type": (replace("ended:x"), {("type", "ended:x")}),
     "items of another type": (replace("items:g"), {("type", "items:g")}),
-    "items of another type, of no group": (replace("items:ghost"), {("type", "items:ghost")}),
+    "items of an unknown group of another type": (replace("items:ghost"), {("type", "items:ghost")}),
     "a batch of another type": (replace("batch:leased"), {("type", "batch:leased")}),
     "two of another type": (then(replace("groups"), replace("dead")), {("type", "groups"), ("type", "dead")}),
-    "a key that no queue has": (rpush("oops", "mine"), {("unknown", "oops")}),
-    "a key that no queue has, with a colon": (rpush("oops:g", "mine"), {("unknown", "oops:g")}),
+    "an unknown key": (rpush("oops", "mine"), {("unknown", "oops")}),
+    "an unknown key with a colon": (rpush("oops:g", "mine"), {("unknown", "oops:g")}),
     "much at once": (
         then(
             zadd("groups", "g", 9),
@@ -256,7 +263,7 @@ BUFFER: dict[str, tuple[Break, Found]] = {
 
 
 def stocked_buffer(client: redis.Redis) -> Buffer[str]:
-    """Give a buffer with waiting groups g and h, a busy one b and a paused one p, and batches called by their state."""
+    """Return a buffer with waiting groups g and h, a busy b and a paused p, and batches named after their states."""
     buffer = Buffer[str](client, "q", codec=TEXT)
     for name, group in (("dead", "g"), ("leased", "g"), ("delayed", "k")):
         buffer.push(f"{name} 1", f"{name} 2", group=group)
@@ -278,16 +285,16 @@ def stocked_buffer(client: redis.Redis) -> Buffer[str]:
 
 
 def held(buffer: Buffer[str], name: str) -> list[Any]:
-    """Give the batch that is held under a name, by asking for it again."""
+    """Return the batch with this lease id, by reserving with it again."""
     batch = buffer.reserve(lease_id=name)
     return [batch] if batch else []
 
 
 def items(client: redis.Redis) -> Counter[str]:
-    """Count the items that exist: those of every group's and every batch's list."""
+    """Count the items that exist, in the lists of all groups and batches."""
     found: Counter[str] = Counter()
     for header, pattern in ((0, "items:*"), (4, "batch:*")):
-        for name in every(client, pattern, b"list"):
+        for name in keys_of_type(client, pattern, b"list"):
             listed: Any = client.lrange(key(name), header, -1)
             found.update(item.decode() for item in listed)
     return found
@@ -296,7 +303,7 @@ def items(client: redis.Redis) -> Counter[str]:
 def drain_buffer(client: redis.Redis, buffer: Buffer[str]) -> Counter[str]:
     """Redrive, reserve and ack until nothing is left."""
     buffer.redrive(*(batch.id for batch in buffer.dead()))
-    client.zadd(key("paused_groups"), {"p": 5})  # the pause ends, if it is there
+    client.zadd(key("paused_groups"), {"p": 5})  # ends the pause of the group, if it has one
     out: Counter[str] = Counter()
     while batch := batch_of(reserve_at(client, LATE, buffer.calls.reserve)):
         out.update(batch.items)
@@ -305,7 +312,7 @@ def drain_buffer(client: redis.Redis, buffer: Buffer[str]) -> Counter[str]:
 
 
 @pytest.mark.parametrize("case", cases("buffer", BUFFER))
-def test_a_broken_buffer_is_named_and_mended_with_all_its_items(client: redis.Redis, case: str) -> None:
+def test_a_damaged_buffer_is_reported_and_repaired_without_losing_items(client: redis.Redis, case: str) -> None:
     buffer = stocked_buffer(client)
     assert buffer.audit().ok
     break_it, expected = BUFFER[case]
@@ -315,43 +322,43 @@ def test_a_broken_buffer_is_named_and_mended_with_all_its_items(client: redis.Re
     audit = buffer.audit()
     assert names(audit.findings) == expected
     assert not audit.repaired
-    assert names(buffer.audit().findings) == expected  # to look changes nothing
+    assert names(buffer.audit().findings) == expected  # an audit without repair changes nothing
     repaired = buffer.audit(repair=True)
     assert repaired.repaired
-    assert bool(repaired.findings) == bool(expected)  # what mends one can mend another, or show it
-    assert names(buffer.audit().findings) == {one for one in expected if one[0] in LEFT}
+    assert bool(repaired.findings) == bool(expected)  # one repair can include another, or reveal more damage
+    assert names(buffer.audit().findings) == {one for one in expected if one[0] in UNREPAIRED}
     assert items(client) == before
 
     for kind, name in expected:
-        if kind in ("type", "unknown"):  # what was put there is its owner's to move; what it hid is found then
+        if kind in ("type", "unknown"):  # repair leaves such a key alone; once it is removed, what it hid is found
             if kind == "type":
                 assert client.smembers(key(name)) == {b"mine"}
             client.delete(key(name))
-        elif kind == "header":  # no script can tell what that list is
+        elif kind == "header":  # no script can know what that list is
             client.delete(key(f"batch:{name}"))
             for index in ("leases", "delayed", "dead"):
                 client.zrem(key(index), name)
     before = items(client)
     buffer.audit(repair=True)
-    what_must_hold(client, "buffer")
+    check_invariants(client, "buffer")
     assert items(client) == before
     assert drain_buffer(client, buffer) == before
     assert buffer.audit().ok
-    what_must_hold(client, "buffer")
+    check_invariants(client, "buffer")
     assert not items(client)
-    assert nothing_is_left(client)
+    assert is_empty(client)
 
 
-def test_a_batch_whose_header_is_not_whole_is_not_written_over(client: redis.Redis) -> None:
-    """An item stands where the attempts belong: it is named, left as it is, and lost by no reserve."""
+def test_a_batch_with_an_incomplete_header_is_not_overwritten(client: redis.Redis) -> None:
+    """An item is in the place of the attempts: it is reported, left alone, and a reserve does not lose it."""
     buffer = Buffer[str](client, "q", codec=TEXT)
     then(rpush("batch:new", "g", "item 1", "item 2", "item 3", "item 4"), zadd("delayed", "new", 5))(client)
     assert names(buffer.audit(repair=True).findings) == {("header", "new")}
     assert b"item 1" in client.lrange(key("batch:new"), 0, -1)
 
 
-def test_a_repaired_buffer_keeps_what_each_batch_was(client: redis.Redis) -> None:
-    """A batch in two indexes keeps its lease, an orphan is due at once, a mended group gets its true length."""
+def test_a_repaired_buffer_keeps_the_state_of_each_batch(client: redis.Redis) -> None:
+    """A batch in two indexes keeps its lease, an orphan is due at once, a repaired group gets its true length."""
     buffer = stocked_buffer(client)
     (batch,) = held(buffer, "leased")
     then(zadd("delayed", "leased", 5), zadd("dead", "leased", 5), zadd("groups", "h", 50))(client)
@@ -369,10 +376,10 @@ def test_a_repaired_buffer_keeps_what_each_batch_was(client: redis.Redis) -> Non
 
 
 @pytest.mark.parametrize("structure", ["buffer", "queue"])
-def test_a_deadline_that_no_setting_explains_ends_at_the_horizon(client: redis.Redis, structure: str) -> None:
-    """Twice the queue's lease, an hour at least, or what the caller says; a delay may be as long as a call can ask."""
+def test_an_unexplained_deadline_is_set_to_the_horizon(client: redis.Redis, structure: str) -> None:
+    """Twice the queue's lease and at least an hour, or what the caller says; of a delay, the longest allowed."""
     queue: Any = stocked_buffer(client) if structure == "buffer" else stocked_queue(client)
-    ahead("leases", "leased", 100_000_000)(client)
+    in_future("leases", "leased", 100_000_000)(client)
     before = queue.stats().next_expiry
     assert queue.audit(max_lease=99_999_999).findings[0].kind == "far"
     (finding,) = queue.audit(repair=True, max_lease=50_000).findings
@@ -385,9 +392,9 @@ def test_a_deadline_that_no_setting_explains_ends_at_the_horizon(client: redis.R
     assert queue.audit(max_lease=50_001).ok
     assert names(queue.audit(repair=True).findings) == {("far", "leased")}  # an hour
     long: Any = type(queue)(client, "q", lease=30_000)
-    ahead("leases", "leased", 59_000)(client)
+    in_future("leases", "leased", 59_000)(client)
     assert long.audit().ok
-    ahead("leases", "leased", 61_000)(client)
+    in_future("leases", "leased", 61_000)(client)
     assert names(long.audit().findings) == {("far", "leased")}
 
 
@@ -397,46 +404,49 @@ UNREADABLE = ("garbage", "", "x 0 ", "1 many ", "1 0", "nan", "1  why")
 
 PRIORITY: dict[str, tuple[Break, Found]] = {
     "nothing is broken": (then(), set()),
-    "a ready member is gone": (zrem("ready", "a"), set()),
-    "a ready member with a row is gone": (zrem("ready", "back"), {("stray", "back")}),
-    "a ready member with a payload is gone": (zrem("ready", "b"), {("stray", "b")}),
-    "all ready members are gone": (delete("ready"), {("stray", "back"), ("stray", "b")}),
+    "a ready member is missing": (zrem("ready", "a"), set()),
+    "a ready member with a row is missing": (zrem("ready", "back"), {("stray", "back")}),
+    "a ready member with a payload is missing": (zrem("ready", "b"), {("stray", "b")}),
+    "all ready members are missing": (delete("ready"), {("stray", "back"), ("stray", "b")}),
     "a ready member beyond the sequence": (zadd("ready", "new", 1024 * PLACES + 500), {("sequence", "meta")}),
-    "a due time is gone": (zrem("delayed", "delayed"), {("stray", "delayed")}),
-    "a death is gone": (zrem("dead", "dead"), {("stray", "dead")}),
-    "a time of nobody": (zadd("delayed", "ghost", 5), {("row", "ghost")}),
-    "a death of nobody": (zadd("dead", "ghost", 5), {("row", "ghost")}),
-    "a deadline is gone": (
+    "a due time is missing": (zrem("delayed", "delayed"), {("stray", "delayed")}),
+    "a burial time is missing": (zrem("dead", "dead"), {("stray", "dead")}),
+    "a due time of an unknown member": (zadd("delayed", "ghost", 5), {("row", "ghost")}),
+    "a burial time of an unknown member": (zadd("dead", "ghost", 5), {("row", "ghost")}),
+    "a deadline is missing": (
         zrem("leases", "leased"),
         {("lease", "leased"), ("held", "leased"), ("held", "leased 2")},
     ),
-    "all deadlines are gone": (
+    "all deadlines are missing": (
         delete("leases"),
         {("lease", "leased"), ("lease", "noted")}
         | {("held", name) for name in ("leased", "leased 2", "noted", "removed")},
     ),
-    "a deadline of nobody": (zadd("leases", "ghost", 5), {("lease", "ghost")}),
-    "a lease's list is gone": (delete("lease:leased"), {("lease", "leased"), ("held", "leased"), ("held", "leased 2")}),
-    "a lease is gone": (
+    "a deadline of an unknown lease": (zadd("leases", "ghost", 5), {("lease", "ghost")}),
+    "a lease's list is missing": (
+        delete("lease:leased"),
+        {("lease", "leased"), ("held", "leased"), ("held", "leased 2")},
+    ),
+    "a lease is missing": (
         then(delete("lease:leased"), zrem("leases", "leased")),
         {("held", "leased"), ("held", "leased 2")},
     ),
-    "the lease of a member that was noted is gone": (
+    "the lease of a member that was pushed again is missing": (
         then(delete("lease:noted"), zrem("leases", "noted")),
         {("held", "noted"), ("held", "removed")},
     ),
-    "a lease nobody knows": (rpush("lease:new", "holder", "a", "1"), {("lease", "new")}),
-    "held by nobody": (sadd("held", "ghost"), {("held", "ghost")}),
+    "an unknown lease": (rpush("lease:new", "holder", "a", "1"), {("lease", "new")}),
+    "held without a lease": (sadd("held", "ghost"), {("held", "ghost")}),
     "leased and not held": (srem("held", "leased"), {("held", "leased")}),
-    "noted and not held": (srem("held", "noted"), {("held", "noted"), ("stray", "noted")}),
-    "nobody is held": (
+    "pushed again and not held": (srem("held", "noted"), {("held", "noted"), ("stray", "noted")}),
+    "no member is held": (
         delete("held"),
         {("held", name) for name in ("leased", "leased 2", "noted", "removed")}
         | {("stray", "noted"), ("stray", "removed"), ("stray", "leased 2")},
     ),
-    "all rows are gone": (delete("rows"), {("row", "delayed"), ("row", "dead")}),
+    "all rows are missing": (delete("rows"), {("row", "delayed"), ("row", "dead")}),
     **{
-        f"the row of {member} is gone": (hdel("rows", member), {("row", member)} if row else set())
+        f"the row of {member} is missing": (hdel("rows", member), {("row", member)} if row else set())
         for member, row in (("delayed", True), ("dead", True), ("back", False), ("leased 2", False))
     },
     **{
@@ -444,15 +454,15 @@ PRIORITY: dict[str, tuple[Break, Found]] = {
         for member in ("delayed", "dead", "back", "leased 2")
         for row in UNREADABLE
     },
-    "a row of nobody": (hset("rows", "ghost", "5 1 "), {("stray", "ghost")}),
-    **{f"a row {row!r} of nobody": (hset("rows", "ghost", row), {("stray", "ghost")}) for row in UNREADABLE},
-    "a payload of nobody": (hset("payloads", "ghost", "x"), {("stray", "ghost")}),
-    "a note of nobody": (hset("again", "ghost", "5 0 min"), {("stray", "ghost")}),
-    "a note of one that is ready": (hset("again", "a", "5 0 min"), {("stray", "a")}),
-    "a removal of one that is delayed": (hset("again", "delayed", "removed"), {("stray", "delayed")}),
+    "a row of an unknown member": (hset("rows", "ghost", "5 1 "), {("stray", "ghost")}),
+    **{f"a row {row!r} of an unknown member": (hset("rows", "ghost", row), {("stray", "ghost")}) for row in UNREADABLE},
+    "a payload of an unknown member": (hset("payloads", "ghost", "x"), {("stray", "ghost")}),
+    "a note of an unknown member": (hset("again", "ghost", "5 0 min"), {("stray", "ghost")}),
+    "a note of a ready member": (hset("again", "a", "5 0 min"), {("stray", "a")}),
+    "a removal of a delayed member": (hset("again", "delayed", "removed"), {("stray", "delayed")}),
     "ready and delayed": (zadd("ready", "delayed", 1), {("twice", "delayed")}),
     "ready and leased": (zadd("ready", "leased", 1), {("twice", "leased")}),
-    "ready and leased, a push was noted": (zadd("ready", "noted", 1), {("twice", "noted")}),
+    "ready, and leased and pushed again": (zadd("ready", "noted", 1), {("twice", "noted")}),
     "ready and dead": (zadd("ready", "dead", 1), {("twice", "dead")}),
     "ready and due, with a row": (zadd("delayed", "back", 5), {("twice", "back")}),
     "ready and due, without a row": (zadd("delayed", "a", 5), {("twice", "a"), ("row", "a")}),
@@ -469,11 +479,11 @@ PRIORITY: dict[str, tuple[Break, Found]] = {
         {("twice", "delayed"), ("row", "delayed")},
     ),
     "the sequence is behind": (hset("meta", "sequence", "1"), {("sequence", "meta")}),
-    "the sequence is gone": (hdel("meta", "sequence"), {("sequence", "meta")}),
-    "the sequence is no number": (hset("meta", "sequence", "x"), {("sequence", "meta")}),
-    "a deadline of the far future": (ahead("leases", "leased", 8000), {("far", "leased")}),
-    "a due time that no delay explains": (ahead("delayed", "delayed", 10**9), {("far", "delayed")}),
-    "a due time of the far future": (ahead("delayed", "delayed", 90_000_000), set()),
+    "the sequence is missing": (hdel("meta", "sequence"), {("sequence", "meta")}),
+    "the sequence is not a number": (hset("meta", "sequence", "x"), {("sequence", "meta")}),
+    "a deadline far in the future": (in_future("leases", "leased", 8000), {("far", "leased")}),
+    "a due time beyond the longest delay": (in_future("delayed", "delayed", 10**9), {("far", "delayed")}),
+    "a due time far in the future": (in_future("delayed", "delayed", 90_000_000), set()),
     **{
         f"{name} of another type": (replace(name), {("type", name)})
         for name in ("ready", "leases", "held", "delayed", "dead", "again", "rows", "payloads", "meta")
@@ -490,7 +500,7 @@ PRIORITY: dict[str, tuple[Break, Found]] = {
     ),
     "once of another type": (replace("once:x"), {("type", "once:x")}),
     "ended of another type": (replace("ended:x"), {("type", "ended:x")}),
-    "a key that no queue has": (rpush("oops", "mine"), {("unknown", "oops")}),
+    "an unknown key": (rpush("oops", "mine"), {("unknown", "oops")}),
     "a key of layout 1": (zadd("later", "a", 5), {("unknown", "later")}),
     "much at once": (
         then(zadd("ready", "leased", 1), hdel("rows", "dead"), zadd("delayed", "ghost", 5), sadd("held", "spectre")),
@@ -500,21 +510,21 @@ PRIORITY: dict[str, tuple[Break, Found]] = {
 
 
 def stocked_queue(client: redis.Redis) -> PriorityQueue[str]:
-    """Give a queue with a, b and back ready, and members that are called by their state.
+    """Return a queue with the members a, b and back ready, and members named after their states.
 
-    Back has a row, for it came back, and b a payload. Two members are leased together, the second with a row; another
-    lease has one that was pushed and one that was removed meanwhile.
+    The member back has come back once and so has a row, and b has a payload. Two members are leased together, the
+    second one with a row; of another lease one member was pushed and one removed meanwhile.
     """
     queue = PriorityQueue(client, "q")
 
-    def hand_back(name: str) -> None:
+    def push_and_release(name: str) -> None:
         queue.push(name, -9)
         batch = queue.reserve()
         assert batch
         assert batch.items == [name]
         batch.release(reason="once")
 
-    hand_back("leased 2")
+    push_and_release("leased 2")
     queue.push("leased", -9)
     batch = queue.reserve(2, lease_id="leased")
     assert batch
@@ -527,9 +537,9 @@ def stocked_queue(client: redis.Redis) -> PriorityQueue[str]:
     batch = queue.reserve()
     assert batch
     batch.bury("poison")
-    hand_back("back")
+    push_and_release("back")
     queue.push("another", -10)
-    batch = queue.reserve()  # it promotes back
+    batch = queue.reserve()  # promotes back
     assert batch
     assert batch.items == ["another"]
     batch.ack()
@@ -540,21 +550,21 @@ def stocked_queue(client: redis.Redis) -> PriorityQueue[str]:
     return queue
 
 
-def plain_held(queue: PriorityQueue[str], name: str) -> list[Any]:
-    """Give the batch that is held under a name, by asking for it again."""
+def held_in_queue(queue: PriorityQueue[str], name: str) -> list[Any]:
+    """Return the batch with this lease id, by reserving with it again."""
     batch = queue.reserve(lease_id=name)
     return [batch] if batch else []
 
 
 def members(client: redis.Redis) -> set[str]:
-    """Name the members that exist: in one of the states, or in a lease's list, but for those that were removed."""
+    """Return the members that exist, in a state or in a lease's list, without removed ones."""
     found: Any = set()
     for name in ("ready", "delayed", "dead"):
         if client.type(key(name)) == b"zset":
             found |= set(client.zrange(key(name), 0, -1))
     if client.type(key("held")) == b"set":
         found |= client.smembers(key("held"))
-    for name in every(client, "lease:*", b"list"):
+    for name in keys_of_type(client, "lease:*", b"list"):
         listed: Any = client.lrange(key(name), 1, -1)
         found |= set(listed[::2])
     if client.type(key("again")) == b"hash":
@@ -574,7 +584,7 @@ def drain_queue(client: redis.Redis, queue: PriorityQueue[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("case", cases("queue", PRIORITY))
-def test_a_broken_queue_is_named_and_mended_with_all_its_members(client: redis.Redis, case: str) -> None:
+def test_a_damaged_queue_is_reported_and_repaired_without_losing_members(client: redis.Redis, case: str) -> None:
     queue = stocked_queue(client)
     assert queue.audit().ok
     break_it, expected = PRIORITY[case]
@@ -584,33 +594,33 @@ def test_a_broken_queue_is_named_and_mended_with_all_its_members(client: redis.R
     audit = queue.audit()
     assert names(audit.findings) == expected
     assert not audit.repaired
-    assert names(queue.audit().findings) == expected  # to look changes nothing
+    assert names(queue.audit().findings) == expected  # an audit without repair changes nothing
     repaired = queue.audit(repair=True)
     assert repaired.repaired
-    assert bool(repaired.findings) == bool(expected)  # what mends one can mend another
-    assert names(queue.audit().findings) == {one for one in expected if one[0] in LEFT}
+    assert bool(repaired.findings) == bool(expected)  # one repair can include another
+    assert names(queue.audit().findings) == {one for one in expected if one[0] in UNREPAIRED}
     assert members(client) == before
 
     for kind, name in expected:
-        if kind in ("type", "unknown"):  # what was put there is its owner's to move; what it hid is found then
+        if kind in ("type", "unknown"):  # repair leaves such a key alone; once it is removed, what it hid is found
             client.delete(key(name))
     queue.audit(repair=True)
-    if ("type", "meta") in expected:  # which order it was, only its owner can know
+    if ("type", "meta") in expected:  # only the owner can know which order it had
         client.hset(key("meta"), "queue", "2 fifo")
         queue.audit(repair=True)
-    what_must_hold(client, "priority")
+    check_invariants(client, "priority")
     before = members(client)
     assert drain_queue(client, queue) == before
     assert queue.audit().ok
     assert not members(client)
-    what_must_hold(client, "priority")
-    assert nothing_is_left(client)
+    check_invariants(client, "priority")
+    assert is_empty(client)
 
 
-def test_a_repaired_queue_keeps_what_each_member_was(client: redis.Redis) -> None:
-    """A member in two states keeps its lease; an orphaned one is ready by what is known of it; places go on."""
+def test_a_repaired_queue_keeps_the_state_of_each_member(client: redis.Redis) -> None:
+    """A member in two states keeps its lease; an orphan is ready, with what is known of it; places continue."""
     queue = stocked_queue(client)
-    (batch,) = plain_held(queue, "leased")
+    (batch,) = held_in_queue(queue, "leased")
     then(zadd("ready", "leased", 1), delete("lease:noted"), zadd("dead", "delayed", 5))(client)
     hset("meta", "sequence", "1")(client)
     assert not queue.audit(repair=True).ok
@@ -629,8 +639,8 @@ def test_a_repaired_queue_keeps_what_each_member_was(client: redis.Redis) -> Non
     ]
 
 
-def test_an_audit_pages_through_queues_of_any_length(client: redis.Redis) -> None:
-    """More groups, batches and members than a page holds, each broken: all are named, once each."""
+def test_an_audit_of_a_queue_longer_than_a_page(client: redis.Redis) -> None:
+    """More damaged groups, batches and members than fit into a page: each is reported once."""
     buffer = Buffer[int](client, "b")
     for i in range(600):
         buffer.push(i, group=str(i))
@@ -659,8 +669,8 @@ def test_an_audit_pages_through_queues_of_any_length(client: redis.Redis) -> Non
     assert queue.stats().delayed == 1200
 
 
-def test_a_queue_with_too_many_leases_is_looked_at_but_for_who_holds(client: redis.Redis) -> None:
-    """To know who is held takes all leases at once, which must not take long."""
+def test_the_audit_does_not_check_held_members_when_there_are_too_many_leases(client: redis.Redis) -> None:
+    """That check reads all leases in one call, which must be short."""
     queue = PriorityQueue(client, "q")
     queue.push_many({str(i): 0 for i in range(201)})
     queue.reserve_many(200)

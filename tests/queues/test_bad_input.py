@@ -37,9 +37,9 @@ from tests.scripts import keyspace
 Call = Callable[[redis.Redis, Any], object]
 
 NAN, INF = float("nan"), float("inf")
-NOT_WHOLE = [0, -1, 1.0, 1.5, "1", None, True, NAN, 10**12]
+NOT_INTEGERS = [0, -1, 1.0, 1.5, "1", None, True, NAN, 10**12]
 NOT_PLACES = [-1, 1.0, "1", None, True, 10**9]
-SOME_NUMBER = [value for value in NOT_WHOLE if value is not None]
+SOME_NUMBER = [value for value in NOT_INTEGERS if value is not None]
 NOT_FLAGS = [None, 0, 1, "yes"]
 NOT_FINITE = [NAN, INF, -INF, "1", None, True]
 NOT_SECONDS = [-1, NAN, INF, "1", None, True]
@@ -48,14 +48,14 @@ NOT_NAMES = ["", "a{b", "a}b", "\ud800", None, 5, b"q"]
 NOT_GROUPS = ["", "\ud800", None, 5, b"g"]
 
 BAD: list[tuple[str, list[Any], Call]] = [
-    ("pop size", NOT_WHOLE, lambda c, bad: Buffer(c, "q").pop(size=bad)),
-    ("groups limit", NOT_WHOLE, lambda c, bad: Buffer(c, "q").groups(bad)),
+    ("pop size", NOT_INTEGERS, lambda c, bad: Buffer(c, "q").pop(size=bad)),
+    ("groups limit", NOT_INTEGERS, lambda c, bad: Buffer(c, "q").groups(bad)),
     ("groups after", NOT_PLACES, lambda c, bad: Buffer(c, "q").groups(after=bad)),
     ("groups state", ["", "dead", None, 5], lambda c, bad: Buffer(c, "q").groups(state=bad)),
-    ("pop_longest groups", NOT_WHOLE, lambda c, bad: Buffer(c, "q").pop_longest(bad, 1)),
-    ("pop_longest size", NOT_WHOLE, lambda c, bad: Buffer(c, "q").pop_longest(1, bad)),
-    ("pop_many count", NOT_WHOLE, lambda c, bad: PriorityQueue(c, "q").pop_many(bad)),
-    ("peek count", NOT_WHOLE, lambda c, bad: PriorityQueue(c, "q").peek(bad)),
+    ("pop_longest groups", NOT_INTEGERS, lambda c, bad: Buffer(c, "q").pop_longest(bad, 1)),
+    ("pop_longest size", NOT_INTEGERS, lambda c, bad: Buffer(c, "q").pop_longest(1, bad)),
+    ("pop_many count", NOT_INTEGERS, lambda c, bad: PriorityQueue(c, "q").pop_many(bad)),
+    ("peek count", NOT_INTEGERS, lambda c, bad: PriorityQueue(c, "q").peek(bad)),
     ("peek after", NOT_PLACES, lambda c, bad: PriorityQueue(c, "q").peek(after=bad)),
     ("max_dead of a buffer", SOME_NUMBER, lambda c, bad: Buffer(c, "q", max_dead=bad)),
     ("max_dead", SOME_NUMBER, lambda c, bad: PriorityQueue(c, "q", max_dead=bad)),
@@ -65,9 +65,9 @@ BAD: list[tuple[str, list[Any], Call]] = [
     ("replace of many", NOT_FLAGS, lambda c, bad: PriorityQueue(c, "q").push_many({"m": 1}, replace=bad)),
     ("max_lease of an audit", NOT_SOME_SECONDS, lambda c, bad: Buffer(c, "q").audit(max_lease=bad)),
     ("max_lease of an audit", NOT_SOME_SECONDS, lambda c, bad: PriorityQueue(c, "q").audit(max_lease=bad)),
-    ("acquire cost", NOT_WHOLE, lambda c, bad: RateLimiter(c, "q", Rate(1, 1)).acquire(bad)),
-    ("wait cost", NOT_WHOLE, lambda c, bad: RateLimiter(c, "q", Rate(1, 1)).wait(bad)),
-    ("rate limit", NOT_WHOLE, lambda c, bad: RateLimiter(c, "q", Rate(bad, 1))),
+    ("acquire cost", NOT_INTEGERS, lambda c, bad: RateLimiter(c, "q", Rate(1, 1)).acquire(bad)),
+    ("wait cost", NOT_INTEGERS, lambda c, bad: RateLimiter(c, "q", Rate(1, 1)).wait(bad)),
+    ("rate limit", NOT_INTEGERS, lambda c, bad: RateLimiter(c, "q", Rate(bad, 1))),
     ("rate per", [0, *NOT_SECONDS], lambda c, bad: RateLimiter(c, "q", Rate(1, bad))),
     ("fifo priority", [*NOT_FINITE, 1.5, 1024, -1025, 1e300], lambda c, bad: PriorityQueue(c, "q").push("m", bad)),
     ("fifo priorities", [1.5, 1024, NAN], lambda c, bad: PriorityQueue(c, "q").push_many({"a": 1, "m": bad})),
@@ -93,14 +93,14 @@ BAD: list[tuple[str, list[Any], Call]] = [
     ("drop_group", NOT_GROUPS, lambda c, bad: Buffer(c, "q").drop_group(bad)),
     ("drop_group token", ["", "\ud800", 5], lambda c, bad: Buffer(c, "q").drop_group("g", token=bad)),
     ("peek group", NOT_GROUPS, lambda c, bad: Buffer(c, "q").peek(bad)),
-    ("peek count of items", NOT_WHOLE, lambda c, bad: Buffer(c, "q").peek("g", bad)),
+    ("peek count of items", NOT_INTEGERS, lambda c, bad: Buffer(c, "q").peek("g", bad)),
     ("peek after of items", NOT_PLACES, lambda c, bad: Buffer(c, "q").peek("g", 1, bad)),
     ("order", ["lifo", None], lambda c, bad: PriorityQueue(c, "q", order=bad)),
     ("rate", [None, 5, "1/s"], lambda c, bad: RateLimiter(c, "q", bad)),
     ("token of a limiter", ["", "\ud800", 5], lambda c, bad: RateLimiter(c, "q", Rate(1, 1)).acquire(token=bad)),
     ("pair", ["ab", 5, ("a",), ("a", 1, None, 2)], lambda c, bad: PriorityQueue(c, "q").push_many([("a", 1), bad])),
 ]
-WHOLE_CALLS: list[tuple[str, str, Call]] = [
+INTEGER_CALLS: list[tuple[str, str, Call]] = [
     ("too many items", str(MAX_ITEMS + 1), lambda c, _: Buffer(c, "q").push(*range(MAX_ITEMS + 1))),
     ("too many members", "1001", lambda c, _: PriorityQueue(c, "q").remove(*map(str, range(1001)))),
     ("groups times size", "50000", lambda c, _: Buffer(c, "q").pop_longest(100, 500)),
@@ -112,14 +112,14 @@ WHOLE_CALLS: list[tuple[str, str, Call]] = [
     ("a blocking client", "from redisq", lambda c, _: redisq.asyncio.Buffer(c, "q")),  # type: ignore[arg-type]
 ]
 CASES = [pytest.param(call, bad, repr(bad), id=f"{what}-{bad!r}") for what, values, call in BAD for bad in values]
-CASES += [pytest.param(call, None, named, id=what) for what, named, call in WHOLE_CALLS]
+CASES += [pytest.param(call, None, named, id=what) for what, named, call in INTEGER_CALLS]
 
 
 @pytest.mark.parametrize(("call", "bad", "named"), CASES)
-def test_invalid_argument_names_the_value_and_writes_nothing(
+def test_an_invalid_argument_is_named_and_nothing_is_written(
     client: redis.Redis, call: Call, bad: Any, named: str
 ) -> None:
-    """Each bad argument: InvalidArgument, which is a ValueError, with the value in its message."""
+    """InvalidArgument, which is a ValueError, with the value in its message."""
     with pytest.raises(InvalidArgument) as caught:
         call(client, bad)
     assert isinstance(caught.value, ValueError)
@@ -133,21 +133,21 @@ class Small(IntEnum):
 
 
 class Index:
-    """What has `__index__` alone, as a number of NumPy."""
+    """A number with `__index__` only, like NumPy's integers."""
 
     def __index__(self) -> int:
         return 2
 
 
 class Real:
-    """What has `__float__` alone, as a Decimal."""
+    """A number with `__float__` only, like Decimal."""
 
     def __float__(self) -> float:
         return 2.0
 
 
 @pytest.mark.parametrize("number", [2, Small.TWO, Index()], ids=lambda number: type(number).__name__)
-def test_whole_numbers_of_any_kind_are_taken(client: redis.Redis, number: Any) -> None:
+def test_integers_of_any_type_are_accepted(client: redis.Redis, number: Any) -> None:
     """As size, count, limit and priority."""
     buffer: Buffer[int] = Buffer(client, "b", min_size=number, max_attempts=number, max_dead=number, lease=number)
     buffer.push(1, 2, 3)
@@ -164,7 +164,7 @@ def test_whole_numbers_of_any_kind_are_taken(client: redis.Redis, number: Any) -
 @pytest.mark.parametrize(
     "number", [2, 2.0, Small.TWO, Index(), Real(), Decimal(2), Fraction(2)], ids=lambda number: type(number).__name__
 )
-def test_real_numbers_of_any_kind_are_taken(client: redis.Redis, number: Any) -> None:
+def test_real_numbers_of_any_type_are_accepted(client: redis.Redis, number: Any) -> None:
     """As seconds, and as a priority in score order."""
     queue = PriorityQueue(client, "q", order="score", lease=number)
     queue.push("m", number)
@@ -198,7 +198,7 @@ def test_real_numbers_of_any_kind_are_taken(client: redis.Redis, number: Any) ->
     ],
 )
 def test_an_item_that_cannot_be_encoded_writes_nothing(client: redis.Redis, codec: Any, item: Any) -> None:
-    """A bad item among good ones: CodecError, and none of them is in."""
+    """One bad item among good ones: CodecError, and none of them is pushed."""
     good: Any = {"JSON": 1, "TEXT": "t", "BYTES": b"b"}[repr(codec)]
     with pytest.raises(CodecError) as caught:
         Buffer(client, "q", codec=codec).push(good, item)
@@ -214,8 +214,8 @@ def test_an_item_that_cannot_be_encoded_writes_nothing(client: redis.Redis, code
     assert client.dbsize() == 0
 
 
-def test_a_codec_that_does_not_give_bytes_is_named(client: redis.Redis) -> None:
-    """A codec of one's own that returns text is refused before Redis sees it."""
+def test_a_codec_that_does_not_return_bytes_is_refused(client: redis.Redis) -> None:
+    """Before anything is sent."""
 
     class Wrong:
         def encode(self, item: str, /) -> bytes:
@@ -230,7 +230,7 @@ def test_a_codec_that_does_not_give_bytes_is_named(client: redis.Redis) -> None:
 
 
 def test_bytes_that_cannot_be_decoded_are_in_the_error(client: redis.Redis) -> None:
-    """One bad byte: what was taken with it is in the error, in the shape of the reply, so that nothing is gone."""
+    """With everything else that the call took, in the shape of its result, so that nothing is lost."""
     Buffer(client, "q", codec=BYTES).push(b"1", b"\xff", b"3", group="g")
     with pytest.raises(CodecError) as caught:
         Buffer(client, "q").pop("g")
@@ -255,8 +255,8 @@ def test_bytes_that_cannot_be_decoded_are_in_the_error(client: redis.Redis) -> N
     assert caught.value.raw == [Item(b"m", 0, 1, b"\xfe")]
 
 
-def test_a_bad_item_late_in_push_many_says_how_many_are_in(client: redis.Redis) -> None:
-    """Pieces before the bad one are pushed, and the error says how many items that is."""
+def test_push_many_reports_how_many_items_precede_a_bad_one(client: redis.Redis) -> None:
+    """The chunks before it are pushed; the error says how many items these are."""
     items: list[object] = [*range(MAX_ITEMS + 500)]
     items[MAX_ITEMS + 400] = object()
     message = rf"item number {MAX_ITEMS + 400} \({MAX_ITEMS} before it are pushed\)"
@@ -289,8 +289,8 @@ def test_the_other_order_is_refused(client: redis.Redis) -> None:
 
 
 @pytest.mark.every_server
-def test_a_plain_sorted_set_is_taken_as_it_is(client: redis.Redis) -> None:
-    """The recipe's own sorted set works in score order, and is not mixed with places."""
+def test_an_existing_sorted_set_is_used_as_it_is(client: redis.Redis) -> None:
+    """In score order; in fifo order it is refused."""
     client.zadd("redisq:{q}:ready", {"a": 2.5, "b": 1.5})
     with pytest.raises(WrongOrder, match="score"):
         PriorityQueue(client, "q").push("c", 1)
@@ -302,7 +302,7 @@ def test_a_plain_sorted_set_is_taken_as_it_is(client: redis.Redis) -> None:
 @pytest.mark.every_server
 @pytest.mark.parametrize("key", ["groups", "since", "items:default"])
 def test_a_key_of_another_type_is_a_script_error(client: redis.Redis, key: str) -> None:
-    """The error names the remedy; nothing is written, and audit names the key."""
+    """The error says what to do, nothing is written, and audit reports the key."""
     client.set(f"redisq:{{q}}:{key}", "mine")
     with pytest.raises(ScriptError, match="another type"):
         Buffer(client, "q").push(1)
@@ -313,8 +313,8 @@ def test_a_key_of_another_type_is_a_script_error(client: redis.Redis, key: str) 
 
 
 @pytest.mark.every_server
-def test_a_full_server_refuses_a_push_whole(server: Any) -> None:
-    """At maxmemory a push of any size leaves nothing behind, and popping works."""
+def test_a_full_server_refuses_the_whole_push(server: Any) -> None:
+    """At maxmemory a push of any size writes nothing, and pop works."""
     with server.client() as client:
         buffer: Buffer[bytes] = Buffer(client, "b", codec=BYTES)
         queue: PriorityQueue[str] = PriorityQueue(client, "p")
@@ -347,8 +347,8 @@ def test_a_full_server_refuses_a_push_whole(server: Any) -> None:
         client.config_set("maxmemory", 0)
 
 
-def test_pushing_nothing_writes_nothing(make_client: MakeClient) -> None:
-    """No items, no members: the answer of the moment, and no key."""
+def test_an_empty_push_writes_nothing(make_client: MakeClient) -> None:
+    """It returns the current answer, and creates no key."""
     client = make_client()
     buffer: Buffer[int] = Buffer(client, "q")
     assert buffer.push() == buffer.push_many([]) == buffer.push_front() == 0
@@ -360,8 +360,8 @@ def test_pushing_nothing_writes_nothing(make_client: MakeClient) -> None:
     assert buffer.push() == buffer.push_many(iter(())) == 2
 
 
-def test_pages_take_whole_numbers_of_any_kind(client: redis.Redis) -> None:
-    """As limit and count of what is shown, and of what is reserved at once."""
+def test_page_sizes_may_be_integers_of_any_type(client: redis.Redis) -> None:
+    """As limit and count of listings, and of reserve_many."""
     buffer: Buffer[int] = Buffer(client, "b")
     for group in "abc":
         buffer.push(1, group=group)

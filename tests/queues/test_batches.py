@@ -1,4 +1,4 @@
-"""`for batch in queue.batches(...)`: what becomes of a batch when its turn ends, and when the loop is left."""
+"""`for batch in queue.batches(...)`: what happens to a batch at the end of its turn, and when the loop is left."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def states(buffer: Buffer[Any]) -> dict[str, int]:
     return {state: count for state, count in found.items() if count}
 
 
-def test_each_is_acked_when_its_turn_ends(client: redis.Redis) -> None:
-    """One is held at a time, and after the last one nothing is."""
+def test_each_batch_is_acked_at_the_end_of_its_turn(client: redis.Redis) -> None:
+    """One batch is held at a time, and none after the last."""
     buffer, seen = filled(client), []
     for batch in buffer.batches():
         seen += batch.items
@@ -58,16 +58,16 @@ def test_each_is_acked_when_its_turn_ends(client: redis.Redis) -> None:
     assert states(buffer) == {"done": 3}
 
 
-def test_of_a_priority_queue(client: redis.Redis) -> None:
-    """In order, some members at a time."""
+def test_batches_of_a_priority_queue(client: redis.Redis) -> None:
+    """In order, several members at a time."""
     queue: PriorityQueue[str] = PriorityQueue(client, "q")
     queue.push_many({"c": 3, "a": 1, "b": 2})
     assert [batch.items for batch in queue.batches(2)] == [["a", "b"], ["c"]]
     assert queue.stats().done == 3
 
 
-def test_it_waits_for_what_comes_in_time(client: redis.Redis) -> None:
-    """What is delayed by less than the timeout is waited for."""
+def test_it_waits_for_delayed_batches(client: redis.Redis) -> None:
+    """That become due within the timeout."""
     buffer = filled(client, 1)
     attempts = []
     for batch in buffer.batches(timeout=5):
@@ -79,8 +79,8 @@ def test_it_waits_for_what_comes_in_time(client: redis.Redis) -> None:
     assert attempts == [1, 2]
 
 
-def test_one_that_was_settled_is_left_alone(client: redis.Redis) -> None:
-    """Whatever way."""
+def test_a_batch_that_was_settled_is_not_acked(client: redis.Redis) -> None:
+    """In whatever way it was settled."""
     buffer = filled(client)
     for batch, settle in zip(buffer.batches(), (Batch.ack, Batch.bury, None), strict=False):
         if settle:
@@ -89,7 +89,7 @@ def test_one_that_was_settled_is_left_alone(client: redis.Redis) -> None:
     assert (stats.done, stats.dead) == (2, 1)
 
 
-def test_marked_items_come_back(client: redis.Redis) -> None:
+def test_failed_items_come_back(client: redis.Redis) -> None:
     """As with any ack."""
     buffer: Buffer[str] = Buffer(client, "q")
     buffer.push("a", "b")
@@ -103,7 +103,7 @@ def test_marked_items_come_back(client: redis.Redis) -> None:
 
 @pytest.mark.parametrize("way", ["break", "return", "exception", "close"])
 def test_leaving_the_loop_releases_the_batch(client: redis.Redis, way: str) -> None:
-    """At once, with a reason that says so: a generator cannot tell how it was left."""
+    """At once, and with a reason that says so; a generator cannot know how the loop was left."""
     buffer = filled(client, 2)
 
     def loop() -> None:
@@ -128,8 +128,8 @@ def test_leaving_the_loop_releases_the_batch(client: redis.Redis, way: str) -> N
     assert (batch.attempts, batch.reason) == (2, "the loop was left")
 
 
-def test_what_is_thrown_into_it_is_kept(client: redis.Redis) -> None:
-    """By whoever drives the generator himself."""
+def test_an_exception_thrown_into_the_generator_is_the_reason(client: redis.Redis) -> None:
+    """When the generator is driven by hand."""
     buffer = filled(client, 1)
     batches = buffer.batches()
     next(batches)
@@ -142,7 +142,7 @@ def test_what_is_thrown_into_it_is_kept(client: redis.Redis) -> None:
 
 @pytest.mark.parametrize("way", ["break", "return", "exception", "retry", "bury"])
 def test_with_the_batch_as_a_context_manager(client: redis.Redis, way: str) -> None:
-    """Break and return ack, the exception's reason is kept, and after Retry and Bury the loop goes on."""
+    """Break and return ack, an exception becomes the reason, and after Retry and Bury the loop goes on."""
     buffer = filled(client, 2)
     turns = []
 
@@ -173,7 +173,7 @@ def test_with_the_batch_as_a_context_manager(client: redis.Redis, way: str) -> N
     assert reasons == {"exception": {"ZeroDivisionError: bad"}, "retry": {"later"}, "bury": {"never"}}.get(way, set())
 
 
-def test_a_lease_that_was_lost(client: redis.Redis) -> None:
+def test_a_lost_lease(client: redis.Redis) -> None:
     """It is raised where the next turn would begin."""
     buffer = filled(client, 1)
     turns = []
@@ -190,7 +190,7 @@ def test_a_lease_that_was_lost(client: redis.Redis) -> None:
 
 
 def test_arguments_are_those_of_reserve(client: redis.Redis) -> None:
-    """But for the lease's id, which is a new one each time; bad ones are refused when the loop begins."""
+    """Except the lease id, which is new each time; invalid arguments are refused when the loop begins."""
     for kind in (Buffer, PriorityQueue):
         own = inspect.signature(kind.batches).parameters
         assert own == {
@@ -206,7 +206,7 @@ def test_arguments_are_those_of_reserve(client: redis.Redis) -> None:
 
 
 def test_a_batch_that_cannot_be_decoded(client: redis.Redis) -> None:
-    """Raised as by reserve."""
+    """The error is that of reserve."""
     Buffer(client, "q", codec=redisq.BYTES).push(b"{")
     with pytest.raises(CodecError):
         next(Buffer(client, "q").batches())
@@ -215,8 +215,9 @@ def test_a_batch_that_cannot_be_decoded(client: redis.Redis) -> None:
 # -- asyncio
 
 
-async def test_asyncio_acks_each_when_its_turn_ends(client: redis.Redis, aclient: redis.asyncio.Redis) -> None:
-    """The same, awaited."""
+async def test_asyncio_acks_each_batch_at_the_end_of_its_turn(
+    client: redis.Redis, aclient: redis.asyncio.Redis
+) -> None:
     buffer = filled(client)
     seen: list[int] = []
     async for batch in redisq.asyncio.Buffer(aclient, "q", max_wait=None).batches():
@@ -230,7 +231,7 @@ async def test_asyncio_acks_each_when_its_turn_ends(client: redis.Redis, aclient
 
 
 async def test_asyncio_releases_when_the_loop_is_left(client: redis.Redis, aclient: redis.asyncio.Redis) -> None:
-    """At once with aclosing; else by the event loop, a moment later."""
+    """At once with aclosing, else a moment later, by the event loop."""
     buffer = filled(client, 1)
     queue: redisq.asyncio.Buffer[int] = redisq.asyncio.Buffer(aclient, "q", max_wait=None)
     async with contextlib.aclosing(queue.batches()) as batches:
@@ -246,7 +247,7 @@ async def test_asyncio_releases_when_the_loop_is_left(client: redis.Redis, aclie
 
 
 async def test_asyncio_with_the_batch_as_a_context_manager(client: redis.Redis, aclient: redis.asyncio.Redis) -> None:
-    """As the blocking one."""
+    """Like the blocking one."""
     buffer = filled(client)
     queue: redisq.asyncio.Buffer[int] = redisq.asyncio.Buffer(aclient, "q", max_wait=None)
     turns = 0

@@ -1,4 +1,4 @@
-"""Every kind of client gives the same: decoding, protocols, asyncio, pipelines, scripts that the server forgot."""
+"""Every kind of client gives the same results: decoding, protocols, asyncio, pipelines, unloaded scripts."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
-def test_every_setting_of_a_client_gives_the_same(make_client: MakeClient, options: dict[str, Any]) -> None:
-    """Payloads come out as they went in, and names as text, whatever the client decodes."""
+def test_results_do_not_depend_on_the_clients_settings(make_client: MakeClient, options: dict[str, Any]) -> None:
+    """Payloads are unchanged, and names are text, whatever the client decodes."""
     client = make_client(**options)
     buffer: Buffer[bytes] = Buffer(client, "q é", codec=BYTES)
     assert buffer.push(*NOT_UTF8, group="g\udcff") == 5
@@ -48,12 +48,12 @@ def test_every_setting_of_a_client_gives_the_same(make_client: MakeClient, optio
 
 @pytest.fixture
 def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], set[str]]:
-    """Give what notes which public methods of a class are called."""
+    """Return a function that makes a class record which of its public methods are called."""
 
-    def note(cls: type) -> set[str]:
+    def record(cls: type) -> set[str]:
         called: set[str] = set()
 
-        def noted(name: str, method: Any) -> Any:
+        def recorded(name: str, method: Any) -> Any:
             def call(self: Any, *args: Any, **options: Any) -> Any:
                 called.add(name)
                 return method(self, *args, **options)
@@ -63,20 +63,20 @@ def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], set[str]]:
         for name, method in inspect.getmembers(cls, inspect.isfunction):
             awaited = inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
             if awaited and not name.startswith("_"):
-                monkeypatch.setattr(cls, name, noted(name, method))
+                monkeypatch.setattr(cls, name, recorded(name, method))
         return called
 
-    return note
+    return record
 
 
 def public(cls: type) -> set[str]:
-    """Name the public methods of a blocking class, but those that need no server."""
+    """Return the names of a blocking class's public methods, without those that need no server."""
     methods = inspect.getmembers(cls, inspect.isfunction)
     return {name for name, method in methods if method.__module__ != "redisq.core.batch" and not name.startswith("_")}
 
 
-async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis, calls_of: Callable[[type], set[str]]) -> None:
-    """Every asyncio call, once."""
+async def test_every_asyncio_method(aclient: redis.asyncio.Redis, calls_of: Callable[[type], set[str]]) -> None:
+    """Each is called at least once."""
     kinds: list[tuple[Any, Any]] = [
         (Buffer, redisq.asyncio.Buffer),
         (PriorityQueue, redisq.asyncio.PriorityQueue),
@@ -170,7 +170,7 @@ async def test_asyncio_gives_the_same(aclient: redis.asyncio.Redis, calls_of: Ca
 def test_an_operation_can_be_queued_in_a_pipeline(
     make_client: MakeClient, transaction: bool, options: dict[str, Any]
 ) -> None:
-    """Queued beside plain commands, in a MULTI too, with scripts that the server does not know."""
+    """With plain commands, also in a MULTI, and with scripts that the server has not loaded."""
     client = make_client(**options)
     buffer: Buffer[str] = Buffer(client, "q")
     queue = PriorityQueue(client, "p")
@@ -191,7 +191,6 @@ def test_an_operation_can_be_queued_in_a_pipeline(
 
 
 async def test_an_operation_can_be_queued_in_an_asyncio_pipeline(aclient: redis.asyncio.Redis) -> None:
-    """The same through asyncio."""
     call = redisq.asyncio.Buffer(aclient, "q").calls.push([1, 2])
     async with aclient.pipeline() as pipe:
         call.queue(pipe)
@@ -199,8 +198,8 @@ async def test_an_operation_can_be_queued_in_an_asyncio_pipeline(aclient: redis.
     assert call.decode(reply) == 2
 
 
-def test_a_server_that_forgets_its_scripts_is_told_them(make_client: MakeClient) -> None:
-    """SCRIPT FLUSH before every call goes unnoticed."""
+def test_scripts_are_loaded_again_when_the_server_lost_them(make_client: MakeClient) -> None:
+    """A SCRIPT FLUSH before every call goes unnoticed."""
     client = make_client()
     buffer: Buffer[int] = Buffer(client, "q")
     for i in range(5):
@@ -211,7 +210,7 @@ def test_a_server_that_forgets_its_scripts_is_told_them(make_client: MakeClient)
 
 
 def test_script_flush_at_any_moment(server: Server) -> None:
-    """A flusher at full speed beside 500 pushes and pops: none fails, none is lost."""
+    """SCRIPT FLUSH in a tight loop, beside 500 pushes and pops: none fails, and no item is lost."""
     stop = threading.Event()
 
     def flush() -> None:
@@ -235,8 +234,8 @@ def test_script_flush_at_any_moment(server: Server) -> None:
         flusher.join()
 
 
-def test_the_client_stays_the_users(make_client: MakeClient) -> None:
-    """Queues share a client, and leave it as it was."""
+def test_the_client_is_not_changed(make_client: MakeClient) -> None:
+    """Queues share a client, and do not change its settings."""
     client = make_client(decode_responses=True)
     Buffer(client, "a").push("x")
     PriorityQueue(client, "b").push("y")
@@ -246,7 +245,7 @@ def test_the_client_stays_the_users(make_client: MakeClient) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # redis-py 5.0 leaves its socket open
-def test_errors_of_redis_pass_through() -> None:
-    """A server that is not there is redis-py's own ConnectionError."""
+def test_errors_of_redis_py_pass_through() -> None:
+    """An unreachable server raises redis-py's own ConnectionError."""
     with redis.Redis(unix_socket_path="/nonexistent/redis.sock") as client, pytest.raises(redis.ConnectionError):
         Buffer(client, "q").push(1)

@@ -1,4 +1,4 @@
-"""The JSON codec: every value comes back as it went in, and equal bytes mean one member."""
+"""The JSON codec: every value is unchanged after a round trip, and equal bytes mean one member."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ VALUES = st.recursive(
 PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
-def shown(value: Any) -> str:
-    """Return all that tells two values apart, types too."""
+def typed_repr(value: Any) -> str:
+    """Return a text that differs for any two different values, types included."""
     if isinstance(value, dict):
-        return f"{{{', '.join(sorted(f'{shown(key)}: {shown(one)}' for key, one in value.items()))}}}"
-    return f"[{', '.join(map(shown, value))}]" if isinstance(value, list) else f"{type(value).__name__} {value!r}"
+        return f"{{{', '.join(sorted(f'{typed_repr(key)}: {typed_repr(one)}' for key, one in value.items()))}}}"
+    return f"[{', '.join(map(typed_repr, value))}]" if isinstance(value, list) else f"{type(value).__name__} {value!r}"
 
 
-def texts(value: Any) -> list[str]:
-    """Return every str in a value, keys too."""
+def strings_in(value: Any) -> list[str]:
+    """Return every str in a value, keys included."""
     if isinstance(value, dict):
-        return [text for key, one in value.items() for text in (key, *texts(one))]
+        return [text for key, one in value.items() for text in (key, *strings_in(one))]
     if isinstance(value, list):
-        return [text for one in value for text in texts(one)]
+        return [text for one in value for text in strings_in(one)]
     return [value] if isinstance(value, str) else []
 
 
-def mirrored(value: Any) -> Any:
-    """Return an equal value whose keys were put in the other way round."""
+def reversed_keys(value: Any) -> Any:
+    """Return an equal value whose keys are in the reverse order."""
     if isinstance(value, dict):
-        return {key: mirrored(one) for key, one in reversed(value.items())}
-    return [mirrored(one) for one in value] if isinstance(value, list) else value
+        return {key: reversed_keys(one) for key, one in reversed(value.items())}
+    return [reversed_keys(one) for one in value] if isinstance(value, list) else value
 
 
 @given(VALUES)
@@ -56,26 +56,26 @@ def mirrored(value: Any) -> Any:
 @example("\\ud800")
 @example({"\udfff": ["\ud83d", "\ude00"]})
 @example([-0.0, 0.0, 1e-320, 2**100, 10**300, True, 1, 1.0, None])
-def test_any_value_comes_back_as_it_went_in(value: Any) -> None:
-    """With the types of its numbers, and lone surrogates; one in two halves is refused."""
-    if any(map(PAIR.search, texts(value))):
+def test_any_value_is_unchanged_after_a_round_trip(value: Any) -> None:
+    """Including the types of its numbers, and lone surrogates; a character split into two surrogates is refused."""
+    if any(map(PAIR.search, strings_in(value))):
         with pytest.raises(ValueError, match="one character in two halves"):
             JSON.encode(value)
         return
     data = JSON.encode(value)
-    assert shown(JSON.decode(data)) == shown(value)
-    assert JSON.encode(JSON.decode(data)) == data  # so a member is known again after any number of ways
-    assert JSON.encode(mirrored(value)) == data
+    assert typed_repr(JSON.decode(data)) == typed_repr(value)
+    assert JSON.encode(JSON.decode(data)) == data  # so a member is recognized after any number of round trips
+    assert JSON.encode(reversed_keys(value)) == data
 
 
 @given(VALUES)
-def test_what_is_stored_is_json_for_everybody(value: Any) -> None:
-    """UTF-8, without spaces, as Python's own encoder writes it; only a lone surrogate is escaped."""
-    if any(map(PAIR.search, texts(value))):
+def test_the_encoding_is_standard_json(value: Any) -> None:
+    """UTF-8 without spaces, as Python's own encoder writes it; only lone surrogates are escaped."""
+    if any(map(PAIR.search, strings_in(value))):
         return
     data = JSON.encode(value)
-    text = data.decode()  # strict: it is UTF-8
-    assert shown(json.loads(text)) == shown(value)
+    text = data.decode()  # strict, so it is valid UTF-8
+    assert typed_repr(json.loads(text)) == typed_repr(value)
     written = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     assert re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", written) == text
 
@@ -87,7 +87,7 @@ def test_equal_bytes_are_equal_values(two: list[Any]) -> None:
         one, other = map(JSON.encode, two)
     except ValueError:
         return
-    assert (one == other) == (shown(two[0]) == shown(two[1]))
+    assert (one == other) == (typed_repr(two[0]) == typed_repr(two[1]))
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_equal_bytes_are_equal_values(two: list[Any]) -> None:
     ["\ud83d\ude00", "x\ud800\udc00y", ["ok", "\udbff\udfff"], {"\ud83d\ude00": 1}, {"a": {"b": ["\ud83d\ude00"]}}],
     ids=ascii,
 )
-def test_a_character_in_two_halves_is_refused_and_named(flavour: Flavour, value: Any) -> None:
-    """It would come back as one; nothing is written."""
+def test_a_split_character_is_refused(flavour: Flavour, value: Any) -> None:
+    """It would come back as one character; nothing is written."""
     do, buffer, queue = flavour.do, flavour.buffer("b"), flavour.queue("p", codec=JSON)
-    (text,) = filter(PAIR.search, texts(value))
+    (text,) = filter(PAIR.search, strings_in(value))
     pair: Any = PAIR.search(text)
     whole = pair[0].encode("utf-16", "surrogatepass").decode("utf-16")
     calls: list[Callable[[], Any]] = [
@@ -124,7 +124,7 @@ LONE = ["\ud800", "\udfff", "a\udcffb", "\ude00\ud83d", {"\udcff": "\ud800"}, "\
 
 
 @pytest.mark.parametrize("options", [{}, {"decode_responses": True}], ids=str)
-def test_lone_surrogates_go_through_a_server(flavour: Flavour, options: dict[str, Any]) -> None:
+def test_lone_surrogates_are_unchanged_by_a_server(flavour: Flavour, options: dict[str, Any]) -> None:
     """As items, members and payloads, in every state."""
     do, client = flavour.do, flavour.make_client(**options)
     buffer = flavour.library.Buffer(client, "b")
@@ -146,16 +146,16 @@ def test_lone_surrogates_go_through_a_server(flavour: Flavour, options: dict[str
 
 
 def test_numbers_that_are_written_differently_are_different_members(flavour: Flavour) -> None:
-    """Though they are equal in Python, as the documentation says."""
+    """Although they are equal in Python, as documented."""
     do, queue = flavour.do, flavour.queue(codec=JSON)
     members: list[Any] = [{"id": 17}, {"id": 17.0}, {"id": "17"}, 1, 1.0, True, 0.0, -0.0, 10**2, 1e2]
     for member in members:
         assert do(queue.push(member)) is Pushed.ADDED
     assert do(queue.push({"id": 17}, 0)) is Pushed.KEPT
     assert do(queue.stats()).waiting == len(members)
-    assert [shown(item.member) for item in do(queue.pop_many(99))] == list(map(shown, members))
+    assert [typed_repr(item.member) for item in do(queue.pop_many(99))] == list(map(typed_repr, members))
     do(queue.push_many([({"a": 1, "b": 2}, 0), ({"b": 2, "a": 1}, 0)]))
-    assert do(queue.stats()).waiting == 1  # but the order of keys is none
+    assert do(queue.stats()).waiting == 1  # but the order of keys does not matter
     assert "two members of a priority queue" in inspect.getsource(redisq.core.codecs)
 
 
@@ -177,14 +177,14 @@ NUMPY: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("value", "plain"), NUMPY, ids=lambda one: f"{type(one).__name__} {one!r}"[:40])
-def test_a_scalar_of_numpy_is_written_as_what_it_is(flavour: Flavour, value: Any, plain: Any) -> None:
-    """So it is the same member, and comes back as Python's own."""
+def test_numpy_scalars_are_encoded_like_pythons_numbers(flavour: Flavour, value: Any, plain: Any) -> None:
+    """So they are the same member, and are decoded as Python's own."""
     assert JSON.encode(value) == JSON.encode(plain)
     do, queue = flavour.do, flavour.queue(codec=JSON)
     assert do(queue.push(value, payload=value)) is Pushed.ADDED
     assert do(queue.push(plain)) is Pushed.KEPT
     item = do(queue.pop())
-    assert shown(item.member) == shown(item.payload) == shown(JSON.decode(JSON.encode(plain)))
+    assert typed_repr(item.member) == typed_repr(item.payload) == typed_repr(JSON.decode(JSON.encode(plain)))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_scalar_of_numpy_is_written_as_what_it_is(flavour: Flavour, value: Any
     ],
     ids=lambda one: f"{type(one).__name__} {one!r}".partition(" at 0x")[0][:40],
 )
-def test_what_is_no_json_is_refused_by_name(flavour: Flavour, value: Any) -> None:
+def test_values_that_are_not_json_are_refused(flavour: Flavour, value: Any) -> None:
     with pytest.raises(CodecError, match="JSON cannot encode the item"):
         flavour.do(flavour.buffer().push(1, value))
     with pytest.raises(CodecError, match="JSON cannot encode the payload"):
@@ -220,7 +220,7 @@ def test_what_is_no_json_is_refused_by_name(flavour: Flavour, value: Any) -> Non
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"nothing", b"\xff", b'"\xed\xa0\x80"x', b"1 2"])
-def test_bytes_that_are_no_json_are_refused(data: bytes) -> None:
+def test_bytes_that_are_not_json_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # of json, or of the decoding
         JSON.decode(data)
 
@@ -228,8 +228,8 @@ def test_bytes_that_are_no_json_are_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     "value", [object(), b"bytes", {1, 2}, np.array([1]), np.clongdouble(1), np.datetime64(1, "s")], ids=range(6)
 )
-def test_what_is_no_json_is_named_by_its_type(value: Any) -> None:
-    """What json itself would say of it is of loops."""
+def test_the_error_names_the_type_of_a_value_that_is_not_json(value: Any) -> None:
+    """Where json itself would report a circular reference."""
     kind = "datetime" if isinstance(value, np.datetime64) else type(value).__name__
     with pytest.raises(TypeError, match=f"^{kind} is not JSON$"):
         JSON.encode([value])

@@ -1,4 +1,4 @@
-"""What a client's connections may meet: silence, refusals, too few of them, a new master, other loops and processes."""
+"""Connections of clients: dropped silently, refused or exhausted, after a failover, in forks and other event loops."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from redisq.core.flow import OVERDUE, POLL
 from redisq.embedded import Server
 from tests.faults.node import HOST, Node, running, until
 from tests.faults.proxy import Proxy
-from tests.queues.any_client import REDIS, VALKEY, Flavour, Work
+from tests.queues.any_client import REDIS, VALKEY, ClientKind, Work
 
 RUNNERS = (redisq.blocking.runner, redisq.asyncio.runner)
 real = pytest.mark.server
@@ -37,14 +37,14 @@ each_library = pytest.mark.parametrize("flavour", [*REDIS, *VALKEY], ids=str)
 
 
 @pytest.fixture
-def pushing(server: Server) -> Iterator[Buffer[Any]]:
-    """Give the queue through a client of its own, which nothing happens to."""
+def healthy_queue(server: Server) -> Iterator[Buffer[Any]]:
+    """Return the queue through a separate client, whose connections are not disturbed."""
     with server.client() as client:
         yield Buffer(client, "q")
 
 
-def waits(server: Server) -> bool:
-    """Say whether somebody waits for a wake-up."""
+def is_waiting(server: Server) -> bool:
+    """Return whether a client is blocked on a wake-up."""
     with server.client() as client:
         info: Any = client.info("clients")
         return bool(info["blocked_clients"])
@@ -54,15 +54,15 @@ def waits(server: Server) -> bool:
 
 
 @pytest.fixture
-def soon_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no wait, nor what is waited for after it, take long."""
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten waits, and the time after which they count as overdue."""
     for runner in RUNNERS:
         monkeypatch.setattr(runner, "block_seconds", lambda seconds, _: min(seconds, 0.1))
         monkeypatch.setattr(runner, "OVERDUE", 0.1)
 
 
-def with_pool(flavour: Flavour, kind: str, **options: Any) -> Any:
-    """Make a client with a pool of that class, which has four connections."""
+def with_pool(flavour: ClientKind, kind: str, **options: Any) -> Any:
+    """Make a client with a pool of this class and four connections."""
     pool = getattr(flavour.package, kind)(**options)
     arguments = connection_arguments(pool)
     if flavour.name == "blocking":
@@ -71,7 +71,7 @@ def with_pool(flavour: Flavour, kind: str, **options: Any) -> Any:
         return flavour.client.from_pool(pool)
     client = flavour.client.from_pool(pool)
 
-    class Filled:
+    class FilledPool:
         async def __aenter__(self) -> Any:
             for connection in [await pool.get_connection(*arguments) for _ in range(4)]:
                 await pool.release(connection)
@@ -80,11 +80,11 @@ def with_pool(flavour: Flavour, kind: str, **options: Any) -> Any:
         async def __aexit__(self, *_: object) -> None:
             await client.aclose()
 
-    return Filled()
+    return FilledPool()
 
 
-def silent_client(flavour: Flavour, kind: str, port: int) -> Any:
-    """Make a client without any socket timeout, with several connections."""
+def silent_client(flavour: ClientKind, kind: str, port: int) -> Any:
+    """Make a client without a socket timeout and with several open connections."""
     if kind == "single connection":
         return flavour.client(port=port, socket_timeout=None, single_connection_client=True)
     return with_pool(flavour, kind, host=HOST, port=port, socket_timeout=None)
@@ -96,40 +96,40 @@ KINDS = pytest.mark.parametrize("kind", ["ConnectionPool", "BlockingConnectionPo
 @real
 @KINDS
 @each_library
-@pytest.mark.usefixtures("soon_overdue")
-def test_a_worker_reads_again_after_its_connections_were_dropped_silently(
-    server: Server, pushing: Buffer[int], flavour: Flavour, kind: str
+@pytest.mark.usefixtures("short_waits")
+def test_a_worker_reconnects_after_its_connections_were_dropped_silently(
+    server: Server, healthy_queue: Buffer[int], flavour: ClientKind, kind: str
 ) -> None:
-    """All of the pool's: that of its wait, and those that nobody used. Then it uses two at a time."""
+    """All of the pool's: the one that waits, and the idle ones. The worker uses two at a time afterwards."""
     done: list[int] = []
 
     def handle(batch: Any) -> None:
-        until(lambda: waits(server), "it waits for more")
+        until(lambda: is_waiting(server), "the worker is blocked")
         done.extend(batch.items)
 
     with Proxy(server.socket) as proxy:
         make = lambda: silent_client(flavour, kind, proxy.port)  # noqa: E731
         with flavour.working(make, handle, size=1, concurrency=3):
-            until(lambda: waits(server), "it waits")
-            proxy.forget()
-            pushing.push(0, 1)
-            until(lambda: pushing.stats().done == 2, "all is done")
+            until(lambda: is_waiting(server), "a client is blocked")
+            proxy.block_existing()
+            healthy_queue.push(0, 1)
+            until(lambda: healthy_queue.stats().done == 2, "all items are done")
     assert sorted(done) == [0, 1]
 
 
 @real
 @KINDS
 @each_library
-@pytest.mark.usefixtures("soon_overdue")
-def test_reserve_reads_again_after_its_connections_were_dropped_silently(
-    server: Server, pushing: Buffer[int], flavour: Flavour, kind: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("short_waits")
+def test_reserve_reconnects_after_its_connections_were_dropped_silently(
+    server: Server, healthy_queue: Buffer[int], flavour: ClientKind, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Proxy(server.socket) as proxy:
 
         def drop() -> None:
-            until(lambda: waits(server), "it waits")
-            proxy.forget()
-            pushing.push(1)
+            until(lambda: is_waiting(server), "a client is blocked")
+            proxy.block_existing()
+            healthy_queue.push(1)
 
         def work(client: Any) -> Work:
             queue = flavour.queues.Buffer(client, "q")
@@ -143,14 +143,14 @@ def test_reserve_reads_again_after_its_connections_were_dropped_silently(
 
 
 def test_a_wait_is_overdue_after_seconds() -> None:
-    """With the longest wait that is ten seconds at most, not the quarter of an hour after which TCP gives up."""
+    """After ten seconds at most, instead of the quarter of an hour that TCP takes to give up."""
     assert OVERDUE + 2.5 <= 10
 
 
 @each_library
 @pytest.mark.parametrize("seconds", [None, 0.5, 7])
-def test_a_clients_socket_timeout_is_known(flavour: Flavour, seconds: float | None) -> None:
-    """Also that of a pool that was given none: it is its connection's default then."""
+def test_the_clients_socket_timeout_is_known(flavour: ClientKind, seconds: float | None) -> None:
+    """Including the default of the connection class, when the pool sets none."""
     assert socket_timeout(flavour.client(socket_timeout=seconds), False) == seconds
     pool = flavour.package.ConnectionPool()
     default = pool.make_connection().socket_timeout
@@ -161,7 +161,7 @@ def test_a_clients_socket_timeout_is_known(flavour: Flavour, seconds: float | No
 
 
 def user_of(server: Server, *rights: str) -> dict[str, Any]:
-    """Make a user with these rights, and return what a client needs."""
+    """Create a user with these permissions, and return the client options to log in."""
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "somebody", "reset", "on", ">right", "~*", "&*", *rights)
     return {"unix_socket_path": server.socket, "username": "somebody", "password": "right"}
@@ -182,9 +182,9 @@ REFUSALS: dict[str, tuple[list[str], dict[str, Any], str]] = {
 @each_flavour
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_worker_that_is_refused_ends_at_once(
-    server: Server, flavour: Flavour, case: str, caplog: pytest.LogCaptureFixture
+    server: Server, flavour: ClientKind, case: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With redis-py's own error, and the remedy beside it; it is never called an outage."""
+    """With redis-py's own error, and advice in the log; it is never logged as an outage."""
     rights, options, remedy = REFUSALS[case]
     options = {**user_of(server, *rights), **options, "retry": flavour.no_retries()}
     with server.client() as client:
@@ -204,7 +204,7 @@ def test_a_worker_that_is_refused_ends_at_once(
 
 @pytest.mark.every_server
 @each_library
-def test_calls_that_are_refused_raise_the_librarys_own_error(server: Server, flavour: Flavour) -> None:
+def test_refused_calls_raise_the_librarys_own_error(server: Server, flavour: ClientKind) -> None:
     options = {**user_of(server, "+@all", "-evalsha"), "retry": flavour.no_retries()}
 
     def work(client: Any) -> Work:
@@ -219,8 +219,8 @@ def test_calls_that_are_refused_raise_the_librarys_own_error(server: Server, fla
 
 @real
 @each_flavour
-def test_a_server_that_runs_no_scripts(binary: Path, flavour: Flavour) -> None:
-    """As some proxies."""
+def test_a_server_without_scripts(binary: Path, flavour: ClientKind) -> None:
+    """Like some proxies."""
     hidden = "rename-command EVALSHA ''\nrename-command EVAL ''\n".replace("'", '"')
 
     def work(client: Any) -> Work:
@@ -234,8 +234,8 @@ def test_a_server_that_runs_no_scripts(binary: Path, flavour: Flavour) -> None:
 
 @real
 @each_flavour
-def test_a_node_of_a_cluster_is_no_single_server(binary: Path, flavour: Flavour) -> None:
-    """It says MOVED, for ever."""
+def test_a_single_server_client_on_a_cluster_node(binary: Path, flavour: ClientKind) -> None:
+    """Every call answers MOVED."""
 
     def work(client: Any) -> Work:
         with pytest.raises(redis.ResponseError) as refused:
@@ -276,12 +276,12 @@ def test_a_node_of_a_cluster_is_no_single_server(binary: Path, flavour: Flavour)
     ],
     ids=str,
 )
-def test_kinds_of_errors(error: Exception, kind: str) -> None:
+def test_errors_are_classified(error: Exception, kind: str) -> None:
     assert kind_of(error) == kind
 
 
-def test_an_error_that_hides_another_is_of_its_kind() -> None:
-    """As a cluster's client does, whose nodes all ask for a password; what has nothing to do with it is not."""
+def test_an_error_is_classified_by_its_cause() -> None:
+    """As in a cluster's client when all nodes require a password; an unrelated context is ignored."""
     hidden = redis.exceptions.RedisClusterException("cannot connect")
     hidden.__cause__ = redis.AuthenticationError("invalid password")
     assert kind_of(hidden) == "refused"
@@ -293,10 +293,10 @@ def test_an_error_that_hides_another_is_of_its_kind() -> None:
 @real
 @each_library
 @pytest.mark.parametrize("kind", ["ConnectionPool", "BlockingConnectionPool"])
-def test_an_exhausted_pool_is_a_shortage(
-    server: Server, pushing: Buffer[int], flavour: Flavour, kind: str, caplog: pytest.LogCaptureFixture
+def test_an_exhausted_pool_is_not_an_outage(
+    server: Server, healthy_queue: Buffer[int], flavour: ClientKind, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The worker waits until there is a connection again, and does not speak of an outage."""
+    """The worker waits until a connection is free, and does not log an outage."""
     options = {"timeout": 0.01} if kind == "BlockingConnectionPool" else {}
     connection_class = flavour.package.UnixDomainSocketConnection
     pools: list[Any] = []
@@ -326,7 +326,7 @@ def test_an_exhausted_pool_is_a_shortage(
 
     else:
 
-        class Exhausted:
+        class ExhaustedPool:
             async def __aenter__(self) -> Any:
                 self.client = make()
                 self.loop = asyncio.get_running_loop()
@@ -339,18 +339,18 @@ def test_an_exhausted_pool_is_a_shortage(
                 await self.client.aclose()
 
         loops: list[asyncio.AbstractEventLoop] = []
-        exhausted = Exhausted
+        exhausted = ExhaustedPool
 
         def release() -> None:
-            async def give_back() -> None:
+            async def release_all() -> None:
                 for connection in taken:
                     await pools[0].release(connection)
 
-            asyncio.run_coroutine_threadsafe(give_back(), loops[0]).result()
+            asyncio.run_coroutine_threadsafe(release_all(), loops[0]).result()
 
-    pushing.push(1)
+    healthy_queue.push(1)
     with flavour.working(exhausted, handle) as working:
-        until(lambda: "no free connection" in caplog.text, "it has none")
+        until(lambda: "no free connection" in caplog.text, "the pool is exhausted")
         assert not working.done()
         release()
         assert done.wait(30)
@@ -361,15 +361,15 @@ def test_an_exhausted_pool_is_a_shortage(
 
 
 @pytest.fixture
-def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a queue that cannot wait look often."""
+def short_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the interval at which a queue without BLPOP polls."""
     for runner in RUNNERS:
         monkeypatch.setattr(runner, "POLL", 0.05)
 
 
 @pytest.fixture(params=["by ACL", "unknown"])
 def without_blpop(request: pytest.FixtureRequest, server: Server, binary: Path) -> Iterator[dict[str, Any]]:
-    """Give what a client needs of a server that refuses BLPOP."""
+    """Return the options for a client that is refused BLPOP."""
     if request.param == "by ACL":
         yield user_of(server, "+@all", "-blpop")
     else:
@@ -379,9 +379,9 @@ def without_blpop(request: pytest.FixtureRequest, server: Server, binary: Path) 
 
 @real
 @each_library
-@pytest.mark.usefixtures("poll_often")
-def test_reserve_polls_where_blpop_is_refused(
-    without_blpop: dict[str, Any], flavour: Flavour, caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("short_polling")
+def test_reserve_polls_without_blpop(
+    without_blpop: dict[str, Any], flavour: ClientKind, caplog: pytest.LogCaptureFixture
 ) -> None:
     def work(client: Any) -> Work:
         queue = flavour.queues.Buffer(client, "q")
@@ -396,15 +396,15 @@ def test_reserve_polls_where_blpop_is_refused(
         assert (yield priority.pop(timeout=60)).member == "a"
 
     flavour.run(lambda: flavour.client(**without_blpop), work)
-    said = [record.args for record in caplog.records if "BLPOP is refused" in record.message]
-    assert len(said) == 2  # by each queue once
+    logged = [record.args for record in caplog.records if "BLPOP is refused" in record.message]
+    assert len(logged) == 2  # once for each queue
 
 
 @real
 @each_flavour
-@pytest.mark.usefixtures("poll_often")
-def test_a_worker_polls_where_blpop_is_refused(
-    without_blpop: dict[str, Any], flavour: Flavour, caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("short_polling")
+def test_a_worker_polls_without_blpop(
+    without_blpop: dict[str, Any], flavour: ClientKind, caplog: pytest.LogCaptureFixture
 ) -> None:
     done: list[int] = []
     unix = "unix_socket_path" in without_blpop
@@ -414,10 +414,10 @@ def test_a_worker_polls_where_blpop_is_refused(
         redis.Redis(**server) as client,
     ):
         queue: Buffer[int] = Buffer(client, "q")
-        until(lambda: "BLPOP is refused" in caplog.text, "it says so")
+        until(lambda: "BLPOP is refused" in caplog.text, "the refusal is logged")
         for i in range(3):
             queue.push(i)
-            until(lambda: queue.stats().done == len(done) == i + 1, "it is done")  # noqa: B023
+            until(lambda: queue.stats().done == len(done) == i + 1, "the item is done")  # noqa: B023
         assert not working.done()
     assert done == [0, 1, 2]
     assert caplog.text.count("BLPOP is refused") == 1
@@ -426,8 +426,8 @@ def test_a_worker_polls_where_blpop_is_refused(
 
 @real
 @each_flavour
-def test_it_polls_once_a_second(server: Server, flavour: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is pushed is picked up within that, and a round trip: the pauses are as long, whatever is waited for."""
+def test_polling_once_a_second(server: Server, flavour: ClientKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A push is found within a second and a round trip, however long the wait."""
     slept: list[float] = []
     if flavour.name == "blocking":
         monkeypatch.setattr(redisq.blocking.runner, "time", SimpleNamespace(sleep=slept.append))
@@ -444,25 +444,25 @@ def test_it_polls_once_a_second(server: Server, flavour: Flavour, monkeypatch: p
             yield queue.wait(seconds)
 
     flavour.run(lambda: flavour.client(**user_of(server, "+@all", "-blpop")), work)
-    assert [one for one in slept if one] == [POLL, 0.25]  # the first wait is when it is refused
+    assert [one for one in slept if one] == [POLL, 0.25]  # the first wait is the one that is refused
     assert POLL == 1.0
 
 
-# -- a master that is demoted behind its name ------------------------------------------------------------------------
+# -- a demoted master behind a host name -----------------------------------------------------------------------------
 
 
-class Demoted:
-    """Two servers behind one name, of which the first is the master until `demote`."""
+class DemotableMaster:
+    """Two servers behind one host name, of which the first is the master until `demote`."""
 
     def __init__(self, first: Node, second: Node, name: Proxy) -> None:
         self.first, self.second, self.name = first, second, name
 
     def demote(self) -> None:
-        """Put the second in the first one's place, which becomes its replica; the name leads to the new master."""
+        """Make the second server the master, and the first its replica; the name now leads to the new master."""
         with self.first.client() as old, self.second.client() as new:
             new.replicaof(HOST, str(self.first.port))
             until(lambda: new.info("replication")["master_link_status"] == "up", "the second is a replica")
-            until(lambda: old.wait(1, 100) == 1, "it has everything")
+            until(lambda: old.wait(1, 100) == 1, "the replica is in sync")
             new.replicaof("NO", "ONE")
             self.name.upstream = self.second.address
             old.replicaof(HOST, str(self.second.port))
@@ -470,15 +470,15 @@ class Demoted:
 
 
 @pytest.fixture
-def demoted(binary: Path) -> Iterator[Demoted]:
+def demotable(binary: Path) -> Iterator[DemotableMaster]:
     """Run two servers behind one name."""
     option = ("--repl-diskless-sync-delay", "0")
     with running(Node(binary, *option) for _ in range(2)) as (first, second), Proxy(first.address) as name:
-        yield Demoted(first, second, name)
+        yield DemotableMaster(first, second, name)
 
 
-def scripts_run(node: Node) -> int:
-    """Count the scripts that a server was asked for."""
+def count_scripts(node: Node) -> int:
+    """Count the script calls that a server received."""
     with node.client() as client:
         stats: Any = client.info("commandstats")
         return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
@@ -487,33 +487,33 @@ def scripts_run(node: Node) -> int:
 @pytest.mark.every_server
 @each_flavour
 @pytest.mark.parametrize("durability", ["server", "replica"])
-def test_calls_go_to_the_new_master(demoted: Demoted, flavour: Flavour, durability: str) -> None:
-    """Single calls and pipelines, on every connection that was open to the old one; each takes effect once."""
-    through_a_failover(demoted, flavour, "ConnectionPool", durability)
+def test_calls_go_to_the_new_master(demotable: DemotableMaster, flavour: ClientKind, durability: str) -> None:
+    """Single calls and pipelines, on every connection to the old master; each call takes effect once."""
+    through_a_failover(demotable, flavour, "ConnectionPool", durability)
 
 
 @real
 @each_library
 @pytest.mark.parametrize("kind", ["BlockingConnectionPool", "single connection"])
-def test_calls_go_to_the_new_master_whatever_the_pool(demoted: Demoted, flavour: Flavour, kind: str) -> None:
-    through_a_failover(demoted, flavour, kind)
+def test_calls_go_to_the_new_master_with_any_pool(demotable: DemotableMaster, flavour: ClientKind, kind: str) -> None:
+    through_a_failover(demotable, flavour, kind)
 
 
-def through_a_failover(demoted: Demoted, flavour: Flavour, kind: str, durability: str = "server") -> None:
-    """Make calls before and after it, and check that each took effect once."""
+def through_a_failover(demotable: DemotableMaster, flavour: ClientKind, kind: str, durability: str = "server") -> None:
+    """Make calls before and after a failover, and check that each took effect once."""
     before: list[int] = []
 
     def make() -> Any:
         if kind == "single connection":
-            return flavour.client(port=demoted.name.port, single_connection_client=True)
-        return with_pool(flavour, kind, host=HOST, port=demoted.name.port)
+            return flavour.client(port=demotable.name.port, single_connection_client=True)
+        return with_pool(flavour, kind, host=HOST, port=demotable.name.port)
 
     def work(client: Any) -> Work:
         plain = flavour.queues.Buffer(client, "q")
         queue = flavour.queues.Buffer(client, "q", durability=durability)
         assert (yield plain.push(0)) == 1
-        demoted.demote()
-        before.append(scripts_run(demoted.first))
+        demotable.demote()
+        before.append(count_scripts(demotable.first))
         for i in range(1, 7):
             assert (yield queue.push(i)) == i + 1
         assert (yield queue.send(*[queue.calls.push([i]) for i in (7, 8)])) == [8, 9]
@@ -523,82 +523,82 @@ def through_a_failover(demoted: Demoted, flavour: Flavour, kind: str, durability
         assert (yield queue.reserve(timeout=1)) is None
 
     flavour.run(make, work)
-    assert scripts_run(demoted.first) - before[0] <= 5  # one for each connection
-    with demoted.second.client() as client:
+    assert count_scripts(demotable.first) - before[0] <= 5  # one for each connection
+    with demotable.second.client() as client:
         assert Buffer(client, "q").stats().done == 9
         assert client.info("commandstats")["cmdstat_blpop"]["calls"]
 
 
 @real
 @each_flavour
-def test_pipelines_go_to_the_new_master(demoted: Demoted, flavour: Flavour) -> None:
-    """Also where the first that meets the old one is a pipeline."""
+def test_pipelines_go_to_the_new_master(demotable: DemotableMaster, flavour: ClientKind) -> None:
+    """When a pipeline is the first to reach the old master."""
 
     def work(client: Any) -> Work:
         queue = flavour.queues.Buffer(client, "q")
         assert (yield queue.push(0)) == 1
-        demoted.demote()
+        demotable.demote()
         assert (yield queue.send(*[queue.calls.push([i]) for i in (1, 2)])) == [2, 3]
         assert (yield queue.pop(size=10)) == [0, 1, 2]
 
-    flavour.run(lambda: flavour.client(port=demoted.name.port), work)
+    flavour.run(lambda: flavour.client(port=demotable.name.port), work)
 
 
 @real
 @each_flavour
-def test_while_the_name_leads_to_a_replica_it_says_so(demoted: Demoted, flavour: Flavour) -> None:
-    """The call is made once more, and no more; a worker waits for it to pass."""
+def test_an_error_while_the_name_leads_to_a_replica(demotable: DemotableMaster, flavour: ClientKind) -> None:
+    """A call is retried once; a worker waits."""
 
     def work(client: Any) -> Work:
         queue = flavour.queues.Buffer(client, "q")
         assert (yield queue.push(0)) == 1
-        demoted.demote()
-        demoted.name.upstream = demoted.first.address
-        tried = demoted.name.commands[b"EVALSHA"]
+        demotable.demote()
+        demotable.name.upstream = demotable.first.address
+        tried = demotable.name.commands[b"EVALSHA"]
         with pytest.raises(redis.exceptions.ReadOnlyError) as refused:
             yield queue.push(1)
-        assert demoted.name.commands[b"EVALSHA"] == tried + 2
+        assert demotable.name.commands[b"EVALSHA"] == tried + 2
         assert kind_of(refused.value) == "unavailable"
         with pytest.raises(redis.exceptions.ReadOnlyError):
             yield queue.wait(1)
-        demoted.name.upstream = demoted.second.address
+        demotable.name.upstream = demotable.second.address
         assert (yield queue.push(1)) == 2
 
-    flavour.run(lambda: flavour.client(port=demoted.name.port), work)
+    flavour.run(lambda: flavour.client(port=demotable.name.port), work)
 
 
 @real
 @each_flavour
-def test_a_worker_goes_on_at_the_new_master(demoted: Demoted, flavour: Flavour) -> None:
-    """Idle, it waits there; it is sent away when the old one becomes a replica, and waits at the new one."""
+def test_a_worker_continues_at_the_new_master(demotable: DemotableMaster, flavour: ClientKind) -> None:
+    """An idle one is disconnected when its master becomes a replica, and waits at the new master."""
     done: set[int] = set()
-    with flavour.working(lambda: flavour.client(port=demoted.name.port), lambda batch: done.update(batch.items)):
-        until(lambda: demoted.name.commands[b"BLPOP"], "it waits")
-        demoted.demote()
-        with demoted.second.client() as client:
-            until(lambda: client.info("clients")["blocked_clients"], "it waits there")
+    with flavour.working(lambda: flavour.client(port=demotable.name.port), lambda batch: done.update(batch.items)):
+        until(lambda: demotable.name.commands[b"BLPOP"], "a client is blocked")
+        demotable.demote()
+        with demotable.second.client() as client:
+            until(lambda: client.info("clients")["blocked_clients"], "a client is blocked at the new master")
             queue: Buffer[int] = Buffer(client, "q")
             queue.push(1)
-            until(lambda: queue.stats().done == 1, "it is done there")
+            until(lambda: queue.stats().done == 1, "the item is done")
     assert done == {1}
 
 
-# -- what is no client -----------------------------------------------------------------------------------------------
+# -- objects that are not clients ------------------------------------------------------------------------------------
 
 
 class GlideClient:
-    """Stand for a client of valkey-glide."""
+    """A stand-in for a client of valkey-glide."""
 
     __module__ = "glide.glide_client"
 
 
 class SyncGlideClusterClient:
-    """Stand for a blocking client of valkey-glide."""
+    """A stand-in for a blocking client of valkey-glide."""
 
     __module__ = "glide_sync.glide_client"
 
 
-NO_CLIENTS: list[tuple[Callable[[Flavour], Any], str]] = [
+NO_CLIENTS: list[tuple[Callable[[ClientKind], Any], str]] = [
     (lambda _: GlideClient(), r"a glide\.glide_client\.GlideClient: .*pip install valkey"),
     (lambda _: SyncGlideClusterClient(), r"a glide_sync\.glide_client\.SyncGlideClusterClient: .*pip install valkey"),
     (lambda flavour: flavour.client().pipeline(), r"a pipeline: .*calls\.push.*\.queue\(pipeline\)"),
@@ -614,8 +614,8 @@ NO_CLIENTS: list[tuple[Callable[[Flavour], Any], str]] = [
 
 @each_library
 @pytest.mark.parametrize("number", range(len(NO_CLIENTS)))
-def test_what_is_no_client_is_refused(flavour: Flavour, number: int) -> None:
-    """At construction, with what to give instead."""
+def test_objects_that_are_not_clients_are_refused(flavour: ClientKind, number: int) -> None:
+    """In the constructor, with advice on what to pass instead."""
     make, message = NO_CLIENTS[number]
     what = make(flavour)
     for kind in ("Buffer", "PriorityQueue"):
@@ -626,15 +626,15 @@ def test_what_is_no_client_is_refused(flavour: Flavour, number: int) -> None:
 
 
 @each_library
-def test_clients_of_the_other_flavour_are_refused(flavour: Flavour) -> None:
+def test_clients_of_the_other_flavour_are_refused(flavour: ClientKind) -> None:
     (other,) = [one for one in (*REDIS, *VALKEY) if one.library == flavour.library and one.name != flavour.name]
     home = {"blocking": "import from redisq$", "asyncio": r"import from redisq\.asyncio"}[other.name]
     with pytest.raises(InvalidArgument, match=f"the {other.name} {other.client.__name__}: {home}"):
         flavour.queues.Buffer(other.client(), "q")
 
 
-def test_what_stands_for_a_client_is_one() -> None:
-    """Such as an object that passes everything on to it, and says that it is of its class."""
+def test_a_proxy_object_counts_as_a_client() -> None:
+    """An object that forwards everything to a client, and reports its class."""
 
     class Proxied:
         def __init__(self, client: Any) -> None:
@@ -657,7 +657,7 @@ def test_what_stands_for_a_client_is_one() -> None:
 @real
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 async def test_another_event_loop_is_refused_while_the_first_is_open(server: Server, library: str) -> None:
-    flavour = Flavour("asyncio", library)
+    flavour = ClientKind("asyncio", library)
     async with flavour.client(unix_socket_path=server.socket) as client:
         queue = redisq.asyncio.Buffer[int](client, "q")
         await queue.push(1)
@@ -678,7 +678,7 @@ async def test_another_event_loop_is_refused_while_the_first_is_open(server: Ser
 
 
 def in_process(code: str, *arguments: str) -> str:
-    """Run code in a process of its own, and return what it prints."""
+    """Run code in a separate process, and return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), *arguments],
         capture_output=True,
@@ -728,9 +728,9 @@ LOOPS = """
 @pytest.mark.parametrize("options", [{}, {"single_connection_client": True}], ids=str)
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 def test_another_event_loop_after_the_first_is_closed(server: Server, library: str, options: dict[str, Any]) -> None:
-    """Its connections are made anew; also those of what was waited for when the first ended.
+    """New connections are opened, also for a wait that the end of the first loop cancelled.
 
-    In a process of its own: nobody has closed the connections of the first, and Python warns of them.
+    In a separate process, because the connections of the first loop are never closed, of which Python warns.
     """
     code = LOOPS.format(library=library, client=library.capitalize(), options=options)
     assert in_process(code, server.socket).split() == ["0", "1", "2"]
@@ -766,8 +766,8 @@ FORKS = """
 
 @real
 @pytest.mark.parametrize("flavour", [REDIS[0], VALKEY[0]], ids=str)
-def test_a_queue_works_after_a_fork(server: Server, flavour: Flavour) -> None:
-    """In the child and in the parent: no id is given twice, no connection is shared, each is a holder of its own."""
+def test_a_queue_after_a_fork(server: Server, flavour: ClientKind) -> None:
+    """In the child and in the parent: ids are unique, no connection is shared, and each has its own holder name."""
     code = FORKS.format(library=flavour.library, client=flavour.client.__name__)
     lines = [line.split() for line in in_process(code, server.socket).splitlines() if line]
     assert len(lines) == 50
@@ -820,7 +820,7 @@ ASYNC_FORKS = """
 
 @real
 def test_an_asyncio_queue_after_a_fork(server: Server) -> None:
-    """It works where it was not used before, or its loop is closed; else there is a clear error, and no harm done."""
+    """It works if it was unused, or if its loop is closed; else there is a clear error, and no harm is done."""
     *ids, last = sorted(in_process(ASYNC_FORKS, server.socket).split(), key=lambda word: "fork" in word)
     assert "the_process_that_this_one_is_a_fork_of" in last
     assert len(set(ids)) == len(ids) == 5

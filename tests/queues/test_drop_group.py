@@ -1,4 +1,4 @@
-"""A group that is thrown away, and a look at what waits in one."""
+"""Dropping a group, and peeking at its waiting items."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE = load("buffer/drop_group").limit("limit")[1]
 
 
 def settled(flavour: Flavour, buffer: Any, group: str, count: int, how: str) -> None:
-    """Let so many batches of two items be delayed, dead or leased."""
+    """Make this many batches of two items delayed, dead or leased."""
     flavour.do(buffer.push_many(range(2 * count), group=group))
     for start in range(0, count, 400):
         batches = flavour.do(buffer.reserve_many(min(400, count - start), 2))
@@ -38,7 +38,7 @@ def counts(flavour: Flavour, buffer: Any) -> tuple[int, int, int, int]:
 class Steps:
     """The calls of a buffer's operation that takes several.
 
-    It may break off at one of them: before that is sent, or when its answer is lost.
+    The operation can be interrupted at one of them: before it is sent, or when its answer is lost.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class Steps:
 # -- drop_group ------------------------------------------------------------------------------------------------------
 
 
-def test_a_dropped_group_is_gone_in_every_state_but_leased(flavour: Flavour) -> None:
-    """Nothing of another group goes with it; what is leased ends by itself."""
+def test_a_group_is_dropped_in_every_state_but_leased(flavour: Flavour) -> None:
+    """Other groups stay; leased batches end normally."""
     do, buffer = flavour.do, flavour.buffer()
     for group in ("g", "h"):
         for how in ("delayed", "dead", "leased"):
@@ -90,8 +90,8 @@ def test_a_dropped_group_is_gone_in_every_state_but_leased(flavour: Flavour) -> 
     assert do(buffer.drop_group("h")) == 13
 
 
-def test_dropping_nothing_and_the_last_of_all(flavour: Flavour) -> None:
-    """A group that nobody knows is no error; with the last one no key without a TTL is left."""
+def test_dropping_an_unknown_group_and_the_last_group(flavour: Flavour) -> None:
+    """An unknown group is no error; without the last group there is no key without a TTL."""
     do, buffer = flavour.do, flavour.buffer()
     assert do(buffer.drop_group("g")) == 0
     do(buffer.push(1, 2, group="g"))
@@ -101,8 +101,8 @@ def test_dropping_nothing_and_the_last_of_all(flavour: Flavour) -> None:
     assert [key for key in flavour.plain.keys() if flavour.plain.pttl(key) == -1] == []  # noqa: SIM118
 
 
-def test_a_pause_of_a_dropped_group_stays(flavour: Flavour) -> None:
-    """What is pushed later waits; the queue's pause does not keep it from being dropped."""
+def test_a_dropped_group_stays_paused(flavour: Flavour) -> None:
+    """Later pushes wait; a paused queue does not prevent the drop."""
     do, buffer = flavour.do, flavour.buffer()
     do(buffer.push(1, group="g"))
     do(buffer.pause_group("g"))
@@ -117,8 +117,8 @@ def test_a_pause_of_a_dropped_group_stays(flavour: Flavour) -> None:
 
 
 @pytest.mark.parametrize("how", ["delayed", "leased"])
-def test_a_dropped_group_of_an_ordered_buffer(flavour: Flavour, how: str) -> None:
-    """It is busy no longer when its delayed batch is gone, and stays so while its batch is leased."""
+def test_dropping_a_group_of_an_ordered_buffer(flavour: Flavour, how: str) -> None:
+    """The group is no longer busy if its delayed batch is dropped, but still if its batch is leased."""
     do, buffer = flavour.do, flavour.buffer(ordered=True)
     do(buffer.push(1, 2, 3, group="g"))
     batch = do(buffer.reserve(1))
@@ -135,15 +135,15 @@ def test_a_dropped_group_of_an_ordered_buffer(flavour: Flavour, how: str) -> Non
 
 
 def test_hundreds_of_batches_are_dropped_in_several_calls(real: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each bounded; the answer is the sum."""
+    """Each is bounded; the result is the sum."""
     do, buffer = real.do, real.buffer()
     settled(real, buffer, "g", BATCHES, "delayed")
     settled(real, buffer, "g", BATCHES, "dead")
     settled(real, buffer, "h", 5, "delayed")
     steps = Steps(buffer, monkeypatch, "drop_group")
     assert do(buffer.drop_group("g")) == 4 * BATCHES
-    assert len(steps.sent) > BATCHES / PAGE  # a scan shows more than it was asked for, at times
-    assert len({call.keys for call in steps.sent}) == len(steps.sent)  # each has an id of its own
+    assert len(steps.sent) > BATCHES / PAGE  # a scan may return more than it was asked for
+    assert len({call.keys for call in steps.sent}) == len(steps.sent)  # each has its own id
     assert counts(real, buffer) == (0, 0, 5, 0)
     assert not real.plain.exists(*(f"redisq:{{q}}:batch:{i}" for i in range(3)))
     assert len(real.plain.keys("redisq:{q}:batch:*")) == 5
@@ -152,10 +152,10 @@ def test_hundreds_of_batches_are_dropped_in_several_calls(real: Flavour, monkeyp
 @pytest.mark.parametrize("call", [1, 2, 4])
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("token", [None, "t"])
-def test_a_drop_that_was_interrupted_is_made_again(
+def test_an_interrupted_drop_can_be_repeated(
     real: Flavour, monkeypatch: pytest.MonkeyPatch, call: int, after: bool, token: str | None
 ) -> None:
-    """It drops the rest; with the same token the answer is the whole one, and what is pushed in between stays."""
+    """The rest is dropped; with the same token the result is the total, and items pushed in between stay."""
     do, buffer = real.do, real.buffer()
     settled(real, buffer, "g", BATCHES, "delayed")
     settled(real, buffer, "g", BATCHES, "dead")
@@ -177,13 +177,13 @@ def test_a_drop_that_was_interrupted_is_made_again(
     assert counts(real, buffer) == (1 if stays else 0, 0, 0, 0)
     assert do(buffer.peek("g", 9)) == ([99] if stays else [])
     if stays:
-        assert do(buffer.drop_group("g", token=token)) == everything  # once more: nothing more
+        assert do(buffer.drop_group("g", token=token)) == everything  # repeated once more: no effect
         assert do(buffer.peek("g", 9)) == [99]
     assert do(buffer.audit()).ok
 
 
 @pytest.mark.parametrize("group", ["", "\ud800", None, 5, b"g"])
-def test_a_bad_group_is_named(flavour: Flavour, group: Any) -> None:
+def test_an_invalid_group_is_refused(flavour: Flavour, group: Any) -> None:
     buffer = flavour.buffer()
     for call in (buffer.drop_group, buffer.peek):
         with pytest.raises(InvalidArgument) as caught:
@@ -197,8 +197,8 @@ def test_a_bad_group_is_named(flavour: Flavour, group: Any) -> None:
 # -- peek ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_peek_shows_what_waits_and_takes_nothing(flavour: Flavour) -> None:
-    """Oldest first; what is put back comes first, and what is handed out is not shown."""
+def test_peek_shows_waiting_items_and_takes_nothing(flavour: Flavour) -> None:
+    """Oldest first; items that were put back come first, and leased ones are not shown."""
     do, buffer = flavour.do, flavour.buffer()
     assert do(buffer.peek()) == []
     do(buffer.push("b", "c", {"d": [1, None]}))
@@ -221,7 +221,7 @@ def test_a_peek_shows_what_waits_and_takes_nothing(flavour: Flavour) -> None:
 
 
 def test_a_long_peek_takes_several_calls(flavour: Flavour, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as are asked for, from any place, whatever a call of the script shows; no call that shows nothing."""
+    """Any number of items from any place, and no call more than needed."""
     do, buffer = flavour.do, flavour.buffer()
     do(buffer.push_many(range(2_500)))
     steps = Steps(buffer, monkeypatch, "peek")
@@ -243,7 +243,7 @@ def test_a_long_peek_takes_several_calls(flavour: Flavour, monkeypatch: pytest.M
 
 
 def test_a_long_peek_of_a_priority_queue(flavour: Flavour) -> None:
-    """The same, with what is known of each member."""
+    """With the priority, attempts and payload of each member."""
     do, queue = flavour.do, flavour.queue(order="score")
     do(queue.push_many((f"{i:04}", i, i) for i in range(2_500)))
     for count, after in [(1001, 0), (5000, 0), (1500, 900), (10, 2_499), (10, 2_500)]:
@@ -254,8 +254,8 @@ def test_a_long_peek_of_a_priority_queue(flavour: Flavour) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"decode_responses": True}, {"protocol": 3}], ids=str)
-def test_a_peek_gives_the_bytes_that_went_in(flavour: Flavour, options: dict[str, Any]) -> None:
-    """Whatever the client decodes; a group's name too."""
+def test_peek_returns_items_unchanged(flavour: Flavour, options: dict[str, Any]) -> None:
+    """Whatever the client decodes; the group's name too."""
     items = [b"\xff\xfe", b"", b"\0", b"plain"]
     buffer = flavour.library.Buffer(flavour.make_client(**options), "é", codec=BYTES)
     flavour.do(buffer.push(*items, group="g\udcff"))
@@ -266,8 +266,8 @@ def test_a_peek_gives_the_bytes_that_went_in(flavour: Flavour, options: dict[str
     assert flavour.do(buffer.drop_group("g\udcff")) == 4
 
 
-def test_bytes_that_cannot_be_decoded_are_named_and_still_there(flavour: Flavour) -> None:
-    """Nothing was taken, so there is nothing to save."""
+def test_peek_at_bytes_that_cannot_be_decoded(flavour: Flavour) -> None:
+    """The error names them, and they are still in the queue, as nothing was taken."""
     raw, buffer = flavour.buffer(codec=BYTES), flavour.buffer()
     flavour.do(raw.push(b"1", b"\xff"))
     assert flavour.do(buffer.peek()) == [1]
@@ -282,7 +282,7 @@ def test_bytes_that_cannot_be_decoded_are_named_and_still_there(flavour: Flavour
     [("count", bad) for bad in (0, -1, 1.0, "1", None, True, 10**12)]
     + [("after", bad) for bad in (-1, 1.0, "1", None, True, 10**9)],
 )
-def test_a_bad_number_is_named(flavour: Flavour, what: str, bad: Any) -> None:
+def test_an_invalid_number_is_refused(flavour: Flavour, what: str, bad: Any) -> None:
     for queue in (flavour.buffer(), flavour.queue()):
         with pytest.raises(InvalidArgument, match=what) as caught:
             flavour.do(queue.peek(**{what: bad}))

@@ -1,4 +1,4 @@
-"""Items of a batch that are marked as failed: which of them an item means, and how much work it is to find it."""
+"""Marking items of a batch as failed: which item is meant, and how much work it is to find."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from redisq import JSON, InvalidArgument
 from redisq.core.batch import BatchData
 from tests.queues.flavours import Flavour
 
-MANY = 3_000  # the largest batch
+LARGEST = 3_000  # items in the largest batch
 
 
-def lease(*items: Any) -> BatchData[Any]:
-    """Return what a reserve of these items hands out."""
+def batch_of_items(*items: Any) -> BatchData[Any]:
+    """Return a batch with these items."""
     return BatchData("l", "g", list(items), 1, 0, [])
 
 
@@ -51,15 +51,15 @@ class Pair(NamedTuple):
 
 
 @dataclass
-class Loose:
-    """Equal by its fields, and without a hash."""
+class Unhashable:
+    """Equal by its fields, without a hash."""
 
     value: Any
 
 
 @dataclass
-class Hidden:
-    """Equal by what it does not show; shown is what does not count."""
+class HiddenValue:
+    """Compared by a field that its repr does not show; its repr shows one that does not count."""
 
     value: Any = field(repr=False)
     shown: Any = field(default=0, compare=False)
@@ -72,24 +72,24 @@ class Frozen:
     value: Any
 
 
-class Same:
-    """Equal to its like, and without a hash or a way to show it."""
+class PlainEquality:
+    """Equal to others with the same value, without a hash or a repr."""
 
     def __init__(self, value: object) -> None:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.value == other.value
+        return isinstance(other, PlainEquality) and self.value == other.value
 
     __hash__ = None  # type: ignore[assignment]
 
 
-class Twin(Same):
-    """Equal to what it is derived from, but of another type."""
+class EqualSubclass(PlainEquality):
+    """Equal to instances of its base class, but of another type."""
 
 
-class Sulky:
-    """Comparable to nothing, and without a hash."""
+class Incomparable:
+    """Raises on any comparison, and has no hash."""
 
     def __eq__(self, other: object) -> bool:
         raise TypeError("leave me alone")
@@ -97,8 +97,8 @@ class Sulky:
     __hash__ = None  # type: ignore[assignment]
 
 
-class Plain:
-    """Equal to itself alone."""
+class IdentityOnly:
+    """Equal only to itself."""
 
 
 # -- which item is meant ---------------------------------------------------------------------------------------------
@@ -113,25 +113,25 @@ DISTINCT: list[Any] = [
         Pair(1, 2),
         (1, 2),
         [1, 2],
-        Loose(1),
-        Loose(2),
-        Loose([1]),
+        Unhashable(1),
+        Unhashable(2),
+        Unhashable([1]),
         Frozen(1),
         Frozen(2),
-        Same(1),
-        Same(2),
-        Twin(1),
+        PlainEquality(1),
+        PlainEquality(2),
+        EqualSubclass(1),
         bytearray(b"1"),
     ),
 ]
 
 
 @pytest.mark.parametrize("shuffle", range(3))
-def test_items_that_python_takes_for_equal_are_told_apart(shuffle: int) -> None:
-    """By their types, inside of them too: `True` is not 1, and 1 is not 1.0."""
+def test_items_that_are_equal_in_python_are_distinguished_by_type(shuffle: int) -> None:
+    """Nested values too: `True` is not 1, and 1 is not 1.0."""
     items = DISTINCT.copy()
     random.Random(shuffle).shuffle(items)
-    batch = lease(*items)
+    batch = batch_of_items(*items)
     for place, item in enumerate(items):
         assert place not in batch.failed
         batch.fail(pickle.loads(pickle.dumps(item)))  # an equal one, not the same
@@ -143,16 +143,15 @@ def test_items_that_python_takes_for_equal_are_told_apart(shuffle: int) -> None:
 
 
 @pytest.mark.parametrize("wanted", DISTINCT, ids=lambda one: f"{type(one).__name__} {one!r}".partition(" at 0x")[0])
-def test_nothing_else_is_taken_for_it(wanted: Any) -> None:
-    """Without it in the batch it is not there."""
+def test_an_item_that_is_not_in_the_batch_matches_no_other(wanted: Any) -> None:
     others = [item for item in DISTINCT if item is not wanted]
-    batch = lease(*others)
+    batch = batch_of_items(*others)
     with pytest.raises(InvalidArgument, match="is not in the batch"):
         batch.fail(wanted)
     assert batch.failed == {}
 
 
-ALIKE: list[tuple[Any, Any]] = [
+EQUIVALENT: list[tuple[Any, Any]] = [
     (1, Small.ONE),
     (1, np.int64(1)),
     (1, np.uint8(1)),
@@ -179,11 +178,11 @@ ALIKE: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("item", "alike"), ALIKE, ids=lambda one: f"{type(one).__name__} {one!r}"[:40])
-def test_what_stands_for_a_number_or_a_text_is_that(item: Any, alike: Any) -> None:
-    """A scalar of numpy, a member of an enum, an array for a list; either may be in the batch."""
-    for inside, given_one in ((item, alike), (alike, item), (alike, alike)):
-        batch = lease("other", inside)
+@pytest.mark.parametrize(("item", "equivalent"), EQUIVALENT, ids=lambda one: f"{type(one).__name__} {one!r}"[:40])
+def test_equivalent_types_match(item: Any, equivalent: Any) -> None:
+    """A NumPy scalar, an enum member, an array for a list; on either side."""
+    for inside, given_one in ((item, equivalent), (equivalent, item), (equivalent, equivalent)):
+        batch = batch_of_items("other", inside)
         batch.fail(given_one)
         assert set(batch.failed) == {1}
 
@@ -206,42 +205,42 @@ def test_what_stands_for_a_number_or_a_text_is_that(item: Any, alike: Any) -> No
     ],
     ids=lambda one: f"{type(one).__name__} {one!r}"[:40],
 )
-def test_what_stands_for_another_type_is_not_that(item: Any, other: Any) -> None:
+def test_other_types_do_not_match(item: Any, other: Any) -> None:
     for inside, given_one in ((item, other), (other, item)):
         with pytest.raises(InvalidArgument):
-            lease(inside).fail(given_one)
+            batch_of_items(inside).fail(given_one)
 
 
-def test_an_item_without_a_hash_is_known_by_its_own_equality() -> None:
-    """However it is shown; and one that is equal to itself alone is found too."""
-    batch = lease(Hidden(1, 0), Hidden(2, 0), Hidden(1, 5))
-    batch.fail(Hidden(2, 9))
+def test_an_item_without_a_hash_is_found_by_its_own_equality() -> None:
+    """Whatever its repr; an item that is equal only to itself is found too."""
+    batch = batch_of_items(HiddenValue(1, 0), HiddenValue(2, 0), HiddenValue(1, 5))
+    batch.fail(HiddenValue(2, 9))
     assert set(batch.failed) == {1}
-    batch.fail(Hidden(1, 9))
-    batch.fail(Hidden(1, 9))
+    batch.fail(HiddenValue(1, 9))
+    batch.fail(HiddenValue(1, 9))
     assert set(batch.failed) == {0, 1, 2}
     with pytest.raises(InvalidArgument):
-        batch.fail(Hidden(1, 0))
-    for kind in (Plain, Sulky):
+        batch.fail(HiddenValue(1, 0))
+    for kind in (IdentityOnly, Incomparable):
         one, two = kind(), kind()
-        batch = lease(one, two)
+        batch = batch_of_items(one, two)
         batch.fail(two)
         assert set(batch.failed) == {1}
         with pytest.raises(InvalidArgument):
             batch.fail(kind())
-    arrays = [Loose(np.array([1, 2])), Loose(np.array([1, 2]))]  # whose == is no bool
-    batch = lease(*arrays)
+    arrays = [Unhashable(np.array([1, 2])), Unhashable(np.array([1, 2]))]  # == is not a bool
+    batch = batch_of_items(*arrays)
     batch.fail(arrays[1])
     assert set(batch.failed) == {1}
     with pytest.raises(InvalidArgument):
-        batch.fail(Loose(np.array([1, 2])))
+        batch.fail(Unhashable(np.array([1, 2])))
 
 
-# -- equal ones, errors, and places ----------------------------------------------------------------------------------
+# -- equal items, errors, and places ---------------------------------------------------------------------------------
 
 
 def test_equal_items_are_marked_one_by_one_from_the_first() -> None:
-    batch = lease("a", "b", "a", "a")
+    batch = batch_of_items("a", "b", "a", "a")
     batch.fail("a", reason="one")
     batch.fail("a", "b", reason="two")
     assert batch.failed == {0: "one", 1: "two", 2: "two"}
@@ -252,9 +251,15 @@ def test_equal_items_are_marked_one_by_one_from_the_first() -> None:
 
 
 def test_nothing_is_marked_after_an_error() -> None:
-    """Neither of the call, nor later: what was found before the bad one can be marked again."""
-    batch = lease("a", "b", "a", [1], Loose(1))
-    for items in (("a", "a", "a"), ("a", "b", "none"), (["none"],), ("b", [1], Loose(1), [1]), ("a", Loose(2))):
+    """By that call; the items before the bad one can be marked later."""
+    batch = batch_of_items("a", "b", "a", [1], Unhashable(1))
+    for items in (
+        ("a", "a", "a"),
+        ("a", "b", "none"),
+        (["none"],),
+        ("b", [1], Unhashable(1), [1]),
+        ("a", Unhashable(2)),
+    ):
         with pytest.raises(InvalidArgument):
             batch.fail(*items)
         assert batch.failed == {}
@@ -263,24 +268,24 @@ def test_nothing_is_marked_after_an_error() -> None:
             batch.fail_at(*places)
         assert batch.failed == {}
     batch.fail("a", "b")
-    assert set(batch.failed) == {0, 1}  # the first of its equals, still
-    batch.fail("a", [1], Loose(1))
+    assert set(batch.failed) == {0, 1}  # the first of the equal ones again
+    batch.fail("a", [1], Unhashable(1))
     assert set(batch.failed) == {0, 1, 2, 3, 4}
 
 
-def test_marking_nothing_marks_nothing() -> None:
-    for batch in (lease(), lease("a")):
+def test_marking_nothing() -> None:
+    for batch in (batch_of_items(), batch_of_items("a")):
         batch.fail()
         batch.fail_at()
         assert batch.failed == {}
     with pytest.raises(InvalidArgument):
-        lease().fail("a")
+        batch_of_items().fail("a")
     with pytest.raises(InvalidArgument):
-        lease().fail_at(0)
+        batch_of_items().fail_at(0)
 
 
-def test_marks_by_place_and_by_item_know_of_each_other() -> None:
-    batch = lease("a", "b", "a", "a", "b")
+def test_marks_by_place_and_by_item_can_be_mixed() -> None:
+    batch = batch_of_items("a", "b", "a", "a", "b")
     batch.fail_at(2, 0, reason="by place")
     batch.fail("a", reason="by item")
     assert batch.failed == {0: "by place", 2: "by place", 3: "by item"}
@@ -289,7 +294,7 @@ def test_marks_by_place_and_by_item_know_of_each_other() -> None:
     batch.fail("b")
     assert 1 in batch.failed
     place: Any = np.int64(1)
-    batch.fail_at(place, reason="once more")  # by its place again: the newer reason
+    batch.fail_at(place, reason="once more")  # by its place again: the newer reason wins
     assert batch.failed[1] == "once more"
     batch.fail("b")
     assert set(batch.failed) == {0, 1, 2, 3, 4}
@@ -302,9 +307,9 @@ marks = st.lists(st.one_of(st.tuples(st.just("item"), st.lists(items, max_size=3
 
 
 @given(st.lists(items, min_size=1, max_size=10), marks)
-def test_marks_in_any_order_are_those_of_a_simple_search(within: list[Any], marks: list[Any]) -> None:
-    """The first equal one of its type that is not marked yet, looked for one by one."""
-    batch, marked = lease(*within), set[int]()
+def test_marks_in_any_order_match_a_linear_search(within: list[Any], marks: list[Any]) -> None:
+    """For the first equal item of its type that is not marked yet."""
+    batch, marked = batch_of_items(*within), set[int]()
     for mark in marks:
         if isinstance(mark, int):
             if mark < len(within):
@@ -313,7 +318,7 @@ def test_marks_in_any_order_are_those_of_a_simple_search(within: list[Any], mark
             continue
         found, right = set[int](), True
         for item in mark[1]:
-            free = [i for i, one in enumerate(within) if i not in marked | found and alike(one, item)]
+            free = [i for i, one in enumerate(within) if i not in marked | found and same_value(one, item)]
             right = right and bool(free)
             found.update(free[:1])
         if right:
@@ -325,43 +330,43 @@ def test_marks_in_any_order_are_those_of_a_simple_search(within: list[Any], mark
         assert set(batch.failed) == marked
 
 
-def alike(one: Any, other: Any) -> bool:
+def same_value(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
-# -- a whole batch ---------------------------------------------------------------------------------------------------
+# -- a large batch ---------------------------------------------------------------------------------------------------
 
 
-class Work:
-    """Count how often items are hashed, compared and shown."""
+class Operations:
+    """A count of how often items are hashed, compared and shown."""
 
     done = 0
 
     @contextmanager
     def at_most(self, most: int) -> Iterator[None]:
-        """Fail if it is more than so often."""
-        before = Work.done
+        """Fail if one of the counts is higher."""
+        before = Operations.done
         yield
-        assert 0 < Work.done - before <= most
+        assert 0 < Operations.done - before <= most
 
 
-class Counted:
-    """An item with a hash."""
+class Hashable:
+    """An item with a hash that counts its use."""
 
     def __init__(self, value: object) -> None:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        Work.done += 1
-        return isinstance(other, Counted) and self.value == other.value
+        Operations.done += 1
+        return isinstance(other, Hashable) and self.value == other.value
 
     def __hash__(self) -> int:
-        Work.done += 1
+        Operations.done += 1
         return hash(self.value)
 
 
-class CountedLoose(Counted):
-    """An item without one."""
+class UnhashableCounted(Hashable):
+    """An item without a hash that counts its use."""
 
     def __eq__(self, other: object) -> bool:
         return super().__eq__(other)
@@ -369,54 +374,54 @@ class CountedLoose(Counted):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        Work.done += 1
+        Operations.done += 1
         return f"CountedLoose({self.value!r})"
 
 
-@pytest.mark.parametrize("kind", [Counted, CountedLoose], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Hashable, UnhashableCounted], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("order", ["first to last", "last to first", "at random"])
-@pytest.mark.parametrize("distinct", [1, 10, MANY])
-def test_a_whole_batch_is_marked_one_by_one_in_linear_work(kind: Any, order: str, distinct: int) -> None:
-    """Each by an equal item, whatever the order and however many are equal."""
-    batch = lease(*(kind(i % distinct) for i in range(MANY)))
-    wanted = [kind(i % distinct) for i in range(MANY)]
+@pytest.mark.parametrize("distinct", [1, 10, LARGEST])
+def test_a_large_batch_is_marked_in_linear_time(kind: Any, order: str, distinct: int) -> None:
+    """Each item by an equal one, in any order, with any number of equal items."""
+    batch = batch_of_items(*(kind(i % distinct) for i in range(LARGEST)))
+    wanted = [kind(i % distinct) for i in range(LARGEST)]
     if order == "last to first":
         wanted.reverse()
     elif order == "at random":
         random.Random(1).shuffle(wanted)
-    with Work().at_most(12 * MANY):
+    with Operations().at_most(12 * LARGEST):
         for item in wanted:
             batch.fail(item)
-    assert len(batch.failed) == MANY
+    assert len(batch.failed) == LARGEST
 
 
-@pytest.mark.parametrize("kind", [Counted, CountedLoose], ids=lambda kind: kind.__name__)
-def test_marks_by_place_in_between_do_not_add_to_the_work(kind: Any) -> None:
-    """All equal, of which most are marked by their places."""
-    batch = lease(*(kind(1) for _ in range(MANY)))
-    with Work().at_most(12 * MANY):
-        for place in range(0, MANY, 3):
+@pytest.mark.parametrize("kind", [Hashable, UnhashableCounted], ids=lambda kind: kind.__name__)
+def test_marks_by_place_in_between_do_not_add_work(kind: Any) -> None:
+    """Items are all equal, and most are marked by their places."""
+    batch = batch_of_items(*(kind(1) for _ in range(LARGEST)))
+    with Operations().at_most(12 * LARGEST):
+        for place in range(0, LARGEST, 3):
             batch.fail_at(place, place + 1)
             batch.fail(kind(1))
-    assert len(batch.failed) == MANY
+    assert len(batch.failed) == LARGEST
 
 
-def test_refused_marks_do_not_add_to_the_work() -> None:
-    """What is found before the bad one is put back where it was."""
-    batch = lease(*(Counted(i) for i in range(MANY)))
-    with Work().at_most(20 * MANY):
-        for i in range(0, MANY, 2):
+def test_refused_marks_do_not_add_work() -> None:
+    """The items before the bad one are put back."""
+    batch = batch_of_items(*(Hashable(i) for i in range(LARGEST)))
+    with Operations().at_most(20 * LARGEST):
+        for i in range(0, LARGEST, 2):
             with pytest.raises(InvalidArgument):
-                batch.fail(Counted(i), Counted(i + 1), Counted(-1))
-    batch.fail(*(Counted(i) for i in range(MANY)))
-    assert len(batch.failed) == MANY
+                batch.fail(Hashable(i), Hashable(i + 1), Hashable(-1))
+    batch.fail(*(Hashable(i) for i in range(LARGEST)))
+    assert len(batch.failed) == LARGEST
 
 
 # -- with a server ---------------------------------------------------------------------------------------------------
 
 
 class Pickle:
-    """A codec of one's own, for items of any class."""
+    """A codec for items of any class."""
 
     def encode(self, item: Any, /) -> bytes:
         return pickle.dumps(item)
@@ -425,8 +430,8 @@ class Pickle:
         return pickle.loads(data)
 
 
-def test_arrays_of_numpy_as_items(flavour: Flavour) -> None:
-    """Of a codec of one's own: each is found by an equal one, its type of number included."""
+def test_numpy_arrays_as_items(flavour: Flavour) -> None:
+    """With a custom codec; each is found by an equal one, of the same dtype."""
     do, buffer = flavour.do, flavour.buffer(codec=Pickle())
     arrays = [np.array([1, 2]), np.array([1.0, 2.0]), np.array([[1, 2]]), np.array([True, True]), np.arange(100)]
     do(buffer.push(*arrays, {"vector": np.array([1, 2])}))
@@ -443,8 +448,8 @@ def test_arrays_of_numpy_as_items(flavour: Flavour) -> None:
     assert do(again.ack()) == 0
 
 
-def test_items_that_json_has_changed_on_the_way(flavour: Flavour) -> None:
-    """What was pushed marks what came back, where it is the same in JSON: numpy's numbers and enums."""
+def test_items_can_be_marked_in_the_form_in_which_they_were_pushed(flavour: Flavour) -> None:
+    """If it is the same in JSON: NumPy numbers and enums."""
     do, buffer = flavour.do, flavour.buffer()
     pushed = [np.int64(5), np.float32(0.5), np.True_, Small.TWO, Colour.RED, {"n": np.int8(1), "c": Colour.RED}]
     do(buffer.push(*pushed))
@@ -457,19 +462,19 @@ def test_items_that_json_has_changed_on_the_way(flavour: Flavour) -> None:
 
 
 def test_a_whole_batch_fails_item_by_item(flavour: Flavour) -> None:
-    """The largest there is, and comes back whole."""
+    """The largest possible batch; it comes back whole."""
     do, buffer = flavour.do, flavour.buffer()
-    do(buffer.push(*range(MANY)))
-    batch = do(buffer.reserve(MANY))
+    do(buffer.push(*range(LARGEST)))
+    batch = do(buffer.reserve(LARGEST))
     for item in reversed(batch.items):
         batch.fail(item, reason="odd")
     assert do(batch.ack()) == 0
     again = do(buffer.reserve())
-    assert (again.items, again.attempts, again.reason) == ([*range(MANY)], 2, "odd")
+    assert (again.items, again.attempts, again.reason) == ([*range(LARGEST)], 2, "odd")
 
 
 def test_members_fail_by_item_and_by_place(flavour: Flavour) -> None:
-    """Of a priority queue with JSON members: 17, 17.0 and "17" are three."""
+    """With JSON members: 17, 17.0 and "17" are three."""
     do, queue = flavour.do, flavour.queue(codec=JSON)
     do(queue.push_many([(17, 0), (17.0, 1), ("17", 2), (True, 3), (1, 4)]))
     batch = do(queue.reserve(9))

@@ -1,8 +1,9 @@
-"""What a caller sees in Python of batches: from reserve to ack, their errors, waiting, round trips, dead letters."""
+"""Batches in Python: from reserve to ack, errors, waiting, round trips, dead letters."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import socket
@@ -47,7 +48,7 @@ STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 
 
 def stocked(client: redis.Redis, structure: str, *names: str, **options: Any) -> Queue:
-    """Give a queue with these items, in this order; a buffer has them in one group."""
+    """Return a queue with these items, in this order; a buffer has them in one group."""
     if structure == "buffer":
         buffer = Buffer[str](client, "q", **options)
         buffer.push(*names, group="g")
@@ -58,7 +59,7 @@ def stocked(client: redis.Redis, structure: str, *names: str, **options: Any) ->
 
 
 async def async_stocked(client: redis.asyncio.Redis, structure: str, *names: str, **options: Any) -> AsyncQueue:
-    """Give the same for asyncio."""
+    """Return the same for asyncio."""
     if structure == "buffer":
         buffer = redisq.asyncio.Buffer[str](client, "q", **options)
         await buffer.push(*names, group="g")
@@ -69,16 +70,16 @@ async def async_stocked(client: redis.asyncio.Redis, structure: str, *names: str
 
 
 def take(queue: Any, size: int = 10, timeout: float = 0.0, **options: Any) -> Batch[Any]:
-    """Reserve a batch that must be there, or must come before the time is over."""
+    """Reserve a batch that must be there, or must arrive within the timeout."""
     start = monotonic()
     batch = queue.reserve(size, timeout=timeout, **options)
     assert batch
-    assert not timeout or monotonic() - start < timeout  # at its end there is one more look, which finds all
+    assert not timeout or monotonic() - start < timeout  # the last reserve, at the timeout, would find it anyway
     return batch  # type: ignore[no-any-return]
 
 
 def counts(queue: Buffer[Any] | PriorityQueue[Any]) -> tuple[int, int, int, int]:
-    """Give how many are waiting, leased, delayed and dead."""
+    """Return how many are waiting, leased, delayed and dead."""
     stats = queue.stats()
     return stats.waiting, stats.leased, stats.delayed, stats.dead
 
@@ -87,7 +88,7 @@ def counts(queue: Buffer[Any] | PriorityQueue[Any]) -> tuple[int, int, int, int]
 
 
 @STRUCTURES
-def test_a_clean_exit_acks(client: redis.Redis, structure: str) -> None:
+def test_a_normal_exit_acks(client: redis.Redis, structure: str) -> None:
     queue = stocked(client, structure, "a", "b")
     with take(queue) as batch:
         assert batch.items == ["a", "b"]
@@ -97,7 +98,7 @@ def test_a_clean_exit_acks(client: redis.Redis, structure: str) -> None:
 
 
 @STRUCTURES
-def test_a_clean_exit_gives_back_what_failed(client: redis.Redis, structure: str) -> None:
+def test_a_normal_exit_releases_failed_items(client: redis.Redis, structure: str) -> None:
     queue = stocked(client, structure, "a", "b", "c")
     with take(queue) as batch:
         batch.fail("b")
@@ -106,7 +107,7 @@ def test_a_clean_exit_gives_back_what_failed(client: redis.Redis, structure: str
 
 @STRUCTURES
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_exception_releases_and_goes_on_up(client: redis.Redis, structure: str, error: type[BaseException]) -> None:
+def test_an_exception_releases_and_propagates(client: redis.Redis, structure: str, error: type[BaseException]) -> None:
     queue = stocked(client, structure, "a", "b")
     with pytest.raises(error), take(queue) as batch:
         raise error
@@ -115,32 +116,32 @@ def test_an_exception_releases_and_goes_on_up(client: redis.Redis, structure: st
     assert (again.items, again.attempts, again.reason) == (["a", "b"], 2, error.__name__)
 
 
-class Wordy(Exception):
-    """What says more than is kept."""
+class LongMessage(Exception):
+    """An exception with a message longer than a reason may be."""
 
 
 @STRUCTURES
 def test_the_reason_of_a_release_is_the_exception(client: redis.Redis, structure: str) -> None:
-    """Class and message, a thousand bytes at most, cut at a character."""
+    """Class and message, cut at a character boundary to at most a thousand bytes."""
     queue = stocked(client, structure, "a")
-    with pytest.raises(Wordy), take(queue):
-        raise Wordy("é" * 2000)
+    with pytest.raises(LongMessage), take(queue):
+        raise LongMessage("é" * 2000)
     reason = take(queue).reason
-    assert reason.startswith("Wordy: éé")
+    assert reason.startswith("LongMessage: éé")
     assert 998 <= len(reason.encode()) <= 1000
 
 
 @STRUCTURES
 @pytest.mark.parametrize("library", ["redis", "valkey"])
-def test_the_exception_wins_over_an_error_of_redis(
+def test_the_exception_takes_precedence_over_an_error_of_redis(
     make_client: MakeClient,
     structure: str,
     library: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """When the release fails, that is logged, and the caller's own exception goes up."""
-    errors = pytest.importorskip(f"{library}.exceptions")
+    """A failing release is logged, and the caller's own exception propagates."""
+    errors = importlib.import_module(f"{library}.exceptions")
     client = make_client()
     queue = stocked(client, structure, "a")
 
@@ -156,7 +157,7 @@ def test_the_exception_wins_over_an_error_of_redis(
 
 
 @STRUCTURES
-def test_a_settled_batch_is_left_alone(client: redis.Redis, structure: str) -> None:
+def test_a_settled_batch_is_not_settled_again(client: redis.Redis, structure: str) -> None:
     queue = stocked(client, structure, "a")
     with take(queue) as batch:
         batch.release(delay=1000)
@@ -169,7 +170,7 @@ def test_a_settled_batch_is_left_alone(client: redis.Redis, structure: str) -> N
 
 
 @STRUCTURES
-def test_a_lost_lease_goes_up_from_a_clean_exit_alone(
+def test_a_lost_lease_is_raised_from_a_normal_exit_only(
     client: redis.Redis, structure: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = stocked(client, structure, "a")
@@ -184,7 +185,7 @@ def test_a_lost_lease_goes_up_from_a_clean_exit_alone(
 
 
 @STRUCTURES
-def test_a_lost_lease_that_was_seen_is_not_raised_again(client: redis.Redis, structure: str) -> None:
+def test_a_lost_lease_that_was_already_raised_is_not_raised_again(client: redis.Redis, structure: str) -> None:
     queue = stocked(client, structure, "a")
     with take(queue) as batch:
         assert not batch.lost
@@ -225,7 +226,7 @@ async def test_an_asyncio_batch_is_a_context_manager(
     assert batch.id in caplog.text
 
 
-# -- what fails of a batch -------------------------------------------------------------------------------------------
+# -- failed items ----------------------------------------------------------------------------------------------------
 
 
 def test_equal_items_fail_one_by_one(client: redis.Redis) -> None:
@@ -240,7 +241,7 @@ def test_equal_items_fail_one_by_one(client: redis.Redis) -> None:
         batch.fail([2], 1)
     with pytest.raises(InvalidArgument, match="'none'"):
         batch.fail("none")
-    assert set(batch.failed) == {0, 1, 2}  # refused whole
+    assert set(batch.failed) == {0, 1, 2}  # the whole call is refused
     assert batch.ack() == 3
     again = take(buffer)
     assert (again.group, again.items, again.attempts, again.reason) == ("g", [1, {"a": 1}, 1], 2, "too odd")
@@ -258,7 +259,7 @@ def test_items_fail_by_their_places(client: redis.Redis, structure: str) -> None
             batch.fail_at(*places)
     assert not batch.failed
     batch.fail_at(2, 0, reason="odd")
-    batch.fail_at(2)  # once more, without a reason
+    batch.fail_at(2)  # again, without a reason
     assert batch.ack() == 1
     again = take(queue)
     assert (again.items, again.reason) == (["a", "c"], "odd")
@@ -266,7 +267,7 @@ def test_items_fail_by_their_places(client: redis.Redis, structure: str) -> None
     assert again.ack() == 2
 
 
-def test_members_fail_each_for_a_reason_of_its_own(client: redis.Redis) -> None:
+def test_members_fail_with_their_own_reasons(client: redis.Redis) -> None:
     queue = PriorityQueue(client, "q", max_attempts=1)
     queue.push_many({"a": 0, "b": 1, "d": 2})
     batch = take(queue)
@@ -278,8 +279,8 @@ def test_members_fail_each_for_a_reason_of_its_own(client: redis.Redis) -> None:
     assert [(item.member, item.attempts, item.reason) for item in queue.delayed()] == [("b", 1, "odd"), ("d", 1, "")]
 
 
-def test_a_member_that_fails_can_die_of_it(client: redis.Redis) -> None:
-    """Its attempts are counted where it is handed out again: it is buried then."""
+def test_a_member_that_fails_at_its_last_attempt_is_buried(client: redis.Redis) -> None:
+    """When it would be handed out again."""
     queue = PriorityQueue(client, "q", max_attempts=1)
     queue.push_many({"a": 0, "b": 1})
     batch = take(queue)
@@ -292,12 +293,12 @@ def test_a_member_that_fails_can_die_of_it(client: redis.Redis) -> None:
     assert dead.time is not None
 
 
-# -- many at once ----------------------------------------------------------------------------------------------------
+# -- many batches at once --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[int]]:
-    """Give what counts the round trips of a client from then on: one entry for each."""
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[int]]:
+    """Return a function that counts a client's round trips from then on: one entry for each."""
 
     def count(client: Any) -> list[int]:
         connection = client.connection_pool.connection_class
@@ -314,14 +315,16 @@ def trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[int]]:
 
 
 @STRUCTURES
-def test_many_are_settled_in_one_round_trip(server: Server, structure: str, trips: Callable[[Any], list[int]]) -> None:
+def test_many_are_settled_in_one_round_trip(
+    server: Server, structure: str, round_trips: Callable[[Any], list[int]]
+) -> None:
     with server.client() as client:
         queue: Any = stocked(client, structure, *map(str, range(40)))
-        for batch in queue.reserve_many(4, 1):  # so that the server knows every script
+        for batch in queue.reserve_many(4, 1):  # so that all scripts are loaded
             queue.extend(batch)
             queue.release(batch, delay=1000)
         queue.ack(*queue.reserve_many(1, 1))
-        sent = trips(client)
+        sent = round_trips(client)
         batches = queue.reserve_many(20, 1)
         assert len(sent) == 1
         assert len(batches) == len({batch.id for batch in batches}) == 20
@@ -341,7 +344,7 @@ def test_many_are_settled_in_one_round_trip(server: Server, structure: str, trip
 
 @STRUCTURES
 async def test_many_are_settled_in_one_asyncio_round_trip(
-    server: Server, structure: str, trips: Callable[[Any], list[int]]
+    server: Server, structure: str, round_trips: Callable[[Any], list[int]]
 ) -> None:
     async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
         queue: Any = await async_stocked(client, structure, *map(str, range(20)))
@@ -349,7 +352,7 @@ async def test_many_are_settled_in_one_asyncio_round_trip(
             await queue.extend(warm)
             await queue.release(warm, delay=1000)
         await queue.ack(*await queue.reserve_many(1, 1))
-        sent = trips(client)
+        sent = round_trips(client)
         batches = await queue.reserve_many(10, 1)
         await queue.extend(*batches, lease=1000)
         assert await queue.release(*batches[:4], delay=1000) == 4
@@ -358,7 +361,7 @@ async def test_many_are_settled_in_one_asyncio_round_trip(
 
 
 @STRUCTURES
-def test_lost_leases_are_named_after_all_were_tried(client: redis.Redis, structure: str) -> None:
+def test_lost_leases_are_raised_after_all_batches_were_tried(client: redis.Redis, structure: str) -> None:
     queue: Any = stocked(client, structure, *map(str, range(9)))
     batches = queue.reserve_many(9, 1)
     for done in (batches[2], batches[5]):
@@ -373,7 +376,7 @@ def test_lost_leases_are_named_after_all_were_tried(client: redis.Redis, structu
     with pytest.raises(LeaseLost) as caught:
         queue.release(*batches[:6], delay=1000)
     assert caught.value.ids == lost
-    assert counts(queue) == (0, 3, 4, 0)  # the four others of the call are given back
+    assert counts(queue) == (0, 3, 4, 0)  # the other four of the call are released
     with pytest.raises(LeaseLost) as caught:
         queue.ack(batches[0], *batches[6:])
     assert caught.value.ids == [batches[0].id]
@@ -386,7 +389,7 @@ def test_members_that_are_removed_meanwhile_do_not_count(client: redis.Redis) ->
     batch = take(queue)
     assert queue.remove("b", "b") == 1
     assert queue.state("b") is State.ABSENT
-    assert queue.stats().leased == 3  # until the lease ends, its holder works on it
+    assert queue.stats().leased == 3  # the holder still has it until the lease ends
     batch.extend(1000)
     assert batch.ack() == 2
     queue.push_many({"a": 0, "b": 1})
@@ -399,7 +402,7 @@ def test_members_that_are_removed_meanwhile_do_not_count(client: redis.Redis) ->
     queue.push("a")
     batch = take(queue)
     queue.remove("a")
-    assert queue.push("a", 3) is Pushed.ADDED  # what is pushed after the removal counts alone
+    assert queue.push("a", 3) is Pushed.ADDED  # only a push after the removal counts
     assert batch.ack() == 1
     assert take(queue).priorities == [3]
     assert counts(queue) == (0, 1, 0, 0)
@@ -409,7 +412,7 @@ def test_members_that_are_removed_meanwhile_do_not_count(client: redis.Redis) ->
 def test_a_lease_is_lost_as_a_whole(client: redis.Redis, structure: str) -> None:
     queue: Any = stocked(client, structure, "a", "b", "c", lease=0.001)
     batch = take(queue)
-    other = take(queue, 1, timeout=30, lease=30)  # by then the first lease has run out
+    other = take(queue, 1, timeout=30, lease=30)  # the first lease has expired by then
     assert other.attempts == 2
     assert other.reason.startswith("lease ran out: ")
     for act in (batch.extend, batch.ack, batch.release, batch.bury):
@@ -420,7 +423,7 @@ def test_a_lease_is_lost_as_a_whole(client: redis.Redis, structure: str) -> None
 
 
 @STRUCTURES
-def test_settling_again_gives_the_first_answer_and_the_other_verb_is_lost(client: redis.Redis, structure: str) -> None:
+def test_settling_again_returns_the_first_answer_and_another_verb_is_lost(client: redis.Redis, structure: str) -> None:
     queue: Any = stocked(client, structure, "a", "b", "c")
     batch = take(queue, 2)
     assert batch.ack() == batch.ack() == 2
@@ -456,7 +459,7 @@ def test_reserve_many_takes_distinct_batches(client: redis.Redis, structure: str
     batches = queue.reserve_many(10, 2, lease_id="mine")
     assert [batch.items for batch in batches] == [["a", "b"], ["c"]]
     assert all(batch.id.startswith("mine") for batch in batches)
-    again = queue.reserve_many(10, 2, lease_id="mine")  # sent again: the same
+    again = queue.reserve_many(10, 2, lease_id="mine")  # sent again: the same batches
     assert [(batch.id, batch.items) for batch in again] == [(batch.id, batch.items) for batch in batches]
     if isinstance(queue, Buffer):
         for group, length in (("x", 3), ("y", 2), ("z", 4)):
@@ -469,7 +472,7 @@ def test_reserve_many_takes_distinct_batches(client: redis.Redis, structure: str
 
 
 @STRUCTURES
-def test_a_lease_id_is_one_batch_for_ever(client: redis.Redis, structure: str) -> None:
+def test_a_lease_id_belongs_to_one_batch_forever(client: redis.Redis, structure: str) -> None:
     queue: Any = stocked(client, structure, "a", "b", "c")
     batch = take(queue, 1, lease_id="mine")
     again = take(queue, 2, lease_id="mine")
@@ -488,8 +491,8 @@ def test_an_extended_lease_is_still_one_batch(client: redis.Redis, structure: st
 
 
 @STRUCTURES
-def test_a_batch_says_who_holds_it(client: redis.Redis, structure: str) -> None:
-    """By default host and process; a word of one's own, and any text in the listing."""
+def test_a_batch_names_its_holder(client: redis.Redis, structure: str) -> None:
+    """Host and process by default, or a custom name; the listing shows it."""
     queue: Any = stocked(client, structure, "a", "b")
     first, second = take(queue, 1), take(queue, 1, holder="it's me: é\udcff")
     assert first.holder == f"{socket.gethostname()}:{os.getpid()}"
@@ -501,7 +504,7 @@ def test_a_batch_says_who_holds_it(client: redis.Redis, structure: str) -> None:
 
 
 @STRUCTURES
-def test_a_hand_over_that_does_not_count_is_no_attempt(client: redis.Redis, structure: str) -> None:
+def test_a_release_without_count_is_not_an_attempt(client: redis.Redis, structure: str) -> None:
     queue: Any = stocked(client, structure, "a", max_attempts=1)
     for _ in range(3):
         batch = take(queue)
@@ -512,8 +515,8 @@ def test_a_hand_over_that_does_not_count_is_no_attempt(client: redis.Redis, stru
 
 
 @STRUCTURES
-def test_a_batch_is_no_longer_than_its_bytes_allow(client: redis.Redis, structure: str) -> None:
-    """At least one item comes; what comes back comes whole."""
+def test_max_bytes_limits_a_batch(client: redis.Redis, structure: str) -> None:
+    """At least one item is handed out, and a batch that comes back is not limited."""
     queue: Any = stocked(client, structure, "aaaa", "bbbb", "cccc", "d", "e")
     batches = queue.reserve_many(5, 10, max_bytes=12)
     assert [len(batch.items) for batch in batches] == ([2, 3] if structure == "buffer" else [3, 2])  # JSON and text
@@ -524,17 +527,17 @@ def test_a_batch_is_no_longer_than_its_bytes_allow(client: redis.Redis, structur
         assert [len(batch.items) for batch in queue.reserve_many(9, 10, max_bytes=1)] == [1] * 5
 
 
-def test_payloads_count_among_the_bytes(client: redis.Redis) -> None:
+def test_payloads_count_towards_max_bytes(client: redis.Redis) -> None:
     queue = PriorityQueue(client, "q", payload_codec=BYTES)
     queue.push_many([("a", 0, b"x" * 5), ("b", 1, b"x" * 5), ("c", 2, b"")])
     assert [batch.items for batch in queue.reserve_many(5, 9, max_bytes=12)] == [["a", "b"], ["c"]]
 
 
-# -- payloads and places ---------------------------------------------------------------------------------------------
+# -- payloads and priorities -----------------------------------------------------------------------------------------
 
 
 def test_a_payload_comes_with_its_member(client: redis.Redis) -> None:
-    """The newest wins, none keeps the one that is there, and the holder keeps its copy."""
+    """The newest wins, a push without one keeps the stored one, and the holder keeps its copy."""
     queue = PriorityQueue(client, "q")
     assert queue.push("a", payload={"v": 1}) is Pushed.ADDED
     assert queue.push("a", 5, payload={"v": 2}) is Pushed.KEPT
@@ -568,7 +571,7 @@ def test_a_payload_belongs_to_the_member_in_every_state(client: redis.Redis, sta
 
 
 def test_replace_sets_priority_and_time_exactly(client: redis.Redis) -> None:
-    """To put off (debounce) and to demote; of a leased member it is what will come back."""
+    """To debounce and to demote; for a leased member, it applies when it comes back."""
     queue = PriorityQueue(client, "q")
     assert queue.push("a", 1, delay=1000) is Pushed.ADDED
     assert queue.push("a", 1, delay=2000) is Pushed.KEPT
@@ -586,11 +589,11 @@ def test_replace_sets_priority_and_time_exactly(client: redis.Redis) -> None:
     assert [(item.member, item.priority) for item in queue.pop_many(3)] == [("b", 6), ("c", 8)]
 
 
-# -- groups in order -------------------------------------------------------------------------------------------------
+# -- ordered groups --------------------------------------------------------------------------------------------------
 
 
 def test_an_ordered_group_has_one_batch_at_a_time(client: redis.Redis) -> None:
-    """Across failures and other groups, until the batch is done or dead."""
+    """With failures and other groups in between, until the batch is done or dead."""
     buffer = Buffer[int](client, "q", ordered=True)
     buffer.push(1, 2, 3, 4, group="g")
     buffer.push(9, group="h")
@@ -614,7 +617,7 @@ def test_an_ordered_group_has_one_batch_at_a_time(client: redis.Redis) -> None:
     assert buffer.groups(state="busy") == {"g": 0}
 
 
-def test_an_isolated_batch_is_split_until_only_what_fails_is_dead(client: redis.Redis) -> None:
+def test_an_isolated_batch_is_split_until_only_the_failing_item_is_dead(client: redis.Redis) -> None:
     buffer = Buffer[int](client, "q", isolate=True, max_attempts=2)
     buffer.push(*range(8), group="g")
     done: list[int] = []
@@ -633,7 +636,7 @@ def test_an_isolated_batch_is_split_until_only_what_fails_is_dead(client: redis.
 
 
 @STRUCTURES
-def test_the_oldest_dead_letters_go_beyond_the_cap(client: redis.Redis, structure: str) -> None:
+def test_the_oldest_dead_letters_beyond_max_dead_are_dropped(client: redis.Redis, structure: str) -> None:
     queue: Any = stocked(client, structure, *"abcdef", max_dead=2)
     for batch in queue.reserve_many(6, 1):
         batch.bury()
@@ -652,21 +655,21 @@ def test_a_lease_is_extended_and_never_shortened(client: redis.Redis, structure:
     batch.extend(1000)
     assert first + 499 < batch.deadline == queue.stats().next_expiry
     assert take(queue, lease_id=batch.id).deadline == batch.deadline
-    assert take(stocked(client, structure, "b"), lease=2).deadline < first  # a call's own lease
+    assert take(stocked(client, structure, "b"), lease=2).deadline < first  # the call's own lease
 
 
 # -- waiting ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0001, 0.001, 0.0014])
-def test_no_wait_is_so_short_that_a_server_takes_it_for_ever(seconds: float) -> None:
+def test_no_wait_is_so_short_that_a_server_blocks_forever(seconds: float) -> None:
     """BLPOP with a timeout of 0.001 never ends on Redis 6.2."""
     assert block_seconds(seconds, None) >= 0.002
     assert block_seconds(seconds, 0.001) >= 0.002
 
 
 @pytest.mark.usefixtures("no_polling")
-def test_nothing_comes_within_the_timeout(client: redis.Redis) -> None:
+def test_nothing_arrives_within_the_timeout(client: redis.Redis) -> None:
     assert Buffer[int](client, "b").reserve(timeout=0.05) is None
     assert PriorityQueue(client, "p").reserve(timeout=0.05) is None
     assert PriorityQueue(client, "p").pop(timeout=0.05) is None
@@ -674,7 +677,7 @@ def test_nothing_comes_within_the_timeout(client: redis.Redis) -> None:
 
 @pytest.mark.usefixtures("no_polling")
 def test_a_due_time_ends_the_wait(client: redis.Redis) -> None:
-    """A delay, a backoff, a lease that runs out, a group's longest wait: each by the time that the reply names."""
+    """Of a delay, a backoff, a lease, or a group's max_wait: at the time that the reply names."""
     queue = PriorityQueue(client, "p")
     queue.push("a", delay=0.2)
     assert queue.pop(timeout=30) == Item("a", 0, 1)
@@ -696,7 +699,7 @@ def test_a_due_time_ends_the_wait(client: redis.Redis) -> None:
 
 @pytest.mark.usefixtures("no_polling")
 @STRUCTURES
-def test_a_rate_that_opens_ends_the_wait(client: redis.Redis, structure: str) -> None:
+def test_the_wait_ends_when_a_rate_allows_more(client: redis.Redis, structure: str) -> None:
     queue: Any = stocked(client, structure, "a", "b", "c", rates=[Rate(1, 0.3), Rate(100, 60)])
     batches = [take(queue, 1, timeout=30) for _ in range(3)]
     assert [batch.items for batch in batches] == [["a"], ["b"], ["c"]]
@@ -707,8 +710,8 @@ def test_a_rate_that_opens_ends_the_wait(client: redis.Redis, structure: str) ->
 
 @pytest.mark.usefixtures("no_polling")
 @pytest.mark.server
-def test_one_push_wakes_as_many_as_it_has_work_for(server: Server) -> None:
-    """Three wait on each structure, and one push comes: who takes some and leaves some wakes the next."""
+def test_one_push_wakes_as_many_clients_as_it_has_work_for(server: Server) -> None:
+    """Three clients wait on each structure; one that takes a part of the items wakes the next."""
     with server.client(socket_timeout=None) as client, ThreadPoolExecutor(9) as pool:
         buffer, queue, popped = Buffer[int](client, "b"), PriorityQueue(client, "p"), PriorityQueue(client, "o")
         reserving: list[Any] = [pool.submit(buffer.reserve, 1, timeout=30) for _ in range(3)]
@@ -724,8 +727,8 @@ def test_one_push_wakes_as_many_as_it_has_work_for(server: Server) -> None:
         assert sorted(each.result(20).member for each in popping) == ["a", "b", "c"]
 
 
-async def soon(call: Awaitable[R]) -> R:
-    """Wait for a call that must end before its own timeout of 30 seconds."""
+async def ends_soon(call: Awaitable[R]) -> R:
+    """Wait for a call that must end well before its own timeout of 30 seconds."""
     return await asyncio.wait_for(call, 20)
 
 
@@ -733,19 +736,19 @@ async def soon(call: Awaitable[R]) -> R:
 async def test_asyncio_waits_for_a_time_and_a_rate(aclient: redis.asyncio.Redis) -> None:
     queue = redisq.asyncio.PriorityQueue(aclient, "p", rates=[Rate(1, 0.3)])
     await queue.push("a", delay=0.2)
-    assert await soon(queue.pop(timeout=30)) == Item("a", 0, 1)
+    assert await ends_soon(queue.pop(timeout=30)) == Item("a", 0, 1)
     await queue.push_many({"b": 0, "c": 0}, delay=0.2)
-    first, second = await soon(queue.reserve(timeout=30)), await soon(queue.reserve(timeout=30))
+    first, second = await ends_soon(queue.reserve(timeout=30)), await ends_soon(queue.reserve(timeout=30))
     assert first
     assert second
     assert second.deadline - first.deadline > 0.3
     buffer = redisq.asyncio.Buffer[int](aclient, "b", min_size=5, max_wait=0.2)
     assert await buffer.reserve(timeout=0.05) is None
     await buffer.push(1)
-    batch = await soon(buffer.reserve(timeout=30))
+    batch = await ends_soon(buffer.reserve(timeout=30))
     assert batch
     await batch.release(delay=0.2)
-    batch = await soon(buffer.reserve(timeout=30))
+    batch = await ends_soon(buffer.reserve(timeout=30))
     assert batch
     assert (batch.items, batch.attempts) == ([1], 2)
 
@@ -757,7 +760,7 @@ async def test_a_push_wakes_asyncio(server: Server) -> None:
         buffer, queue = redisq.asyncio.Buffer[int](client, "b"), redisq.asyncio.PriorityQueue(client, "p")
         other = redisq.asyncio.PriorityQueue(client, "o")
         waits: tuple[Any, ...] = (buffer.reserve(timeout=30), queue.reserve(timeout=30), other.pop(timeout=30))
-        waiting = [asyncio.ensure_future(soon(each)) for each in waits]
+        waiting = [asyncio.ensure_future(ends_soon(each)) for each in waits]
         while (await client.info("clients"))["blocked_clients"] < 3:
             assert not any(each.done() for each in waiting)
         await buffer.push(1)
@@ -770,19 +773,19 @@ async def test_a_push_wakes_asyncio(server: Server) -> None:
 # -- bad arguments ---------------------------------------------------------------------------------------------------
 
 NAN, INF = float("nan"), float("inf")
-NOT_WHOLE = [0, -1, 1.0, 1.5, "1", None, True, NAN, 10**12]
+NOT_INTEGERS = [0, -1, 1.0, 1.5, "1", None, True, NAN, 10**12]
 NOT_SECONDS = [-1, NAN, INF, "1", True, 10**9]
 NO_SECONDS = [0, 0.0004, None, *NOT_SECONDS]
 NOT_RATES = [Rate(1, 1), 5, None, "1/s", [5], [(1, 1)], {Rate(1, 1)}]
-SOME_NUMBER = [x for x in NOT_WHOLE if x is not None]
+SOME_NUMBER = [x for x in NOT_INTEGERS if x is not None]
 HELD: BatchData[Any] = BatchData("l", "g", ["a"], 1, 0, [b"a"])
-NAMELESS: BatchData[Any] = BatchData("", "g", ["a"], 1, 0, [b"a"])
+NOT_NAMED: BatchData[Any] = BatchData("", "g", ["a"], 1, 0, [b"a"])
 Call = Callable[[Any, Any], object]
 
 BOTH: list[tuple[str, list[Any], Call]] = [
-    ("size", NOT_WHOLE, lambda q, bad: q.reserve(bad)),
-    ("size of many", NOT_WHOLE, lambda q, bad: q.reserve_many(2, bad)),
-    ("count", NOT_WHOLE, lambda q, bad: q.reserve_many(bad)),
+    ("size", NOT_INTEGERS, lambda q, bad: q.reserve(bad)),
+    ("size of many", NOT_INTEGERS, lambda q, bad: q.reserve_many(2, bad)),
+    ("count", NOT_INTEGERS, lambda q, bad: q.reserve_many(bad)),
     ("lease", [0, 0.0004, *NOT_SECONDS], lambda q, bad: q.reserve(lease=bad)),
     ("lease of many", [0, 0.0004, *NOT_SECONDS], lambda q, bad: q.reserve_many(2, lease=bad)),
     ("timeout", [None, *NOT_SECONDS], lambda q, bad: q.reserve(timeout=bad)),
@@ -791,17 +794,17 @@ BOTH: list[tuple[str, list[Any], Call]] = [
     ("delay of ack", [None, *NOT_SECONDS], lambda q, bad: q.ack(HELD, delay=bad)),
     ("delay of release", [None, *NOT_SECONDS], lambda q, bad: q.release(HELD, delay=bad)),
     ("lease of extend", [0, 0.0004, *NOT_SECONDS], lambda q, bad: q.extend(HELD, lease=bad)),
-    ("id of ack", [""], lambda q, _: q.ack(NAMELESS)),
-    ("id of release", [""], lambda q, _: q.release(NAMELESS)),
-    ("id of extend", [""], lambda q, _: q.extend(NAMELESS)),
-    ("id of bury", [""], lambda q, _: q.bury(NAMELESS)),
+    ("id of ack", [""], lambda q, _: q.ack(NOT_NAMED)),
+    ("id of release", [""], lambda q, _: q.release(NOT_NAMED)),
+    ("id of extend", [""], lambda q, _: q.extend(NOT_NAMED)),
+    ("id of bury", [""], lambda q, _: q.bury(NOT_NAMED)),
     ("max_bytes", SOME_NUMBER, lambda q, bad: q.reserve(max_bytes=bad)),
     ("max_bytes of many", SOME_NUMBER, lambda q, bad: q.reserve_many(2, max_bytes=bad)),
     ("holder", ["", "\ud800", 5, b"h"], lambda q, bad: q.reserve(holder=bad)),
     ("holder of many", ["", "\ud800", 5, b"h"], lambda q, bad: q.reserve_many(2, holder=bad)),
-    ("limit of leased", NOT_WHOLE, lambda q, bad: q.leased(bad)),
-    ("limit of delayed", NOT_WHOLE, lambda q, bad: q.delayed(bad)),
-    ("limit of dead", NOT_WHOLE, lambda q, bad: q.dead(bad)),
+    ("limit of leased", NOT_INTEGERS, lambda q, bad: q.leased(bad)),
+    ("limit of delayed", NOT_INTEGERS, lambda q, bad: q.delayed(bad)),
+    ("limit of dead", NOT_INTEGERS, lambda q, bad: q.dead(bad)),
     ("after of leased", ["", "\ud800", 5, b"l"], lambda q, bad: q.leased(after=bad)),
 ]
 MAKING: list[tuple[str, list[Any], Call]] = [
@@ -811,7 +814,7 @@ MAKING: list[tuple[str, list[Any], Call]] = [
 ]
 BUFFER: list[tuple[str, list[Any], Call]] = [
     ("size", [MAX_ITEMS + 1], lambda c, bad: Buffer(c, "q").reserve(bad)),
-    ("min_size", NOT_WHOLE, lambda c, bad: Buffer(c, "q", min_size=bad)),
+    ("min_size", NOT_INTEGERS, lambda c, bad: Buffer(c, "q", min_size=bad)),
     ("max_wait", [x for x in NO_SECONDS if x is not None], lambda c, bad: Buffer(c, "q", max_wait=bad)),
     ("max_wait with min_size", [None], lambda c, bad: Buffer(c, "q", min_size=2, max_wait=bad)),
     ("after", ["", 5, b"l"], lambda c, bad: Buffer(c, "q").dead(after=bad)),
@@ -828,13 +831,13 @@ PRIORITY: list[tuple[str, list[Any], Call]] = [
 ]
 
 
-def of(kind: Any, call: Call) -> Call:
-    """Make a call on a queue one on a client."""
+def on_queue(kind: Any, call: Call) -> Call:
+    """Return a function that makes a call on a queue of a given client."""
     return lambda client, bad: call(kind(client, "q"), bad)
 
 
-def making(kind: Any, call: Call) -> Call:
-    """Make a call of a maker one on a client."""
+def on_constructor(kind: Any, call: Call) -> Call:
+    """Return a function that constructs a queue on a given client."""
     return lambda client, bad: call(lambda **options: kind(client, "q", **options), bad)
 
 
@@ -842,8 +845,8 @@ CASES = [
     pytest.param(call, bad, id=f"{kind.__name__} {what}-{bad!r}")
     for kind, own in ((Buffer, BUFFER), (PriorityQueue, PRIORITY))
     for what, values, call in (
-        *((what, values, of(kind, call)) for what, values, call in BOTH),
-        *((f"made with {what}", values, making(kind, call)) for what, values, call in MAKING),
+        *((what, values, on_queue(kind, call)) for what, values, call in BOTH),
+        *((f"made with {what}", values, on_constructor(kind, call)) for what, values, call in MAKING),
         *own,
     )
     for bad in values
@@ -851,14 +854,14 @@ CASES = [
 
 
 @pytest.mark.parametrize(("call", "bad"), CASES)
-def test_a_bad_argument_is_named_and_nothing_is_written(client: redis.Redis, call: Call, bad: Any) -> None:
+def test_an_invalid_argument_is_named_and_nothing_is_written(client: redis.Redis, call: Call, bad: Any) -> None:
     with pytest.raises(InvalidArgument) as caught:
         call(client, bad)
     assert repr(bad) in str(caught.value)
     assert client.dbsize() == 0
 
 
-async def test_a_bad_argument_is_named_by_asyncio(aclient: redis.asyncio.Redis) -> None:
+async def test_an_invalid_argument_is_named_by_asyncio(aclient: redis.asyncio.Redis) -> None:
     for queue in (redisq.asyncio.Buffer[str](aclient, "q"), redisq.asyncio.PriorityQueue[str](aclient, "q")):
         calls: dict[str, Any] = {
             "size is 0": queue.reserve(0),
@@ -878,7 +881,7 @@ async def test_a_bad_argument_is_named_by_asyncio(aclient: redis.asyncio.Redis) 
 # -- bytes that cannot be decoded ------------------------------------------------------------------------------------
 
 
-def test_a_batch_that_cannot_be_decoded_is_in_the_error_and_held(client: redis.Redis) -> None:
+def test_a_batch_that_cannot_be_decoded_is_in_the_error_and_leased(client: redis.Redis) -> None:
     Buffer[bytes](client, "b", codec=BYTES).push(b"1", b"\xff", group="g")
     PriorityQueue[bytes](client, "p", codec=BYTES).push_many([(b"a", 0), (b"\xff", 1)])
     queues: list[tuple[Any, str | None, list[bytes]]] = [
@@ -918,7 +921,7 @@ async def test_a_batch_that_asyncio_cannot_decode_is_in_the_error(aclient: redis
 # -- dead letters and counts -----------------------------------------------------------------------------------------
 
 
-def test_dead_batches_are_shown_page_by_page(client: redis.Redis) -> None:
+def test_dead_batches_are_listed_page_by_page(client: redis.Redis) -> None:
     buffer = Buffer[int](client, "q", max_attempts=2)
     for group in ("a", "b", "c"):
         buffer.push(1, 2, group=group)
@@ -941,7 +944,7 @@ def test_dead_batches_are_shown_page_by_page(client: redis.Redis) -> None:
     again = take(buffer)
     assert (again.group, again.items, again.attempts, again.reason) == (dead[0].group, [1, 2], 1, "")
     again.release()
-    assert buffer.redrive(ids[0], "nobody", ids[0], token="once") == 1  # sent again: nothing more
+    assert buffer.redrive(ids[0], "nobody", ids[0], token="once") == 1  # sent again: no further effect
     assert buffer.discard(ids[1], ids[1], "nobody") == 1
     assert counts(buffer) == (0, 0, 1, 1)
     assert [batch.id for batch in buffer.dead()] == ids[2:]
@@ -949,7 +952,7 @@ def test_dead_batches_are_shown_page_by_page(client: redis.Redis) -> None:
 
 
 def test_redriven_items_come_first_in_the_order_of_their_ids(client: redis.Redis) -> None:
-    """In front of what waits; more batches than a call of the script takes."""
+    """In front of waiting items; more batches than fit into one call."""
     buffer = Buffer[int](client, "q")
     buffer.push(*range(600), group="g")
     batches = buffer.reserve_many(600, 1)
@@ -960,8 +963,8 @@ def test_redriven_items_come_first_in_the_order_of_their_ids(client: redis.Redis
     assert buffer.pop("g", 1000) == [*reversed(range(600)), 600]
 
 
-def test_redriving_may_be_stopped_half_way_and_made_again(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the same token: only what is missing is done, and the answer is the whole one."""
+def test_an_interrupted_redrive_can_be_repeated(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same token: only the rest is done, and the result is the total."""
     buffer = Buffer[int](client, "q")
     buffer.push(*range(600), group="g")
     batches = buffer.reserve_many(600, 1)
@@ -987,7 +990,7 @@ def test_redriving_may_be_stopped_half_way_and_made_again(client: redis.Redis, m
 
 
 @STRUCTURES
-def test_what_is_leased_and_delayed_is_shown_page_by_page(client: redis.Redis, structure: str) -> None:
+def test_leased_and_delayed_batches_are_listed_page_by_page(client: redis.Redis, structure: str) -> None:
     queue: Any = stocked(client, structure, *"abcde")
     leased = [take(queue, 1, lease=1000 + i) for i in range(3)]
     assert [batch.id for batch in queue.leased(2)] == [batch.id for batch in leased[:2]]
@@ -1009,7 +1012,7 @@ def test_what_is_leased_and_delayed_is_shown_page_by_page(client: redis.Redis, s
     assert due[0] < due[1]
 
 
-def test_dead_members_are_shown_in_the_order_of_their_death(client: redis.Redis) -> None:
+def test_dead_members_are_listed_in_the_order_of_their_burial(client: redis.Redis) -> None:
     queue = PriorityQueue(client, "q")
     queue.push_many({"c": 1, "a": 2, "b": 3})
     for batch in queue.reserve_many(3):
@@ -1079,7 +1082,7 @@ def test_stats_of_a_buffer(client: redis.Redis) -> None:
     assert stats.oldest_wait is not None
     assert stats.oldest_wait >= 0
     assert stats.next_expiry is not None
-    assert stats.next_expiry < c.deadline  # the other one's
+    assert stats.next_expiry < c.deadline  # that of another lease
     assert c.ack() == 1
     assert buffer.stats().done == 1
 
@@ -1100,8 +1103,8 @@ def test_stats_of_a_priority_queue(client: redis.Redis) -> None:
 
 
 @STRUCTURES
-def test_a_queue_that_is_paused_gives_nothing(client: redis.Redis, structure: str) -> None:
-    """Pushes and settlements go on; stats say why, and until when."""
+def test_a_paused_queue_hands_out_nothing(client: redis.Redis, structure: str) -> None:
+    """Pushes and settlements go on; stats say why it is paused, and until when."""
     queue: Any = stocked(client, structure, "a", "b")
     batch = take(queue, 1)
     client.set("redisq:{q}:paused", "0 the API is down")
@@ -1131,8 +1134,8 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
-def test_every_setting_of_a_client_gives_the_same(make_client: MakeClient, options: dict[str, Any]) -> None:
-    """Payloads, groups and lease ids come out as they went in, from reserve to the dead letters."""
+def test_results_do_not_depend_on_the_clients_settings(make_client: MakeClient, options: dict[str, Any]) -> None:
+    """Payloads, groups and lease ids are unchanged, from reserve to the dead letters."""
     client = make_client(**options)
     items = [b"\xff\xfe", b"", b"\0", b"plain"]
     buffer = Buffer[bytes](client, "b é", codec=BYTES, max_attempts=2)

@@ -1,4 +1,4 @@
-"""Numbers of every kind are taken as what they are: of an enum, of numpy, and whatever else says that it is one."""
+"""Numbers of every type are accepted: enums, NumPy scalars, and anything with `__index__` or `__float__`."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class Small(IntEnum):
 
 
 class Index:
-    """What has `__index__` alone."""
+    """A number with `__index__` only."""
 
     def __index__(self) -> int:
         return 2
 
 
 class Real:
-    """What has `__float__` alone."""
+    """A number with `__float__` only."""
 
     def __float__(self) -> float:
         return 2.0
 
 
-class Strange(int):
-    """An int that shows itself as something else."""
+class MisleadingInt(int):
+    """An int with a misleading repr."""
 
     def __repr__(self) -> str:
         return "two"
@@ -50,9 +50,19 @@ class Strange(int):
     __str__ = __repr__
 
 
-WHOLE: list[Any] = [2, Small.TWO, Index(), Strange(2), np.int8(2), np.int64(2), np.uint64(2), np.intp(2), np.array(2)]
-REAL: list[Any] = [
-    *WHOLE,
+INTEGERS: list[Any] = [
+    2,
+    Small.TWO,
+    Index(),
+    MisleadingInt(2),
+    np.int8(2),
+    np.int64(2),
+    np.uint64(2),
+    np.intp(2),
+    np.array(2),
+]
+REALS: list[Any] = [
+    *INTEGERS,
     2.0,
     Real(),
     Decimal(2),
@@ -63,7 +73,7 @@ REAL: list[Any] = [
     np.longdouble(2),
     np.array(2.0),
 ]
-NEITHER: list[Any] = [
+NOT_NUMBERS: list[Any] = [
     True,
     np.True_,
     np.array(True),
@@ -88,16 +98,16 @@ NEITHER: list[Any] = [
     Decimal("snan"),
     object(),
 ]
-REAL_ALONE: list[Any] = [2.0, Real(), Decimal(2), Fraction(2), np.float32(2), np.float64(2), np.array(2.0)]
+ONLY_REALS: list[Any] = [2.0, Real(), Decimal(2), Fraction(2), np.float32(2), np.float64(2), np.array(2.0)]
 
 
 def kind(number: Any) -> str:
-    """Name a number for a test's id."""
+    """Return a test id for a number."""
     return f"{type(number).__name__} {repr(number).partition(' at 0x')[0]}"[:40]
 
 
-def seen(made: Any) -> Any:
-    """Return what of a call can be compared: what it sends, in its first step if there are several."""
+def comparable(made: Any) -> Any:
+    """Return what can be compared of a call: the arguments that it sends, or those of its first step."""
     step = made if isinstance(made, Call) else next(made)
     calls = step.calls if isinstance(step, Pipeline) else [step]
     return [(call.script.name, call.keys, call.args) for call in calls]
@@ -120,36 +130,36 @@ FIXED: Any = {"lease_id": "l", "holder": "h"}
 A_RATE = Rate(1, 1)
 
 
-def marked(place: Any) -> dict[int, str]:
-    """Mark an item by its place, and return what is marked."""
+def failed_place(place: Any) -> dict[int, str]:
+    """Mark an item by its place, and return which items are marked."""
     held: BatchData[Any] = BatchData("l", "g", [b"a", b"b", b"c"], 1, 0, [])
     held.fail_at(place)
     assert all(type(place) is int for place in held.failed)
     return held.failed
 
 
-def rest(backoff: Any) -> float:
-    """Return for how long a worker with this backoff lets a batch rest."""
+def backoff_of(backoff: Any) -> float:
+    """Return the seconds for which a worker with this backoff delays a batch."""
     settings = Settings(backoff=lambda _: backoff)
     loop: WorkLoop[bytes] = WorkLoop(buffer(), settings, lambda batch: batch, Ending(settings.grace))
     return loop._delay(HELD)
 
 
-def waited(talk: Any, reply: Any) -> float:
-    """Return for how long a call waits when there is nothing, cut to tenths, as time passes."""
-    next(talk)
-    step = talk.send(reply)
+def wait_of(flow: Any, reply: Any) -> float:
+    """Return the seconds for which a call waits on an empty queue, rounded down to tenths."""
+    next(flow)
+    step = flow.send(reply)
     assert isinstance(step, Block)
     return math.ceil(step.seconds * 10) / 10
 
 
-def cost_of(talk: Any) -> Any:
-    """Return what the limiter's wait asks for first."""
-    return next(talk).args
+def cost_of(flow: Any) -> Any:
+    """Return the cost that the limiter's wait asks for first."""
+    return next(flow).args
 
 
 def paused_for(call: Any, reply: Any) -> float:
-    """Return for how long the limiter's wait pauses before it asks again."""
+    """Return the seconds for which the limiter's wait pauses before it asks again."""
     next(call)
     try:
         return call.send(reply).seconds  # type: ignore[no-any-return]
@@ -160,78 +170,78 @@ def paused_for(call: Any, reply: Any) -> float:
 EMPTY = [Nothing()]
 Make = Callable[[Any], Any]
 
-WHOLE_CALLS: dict[str, Make] = {
-    "Buffer(min_size)": lambda n: seen(buffer(min_size=n).reserve(**FIXED)),
-    "Buffer(max_attempts)": lambda n: seen(buffer(max_attempts=n).reserve(**FIXED)),
+INTEGER_CALLS: dict[str, Make] = {
+    "Buffer(min_size)": lambda n: comparable(buffer(min_size=n).reserve(**FIXED)),
+    "Buffer(max_attempts)": lambda n: comparable(buffer(max_attempts=n).reserve(**FIXED)),
     "Buffer(max_attempts) for the worker": lambda n: buffer(max_attempts=n).max_attempts,
-    "Buffer(max_dead)": lambda n: seen(buffer(max_dead=n).bury(HELD)),
-    "Buffer(rates)": lambda n: seen(buffer(rates=[Rate(n, 1)]).reserve(**FIXED)),
-    "Buffer.pop": lambda n: seen(buffer().pop(size=n)),
-    "Buffer.groups(limit)": lambda n: seen(buffer().groups(n)),
-    "Buffer.groups(after)": lambda n: seen(buffer().groups(after=n)),
-    "Buffer.pop_longest(groups)": lambda n: seen(buffer().pop_longest(n)),
-    "Buffer.pop_longest(size)": lambda n: seen(buffer().pop_longest(size=n)),
-    "Buffer.reserve": lambda n: seen(buffer().reserve(n, **FIXED)),
-    "Buffer.reserve(max_bytes)": lambda n: seen(buffer().reserve(max_bytes=n, **FIXED)),
-    "Buffer.reserve_many(count)": lambda n: seen(buffer().reserve_many(n, **FIXED)),
-    "Buffer.reserve_many(size)": lambda n: seen(buffer().reserve_many(1, n, **FIXED)),
-    "Buffer.reserve_many(max_bytes)": lambda n: seen(buffer().reserve_many(1, max_bytes=n, **FIXED)),
-    "Buffer.peek(count)": lambda n: seen(buffer().peek(count=n)),
-    "Buffer.peek(after)": lambda n: seen(buffer().peek(after=n)),
-    "Buffer.leased": lambda n: seen(buffer().leased(n)),
-    "Buffer.delayed": lambda n: seen(buffer().delayed(n)),
-    "Buffer.dead": lambda n: seen(buffer().dead(n)),
-    "PriorityQueue(max_attempts)": lambda n: seen(queue(max_attempts=n).reserve(**FIXED)),
-    "PriorityQueue(max_dead)": lambda n: seen(queue(max_dead=n).bury(HELD)),
-    "PriorityQueue(rates)": lambda n: seen(queue(rates=[Rate(n, 1)]).reserve(**FIXED)),
-    "PriorityQueue.pop_many": lambda n: seen(queue().pop_many(n)),
-    "PriorityQueue.reserve": lambda n: seen(queue().reserve(n, **FIXED)),
-    "PriorityQueue.reserve(max_bytes)": lambda n: seen(queue().reserve(max_bytes=n, **FIXED)),
-    "PriorityQueue.reserve_many(count)": lambda n: seen(queue().reserve_many(n, **FIXED)),
-    "PriorityQueue.reserve_many(size)": lambda n: seen(queue().reserve_many(1, n, **FIXED)),
-    "PriorityQueue.reserve_many(max_bytes)": lambda n: seen(queue().reserve_many(1, max_bytes=n, **FIXED)),
-    "PriorityQueue.peek(count)": lambda n: seen(queue().peek(n)),
-    "PriorityQueue.peek(after)": lambda n: seen(queue().peek(after=n)),
-    "PriorityQueue.leased": lambda n: seen(queue().leased(n)),
-    "PriorityQueue.delayed": lambda n: seen(queue().delayed(n)),
-    "PriorityQueue.dead": lambda n: seen(queue().dead(n)),
-    "Batch.fail_at": marked,
+    "Buffer(max_dead)": lambda n: comparable(buffer(max_dead=n).bury(HELD)),
+    "Buffer(rates)": lambda n: comparable(buffer(rates=[Rate(n, 1)]).reserve(**FIXED)),
+    "Buffer.pop": lambda n: comparable(buffer().pop(size=n)),
+    "Buffer.groups(limit)": lambda n: comparable(buffer().groups(n)),
+    "Buffer.groups(after)": lambda n: comparable(buffer().groups(after=n)),
+    "Buffer.pop_longest(groups)": lambda n: comparable(buffer().pop_longest(n)),
+    "Buffer.pop_longest(size)": lambda n: comparable(buffer().pop_longest(size=n)),
+    "Buffer.reserve": lambda n: comparable(buffer().reserve(n, **FIXED)),
+    "Buffer.reserve(max_bytes)": lambda n: comparable(buffer().reserve(max_bytes=n, **FIXED)),
+    "Buffer.reserve_many(count)": lambda n: comparable(buffer().reserve_many(n, **FIXED)),
+    "Buffer.reserve_many(size)": lambda n: comparable(buffer().reserve_many(1, n, **FIXED)),
+    "Buffer.reserve_many(max_bytes)": lambda n: comparable(buffer().reserve_many(1, max_bytes=n, **FIXED)),
+    "Buffer.peek(count)": lambda n: comparable(buffer().peek(count=n)),
+    "Buffer.peek(after)": lambda n: comparable(buffer().peek(after=n)),
+    "Buffer.leased": lambda n: comparable(buffer().leased(n)),
+    "Buffer.delayed": lambda n: comparable(buffer().delayed(n)),
+    "Buffer.dead": lambda n: comparable(buffer().dead(n)),
+    "PriorityQueue(max_attempts)": lambda n: comparable(queue(max_attempts=n).reserve(**FIXED)),
+    "PriorityQueue(max_dead)": lambda n: comparable(queue(max_dead=n).bury(HELD)),
+    "PriorityQueue(rates)": lambda n: comparable(queue(rates=[Rate(n, 1)]).reserve(**FIXED)),
+    "PriorityQueue.pop_many": lambda n: comparable(queue().pop_many(n)),
+    "PriorityQueue.reserve": lambda n: comparable(queue().reserve(n, **FIXED)),
+    "PriorityQueue.reserve(max_bytes)": lambda n: comparable(queue().reserve(max_bytes=n, **FIXED)),
+    "PriorityQueue.reserve_many(count)": lambda n: comparable(queue().reserve_many(n, **FIXED)),
+    "PriorityQueue.reserve_many(size)": lambda n: comparable(queue().reserve_many(1, n, **FIXED)),
+    "PriorityQueue.reserve_many(max_bytes)": lambda n: comparable(queue().reserve_many(1, max_bytes=n, **FIXED)),
+    "PriorityQueue.peek(count)": lambda n: comparable(queue().peek(n)),
+    "PriorityQueue.peek(after)": lambda n: comparable(queue().peek(after=n)),
+    "PriorityQueue.leased": lambda n: comparable(queue().leased(n)),
+    "PriorityQueue.delayed": lambda n: comparable(queue().delayed(n)),
+    "PriorityQueue.dead": lambda n: comparable(queue().dead(n)),
+    "Batch.fail_at": failed_place,
     "Rate(limit)": lambda n: Rate(n, 1),
-    "RateLimiter(limit)": lambda n: seen(LimiterCalls("q", (Rate(n, 1),)).acquire(token="t")),
-    "RateLimiter.acquire": lambda n: seen(LimiterCalls("q", (A_RATE,)).acquire(n, "t")),
+    "RateLimiter(limit)": lambda n: comparable(LimiterCalls("q", (Rate(n, 1),)).acquire(token="t")),
+    "RateLimiter.acquire": lambda n: comparable(LimiterCalls("q", (A_RATE,)).acquire(n, "t")),
     "RateLimiter.wait": lambda n: cost_of(LimiterCalls("q", (A_RATE,)).wait(n)),
     "Replicas(count)": lambda n: Replicas(n),
     "Worker(concurrency)": lambda n: Settings(concurrency=n).concurrency,
 }
 REAL_CALLS: dict[str, Make] = {
-    "Buffer(lease)": lambda n: seen(buffer(lease=n).reserve(**FIXED)),
-    "Buffer(lease) of extend": lambda n: seen(buffer(lease=n).extend(HELD)),
-    "Buffer(max_wait)": lambda n: seen(buffer(max_wait=n).pop_longest()),
-    "Buffer(dedup_window)": lambda n: seen(buffer(dedup_window=n).push([b"a"], token="t")),
-    "Buffer.reserve(lease)": lambda n: seen(buffer().reserve(lease=n, **FIXED)),
-    "Buffer.reserve(timeout)": lambda n: waited(buffer().reserve_flow(timeout=n), EMPTY),
-    "Buffer.reserve_many(lease)": lambda n: seen(buffer().reserve_many(1, lease=n, **FIXED)),
-    "Buffer.ack": lambda n: seen(buffer().ack(HELD, n)),
-    "Buffer.release": lambda n: seen(buffer().release(HELD, n)),
-    "Buffer.extend": lambda n: seen(buffer().extend(HELD, n)),
-    "Buffer.pause": lambda n: seen(buffer().pause(n, token="t")),
-    "Buffer.pause_group": lambda n: seen(buffer().pause_group("g", n, "t")),
-    "Buffer.audit": lambda n: seen(buffer().audit(max_lease=n)),
-    "PriorityQueue(lease)": lambda n: seen(queue(lease=n).reserve(**FIXED)),
-    "PriorityQueue(dedup_window)": lambda n: seen(queue(dedup_window=n).push(b"a", token="t")),
-    "PriorityQueue.push(delay)": lambda n: seen(queue().push(b"a", delay=n, token="t")),
-    "PriorityQueue.push_many(delay)": lambda n: seen(queue().push_many({b"a": 1}, delay=n, token="t")),
-    "PriorityQueue.pop": lambda n: waited(queue().pop(n), (-1, [])),
-    "PriorityQueue.reserve(lease)": lambda n: seen(queue().reserve(lease=n, **FIXED)),
-    "PriorityQueue.reserve(timeout)": lambda n: waited(queue().reserve_flow(timeout=n), EMPTY),
-    "PriorityQueue.reserve_many(lease)": lambda n: seen(queue().reserve_many(1, lease=n, **FIXED)),
-    "PriorityQueue.ack": lambda n: seen(queue().ack(HELD, n)),
-    "PriorityQueue.release": lambda n: seen(queue().release(HELD, n)),
-    "PriorityQueue.extend": lambda n: seen(queue().extend(HELD, n)),
-    "PriorityQueue.pause": lambda n: seen(queue().pause(n, token="t")),
-    "PriorityQueue.audit": lambda n: seen(queue().audit(max_lease=n)),
-    "Rate(per)": lambda n: seen(LimiterCalls("q", (Rate(1, n),)).acquire(token="t")),
-    "RateLimiter(dedup_window)": lambda n: seen(LimiterCalls("q", (A_RATE,), dedup_window=n).acquire(token="t")),
+    "Buffer(lease)": lambda n: comparable(buffer(lease=n).reserve(**FIXED)),
+    "Buffer(lease) of extend": lambda n: comparable(buffer(lease=n).extend(HELD)),
+    "Buffer(max_wait)": lambda n: comparable(buffer(max_wait=n).pop_longest()),
+    "Buffer(dedup_window)": lambda n: comparable(buffer(dedup_window=n).push([b"a"], token="t")),
+    "Buffer.reserve(lease)": lambda n: comparable(buffer().reserve(lease=n, **FIXED)),
+    "Buffer.reserve(timeout)": lambda n: wait_of(buffer().reserve_flow(timeout=n), EMPTY),
+    "Buffer.reserve_many(lease)": lambda n: comparable(buffer().reserve_many(1, lease=n, **FIXED)),
+    "Buffer.ack": lambda n: comparable(buffer().ack(HELD, n)),
+    "Buffer.release": lambda n: comparable(buffer().release(HELD, n)),
+    "Buffer.extend": lambda n: comparable(buffer().extend(HELD, n)),
+    "Buffer.pause": lambda n: comparable(buffer().pause(n, token="t")),
+    "Buffer.pause_group": lambda n: comparable(buffer().pause_group("g", n, "t")),
+    "Buffer.audit": lambda n: comparable(buffer().audit(max_lease=n)),
+    "PriorityQueue(lease)": lambda n: comparable(queue(lease=n).reserve(**FIXED)),
+    "PriorityQueue(dedup_window)": lambda n: comparable(queue(dedup_window=n).push(b"a", token="t")),
+    "PriorityQueue.push(delay)": lambda n: comparable(queue().push(b"a", delay=n, token="t")),
+    "PriorityQueue.push_many(delay)": lambda n: comparable(queue().push_many({b"a": 1}, delay=n, token="t")),
+    "PriorityQueue.pop": lambda n: wait_of(queue().pop(n), (-1, [])),
+    "PriorityQueue.reserve(lease)": lambda n: comparable(queue().reserve(lease=n, **FIXED)),
+    "PriorityQueue.reserve(timeout)": lambda n: wait_of(queue().reserve_flow(timeout=n), EMPTY),
+    "PriorityQueue.reserve_many(lease)": lambda n: comparable(queue().reserve_many(1, lease=n, **FIXED)),
+    "PriorityQueue.ack": lambda n: comparable(queue().ack(HELD, n)),
+    "PriorityQueue.release": lambda n: comparable(queue().release(HELD, n)),
+    "PriorityQueue.extend": lambda n: comparable(queue().extend(HELD, n)),
+    "PriorityQueue.pause": lambda n: comparable(queue().pause(n, token="t")),
+    "PriorityQueue.audit": lambda n: comparable(queue().audit(max_lease=n)),
+    "Rate(per)": lambda n: comparable(LimiterCalls("q", (Rate(1, n),)).acquire(token="t")),
+    "RateLimiter(dedup_window)": lambda n: comparable(LimiterCalls("q", (A_RATE,), dedup_window=n).acquire(token="t")),
     "RateLimiter.wait(timeout)": lambda n: paused_for(LimiterCalls("q", (A_RATE,)).wait(5, n), redisq.Grant(1, 1.5)),
     "RateLimiter.wait(a shorter timeout)": lambda n: paused_for(
         LimiterCalls("q", (A_RATE,)).wait(5, n), redisq.Grant(1, 2.5)
@@ -239,38 +249,38 @@ REAL_CALLS: dict[str, Make] = {
     "Replicas(timeout)": lambda n: Replicas(timeout=n),
     "Retry": lambda n: Retry(n).delay,
     "Worker(grace)": lambda n: Settings(grace=n).grace,
-    "Worker(backoff)": lambda n: rest(n),
+    "Worker(backoff)": lambda n: backoff_of(n),
 }
 PRIORITIES: dict[str, Make] = {
-    "push": lambda n: seen(queue().push(b"a", n, token="t")),
-    "push in score order": lambda n: seen(score().push(b"a", n, token="t")),
-    "push_many of a mapping": lambda n: seen(queue().push_many({b"a": n}, token="t")),
-    "push_many of a mapping in score order": lambda n: seen(score().push_many({b"a": n}, token="t")),
-    "push_many of pairs": lambda n: seen(queue().push_many([(b"a", n)], token="t")),
-    "push_many of triples in score order": lambda n: seen(score().push_many([(b"a", n, 1)], token="t")),
+    "push": lambda n: comparable(queue().push(b"a", n, token="t")),
+    "push in score order": lambda n: comparable(score().push(b"a", n, token="t")),
+    "push_many of a mapping": lambda n: comparable(queue().push_many({b"a": n}, token="t")),
+    "push_many of a mapping in score order": lambda n: comparable(score().push_many({b"a": n}, token="t")),
+    "push_many of pairs": lambda n: comparable(queue().push_many([(b"a", n)], token="t")),
+    "push_many of triples in score order": lambda n: comparable(score().push_many([(b"a", n, 1)], token="t")),
 }
 
 
-@pytest.mark.parametrize("call", [pytest.param(call, id=name) for name, call in WHOLE_CALLS.items()])
-def test_a_whole_number_of_any_kind_is_that_number(call: Make) -> None:
-    """What is sent, or kept, is the same."""
+@pytest.mark.parametrize("call", [pytest.param(call, id=name) for name, call in INTEGER_CALLS.items()])
+def test_integers_of_any_type_are_equivalent(call: Make) -> None:
+    """The calls send the same."""
     expected = call(2)
-    for number in WHOLE:
+    for number in INTEGERS:
         assert call(number) == expected, kind(number)
 
 
 @pytest.mark.parametrize("call", [pytest.param(call, id=name) for name, call in (REAL_CALLS | PRIORITIES).items()])
-def test_a_number_of_any_kind_is_that_number(call: Make) -> None:
-    """As seconds, and as a priority; in fifo order too, where it must be whole."""
+def test_numbers_of_any_type_are_equivalent(call: Make) -> None:
+    """As seconds and as a priority, in fifo order only if it is whole."""
     expected = call(2)
-    for number in REAL:
+    for number in REALS:
         assert call(number) == expected, kind(number)
 
 
-@pytest.mark.parametrize("call", [pytest.param(call, id=name) for name, call in WHOLE_CALLS.items()])
-def test_what_is_no_whole_number_is_refused(call: Make) -> None:
-    """A bool of Python or numpy, text, an array, a fraction, even of one that is whole."""
-    for bad in NEITHER + REAL_ALONE:
+@pytest.mark.parametrize("call", [pytest.param(call, id=name) for name, call in INTEGER_CALLS.items()])
+def test_values_that_are_not_integers_are_refused(call: Make) -> None:
+    """Bools of Python and NumPy, text, arrays, and fractions, even whole ones."""
+    for bad in NOT_NUMBERS + ONLY_REALS:
         with pytest.raises(InvalidArgument):
             call(bad)
 
@@ -280,24 +290,24 @@ def test_what_is_no_whole_number_is_refused(call: Make) -> None:
     [
         pytest.param(call, id=name)
         for name, call in (REAL_CALLS | PRIORITIES).items()
-        if name != "Worker(backoff)"  # what cannot be used becomes the default's
+        if name != "Worker(backoff)"  # an invalid backoff is replaced by the default
     ],
 )
-def test_what_is_no_number_is_refused(call: Make) -> None:
-    for bad in NEITHER:
+def test_values_that_are_not_numbers_are_refused(call: Make) -> None:
+    for bad in NOT_NUMBERS:
         with pytest.raises(InvalidArgument):
             call(bad)
 
 
-@pytest.mark.parametrize("bad", [*NEITHER, np.array([2.0, 3.0]), -1, np.float64(-1)], ids=kind)
-def test_a_backoff_that_is_no_number_becomes_the_default(bad: Any) -> None:
-    """A worker must not end of it."""
-    assert 0.5 <= rest(bad) <= 1
+@pytest.mark.parametrize("bad", [*NOT_NUMBERS, np.array([2.0, 3.0]), -1, np.float64(-1)], ids=kind)
+def test_a_backoff_that_is_not_a_number_is_replaced_by_the_default(bad: Any) -> None:
+    """The worker must not end because of it."""
+    assert 0.5 <= backoff_of(bad) <= 1
 
 
-@pytest.mark.parametrize("number", REAL, ids=kind)
-def test_the_default_backoff_takes_numbers_of_any_kind(number: Any) -> None:
-    """First 2, twice as long each time, 2 at most."""
+@pytest.mark.parametrize("number", REALS, ids=kind)
+def test_the_default_backoff_accepts_numbers_of_any_type(number: Any) -> None:
+    """2 seconds at first, doubled each time, 2 seconds at most."""
     for backoff, most in (
         (exponential(number, 100, number), 16),
         (exponential(1, number, 2), 2),
@@ -307,9 +317,9 @@ def test_the_default_backoff_takes_numbers_of_any_kind(number: Any) -> None:
         assert type(backoff(10**6)) is float
 
 
-@pytest.mark.parametrize("bad", [*NEITHER, -1, 10**400], ids=kind)
-def test_a_default_backoff_of_what_is_no_number_is_refused(bad: Any) -> None:
-    """Where it is made, not when a handler fails."""
+@pytest.mark.parametrize("bad", [*NOT_NUMBERS, -1, 10**400], ids=kind)
+def test_a_default_backoff_with_invalid_arguments_is_refused(bad: Any) -> None:
+    """When it is created, not when a handler fails."""
     for options in ({"first": bad}, {"most": bad}, {"factor": bad}):
         with pytest.raises(InvalidArgument, match=next(iter(options))):
             exponential(**options)
@@ -318,15 +328,14 @@ def test_a_default_backoff_of_what_is_no_number_is_refused(bad: Any) -> None:
 
 
 @pytest.mark.parametrize("flag", [True, False, np.True_, np.False_, np.array(True)], ids=kind)
-def test_a_bool_of_numpy_is_a_bool(flag: Any) -> None:
-    """Where a bool is asked for."""
+def test_a_numpy_bool_is_a_bool(flag: Any) -> None:
     plain = bool(flag)
     calls: list[Make] = [
-        lambda yes: seen(buffer(ordered=yes).reserve(**FIXED)),
-        lambda yes: seen(buffer(isolate=yes).reserve(**FIXED)),
-        lambda yes: seen(buffer().release(HELD, count=yes)),
-        lambda yes: seen(queue().release(HELD, count=yes)),
-        lambda yes: seen(queue().push(b"a", replace=yes, token="t")),
+        lambda yes: comparable(buffer(ordered=yes).reserve(**FIXED)),
+        lambda yes: comparable(buffer(isolate=yes).reserve(**FIXED)),
+        lambda yes: comparable(buffer().release(HELD, count=yes)),
+        lambda yes: comparable(queue().release(HELD, count=yes)),
+        lambda yes: comparable(queue().push(b"a", replace=yes, token="t")),
     ]
     for call in calls:
         assert call(flag) == call(plain)
@@ -334,12 +343,12 @@ def test_a_bool_of_numpy_is_a_bool(flag: Any) -> None:
 
 
 @pytest.mark.parametrize("flag", [np.True_, np.False_], ids=kind)
-def test_a_retry_takes_a_bool_of_numpy(flag: Any) -> None:
+def test_a_retry_accepts_a_numpy_bool(flag: Any) -> None:
     assert Retry(count=flag).count is bool(flag)
 
 
 @pytest.mark.parametrize("bad", [0, 1, 1.0, np.int64(1), np.float64(1), "True", None, np.array([True])], ids=kind)
-def test_a_number_is_no_bool(bad: Any) -> None:
+def test_a_number_is_not_a_bool(bad: Any) -> None:
     for call in (
         lambda no: buffer(ordered=no),
         lambda no: buffer(isolate=no),
@@ -353,8 +362,8 @@ def test_a_number_is_no_bool(bad: Any) -> None:
 
 
 @pytest.mark.parametrize("number", [0.1, 1.5, 1e-3, 1e300, -0.5, 2**53 + 1, 1 / 3], ids=str)
-def test_a_score_keeps_its_value_exactly(flavour: Flavour, number: float) -> None:
-    """As the double that it is, of numpy too."""
+def test_a_score_keeps_its_exact_value(flavour: Flavour, number: float) -> None:
+    """The nearest double, also of a NumPy number."""
     do, one = flavour.do, flavour.queue(order="score")
     for priority in (number, np.float64(number), Decimal(number)):
         do(one.push("a", priority))
@@ -363,8 +372,8 @@ def test_a_score_keeps_its_value_exactly(flavour: Flavour, number: float) -> Non
     assert do(one.pop()).priority == float(np.float32(0.1)) != 0.1
 
 
-def test_numbers_of_numpy_all_the_way(flavour: Flavour) -> None:
-    """Against a server, from the settings to the answer."""
+def test_numpy_numbers_end_to_end(flavour: Flavour) -> None:
+    """With a server, from the settings to the results."""
     numbers: tuple[Any, Any, Any] = np.int64(2), np.uint8(3), np.float32(1000)
     two, three, thousand = numbers
     do = flavour.do

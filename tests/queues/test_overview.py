@@ -1,4 +1,4 @@
-"""What all queues hold, in few round trips."""
+"""The overview of all queues, in few round trips."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from redisq import BufferStats, PriorityStats, QueueOverview, WrongLayout
 from tests.queues.flavours import Flavour
 
 
-def look(flavour: Flavour, **options: Any) -> list[QueueOverview]:
-    """Read the overview by a client of this flavour."""
+def read(flavour: Flavour, **options: Any) -> list[QueueOverview]:
+    """Read the overview with a client of this flavour."""
     found: list[QueueOverview] = flavour.do(flavour.library.overview(flavour.client, **options))
     return found
 
 
-def test_each_queue_has_the_stats_that_it_would_tell_itself(flavour: Flavour) -> None:
+def test_each_queue_has_the_same_stats_as_by_itself(flavour: Flavour) -> None:
     buffers = [flavour.buffer(f"b{place}") for place in range(3)]
     fifo, score = flavour.queue("fifo"), flavour.queue("score", order="score")
     for count, buffer in enumerate(buffers):
@@ -24,22 +24,22 @@ def test_each_queue_has_the_stats_that_it_would_tell_itself(flavour: Flavour) ->
     flavour.do(fifo.push("a"))
     flavour.do(score.push("a"))
     flavour.do(fifo.reserve())
-    seen = look(flavour)
+    seen = read(flavour)
     assert [one.info.name for one in seen] == ["b0", "b1", "b2", "fifo", "score"]
     assert [one.stats.waiting for one in seen if one.stats] == [1, 2, 3, 0, 1]
     assert [type(one.stats) for one in seen] == [BufferStats] * 3 + [PriorityStats] * 2
     assert not any(one.error for one in seen)
-    assert [one.info.name for one in look(flavour, names=["score", "b1", "none"])] == ["b1", "score"]
+    assert [one.info.name for one in read(flavour, names=["score", "b1", "none"])] == ["b1", "score"]
 
 
-def test_a_queue_that_cannot_be_read_hides_no_other(flavour: Flavour) -> None:
-    """One of another layout, and one of whose keys is of another type."""
+def test_a_queue_that_cannot_be_read_does_not_hide_the_others(flavour: Flavour) -> None:
+    """One of another layout, and one with a key of another type."""
     for name in ("first", "last", "broken"):
         flavour.do(flavour.buffer(name).push(1))
     flavour.plain.hset("redisq:{future}:meta", "queue", "3 buffer")
     flavour.plain.delete("redisq:{broken}:leases")
     flavour.plain.set("redisq:{broken}:leases", "x")
-    seen = {one.info.name: one for one in look(flavour)}
+    seen = {one.info.name: one for one in read(flavour)}
     assert isinstance(seen["future"].error, WrongLayout)
     assert seen["broken"].error is not None
     assert seen["broken"].stats is None
@@ -47,7 +47,7 @@ def test_a_queue_that_cannot_be_read_hides_no_other(flavour: Flavour) -> None:
 
 
 def test_buffers_with_more_groups_than_one_call_counts(real: Flavour) -> None:
-    """They are counted page by page, together; no group is left out."""
+    """They are counted in pages, together, and no group is left out."""
     counts = {"none": 1, "small": 10, "large": 5_001, "larger": 10_500}
     for name, count in counts.items():
         pipe = real.plain.pipeline(transaction=False)
@@ -55,14 +55,15 @@ def test_buffers_with_more_groups_than_one_call_counts(real: Flavour) -> None:
         for group in range(count):
             calls.push([1], group=str(group)).queue(pipe)
         pipe.execute()
-    seen = {one.info.name: one.stats for one in look(real)}
+    seen = {one.info.name: one.stats for one in read(real)}
     assert {name: stats.waiting for name, stats in seen.items() if stats} == counts
 
 
 def test_an_outage_is_raised(real: Flavour) -> None:
-    """It befell all of them."""
+    """It affects all queues."""
     real.do(real.buffer("q").push(1))
-    real.plain.execute_command("ACL", "SETUSER", "looks", "on", "nopass", "~*", "+scan", "+hget", "+hello", "+client")
+    plain: Any = real.plain
+    plain.execute_command("ACL", "SETUSER", "looks", "on", "nopass", "~*", "+scan", "+hget", "+hello", "+client")
     client = real.make_client(username="looks", password="x")
     found = real.do(real.library.overview(client))
     assert "NOPERM" in str(found[0].error) or "no permissions" in str(found[0].error)

@@ -1,4 +1,4 @@
-"""Pausing a queue, or one group of a buffer: nothing is handed out, and everything else goes on."""
+"""Pausing a queue, or one group of a buffer: nothing is handed out, everything else goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import redis
 
 from redisq import Buffer, InvalidArgument, PriorityQueue, Pushed
 from tests.faults.node import Node
-from tests.queues.flavours import PATIENCE, Flavour
+from tests.queues.flavours import TIMEOUT, Flavour
 
 STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 FOREVER = None
@@ -27,7 +27,7 @@ def now(client: redis.Redis) -> float:
 
 
 def taken(flavour: Flavour, queue: Any) -> list[Any]:
-    """Take by every call that takes, and return what came."""
+    """Take by every call that takes, and return the items."""
     pops = [queue.pop("g"), queue.pop_longest()] if hasattr(queue, "pop_longest") else [queue.pop(), queue.pop_many(9)]
     answers = [*map(flavour.do, pops), flavour.do(queue.reserve()), flavour.do(queue.reserve_many(3))]
     return [answer for answer in answers if answer]
@@ -39,13 +39,13 @@ def put(queue: Any, item: str) -> Any:
 
 
 def retry_after(flavour: Flavour, queue: Any) -> float:
-    """Return the seconds after which a reserve that gives nothing says to ask again."""
+    """Return the retry time, in seconds, of a reserve that finds nothing."""
     ((nothing,),) = flavour.do(queue.send(queue.calls.reserve()))
     return nothing.retry  # type: ignore[no-any-return]
 
 
 def paused(flavour: Flavour, queue: Any) -> tuple[bool, str, float | None]:
-    """Return what stats say of the queue's pause."""
+    """Return what stats say about the queue's pause."""
     stats = flavour.do(queue.stats())
     return stats.paused, stats.pause_reason, stats.paused_until
 
@@ -54,7 +54,7 @@ def paused(flavour: Flavour, queue: Any) -> tuple[bool, str, float | None]:
 
 
 @STRUCTURES
-def test_a_paused_queue_gives_nothing_and_takes_everything_else(flavour: Flavour, structure: str) -> None:
+def test_a_paused_queue_hands_out_nothing_and_accepts_everything_else(flavour: Flavour, structure: str) -> None:
     """Pushes, acks, releases, burials and extensions go on; what comes back meanwhile is not handed out again."""
     do, queue = flavour.do, flavour.stocked(structure, *"abcdef")
     one, two, three, four = do(queue.reserve_many(4, 1))
@@ -63,7 +63,7 @@ def test_a_paused_queue_gives_nothing_and_takes_everything_else(flavour: Flavour
     assert do(put(queue, "new")) in (3, Pushed.ADDED)
     assert do(one.ack()) == do(two.release()) == do(three.bury("odd")) == 1
     do(four.extend(1000))
-    assert do(queue.reserve(lease_id=four.id)).items == four.items  # the same call again: what it was answered
+    assert do(queue.reserve(lease_id=four.id)).items == four.items  # the same call again: the first answer
     assert taken(flavour, queue) == []
     assert paused(flavour, queue) == (True, "the API is down", None)
     stats = do(queue.stats())
@@ -79,21 +79,21 @@ def test_a_paused_queue_gives_nothing_and_takes_everything_else(flavour: Flavour
 
 
 @STRUCTURES
-def test_a_lease_runs_out_during_a_pause_as_ever(flavour: Flavour, structure: str) -> None:
-    """Its batch comes back after the pause, and its holder has lost it then."""
+def test_a_lease_expires_during_a_pause(flavour: Flavour, structure: str) -> None:
+    """Its batch is handed out again after the pause, and only then is the lease lost."""
     do, queue = flavour.do, flavour.stocked(structure, "a", lease=0.001)
     batch = do(queue.reserve())
     do(queue.pause())
     while do(queue.stats()).due == 0:
         assert do(queue.reserve()) is None
     do(queue.resume())
-    again = do(queue.reserve(timeout=PATIENCE, lease=1000))
+    again = do(queue.reserve(timeout=TIMEOUT, lease=1000))
     assert (again.items, again.attempts) == (batch.items, 2)
 
 
 @STRUCTURES
 def test_a_pause_may_have_an_end(flavour: Flavour, structure: str) -> None:
-    """The stats and an empty reserve say when; when it is over, nobody needs to resume."""
+    """Stats and an empty reserve tell when; afterwards no resume is needed."""
     do, queue = flavour.do, flavour.stocked(structure, "a", lease=900)
     before = now(flavour.plain)
     do(queue.pause(1000, "deploying"))
@@ -104,19 +104,19 @@ def test_a_pause_may_have_an_end(flavour: Flavour, structure: str) -> None:
     assert before + 999.99 <= until <= after + 1000.01
     assert 0 < flavour.plain.pttl(PAUSED) <= 1_000_000
 
-    # Never later than a lease ahead: another client may resume it, and crash.
+    # Never later than a lease ahead: another client may resume the queue, take the batch and crash.
     assert retry_after(flavour, queue) == 900
     do(queue.pause(500))
     assert 400 < retry_after(flavour, queue) <= 500
     do(queue.pause(0.05))
-    assert do(queue.reserve(timeout=PATIENCE)).items == ["a"]
+    assert do(queue.reserve(timeout=TIMEOUT)).items == ["a"]
     assert paused(flavour, queue) == (False, "", None)
     assert do(queue.resume()) is False
 
 
 @STRUCTURES
-def test_a_pause_takes_the_place_of_the_one_before(flavour: Flavour, structure: str) -> None:
-    """With its own end and reason, sooner or later or never."""
+def test_a_pause_replaces_the_previous_one(flavour: Flavour, structure: str) -> None:
+    """With its own end and reason; it may end earlier, later or never."""
     do, queue = flavour.do, flavour.stocked(structure, "a")
     do(queue.pause(1000, "first"))
     do(queue.pause())
@@ -136,8 +136,8 @@ def test_a_pause_takes_the_place_of_the_one_before(flavour: Flavour, structure: 
 
 
 @STRUCTURES
-def test_a_queue_that_is_empty_may_be_paused(flavour: Flavour, structure: str) -> None:
-    """It writes its pause and nothing else; what is pushed then waits, and a queue that drains keeps its pause."""
+def test_an_empty_queue_can_be_paused(flavour: Flavour, structure: str) -> None:
+    """Only the pause is written; later pushes wait, and an emptied queue keeps its pause."""
     do = flavour.do
     queue = getattr(flavour, "buffer" if structure == "buffer" else "queue")(dedup_window=0)
     do(queue.pause(reason="not yet"))
@@ -173,8 +173,8 @@ REASONS = {
 
 @STRUCTURES
 @pytest.mark.parametrize("decode", [False, True])
-def test_the_reason_is_any_text_of_a_thousand_bytes(flavour: Flavour, structure: str, decode: bool) -> None:
-    """A longer one is cut at a character."""
+def test_the_reason_is_any_text_of_up_to_a_thousand_bytes(flavour: Flavour, structure: str, decode: bool) -> None:
+    """A longer one is cut at a character boundary."""
     client = flavour.make_client(decode_responses=decode)
     kind = flavour.library.Buffer if structure == "buffer" else flavour.library.PriorityQueue
     queue = kind(client, "q")
@@ -187,8 +187,8 @@ def test_the_reason_is_any_text_of_a_thousand_bytes(flavour: Flavour, structure:
 # -- a group ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_paused_group_gives_no_new_batch_and_the_others_are_as_ever(flavour: Flavour) -> None:
-    """What was handed out of it before is retried, and what is pushed waits in its order."""
+def test_a_paused_group_hands_out_no_new_batch(flavour: Flavour) -> None:
+    """Its earlier batches are retried, later pushes wait in order, and other groups are not affected."""
     do, buffer = flavour.do, flavour.buffer()
     do(buffer.push(*range(5), group="g"))
     do(buffer.push(*range(10, 13), group="h"))
@@ -224,23 +224,23 @@ def test_a_paused_group_gives_no_new_batch_and_the_others_are_as_ever(flavour: F
 
 
 def test_the_pause_of_a_group_may_have_an_end(flavour: Flavour) -> None:
-    """An empty reserve names it; the reserve that comes after it takes the group back."""
+    """An empty reserve names it; the next reserve after it finds the group."""
     do, buffer = flavour.do, flavour.buffer(lease=900)
     do(buffer.push("a", group="g"))
     do(buffer.pause_group("g", 500))
     assert 400 < retry_after(flavour, buffer) <= 500
-    do(buffer.pause_group("g"))  # in the place of the one before: now without an end
+    do(buffer.pause_group("g"))  # replaces the previous one: no end now
     assert retry_after(flavour, buffer) == 900
     do(buffer.pause_group("g", 1000))
     do(buffer.pause_group("g", 0.05))
-    assert do(buffer.reserve(timeout=PATIENCE)).items == ["a"]
+    assert do(buffer.reserve(timeout=TIMEOUT)).items == ["a"]
     assert do(buffer.groups(state="paused")) == {}
     assert do(buffer.stats()).paused_groups == 0
     assert do(buffer.resume_group("g")) is False
 
 
-def test_a_group_that_is_empty_may_be_paused(flavour: Flavour) -> None:
-    """What is pushed then waits; a pause of nothing leaves no key when it ends."""
+def test_an_empty_group_can_be_paused(flavour: Flavour) -> None:
+    """Later pushes wait; the pause of a group without items leaves no key behind."""
     do, buffer = flavour.do, flavour.buffer(dedup_window=0)
     do(buffer.pause_group("g"))
     assert do(buffer.groups(state="paused")) == {"g": 0}
@@ -255,8 +255,8 @@ def test_a_group_that_is_empty_may_be_paused(flavour: Flavour) -> None:
     assert [key for key in flavour.plain.keys() if flavour.plain.pttl(key) == -1] == []  # noqa: SIM118
 
 
-def test_a_pause_of_a_group_of_an_ordered_buffer(flavour: Flavour) -> None:
-    """A group that is busy and paused is offered again when neither is so, whichever ends first."""
+def test_pausing_a_group_of_an_ordered_buffer(flavour: Flavour) -> None:
+    """A group that is both busy and paused is handed out when neither holds, whichever ends first."""
     do, buffer = flavour.do, flavour.buffer(ordered=True)
     for resumed_first in (True, False):
         do(buffer.push(1, 2, group="g"))
@@ -271,8 +271,8 @@ def test_a_pause_of_a_group_of_an_ordered_buffer(flavour: Flavour) -> None:
         assert do(do(buffer.reserve()).ack()) == 1
 
 
-def test_all_of_many_groups_may_be_paused_and_have_their_end(flavour: Flavour) -> None:
-    """More than one reserve takes back; paging and order of the listing are those of the other states."""
+def test_many_groups_with_pauses_that_end(flavour: Flavour) -> None:
+    """More than one reserve can resume; listing them supports pages and has the usual order."""
     do, buffer = flavour.do, flavour.buffer()
     for i in range(25):
         do(buffer.push(*range(i + 1), group=f"g{i:02}"))
@@ -280,18 +280,18 @@ def test_all_of_many_groups_may_be_paused_and_have_their_end(flavour: Flavour) -
     lengths = {f"g{i:02}": i + 1 for i in reversed(range(25))}
     assert list(do(buffer.groups(state="paused")).items()) == list(lengths.items())
     assert list(do(buffer.groups(3, 2, "paused")).items()) == list(lengths.items())[2:5]
-    found = [do(buffer.reserve(100, timeout=PATIENCE)).group for _ in range(12)]
+    found = [do(buffer.reserve(100, timeout=TIMEOUT)).group for _ in range(12)]
     assert sorted(found) == [f"g{i:02}" for i in range(1, 25, 2)]
     assert do(buffer.stats()).paused_groups == 13
     assert do(buffer.reserve()) is None
 
 
-# -- sent twice, and refused -----------------------------------------------------------------------------------------
+# -- repeated and invalid calls --------------------------------------------------------------------------------------
 
 
 @STRUCTURES
 def test_a_token_makes_pause_and_resume_idempotent(flavour: Flavour, structure: str) -> None:
-    """Sent again, each gives its first answer, and leaves what was done in between as it is."""
+    """Sent again, each returns its first answer, and does not change what was done in between."""
     do, queue = flavour.do, flavour.stocked(structure, "a")
     do(queue.pause(reason="one", token="p"))
     do(queue.pause(reason="two"))
@@ -315,8 +315,8 @@ def test_a_token_makes_pause_and_resume_idempotent(flavour: Flavour, structure: 
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume", "pause_group", "resume_group"])
-def test_each_call_has_a_token_of_its_own(flavour: Flavour, verb: str) -> None:
-    """So that redis-py may send it again; one made without takes effect each time."""
+def test_each_call_has_its_own_token(flavour: Flavour, verb: str) -> None:
+    """So that redis-py can retry it; separate calls without a token each take effect."""
     buffer = flavour.buffer()
     args = ("g",) if verb.endswith("group") else ()
     tokens = {getattr(buffer.calls, verb)(*args).token for _ in range(3)}
@@ -341,8 +341,8 @@ BUFFER: list[tuple[str, list[Any], Callable[[Any, Any], Any]]] = [
 ]
 
 
-def test_bad_input_is_named_and_nothing_is_written(flavour: Flavour) -> None:
-    """Each bad argument: InvalidArgument, with the value in its message."""
+def test_an_invalid_argument_is_named_and_nothing_is_written(flavour: Flavour) -> None:
+    """InvalidArgument, with the value in its message."""
     for queue, cases in ((flavour.buffer(), BOTH + BUFFER), (flavour.queue(), BOTH)):
         for what, values, call in cases:
             for bad in values:
@@ -352,18 +352,18 @@ def test_bad_input_is_named_and_nothing_is_written(flavour: Flavour) -> None:
     assert flavour.plain.dbsize() == 0
 
 
-# -- who waits -------------------------------------------------------------------------------------------------------
+# -- blocked clients -------------------------------------------------------------------------------------------------
 
 
-def wake(waiting: Future[Any]) -> Any:
-    """Return what a waiting call gives, well before its own timeout."""
-    return waiting.result(PATIENCE)
+def result_of(waiting: Future[Any]) -> Any:
+    """Return the result of a blocked call, which must end well before its own timeout."""
+    return waiting.result(TIMEOUT)
 
 
 @pytest.mark.usefixtures("no_polling")
 @pytest.mark.parametrize("seconds", [None, 1000])
-def test_resume_wakes_who_waits(real: Flavour, seconds: float | None) -> None:
-    """A reserve of each structure, and a pop; as many of them as there is work for."""
+def test_resume_wakes_blocked_clients(real: Flavour, seconds: float | None) -> None:
+    """A reserve on each structure, and a pop; as many of them as there is work for."""
     do, buffer, queue, popped = real.do, real.buffer("b"), real.queue("p"), real.queue("o")
     do(buffer.push(1, 2, 3, group="g"))
     do(queue.push_many({"a": 0, "b": 0, "c": 0}))
@@ -376,31 +376,31 @@ def test_resume_wakes_who_waits(real: Flavour, seconds: float | None) -> None:
     real.blocked(9, *waiting)
     for each in (buffer, queue, popped):
         assert do(each.resume()) is True
-    assert sorted(wake(one).items for one in waiting[:3]) == [[1], [2], [3]]
-    assert sorted(wake(one).items for one in waiting[3:6]) == [["a"], ["b"], ["c"]]
-    assert sorted(wake(one).member for one in waiting[6:]) == ["a", "b", "c"]
+    assert sorted(result_of(one).items for one in waiting[:3]) == [[1], [2], [3]]
+    assert sorted(result_of(one).items for one in waiting[3:6]) == [["a"], ["b"], ["c"]]
+    assert sorted(result_of(one).member for one in waiting[6:]) == ["a", "b", "c"]
 
 
 @pytest.mark.usefixtures("no_polling")
 @STRUCTURES
-def test_a_client_that_waited_before_the_pause_wakes_after_it(real: Flavour, structure: str) -> None:
-    """Woken by a push during the pause, it finds nothing, and waits for the resume."""
+def test_a_client_that_was_blocked_before_the_pause_wakes_after_it(real: Flavour, structure: str) -> None:
+    """A push during the pause wakes it, it finds nothing, and blocks until the resume."""
     queue = real.buffer() if structure == "buffer" else real.queue()
     waiting = real.begin(lambda: queue.reserve(timeout=60))
     real.blocked(1, waiting)
     real.do(queue.pause())
     real.do(put(queue, "a"))
-    while real.plain.llen("redisq:{q}:wake"):  # until the waiting client has taken the wake-up of the push
+    while real.plain.llen("redisq:{q}:wake"):  # until the blocked client has taken the wake-up of the push
         assert not waiting.done()
     real.blocked(1, waiting)
     real.do(queue.resume())
-    assert wake(waiting).items == ["a"]
+    assert result_of(waiting).items == ["a"]
 
 
 @pytest.mark.usefixtures("no_polling")
 @pytest.mark.parametrize("seconds", [None, 1000])
-def test_resume_group_wakes_who_waits(real: Flavour, seconds: float | None) -> None:
-    """Each resume of a group has its batch, though all groups are paused."""
+def test_resume_group_wakes_blocked_clients(real: Flavour, seconds: float | None) -> None:
+    """Each resume of a group hands out its batch, though all groups are paused at first."""
     do, buffer = real.do, real.buffer()
     for group in "gh":
         do(buffer.push(group, group=group))
@@ -409,50 +409,50 @@ def test_resume_group_wakes_who_waits(real: Flavour, seconds: float | None) -> N
     real.blocked(2, *waiting)
     for group in "gh":
         assert do(buffer.resume_group(group)) is True
-    assert sorted(wake(one).group for one in waiting) == ["g", "h"]
+    assert sorted(result_of(one).group for one in waiting) == ["g", "h"]
 
 
 @pytest.mark.usefixtures("no_polling")
 @STRUCTURES
-def test_the_end_of_a_pause_wakes_who_waits(real: Flavour, structure: str) -> None:
-    """By the time that the empty reply names: nobody sends anything."""
+def test_the_end_of_a_pause_wakes_blocked_clients(real: Flavour, structure: str) -> None:
+    """By the retry time of the empty reply, without any other call."""
     queue = real.stocked(structure, "a")
     before = now(real.plain)
     real.do(queue.pause(0.5))
-    batch = wake(real.begin(lambda: queue.reserve(timeout=60)))
+    batch = result_of(real.begin(lambda: queue.reserve(timeout=60)))
     assert batch.items == ["a"]
     assert batch.deadline - 30 >= before + 0.5
     if structure == "priority":
         real.do(queue.push("b"))
         real.do(queue.pause(0.2))
-        assert wake(real.begin(lambda: queue.pop(timeout=60))).member == "b"
+        assert result_of(real.begin(lambda: queue.pop(timeout=60))).member == "b"
 
 
 @pytest.mark.usefixtures("no_polling")
-def test_the_end_of_a_groups_pause_wakes_who_waits(real: Flavour) -> None:
-    """By the first end of several."""
+def test_the_end_of_a_groups_pause_wakes_blocked_clients(real: Flavour) -> None:
+    """The first end of several."""
     do, buffer = real.do, real.buffer()
     for group, seconds in (("g", None), ("h", 0.5), ("i", 1000)):
         do(buffer.push(group, group=group))
         do(buffer.pause_group(group, seconds))
-    assert wake(real.begin(lambda: buffer.reserve(timeout=60))).group == "h"
+    assert result_of(real.begin(lambda: buffer.reserve(timeout=60))).group == "h"
 
 
 @pytest.mark.usefixtures("no_polling")
-def test_a_client_that_waited_before_the_pause_of_a_group_wakes_at_its_end(real: Flavour) -> None:
-    """Though the push that comes meanwhile is for that group alone."""
+def test_a_client_that_was_blocked_before_the_pause_of_a_group_wakes_at_its_end(real: Flavour) -> None:
+    """Even if a push meanwhile was for that group only."""
     buffer = real.buffer()
     waiting = real.begin(lambda: buffer.reserve(timeout=60))
     real.blocked(1, waiting)
     real.do(buffer.pause_group("g", 0.5))
     real.do(buffer.push("a", group="g"))
-    assert wake(waiting).items == ["a"]
+    assert result_of(waiting).items == ["a"]
 
 
 @pytest.mark.usefixtures("no_polling")
 @pytest.mark.parametrize("what", ["buffer", "priority", "group"])
-def test_a_pause_that_is_shortened_wakes_who_waits(real: Flavour, what: str) -> None:
-    """The client was told of another end."""
+def test_shortening_a_pause_wakes_blocked_clients(real: Flavour, what: str) -> None:
+    """The client was waiting for the previous end."""
     queue = real.stocked("priority" if what == "priority" else "buffer", "a")
 
     def pause(seconds: float) -> None:
@@ -462,40 +462,40 @@ def test_a_pause_that_is_shortened_wakes_who_waits(real: Flavour, what: str) -> 
     waiting = real.begin(lambda: queue.reserve(timeout=60))
     real.blocked(1, waiting)
     pause(0.3)
-    assert wake(waiting).items == ["a"]
+    assert result_of(waiting).items == ["a"]
 
 
 @STRUCTURES
-def test_a_worker_works_on_after_a_pause(real: Flavour, structure: str) -> None:
-    """It waits, and goes on when the queue is resumed; what it works on meanwhile it ends."""
+def test_a_worker_continues_after_a_pause(real: Flavour, structure: str) -> None:
+    """It finishes its current batch, waits, and continues when the queue is resumed."""
     queue = real.stocked(structure, "a")
     began, go_on, done = threading.Event(), threading.Event(), threading.Semaphore(0)
 
     def handle(batch: Any) -> None:
         if batch.items == ["a"]:
             began.set()
-            assert go_on.wait(PATIENCE)
+            assert go_on.wait(TIMEOUT)
 
     with real.running(real.worker(queue, handle, on_ack=lambda _: done.release())):
-        assert began.wait(PATIENCE)
+        assert began.wait(TIMEOUT)
         kind = Buffer if structure == "buffer" else PriorityQueue
-        kind(real.plain, "q").pause()  # the loop of asyncio is held up by its handler
+        kind(real.plain, "q").pause()  # the handler blocks the event loop
         go_on.set()
-        assert done.acquire(timeout=PATIENCE)
+        assert done.acquire(timeout=TIMEOUT)
         real.do(put(queue, "b"))
         real.blocked(1)
         assert real.do(queue.stats()).waiting == 1
         assert real.do(queue.resume()) is True
-        assert done.acquire(timeout=PATIENCE)
+        assert done.acquire(timeout=TIMEOUT)
     assert real.do(queue.stats()).done == 2
 
 
-# -- the server ends -------------------------------------------------------------------------------------------------
+# -- a killed server -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.server
 def test_pauses_survive_a_killed_server(binary: Path) -> None:
-    """With an AOF: reason, end and group are as they were, and resume ends them."""
+    """With an AOF: reason, end and group are kept, and resume ends them."""
     options = ("--appendonly", "yes", "--appendfsync", "always")
     with Node(binary, *options) as node:
         with node.client() as client:

@@ -1,4 +1,4 @@
-"""Payloads beside the members of a priority queue, and pushes that replace, in every state of a member."""
+"""Payloads of the members of a priority queue, and pushes with `replace`, in every state of a member."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 
 from redisq import BYTES, Buffer, CodecError, PriorityQueue, Pushed, State
 from redisq.embedded import Server
-from tests.queues.flavours import PATIENCE, Flavour
+from tests.queues.flavours import TIMEOUT, Flavour
 
 KEY = "redisq:{q}:payloads"
 STATES = ("absent", "ready", "delayed", "dead", "leased", "removed", "noted")
-"""`removed`: while it is leased; `noted`: pushed while it is leased."""
+"""`removed`: removed while it is leased; `noted`: pushed while it is leased."""
 LEASED = ("leased", "removed", "noted")
 ENDINGS = ("ack", "release", "fail", "bury", "expire")
 
 
-def brought_to(flavour: Flavour, queue: Any, state: str, payload: Any = "old") -> Any:
-    """Bring the member `m`, of priority 5, to a state; return its batch if it is leased."""
+def bring_to(flavour: Flavour, queue: Any, state: str, payload: Any = "old") -> Any:
+    """Bring the member `m`, of priority 5, into a state; return its batch if it is leased."""
     do = flavour.do
     if state == "absent":
         return None
@@ -44,29 +44,29 @@ def brought_to(flavour: Flavour, queue: Any, state: str, payload: Any = "old") -
 
 
 def end(flavour: Flavour, queue: Any, batch: Any, ending: str) -> None:
-    """End a lease; what comes back is due at once, if nothing else was asked for."""
+    """End a lease; what comes back is due at once, unless something else was pushed."""
     do = flavour.do
     if ending == "fail":
         batch.fail("m", reason="odd")
         do(batch.ack())
     elif ending == "expire":
-        flavour.plain.zadd("redisq:{q}:leases", {batch.id: 1})  # its deadline is long past
+        flavour.plain.zadd("redisq:{q}:leases", {batch.id: 1})  # its deadline has long passed
         do(queue.send(queue.calls.reserve(lease=0.001)))
     else:
         do(getattr(batch, ending)())
 
 
 def due(flavour: Flavour) -> float:
-    """Return in how many seconds the member is due; 0: now, or long ago."""
+    """Return in how many seconds the member is due; 0: now, or earlier."""
     time = flavour.plain.zscore("redisq:{q}:delayed", "m") or 0
     seconds, micros = flavour.plain.time()
     return max(0.0, time / 1000 - seconds - micros / 1e6)
 
 
 def taken(flavour: Flavour, queue: Any) -> Any:
-    """Take what is there, due or not: the member's priority and payload; None if it is nowhere."""
+    """Take the member, due or not; return its priority and payload, or None if it does not exist."""
     do, state = flavour.do, flavour.do(queue.state("m"))
-    if state is State.LEASED:  # by the reserve of an expired lease
+    if state is State.LEASED:  # by the reserve that ends its lease
         (batch,) = do(queue.leased())
         found = batch.priorities[0], batch.payloads[0]
         assert do(batch.ack()) == 1
@@ -83,9 +83,9 @@ def taken(flavour: Flavour, queue: Any) -> Any:
 @pytest.mark.parametrize("state", ["absent", "ready", "delayed", "dead"])
 @pytest.mark.parametrize("payload", ["new", None, ""])
 def test_the_newest_payload_wins(flavour: Flavour, state: str, payload: str | None) -> None:
-    """Also where the push changes nothing else; without one, what is stored stays."""
+    """Also if the push changes nothing else; a push without a payload keeps the stored one."""
     queue = flavour.queue()
-    brought_to(flavour, queue, state)
+    bring_to(flavour, queue, state)
     outcome = flavour.do(queue.push("m", 9, payload=payload))
     assert outcome is {"ready": Pushed.KEPT, "delayed": Pushed.RAISED}.get(state, Pushed.ADDED)
     kept = payload if payload is not None else None if state == "absent" else "old"
@@ -96,16 +96,16 @@ def test_the_newest_payload_wins(flavour: Flavour, state: str, payload: str | No
 @pytest.mark.parametrize("state", LEASED)
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("payload", ["new", None])
-def test_the_newest_payload_wins_over_a_lease(flavour: Flavour, state: str, ending: str, payload: str | None) -> None:
-    """The holder keeps its copy; what comes back when the lease ends has the newest, whichever way that is."""
+def test_the_newest_payload_wins_while_leased(flavour: Flavour, state: str, ending: str, payload: str | None) -> None:
+    """The holder keeps its copy; the member comes back with the newest, however the lease ends."""
     do, queue = flavour.do, flavour.queue()
-    batch = brought_to(flavour, queue, state)
+    batch = bring_to(flavour, queue, state)
     again = do(queue.push("m", 6, payload=payload))
     assert again is (Pushed.RAISED if state == "noted" else Pushed.ADDED)
     assert batch.payloads == ["old"]
     assert do(queue.reserve(lease_id=batch.id)).payloads == [payload or (None if state == "removed" else "old")]
     end(flavour, queue, batch, ending)
-    comes_back = state != "removed" and ending in ("release", "fail", "expire")  # with what was asked for at first
+    comes_back = state != "removed" and ending in ("release", "fail", "expire")  # with the options of the first push
     assert taken(flavour, queue) == (5 if comes_back else 6, payload or (None if state == "removed" else "old"))
     assert do(queue.state("m")) is State.ABSENT
     assert not flavour.plain.exists(KEY)
@@ -113,10 +113,10 @@ def test_the_newest_payload_wins_over_a_lease(flavour: Flavour, state: str, endi
 
 @pytest.mark.parametrize("state", ["leased", "removed"])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_payload_goes_with_its_member(flavour: Flavour, state: str, ending: str) -> None:
-    """It is there while the member is, in whatever state, and no longer."""
+def test_a_payload_exists_as_long_as_its_member(flavour: Flavour, state: str, ending: str) -> None:
+    """In any state, and no longer."""
     do, queue = flavour.do, flavour.queue()
-    batch = brought_to(flavour, queue, state)
+    batch = bring_to(flavour, queue, state)
     assert flavour.plain.exists(KEY) == (state == "leased")
     end(flavour, queue, batch, ending)
     if state == "removed" or ending == "ack":
@@ -134,9 +134,9 @@ def test_a_payload_goes_with_its_member(flavour: Flavour, state: str, ending: st
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("how", ["remove", "purge", "discard"])
-def test_a_payload_is_thrown_away_with_its_member(flavour: Flavour, state: str, how: str) -> None:
+def test_a_payload_is_deleted_with_its_member(flavour: Flavour, state: str, how: str) -> None:
     do, queue = flavour.do, flavour.queue()
-    brought_to(flavour, queue, state)
+    bring_to(flavour, queue, state)
     if how == "discard":
         assert do(queue.discard("m")) == (state == "dead")
         assert flavour.plain.exists(KEY) == (state not in ("absent", "dead", "removed"))
@@ -149,7 +149,7 @@ def test_a_payload_is_thrown_away_with_its_member(flavour: Flavour, state: str, 
 
 
 class Packed:
-    """A codec of one's own: text, compressed."""
+    """A codec for compressed text."""
 
     def encode(self, item: str, /) -> bytes:
         return zlib.compress(item.encode())
@@ -159,8 +159,8 @@ class Packed:
 
 
 @pytest.mark.parametrize("options", [{}, {"decode_responses": True}, {"protocol": 3}], ids=str)
-def test_payloads_have_a_codec_of_their_own(flavour: Flavour, options: dict[str, Any]) -> None:
-    """In every call that shows them."""
+def test_payloads_have_their_own_codec(flavour: Flavour, options: dict[str, Any]) -> None:
+    """In every call that returns them."""
     do, client = flavour.do, flavour.make_client(**options)
     queue = flavour.library.PriorityQueue(client, "q", codec=BYTES, payload_codec=Packed())
     text = "long " * 100
@@ -172,15 +172,15 @@ def test_payloads_have_a_codec_of_their_own(flavour: Flavour, options: dict[str,
     assert batch.payloads == [text, "", "é"]
     assert do(queue.leased())[0].payloads == [text, "", "é"]
     do(batch.release(delay=1000))
-    assert [item.payload for item in do(queue.delayed())] == ["", "é", text]  # due together, so by their bytes
+    assert [item.payload for item in do(queue.delayed())] == ["", "é", text]  # due together, so ordered by their bytes
     do(queue.push(b"\xffa"))
     assert do(queue.pop()).payload == text
     do(do(queue.reserve(9)).bury())
     assert [item.payload for item in do(queue.dead())] == [None, None]
 
 
-def test_an_empty_payload_is_one_and_none_is_none(flavour: Flavour) -> None:
-    """Of bytes; JSON's null cannot be told from none, so nothing is stored for it."""
+def test_an_empty_payload_and_no_payload(flavour: Flavour) -> None:
+    """They differ for bytes; JSON's null is no payload."""
     do, queue = flavour.do, flavour.queue(payload_codec=BYTES)
     do(queue.push("m", payload=b""))
     do(queue.push("m"))
@@ -188,8 +188,8 @@ def test_an_empty_payload_is_one_and_none_is_none(flavour: Flavour) -> None:
     assert do(queue.reserve()).payloads == [b""]
 
 
-def test_a_payload_that_cannot_be_decoded_costs_no_other(flavour: Flavour) -> None:
-    """It is in the error, with all that was taken; the lease is held."""
+def test_a_payload_that_cannot_be_decoded_does_not_affect_others(flavour: Flavour) -> None:
+    """The error has everything that was taken, and the lease is kept."""
     do = flavour.do
     raw, queue = flavour.queue(payload_codec=BYTES), flavour.queue(payload_codec=Packed())
     do(queue.push("good", payload="text"))
@@ -208,13 +208,13 @@ COUNT, SIZE = 10_000, 10_000
 
 
 def body(number: int) -> bytes:
-    """Return a payload of ten thousand bytes that is no other's."""
+    """Return a unique payload of ten thousand bytes."""
     return random.Random(number).randbytes(32) * (SIZE // 32) + b"%016d" % number
 
 
 @pytest.mark.timeout(300)
-def test_ten_thousand_large_payloads_go_through(real: Flavour) -> None:
-    """A hundred million bytes, in the pieces that push_many makes, and out in batches of any size, none over."""
+def test_ten_thousand_large_payloads(real: Flavour) -> None:
+    """A hundred million bytes, in the chunks of push_many, taken in batches that max_bytes limits."""
     do, queue = real.do, real.queue(payload_codec=BYTES)
     counted = do(queue.push_many((f"{i:05}", i % 3, body(i)) for i in range(COUNT)))
     assert counted == {Pushed.ADDED: COUNT}
@@ -245,8 +245,8 @@ def test_ten_thousand_large_payloads_go_through(real: Flavour) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 511, 512, 513, 65_535, 65_536, 1_000_000, 8_000_000])
-def test_a_payload_may_have_any_size(server: Server, size: int) -> None:
-    """Around the sizes at which a server keeps things in another way."""
+def test_a_payload_of_any_size(server: Server, size: int) -> None:
+    """Around the sizes at which a server changes its encoding."""
     with server.client() as client:
         queue: PriorityQueue[str] = PriorityQueue(client, "q", payload_codec=BYTES)
         payload = random.Random(size).randbytes(size)
@@ -254,7 +254,7 @@ def test_a_payload_may_have_any_size(server: Server, size: int) -> None:
         assert queue.peek()[0].payload == payload
         batch = queue.reserve(2, max_bytes=1)
         assert batch
-        assert batch.payloads == [payload]  # one at the least, whatever its size
+        assert batch.payloads == [payload]  # one at least, whatever its size
         batch.bury()
         assert queue.dead()[0].payload == payload
         queue.redrive("a")
@@ -265,7 +265,7 @@ def test_a_payload_may_have_any_size(server: Server, size: int) -> None:
 
 # -- replace ---------------------------------------------------------------------------------------------------------
 
-# What is pushed over priority 5, due at once (delayed: in 500 s), and what that is by the states of the member.
+# The pushes, made on a member of priority 5 that is due at once (delayed: in 500 s), and the outcome for each state.
 REPLACED: list[tuple[float, float, dict[str, Pushed]]] = [
     (9, 0, {"ready": Pushed.CHANGED, "delayed": Pushed.CHANGED, "noted": Pushed.CHANGED}),
     (9, 900, {"ready": Pushed.CHANGED, "delayed": Pushed.CHANGED, "noted": Pushed.CHANGED}),
@@ -279,12 +279,12 @@ REPLACED: list[tuple[float, float, dict[str, Pushed]]] = [
 
 @pytest.mark.parametrize("state", ["absent", "ready", "delayed", "dead"])
 @pytest.mark.parametrize(("priority", "delay", "outcomes"), REPLACED)
-def test_a_push_that_replaces_sets_priority_and_time(
+def test_a_replacing_push_sets_priority_and_time(
     flavour: Flavour, state: str, priority: float, delay: float, outcomes: dict[str, Pushed]
 ) -> None:
-    """Exactly, sooner or later, higher or lower; and attempts start afresh."""
+    """Exactly: earlier or later, higher or lower; and attempts start afresh."""
     do, queue = flavour.do, flavour.queue(order="score")
-    brought_to(flavour, queue, state)
+    bring_to(flavour, queue, state)
     outcome = do(queue.push("m", priority, delay=delay, replace=True))
     assert outcome is outcomes.get(state, Pushed.ADDED)
     assert do(queue.state("m")) is (State.DELAYED if delay else State.READY)
@@ -300,12 +300,12 @@ def test_a_push_that_replaces_sets_priority_and_time(
 @pytest.mark.parametrize("state", LEASED)
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(("priority", "delay", "outcomes"), REPLACED)
-def test_a_push_that_replaces_a_leased_member_is_what_comes_back(
+def test_a_replacing_push_of_a_leased_member_applies_when_it_comes_back(
     real: Flavour, state: str, ending: str, priority: float, delay: float, outcomes: dict[str, Pushed]
 ) -> None:
-    """Whichever way the lease ends; the holder is left alone until then."""
+    """However the lease ends; until then, the holder is not affected."""
     do, queue = real.do, real.queue(order="score")
-    batch = brought_to(real, queue, state)
+    batch = bring_to(real, queue, state)
     assert do(queue.push("m", priority, delay=delay, replace=True)) is outcomes.get(state, Pushed.ADDED)
     assert do(queue.state("m")) is State.LEASED
     assert do(queue.reserve()) is None
@@ -322,10 +322,10 @@ def test_a_push_that_replaces_a_leased_member_is_what_comes_back(
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_plain_push_after_one_that_replaced_takes_the_minimum_with_that(flavour: Flavour, ending: str) -> None:
-    """Not with what was asked for before."""
+def test_a_plain_push_after_a_replacing_one_takes_the_minimum_of_both(flavour: Flavour, ending: str) -> None:
+    """And not of anything earlier."""
     do, queue = flavour.do, flavour.queue(order="score")
-    batch = brought_to(flavour, queue, "leased")
+    batch = bring_to(flavour, queue, "leased")
     assert do(queue.push("m", 9, delay=900, replace=True)) is Pushed.ADDED
     assert do(queue.push("m", 8, delay=1000)) is Pushed.RAISED
     assert do(queue.push("m", 10, delay=950)) is Pushed.KEPT
@@ -335,19 +335,19 @@ def test_a_plain_push_after_one_that_replaced_takes_the_minimum_with_that(flavou
 
 
 def test_a_debounced_member_runs_after_the_last_event(flavour: Flavour) -> None:
-    """Each push that replaces puts it off; a plain one does not, and both have the newest payload."""
+    """A replacing push postpones it, a plain one does not; both update the payload."""
     do, queue = flavour.do, flavour.queue()
     for turn in range(20):
         outcome = do(queue.push("m", payload=turn, delay=100 + turn, replace=True))
         assert outcome is (Pushed.CHANGED if turn else Pushed.ADDED)
     assert due(flavour) == pytest.approx(119, abs=20)
     do(queue.push("m", payload="last", delay=0.01, replace=True))
-    item = do(queue.pop(timeout=PATIENCE))
+    item = do(queue.pop(timeout=TIMEOUT))
     assert (item.member, item.payload) == ("m", "last")
 
 
-def test_many_replace_at_once_and_a_repeat_changes_nothing(flavour: Flavour) -> None:
-    """Across pieces, with a token; members that come twice are pushed one after the other."""
+def test_a_replacing_push_of_many_members_can_be_repeated(flavour: Flavour) -> None:
+    """In several chunks, with a token; members that occur twice are pushed one after the other."""
     do, queue = flavour.do, flavour.queue()
     do(queue.push_many((f"{i:04}", 5) for i in range(1_200)))
     pairs = [(f"{i:04}", 7, i) for i in range(1_200)] + [("0000", 8, "newest"), ("1199", 8, "newest")]
@@ -364,8 +364,7 @@ def test_many_replace_at_once_and_a_repeat_changes_nothing(flavour: Flavour) -> 
     }
 
 
-def test_a_buffer_has_no_payloads(server: Server) -> None:
-    """Its batches say so."""
+def test_batches_of_a_buffer_have_no_payloads(server: Server) -> None:
     with server.client() as client:
         buffer: Buffer[int] = Buffer(client, "q")
         buffer.push(1)

@@ -1,4 +1,4 @@
-"""Finding all queues of a server, or of a cluster."""
+"""Finding all queues of a server or a cluster."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PREFIXES = ["redisq", "app:redisq", "r*", "r?d", "[a-z]", "[^r]", "\\", "r\\*", 
 
 
 def find(flavour: Flavour, client: Any = None, **options: Any) -> list[QueueInfo]:
-    """Find queues by a client, of this flavour."""
+    """Find queues with a client of this flavour."""
     found: list[QueueInfo] = flavour.do(flavour.library.queues(client or flavour.client, **options))
     return found
 
 
 def test_queues_are_found_by_name(flavour: Flavour) -> None:
-    """Of each kind, in the order of their names; a name that is used for two kinds is there twice."""
+    """Of each kind, ordered by name; a name that is used for two kinds is listed twice."""
     assert find(flavour) == []
     for name in NAMES:
         flavour.do(flavour.buffer(name).push(1))
@@ -42,15 +42,15 @@ def test_queues_are_found_by_name(flavour: Flavour) -> None:
 
 
 @pytest.mark.parametrize("options", [{"decode_responses": True}, {"protocol": 3}, {"encoding": "latin-1"}], ids=str)
-def test_every_setting_of_a_client_finds_the_same(flavour: Flavour, options: dict[str, Any]) -> None:
+def test_results_do_not_depend_on_the_clients_settings(flavour: Flavour, options: dict[str, Any]) -> None:
     for name in NAMES:
         flavour.do(flavour.buffer(name).push(1))
     found = find(flavour, flavour.make_client(**options))
     assert [one.name for one in found] == sorted(NAMES)
 
 
-def test_a_prefix_is_no_pattern(flavour: Flavour) -> None:
-    """Each finds its own queues alone, whatever its characters mean to SCAN."""
+def test_a_prefix_is_not_a_pattern(flavour: Flavour) -> None:
+    """It finds only its own queues, even if SCAN would give its characters a meaning."""
     for place, prefix in enumerate(PREFIXES):
         flavour.do(flavour.buffer(f"q{place}", prefix=prefix).push(1))
     for place, prefix in enumerate(PREFIXES):
@@ -58,8 +58,8 @@ def test_a_prefix_is_no_pattern(flavour: Flavour) -> None:
     assert find(flavour, prefix="red") == find(flavour, prefix="app") == find(flavour, prefix="rxd") == []
 
 
-def test_keys_of_others_are_passed_over(flavour: Flavour) -> None:
-    """Of another type, without a mark, with one that is no queue's, or of another shape; a rate limiter is no queue."""
+def test_unrelated_keys_are_ignored(flavour: Flavour) -> None:
+    """Of another type, without a mark, with a mark of no queue, or of another shape; a rate limiter is no queue."""
     flavour.do(flavour.buffer("mine").push(1))
     plain: Any = flavour.plain
     mark = {"queue": "2 buffer"}
@@ -83,8 +83,8 @@ def test_keys_of_others_are_passed_over(flavour: Flavour) -> None:
     ]
 
 
-def test_a_drained_queue_is_found_and_one_that_was_never_pushed_to_is_not(flavour: Flavour) -> None:
-    """Nor one that was only looked at, or paused."""
+def test_an_emptied_queue_is_found_but_not_one_that_nothing_was_pushed_to(flavour: Flavour) -> None:
+    """Nor one that was only read or paused."""
     do, drained, queue = flavour.do, flavour.buffer("drained"), flavour.queue("looked at")
     do(drained.push(1))
     do(drained.pop())
@@ -97,7 +97,7 @@ def test_a_drained_queue_is_found_and_one_that_was_never_pushed_to_is_not(flavou
 
 
 def test_thousands_of_queues_among_other_keys(real: Flavour) -> None:
-    """In steps of a thousand keys: no call is one that blocks the server."""
+    """In steps of a thousand keys, so that no call blocks the server."""
     with real.plain.pipeline(transaction=False) as pipe:
         for i in range(3_000):
             pipe.hset(f"redisq:{{{i:04}}}:meta", mapping={"queue": "2 buffer"})
@@ -114,14 +114,14 @@ def test_thousands_of_queues_among_other_keys(real: Flavour) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "a{b", "a}b", "\ud800", None, 5, b"q"])
-def test_a_bad_prefix_is_named(flavour: Flavour, prefix: Any) -> None:
+def test_an_invalid_prefix_is_refused(flavour: Flavour, prefix: Any) -> None:
     with pytest.raises(InvalidArgument) as caught:
         find(flavour, prefix=prefix)
     assert repr(prefix) in str(caught.value)
 
 
-def test_clients_that_cannot_be_used_are_refused(flavour: Flavour) -> None:
-    """The other flavour's, and a pipeline."""
+def test_unsuitable_clients_are_refused(flavour: Flavour) -> None:
+    """Clients of the other flavour, and pipelines."""
     other: Any = redis.asyncio.Redis() if flavour.name == "blocking" else flavour.plain
     for client in (other, flavour.client.pipeline()):
         with pytest.raises(InvalidArgument, match="client is"):
@@ -129,7 +129,7 @@ def test_clients_that_cannot_be_used_are_refused(flavour: Flavour) -> None:
 
 
 @pytest.mark.parametrize("refused", ["scan", "hget"])
-def test_a_missing_right_is_an_error_and_not_a_server_without_queues(real: Flavour, refused: str) -> None:
+def test_a_missing_permission_is_an_error(real: Flavour, refused: str) -> None:
     real.do(real.buffer().push(1))
     real.do(real.buffer("second").push(1))
     admin: Any = real.plain
@@ -138,7 +138,7 @@ def test_a_missing_right_is_an_error_and_not_a_server_without_queues(real: Flavo
     try:
         with pytest.raises(redis.ResponseError, match=refused):
             find(real, client)
-        real.plain.delete("redisq:{second}:meta")  # one HGET alone
+        real.plain.delete("redisq:{second}:meta")  # a single HGET
         with pytest.raises(redis.ResponseError, match=refused):
             find(real, client)
     finally:
@@ -157,7 +157,7 @@ def nodes(binary: Path) -> Iterator[Cluster]:
             Buffer(client, f"b{i:02}").push(i)
             PriorityQueue(client, f"p{i:02}").push("a", i)
         Buffer(client, "other", prefix="app*").push(1)
-        for place in range(3):  # more on each node than one step of a scan shows
+        for place in range(3):  # more on each node than one step of SCAN returns
             client.mset_nonatomic({f"{{{place} {i}}}": "x" for i in range(2_000)})
         client.hset("redisq:{odd}:meta", mapping={"queue": "x"})
         for node in made.clients[:3]:
@@ -175,7 +175,7 @@ EXPECTED = sorted(
 @pytest.mark.server
 @pytest.mark.parametrize("decode", [False, True])
 def test_the_queues_of_all_nodes_are_found(nodes: Cluster, decode: bool) -> None:
-    """And of no replica: each is there once."""
+    """Once each, although replicas have them too."""
     for node in nodes.nodes[:3]:
         client = redis.RedisCluster(HOST, node.port, decode_responses=decode)
         assert redisq.queues(client) == EXPECTED
@@ -187,8 +187,8 @@ def test_the_queues_of_all_nodes_are_found(nodes: Cluster, decode: bool) -> None
 
 @pytest.mark.server
 @pytest.mark.parametrize("decode", [False, True])
-async def test_the_queues_of_all_nodes_are_found_by_asyncio(nodes: Cluster, decode: bool) -> None:
-    """With a client that has sent nothing yet, too."""
+async def test_the_queues_of_all_nodes_are_found_with_asyncio(nodes: Cluster, decode: bool) -> None:
+    """Also with a client that has sent nothing yet."""
     for node in nodes.nodes[:3]:
         async with redis.asyncio.RedisCluster(HOST, node.port, decode_responses=decode) as client:
             assert await redisq.asyncio.queues(client) == EXPECTED
@@ -202,8 +202,8 @@ async def test_the_queues_of_all_nodes_are_found_by_asyncio(nodes: Cluster, deco
 
 
 @pytest.mark.server
-def test_a_group_of_a_queue_in_a_cluster_is_paused_peeked_at_and_dropped(nodes: Cluster) -> None:
-    """All keys of a queue are in one slot, those that a script computes too."""
+def test_groups_in_a_cluster_can_be_paused_peeked_at_and_dropped(nodes: Cluster) -> None:
+    """All keys of a queue are in one slot, including those that a script computes."""
     client = redis.RedisCluster(HOST, nodes.nodes[0].port)
     for i in range(6):
         buffer = Buffer[int](client, f"paused {i}", prefix="cluster")

@@ -1,7 +1,7 @@
-"""asyncio calls share round trips: those made while one is under way go out together with the next one.
+"""asyncio calls share round trips: calls made during one are sent together in the next.
 
-What one call meets, an error, a cancellation, a script that the server forgot, is its own; an outage is everybody's.
-`Gated` holds a round trip as long as a test wants: the others are made meanwhile.
+An error, a cancellation or an unloaded script affects its own call only; an outage affects all. A test can hold a round
+trip with `Gated` while it makes other calls.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ pytestmark = pytest.mark.server
 
 
 def no_retries() -> Any:
-    """Make what has a client give up at the first error."""
+    """Return a retry policy with which a client gives up at the first error."""
     return REDIS[1].no_retries()
 
 
 class Gate:
-    """Count round trips, and hold each as long as the gate is shut: it has been begun, and nothing is sent."""
+    """A gate for round trips, which counts them; while it is shut, a round trip has begun, but nothing is sent."""
 
     def __init__(self) -> None:
         self.trips: list[int] = []
-        """How many commands each had."""
+        """The number of commands in each."""
         self.tasks: list[asyncio.Task[Any] | None] = []
-        """The task that made each."""
+        """The task that sent each."""
         self._allowed: float = math.inf
         self._changed = asyncio.Condition()
 
@@ -62,11 +62,11 @@ class Gate:
         await self._allow(len(self.trips))
 
     async def let(self, count: int) -> None:
-        """Let so many more go on."""
+        """Let this many round trips pass."""
         await self._allow(self._allowed + count)
 
     async def open(self) -> None:
-        """Let all go on."""
+        """Let all round trips pass."""
         await self._allow(math.inf)
 
     async def _allow(self, count: float) -> None:
@@ -75,12 +75,12 @@ class Gate:
             self._changed.notify_all()
 
     async def begun(self, count: int) -> None:
-        """Wait until so many round trips have been begun."""
+        """Wait until this many round trips have begun."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.trips) >= count)
 
     async def through(self, commands: int) -> None:
-        """Begin a round trip."""
+        """Begin a round trip, and wait for the gate."""
         self.trips.append(commands)
         self.tasks.append(asyncio.current_task())
         number = len(self.trips)
@@ -90,7 +90,7 @@ class Gate:
 
 
 class Gated(redis.asyncio.Redis):
-    """A client whose round trips go through a gate, those with scripts."""
+    """A client whose script calls go through a gate."""
 
     gate: Gate
 
@@ -143,14 +143,14 @@ class GatedCluster(RedisCluster):
 
 @pytest.fixture
 async def client(server: Server) -> AsyncIterator[Gated]:
-    """Give a client of an emptied server, with its gate open; it gives up at the first error."""
+    """Return a client of an emptied server, with its gate open; it gives up at the first error."""
     async with gated(path=server.socket, retry=no_retries()) as made:
         yield made
 
 
 @pytest.fixture
 async def queue(client: Gated) -> Buffer[Any]:
-    """Give a queue whose scripts the server knows."""
+    """Return a queue whose scripts are loaded."""
     made: Buffer[Any] = Buffer(client, "q")
     await made.push("known")
     await made.pop()
@@ -163,7 +163,7 @@ Made = list["asyncio.Task[Any]"]
 
 
 async def meanwhile(client: Gated | GatedCluster, first: Coroutine[Any, Any, Any], *calls: Any) -> Made:
-    """Make calls while the first one's round trip is under way, and let that go on."""
+    """Make calls during the first one's round trip, which is then let through."""
     gate = client.gate
     await gate.shut()
     before = len(gate.trips)
@@ -181,11 +181,11 @@ async def together(client: Gated | GatedCluster, *calls: Coroutine[Any, Any, Any
     return await asyncio.gather(*made, return_exceptions=True)
 
 
-# -- how many --------------------------------------------------------------------------------------------------------
+# -- how many round trips --------------------------------------------------------------------------------------------
 
 
-async def test_a_call_alone_goes_at_once(client: Gated, queue: Buffer[int]) -> None:
-    """In a round trip of its own, by the task that makes it: no other task has to run before it is sent."""
+async def test_a_single_call_is_sent_at_once(client: Gated, queue: Buffer[int]) -> None:
+    """In its own round trip, by the calling task, before any other task runs."""
     tasks = asyncio.all_tasks()
     call = asyncio.ensure_future(queue.push(1))
     await client.gate.shut()
@@ -196,8 +196,8 @@ async def test_a_call_alone_goes_at_once(client: Gated, queue: Buffer[int]) -> N
     assert client.gate.trips == [1]
 
 
-async def test_a_call_alone_goes_at_once_after_others_shared(client: Gated, queue: Buffer[int]) -> None:
-    """Also by a task that makes one call after the other, and has never waited between them."""
+async def test_a_single_call_is_sent_at_once_after_others_shared(client: Gated, queue: Buffer[int]) -> None:
+    """Also by a task that makes one call after the other without ever yielding in between."""
     await client.script_flush()
     await together(client, *(queue.push(i) for i in range(5)))
     for _ in range(5):
@@ -206,7 +206,7 @@ async def test_a_call_alone_goes_at_once_after_others_shared(client: Gated, queu
 
 
 async def test_many_tasks_need_few_round_trips(client: Gated, queue: Buffer[int]) -> None:
-    """A hundred tasks with ten pushes each: all that are made meanwhile go together."""
+    """A hundred tasks with ten pushes each: calls made in the meantime are sent together."""
 
     async def push(task: int) -> None:
         for i in range(10):
@@ -219,7 +219,7 @@ async def test_many_tasks_need_few_round_trips(client: Gated, queue: Buffer[int]
 
 
 async def test_a_round_trip_is_bounded(client: Gated, queue: Buffer[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In calls and in their arguments, and in the order in which they were made; none is too large for any."""
+    """In calls and in arguments, in the order of the calls; a single call is never too large."""
     monkeypatch.setattr(redisq.asyncio.runner, "_MOST_CALLS", 20)
     pushed = await together(client, *(queue.push(i) for i in range(101)))
     assert pushed == list(range(1, 102))
@@ -232,9 +232,9 @@ async def test_a_round_trip_is_bounded(client: Gated, queue: Buffer[int], monkey
     assert await queue.pop(size=200) == list(range(39))
 
 
-async def test_the_calls_of_several_kinds_and_of_pipelines_share(client: Gated, queue: Buffer[int]) -> None:
-    """`send`, `reserve_many`, settlements and looks; each has its own results."""
-    for name in ("push", "reserve", "ack", "stats", "pop"):  # one that the server does not know goes a second time
+async def test_calls_of_all_kinds_share_round_trips(client: Gated, queue: Buffer[int]) -> None:
+    """`send`, `reserve_many`, settlements and listings; each gets its own results."""
+    for name in ("push", "reserve", "ack", "stats", "pop"):  # an unloaded script is sent a second time
         await client.script_load(load(f"buffer/{name}").text.decode())
     await queue.push(*range(6))
     batches = await queue.reserve_many(2, 1)
@@ -254,14 +254,14 @@ async def test_the_calls_of_several_kinds_and_of_pipelines_share(client: Gated, 
     assert client.gate.trips[:2] == [1, 2 + 2 + 2 + 1 + 1]
 
 
-async def test_the_calls_of_several_queues_do_not(client: Gated, queue: Buffer[int]) -> None:
-    """Each queue has its own, so that what one waits for does not hold up the other."""
+async def test_calls_of_different_queues_do_not_share_round_trips(client: Gated, queue: Buffer[int]) -> None:
+    """So that one queue does not hold up another."""
     others = [Buffer[int](client, str(i)) for i in range(3)]
     assert await together(client, queue.push(1), *(other.push(1) for other in others)) == [1, 1, 1, 1]
     assert client.gate.trips == [1, 1, 1, 1]
 
 
-async def test_a_wait_has_a_connection_of_its_own(queue: Buffer[int]) -> None:
+async def test_a_wait_has_its_own_connection(queue: Buffer[int]) -> None:
     """Calls that are made meanwhile do not wait for it."""
     waiting = asyncio.ensure_future(queue.reserve(timeout=60))
     while not queue.runner.client.connection_pool._in_use_connections:
@@ -275,12 +275,12 @@ async def test_a_wait_has_a_connection_of_its_own(queue: Buffer[int]) -> None:
 # -- errors ----------------------------------------------------------------------------------------------------------
 
 
-async def test_an_error_of_one_is_its_own(client: Gated, queue: Buffer[Any]) -> None:
-    """A lost lease, bytes that cannot be decoded, a key of another type, a server's refusal."""
+async def test_an_error_affects_its_own_call_only(client: Gated, queue: Buffer[Any]) -> None:
+    """A lost lease, bytes that cannot be decoded, a key of another type, a refusal by the server."""
     raw: Buffer[bytes] = Buffer(client, "q", codec=BYTES)
     await queue.push("lost", group="lost")
     (lost,) = await queue.reserve_many(1, 1)
-    await (await queue.leased())[0].ack()  # by somebody else
+    await (await queue.leased())[0].ack()  # by another client
     await client.delete(f"redisq:{{q}}:ended:{lost.id}")
     await raw.push(b"\xff", group="raw")
     await queue.push(0, group="text")
@@ -305,7 +305,7 @@ async def test_an_error_of_one_is_its_own(client: Gated, queue: Buffer[Any]) -> 
 
 
 async def test_without_hiredis(client: Gated, queue: Buffer[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection packs the commands itself; whatever the items hold, they come out as they went in."""
+    """The connection packs the commands itself, and items of any bytes are unchanged."""
     items = [b"a", b"\r\n$1\r\n", b"x" * 10_000, b"\x00\xff", b""]
     queue = Buffer(client, "bytes", codec=BYTES)
     monkeypatch.setattr(redisq.asyncio.round_trip, "_pack", None)
@@ -315,8 +315,8 @@ async def test_without_hiredis(client: Gated, queue: Buffer[Any], monkeypatch: p
     assert await queue.pop(size=10) == items * 2
 
 
-async def test_what_cannot_be_sent_fails_alone(client: Gated, queue: Buffer[Any]) -> None:
-    """It is found before anything is sent; all others are then sent, once."""
+async def test_a_call_that_cannot_be_sent_fails_alone(client: Gated, queue: Buffer[Any]) -> None:
+    """Before anything is sent; then the others are sent, once."""
     good, bad = queue.calls.push(["bad"]), queue.calls.push(["bad"])
     objects: list[Any] = [object(), "\ud800"]
     unsendable = [replace(bad, args=(*bad.args, one)) for one in objects]
@@ -333,15 +333,15 @@ async def test_what_cannot_be_sent_fails_alone(client: Gated, queue: Buffer[Any]
     assert await queue.pop(size=10) == [1, 2, 3]
 
 
-async def test_an_outage_in_the_middle_is_told_to_each(server: Server) -> None:
-    """By an error of its own: each caller may add to it. All that is made again takes effect once."""
+async def test_an_outage_in_the_middle_is_raised_in_each_call(server: Server) -> None:
+    """As separate exception objects, since a caller may modify its own. Repeated calls take effect once."""
     with Proxy(server.socket) as proxy:
         async with gated(host=proxy.host, port=proxy.port, retry=no_retries()) as client:
             queue: Buffer[int] = Buffer(client, "q")
             await queue.push(0)
             made = await meanwhile(client, *(queue.push(i, token=str(i)) for i in range(1, 11)))
-            proxy.strike(None, 5)
-            proxy.strike(Fault.REPLY)  # of the sixth; so the later ones are not answered either
+            proxy.inject(None, 5)
+            proxy.inject(Fault.REPLY)  # of the sixth; the later ones are not answered either
             await client.gate.open()
             errors = await asyncio.gather(*made, return_exceptions=True)
             assert errors[0] == 2
@@ -355,20 +355,20 @@ async def test_an_outage_in_the_middle_is_told_to_each(server: Server) -> None:
             assert sorted(await queue.pop(size=20)) == list(range(11))
 
 
-async def test_a_lost_connection_at_the_first_call_affects_no_other(server: Server) -> None:
-    """The first call's own round trip fails; those that were made meanwhile go through."""
+async def test_a_connection_lost_at_the_first_call_affects_no_other(server: Server) -> None:
+    """The first call's own round trip fails; the calls made meanwhile succeed."""
     with Proxy(server.socket) as proxy:
         async with gated(host=proxy.host, port=proxy.port, retry=no_retries()) as client:
             queue: Buffer[int] = Buffer(client, "q")
             await queue.push(0)
-            proxy.strike(Fault.REPLY)
+            proxy.inject(Fault.REPLY)
             results = await together(client, *(queue.push(i) for i in range(1, 4)))
             assert isinstance(results[0], redis.ConnectionError)
             assert results[1:] == [3, 4]  # its reply was lost, not its effect
 
 
 async def test_no_server(caplog: pytest.LogCaptureFixture) -> None:
-    """Each call has its error, and the queue works again when there is one."""
+    """Each call has its error, and the queue works again once there is a server."""
     async with redis.asyncio.Redis(unix_socket_path="/nonexistent/redis.sock", retry=no_retries()) as client:
         queue: Buffer[int] = Buffer(client, "q")
         for _ in range(2):
@@ -391,8 +391,8 @@ async def test_a_call_that_is_cancelled_before_it_is_sent_is_not_sent(client: Ga
     assert await queue.pop(size=10) == [0, 1, 3, 4]
 
 
-async def test_a_call_that_is_cancelled_on_its_way_stops_no_other(client: Gated, queue: Buffer[int]) -> None:
-    """What has been sent with it is done, and its own reply is taken by nobody else."""
+async def test_a_call_that_is_cancelled_after_it_was_sent_affects_no_other(client: Gated, queue: Buffer[int]) -> None:
+    """The others take effect, and no other call gets its reply."""
     made = await meanwhile(client, *(queue.push(i) for i in range(5)))
     await client.gate.let(1)
     await client.gate.begun(2)
@@ -406,7 +406,7 @@ async def test_a_call_that_is_cancelled_on_its_way_stops_no_other(client: Gated,
 
 
 async def test_the_first_call_is_cancelled(client: Gated, queue: Buffer[int]) -> None:
-    """The others are sent all the same."""
+    """The others are sent anyway."""
     made = await meanwhile(client, *(queue.push(i) for i in range(5)))
     made[0].cancel()
     await asyncio.sleep(0)
@@ -416,8 +416,8 @@ async def test_the_first_call_is_cancelled(client: Gated, queue: Buffer[int]) ->
     assert results[1:] == [1, 2, 3, 4]
 
 
-async def test_the_task_that_sends_is_cancelled(client: Gated, queue: Buffer[int]) -> None:
-    """As by who cancels all tasks that he finds: what was under way has an error, what was not is sent."""
+async def test_the_sending_task_is_cancelled(client: Gated, queue: Buffer[int]) -> None:
+    """As when all tasks are cancelled: the calls under way get an error, the others are sent."""
     mine = asyncio.all_tasks()
     made = await meanwhile(client, *(queue.push(i, token=str(i)) for i in range(4)))
     await client.gate.let(1)
@@ -436,8 +436,8 @@ async def test_the_task_that_sends_is_cancelled(client: Gated, queue: Buffer[int
     assert await asyncio.gather(*(queue.push(i, token=str(i)) for i in range(4))) == [1, 4, 5, 6]
 
 
-async def test_cancelled_at_random(queue: Buffer[int]) -> None:
-    """A thousand pushes, every other one cancelled at some moment and made again: each is there once."""
+async def test_calls_cancelled_at_random(queue: Buffer[int]) -> None:
+    """A thousand pushes, every other one cancelled at some moment and repeated: each item is there once."""
     cancelled = 0
 
     async def push(i: int) -> None:
@@ -459,7 +459,7 @@ async def test_cancelled_at_random(queue: Buffer[int]) -> None:
 
 
 def test_the_end_of_the_loop_leaves_nothing_behind(server: Server) -> None:
-    """Calls that are under way at the end of `asyncio.run` are cancelled: nothing hangs, and nothing is reported."""
+    """Calls under way at the end of `asyncio.run` are cancelled; nothing hangs, and no warning is printed."""
     code = """
         import asyncio, sys
         import redis.asyncio, redisq.asyncio
@@ -500,11 +500,11 @@ def test_the_end_of_the_loop_leaves_nothing_behind(server: Server) -> None:
             assert (done.returncode, done.stdout, reported) == (0, "end\n", [])
 
 
-# -- what the server has forgotten, or has no place for ---------------------------------------------------------------
+# -- unloaded scripts and full servers -------------------------------------------------------------------------------
 
 
-async def test_scripts_are_forgotten_in_the_middle(client: Gated, queue: Buffer[Any]) -> None:
-    """Those that the server does not know are sent as text, together; each call has its own reply, and runs once."""
+async def test_scripts_are_unloaded_in_the_middle(client: Gated, queue: Buffer[Any]) -> None:
+    """Those are sent as text, together; each call gets its own reply, and runs once."""
     await queue.push(*range(10))
     made = await meanwhile(client, queue.push(10), queue.push(11), queue.pop(size=2), queue.stats(), queue.push(12))
     await client.gate.let(1)
@@ -516,15 +516,15 @@ async def test_scripts_are_forgotten_in_the_middle(client: Gated, queue: Buffer[
     assert await queue.pop(size=20) == list(range(2, 13))
 
 
-async def test_what_is_sent_again_keeps_its_place(client: Gated, queue: Buffer[int]) -> None:
-    """The first call's script has been forgotten, those of the others not; still they come after it."""
+async def test_calls_that_are_sent_again_keep_their_order(client: Gated, queue: Buffer[int]) -> None:
+    """Only the first call's script is unloaded; the other calls still come after it."""
     await client.script_flush()
     await queue.push(0)
     assert await together(client, queue.pop(size=9), *(queue.push(i) for i in range(1, 4))) == [[0], 1, 2, 3]
 
 
-async def test_scripts_are_forgotten_all_the_time(queue: Buffer[int], server: Server) -> None:
-    """A flusher beside a hundred tasks: every push is there once."""
+async def test_scripts_are_unloaded_all_the_time(queue: Buffer[int], server: Server) -> None:
+    """SCRIPT FLUSH in a loop beside a hundred tasks: every item is there once."""
     stop = asyncio.Event()
 
     async def flush() -> None:
@@ -543,8 +543,8 @@ async def test_scripts_are_forgotten_all_the_time(queue: Buffer[int], server: Se
     assert sorted(await queue.pop(size=2_000)) == list(range(1_000))
 
 
-async def test_a_full_server_refuses_some(client: Gated, queue: Buffer[Any]) -> None:
-    """Pushes fail, one by one, and what frees memory in the same round trip does not."""
+async def test_a_full_server_refuses_some_calls(client: Gated, queue: Buffer[Any]) -> None:
+    """Pushes fail, one by one, and calls in the same round trip that free memory do not."""
     await queue.push(*range(3))
     batch = await queue.reserve(1)
     assert batch
@@ -564,13 +564,13 @@ async def test_a_full_server_refuses_some(client: Gated, queue: Buffer[Any]) -> 
 
 @pytest.fixture
 def replication(binary: Path) -> Iterator[Replication]:
-    """Give a master and a replica."""
+    """Run a master and a replica."""
     with Replication(binary) as made:
         yield made
 
 
 async def test_calls_share_the_wait_for_replicas(replication: Replication) -> None:
-    """One WAIT for all of a round trip; each that is not confirmed is told so with its own token, and made again."""
+    """One WAIT per round trip; an unconfirmed call raises with its own token, and can be repeated."""
     async with gated(host=HOST, port=replication.master.port, socket_timeout=60) as client:
         queue: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=30))
         short: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=0.05))
@@ -581,38 +581,38 @@ async def test_calls_share_the_wait_for_replicas(replication: Replication) -> No
         await client.script_flush()
         assert await together(client, *(queue.push(i) for i in range(11, 21))) == list(range(12, 22))
         assert await queue.pop("none") == []
-        replication.link.deaf()
+        replication.link.block()
         results = await together(client, *(short.push(i, token=str(i)) for i in range(21, 31)))
         assert all(isinstance(result, NotDurable) for result in results)
         assert [(result.token, result.result) for result in results] == [(str(i), i + 1) for i in range(21, 31)]
         looks = replace(short.calls.pop("none"), writes=False)
-        with pytest.raises(NotDurable) as told:  # of what writes, not of what looks
+        with pytest.raises(NotDurable) as raised:  # after writes only
             await short.send(looks, short.calls.push([31], token="31"))
-        assert told.value.token == "31"
-        replication.link.hear()
-        replication.joined()
+        assert raised.value.token == "31"
+        replication.link.unblock()
+        replication.wait_until_synced()
         again = await together(client, *(queue.push(i, token=str(i)) for i in range(21, 31)))
         assert again == list(range(22, 32))
         assert await queue.pop(size=50) == list(range(32))
 
 
-async def test_who_looks_waits_for_no_replica(replication: Replication) -> None:
-    """Calls that write nothing are answered while others wait for a replica that is away."""
+async def test_calls_that_only_read_do_not_wait_for_replicas(replication: Replication) -> None:
+    """They are answered while others wait for an unreachable replica."""
     async with redis.asyncio.Redis(host=HOST, port=replication.master.port, socket_timeout=60) as client:
         queue: Buffer[int] = Buffer(client, "q", durability=Replicas(timeout=50))
         await queue.push(0)
-        replication.link.deaf()
+        replication.link.block()
         pushes = [asyncio.ensure_future(queue.push(i)) for i in range(1, 4)]
         while (await queue.stats()).waiting < 2:  # the first is done, and waits
             pass
         assert await queue.peek() == [0]
         assert not any(push.done() for push in pushes)
-        replication.link.hear()
+        replication.link.unblock()
         assert await asyncio.gather(*pushes) == [2, 3, 4]
 
 
-async def test_an_error_of_the_wait_is_each_ones_own(server: Server) -> None:
-    """A user that may not WAIT: each caller has the error, and not the same object."""
+async def test_an_error_of_the_wait_is_raised_in_each_call(server: Server) -> None:
+    """For a user without permission for WAIT; each call has its own exception object."""
     with server.client() as other:
         other.execute_command("ACL", "SETUSER", "somebody", "reset", "on", ">right", "~*", "&*", "+@all", "-wait")
     options: dict[str, Any] = {"username": "somebody", "password": "right"}
@@ -634,7 +634,7 @@ def nodes(binary: Path) -> Iterator[Cluster]:
 
 
 async def test_calls_share_round_trips_in_a_cluster(nodes: Cluster) -> None:
-    """As on one server, through a forgotten script and a slot that has moved."""
+    """As on one server, also with an unloaded script and a slot that has moved."""
     made: Any = GatedCluster(host=HOST, port=nodes.nodes[0].port)
     async with made as client:
         client.gate = Gate()
@@ -657,8 +657,8 @@ async def test_calls_share_round_trips_in_a_cluster(nodes: Cluster) -> None:
         assert sorted(await queue.pop(size=2_000)) == list(range(1_010))
 
 
-async def test_calls_that_wait_for_a_slot_share_as_well(nodes: Cluster) -> None:
-    """Half of the queue's keys have moved: all are sent again together, until the rest is there."""
+async def test_calls_that_wait_for_a_moving_slot_share_round_trips_too(nodes: Cluster) -> None:
+    """Half of the queue's keys have moved: all calls are sent again together, until the rest is there."""
     made: Any = GatedCluster(host=HOST, port=nodes.nodes[0].port, reinitialize_steps=0)
     async with made as client:
         client.gate = Gate()
@@ -685,11 +685,13 @@ async def test_calls_that_wait_for_a_slot_share_as_well(nodes: Cluster) -> None:
         assert sorted(set(client.gate.trips)) == [1, 3, 4]
 
 
-# -- a worker beside it ----------------------------------------------------------------------------------------------
+# -- with a worker ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_worker_and_its_handlers_share(queue: Buffer[int], caplog: pytest.LogCaptureFixture) -> None:
-    """Handlers that push into their worker's own queue: all is done, once."""
+async def test_a_worker_and_its_handlers_share_round_trips(
+    queue: Buffer[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Handlers push into their worker's own queue; everything is done once."""
     caplog.set_level(logging.WARNING)
     seen: Counter[int] = Counter()
 

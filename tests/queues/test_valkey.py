@@ -1,6 +1,6 @@
-"""Clients of valkey-py, the fork of redis-py: whatever a client of redis-py can do for a queue, they can.
+"""Clients of valkey-py, the fork of redis-py, which can do the same.
 
-The tests of clients and of leases run once more with them, and what differs between the libraries has tests of its own.
+The tests of clients and of leases run again with them, and the differences between the libraries have their own tests.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from tests.faults.proxy import Fault, Proxy
 from tests.faults.replication import Replication
 from tests.faults.test_failover import watched
 from tests.queues import test_clients, test_leases
-from tests.queues.any_client import REDIS, VALKEY, Flavour, Work
+from tests.queues.any_client import REDIS, VALKEY, ClientKind, Work
 
 pytestmark = pytest.mark.server
 each_flavour = pytest.mark.parametrize("flavour", VALKEY, ids=str)
 
 
-# -- the tests of others ---------------------------------------------------------------------------------------------
+# -- the tests of other modules --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def make_client(label: str) -> Iterator[Any]:
-    """Give a maker of blocking clients of an emptied server, in the place of redis-py's."""
+    """Return a function that makes blocking clients of an emptied server; replaces the fixture for redis-py."""
     made: list[valkey.Valkey] = []
 
     def make(**options: Any) -> valkey.Valkey:
@@ -61,20 +61,20 @@ def make_client(label: str) -> Iterator[Any]:
 
 @pytest.fixture
 def client(make_client: Any) -> Any:
-    """Give a blocking client of an emptied server."""
+    """Return a blocking client of an emptied server."""
     return make_client()
 
 
 @pytest.fixture
 async def aclient(label: str) -> AsyncIterator[Any]:
-    """Give an asyncio client of an emptied server."""
+    """Return an asyncio client of an emptied server."""
     async with valkey.asyncio.Valkey(unix_socket_path=real_server(label).socket) as made:
         await made.flushall()
         yield made
 
 
 def with_clients(module: ModuleType) -> dict[str, Any]:
-    """Return the tests of a module that take a client."""
+    """Return a module's tests that take a client."""
     fixtures = {"client", "make_client", "aclient"}
     tests = {name: test for name, test in vars(module).items() if name.startswith("test_")}
     return {name: test for name, test in tests.items() if fixtures & set(inspect.signature(test).parameters)}
@@ -84,10 +84,10 @@ calls_of = test_clients.calls_of
 globals().update(with_clients(test_clients) | with_clients(test_leases))
 
 
-# -- what differs ----------------------------------------------------------------------------------------------------
+# -- differences -----------------------------------------------------------------------------------------------------
 
 
-def test_without_it_nothing_is_imported() -> None:
+def test_valkey_is_not_imported_unless_it_is_used() -> None:
     """It need not be installed."""
     code = """if True:
         import sys
@@ -101,7 +101,7 @@ def test_without_it_nothing_is_imported() -> None:
 
 
 @each_flavour
-def test_errors_are_the_librarys_own(flavour: Flavour) -> None:
+def test_errors_are_the_librarys_own(flavour: ClientKind) -> None:
     def work(client: Any) -> Work:
         queue = flavour.queues.Buffer(client, "q")
         with pytest.raises(valkey.ConnectionError):
@@ -115,8 +115,8 @@ def test_errors_are_the_librarys_own(flavour: Flavour) -> None:
 
 
 @each_flavour
-def test_a_server_that_forgets_its_scripts(server: Server, flavour: Flavour) -> None:
-    """Of one call, and of some of a pipeline."""
+def test_scripts_are_loaded_again_when_the_server_lost_them(server: Server, flavour: ClientKind) -> None:
+    """For a single call, and for a part of a pipeline."""
 
     def work(client: Any) -> Work:
         queue = flavour.queues.Buffer(client, "q")
@@ -128,16 +128,16 @@ def test_a_server_that_forgets_its_scripts(server: Server, flavour: Flavour) -> 
         batch, pushed, popped = yield queue.send(
             queue.calls.reserve(2), queue.calls.push([4]), queue.calls.pop("default", 2)
         )
-        assert (batch[-1].items, pushed, popped) == ([0, 1], 5, [2, 3])  # it knew that one, so it came first
+        assert (batch[-1].items, pushed, popped) == ([0, 1], 5, [2, 3])  # this one was loaded, so it came first
 
     flavour.run(lambda: flavour.client(unix_socket_path=server.socket), work)
 
 
 @each_flavour
 def test_a_worker_waits_for_a_server_that_is_unavailable(
-    server: Server, flavour: Flavour, caplog: pytest.LogCaptureFixture
+    server: Server, flavour: ClientKind, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Replies and requests are lost, and connections are cut; it goes on, and all is done."""
+    """Requests and replies are lost, and connections are cut; the worker goes on, and everything is done."""
     done: Counter[int] = Counter()
 
     def handle(batch: Any) -> None:
@@ -150,12 +150,12 @@ def test_a_worker_waits_for_a_server_that_is_unavailable(
         queue: Buffer[int] = Buffer(other, "q")
         make = lambda: flavour.client(host=proxy.host, port=proxy.port)  # noqa: E731
         with flavour.working(make, handle, size=1, concurrency=3) as working:
-            until(lambda: proxy.commands[b"BLPOP"], "it waits")
-            proxy.cut()
+            until(lambda: proxy.commands[b"BLPOP"], "a client is blocked")
+            proxy.disconnect()
             for fault in (Fault.REPLY, Fault.REQUEST, Fault.REPLY):
-                proxy.strike(fault)
+                proxy.inject(fault)
             queue.push(*range(20))
-            until(lambda: queue.stats().done == 20 or working.done(), "all is done", 60)
+            until(lambda: queue.stats().done == 20 or working.done(), "all items are done", 60)
             assert not working.done()
         assert queue.audit().ok
     assert set(done) == set(range(20))
@@ -163,7 +163,7 @@ def test_a_worker_waits_for_a_server_that_is_unavailable(
 
 
 @each_flavour
-def test_replicas_confirm(binary: Path, flavour: Flavour) -> None:
+def test_replicas_confirm(binary: Path, flavour: ClientKind) -> None:
     def work(client: Any) -> Work:
         queue = flavour.queues.Buffer(client, "q", durability=Replicas(timeout=4))
         assert (yield queue.push(1)) == 1
@@ -175,8 +175,8 @@ def test_replicas_confirm(binary: Path, flavour: Flavour) -> None:
 
 
 @each_flavour
-def test_a_sentinels_client(binary: Path, flavour: Flavour) -> None:
-    """A pool of its own kind is behind it."""
+def test_a_client_from_sentinel(binary: Path, flavour: ClientKind) -> None:
+    """Which has its own kind of connection pool."""
     module = valkey.sentinel if flavour.name == "blocking" else valkey.asyncio.sentinel
     with watched(binary) as (_, port):
         sentinel: Any = module.Sentinel([(HOST, port)])
@@ -203,8 +203,8 @@ def nodes(binary: Path) -> Iterator[Cluster]:
         yield made
 
 
-def everything(flavour: Flavour, client: Any, nodes: Cluster) -> Work:
-    """Make calls of every shape: single ones, pipelines, waits, scans."""
+def everything(flavour: ClientKind, client: Any, nodes: Cluster) -> Work:
+    """Make calls of every kind: single ones, pipelines, waits, scans."""
     queue = flavour.queues.Buffer(client, "q", lease=60)
     assert (yield queue.push_many(range(100), group="a")) == 100
     for node in nodes.clients[:3]:
@@ -235,7 +235,7 @@ def everything(flavour: Flavour, client: Any, nodes: Cluster) -> Work:
 
 @each_flavour
 @pytest.mark.parametrize("options", [{}, {"decode_responses": True}, {"socket_timeout": 2}], ids=str)
-def test_a_cluster(nodes: Cluster, flavour: Flavour, options: dict[str, Any]) -> None:
+def test_a_cluster(nodes: Cluster, flavour: ClientKind, options: dict[str, Any]) -> None:
     for node in nodes.clients[:3]:
         node.flushall()
     make = lambda: flavour.cluster(host=HOST, port=nodes.nodes[0].port, **options)  # noqa: E731
@@ -243,8 +243,8 @@ def test_a_cluster(nodes: Cluster, flavour: Flavour, options: dict[str, Any]) ->
 
 
 @each_flavour
-def test_a_worker_on_a_cluster(nodes: Cluster, flavour: Flavour) -> None:
-    """Through a failover, that is: a master and its replica change places."""
+def test_a_worker_on_a_cluster(nodes: Cluster, flavour: ClientKind) -> None:
+    """With a failover in the middle: a master and its replica change roles."""
     for i in nodes.masters():
         nodes.clients[i].flushall()
     done: Counter[int] = Counter()
@@ -265,16 +265,16 @@ def test_a_worker_on_a_cluster(nodes: Cluster, flavour: Flavour) -> None:
             assert both.wait(30)
             nodes.fail_over(nodes.owner(slot))
             queue.push(*range(50, 100))
-            until(lambda: len(done) == 100 or working.done(), "all is done")
+            until(lambda: len(done) == 100 or working.done(), "all items are done")
             assert not working.done()
         assert queue.audit().ok
 
 
 @pytest.mark.parametrize("flavour", [*REDIS, *VALKEY], ids=str)
-def test_a_wait_at_a_node_that_is_silent(
-    nodes: Cluster, flavour: Flavour, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_waiting_at_a_node_that_stops_answering(
+    nodes: Cluster, flavour: ClientKind, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a socket timeout: its connections are given up, and made anew when it is there again."""
+    """Without a socket timeout: the connections are closed, and opened again when the node is back."""
     for runner in (redisq.blocking.runner, redisq.asyncio.runner):
         monkeypatch.setattr(runner, "block_seconds", lambda seconds, _: min(seconds, 0.1))
         monkeypatch.setattr(runner, "OVERDUE", 0.1)
@@ -286,9 +286,9 @@ def test_a_wait_at_a_node_that_is_silent(
         info: Any = nodes.clients[owner].info("server")
 
         def fall_silent() -> None:
-            until(lambda: nodes.clients[owner].info("clients")["blocked_clients"], "it waits")
+            until(lambda: nodes.clients[owner].info("clients")["blocked_clients"], "a client is blocked")
             os.kill(info["process_id"], signal.SIGSTOP)
-            until(lambda: "its connection is lost" in caplog.text, "it gives its connection up")
+            until(lambda: "its connection is lost" in caplog.text, "the loss is logged")
             os.kill(info["process_id"], signal.SIGCONT)
             queue.push(1)
 
@@ -306,8 +306,7 @@ def test_a_wait_at_a_node_that_is_silent(
 
 
 @each_flavour
-def test_an_operation_in_a_clusters_pipeline(nodes: Cluster, flavour: Flavour) -> None:
-    """Queued beside others."""
+def test_an_operation_in_a_clusters_pipeline(nodes: Cluster, flavour: ClientKind) -> None:
 
     async def awaited() -> list[Any]:
         async with valkey.asyncio.ValkeyCluster(host=HOST, port=nodes.nodes[0].port) as client:

@@ -1,1 +1,1 @@
-"""The scripts, and what is claimed of them: conformance, models, races, crashes."""
+"""The scripts: conformance, model tests, races, crashes, and the defects that they avoid."""

@@ -1,6 +1,6 @@
-"""The scripts behind the model's interface: the same methods, arguments and answers, on a server.
+"""The scripts with the interface of the model: the same methods, arguments and answers, on a server.
 
-The settings of a consumer are read from the model, so that both sides always have the same.
+The settings of a consumer are read from the model, so that both sides always agree on them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def refusals() -> Iterator[None]:
 
 
 class Scripts:
-    """What the scripts of both structures have in common."""
+    """What the scripts of both structures share."""
 
     structure = ""
 
@@ -46,7 +46,7 @@ class Scripts:
 
     @property
     def window(self) -> int:
-        """Return for how long answers are remembered: longer than any test lasts, or not at all."""
+        """Return how long answers are kept: longer than any test, or not at all."""
         return WINDOW if self.queue.window else 0
 
     def pause(self, now: int, time: int, reason: bytes, once: bytes) -> int:
@@ -59,10 +59,10 @@ class Scripts:
         return int(self.call("extend", now=now, id=lease_id, lease=lease))
 
     HORIZON: ClassVar = {"lease": 0, "delay": 0}
-    """the audit's arguments for how far ahead times may lie: anywhere"""
+    """the audit's arguments for how far in the future times may lie: anywhere"""
 
     def audit(self, now: int, repair: bool, limit: int = 7) -> list[Any]:
-        """Return what an audit finds, of all pages."""
+        """Return the findings of an audit, over all pages."""
         findings: list[Any] = []
         cursor = b"keys:0"
         while cursor:
@@ -142,7 +142,7 @@ class BufferScripts(Scripts):
         _, most = load("buffer/drop_group").limit("limit")
         values = {"group": group, "state": 0, "start": 0, "limit": most, "once": once, "window": self.window}
         cursor, dropped = self.call("drop_group", **values)
-        assert cursor == b"", "a queue as small as those of tests is done in one call"
+        assert cursor == b"", "a queue as small as in the tests needs a single call"
         return int(dropped)
 
     def peek(self, group: bytes, count: int, after: int = 0) -> list[bytes]:
@@ -191,7 +191,7 @@ class BufferScripts(Scripts):
     def show(self, place: str, limit: int = 2) -> list[list[object]]:
         found: list[list[object]] = []
         page = [[b""]]
-        while page:  # one may be shorter than the limit
+        while page:  # a page may be shorter than the limit
             page = self.call("batches", state=place, limit=limit, after=page[-1][0])
             found += page
         return found
@@ -302,7 +302,7 @@ class PriorityScripts(Scripts):
         return {**dict(zip(names, reply, strict=False)), "paused": _pause(reply[-1])}
 
     def show(self, state: str, limit: int = 3) -> list[tuple[float, model.Item]]:
-        """Page through a state, by the last member that was seen, and see that pages by number are the same."""
+        """Page through a state by the last member seen, and check that pages by number are the same."""
         found: list[tuple[float, model.Item]] = []
         while True:
             values = {"state": state, "order": self.queue.order, "limit": limit}
@@ -342,7 +342,7 @@ class LimitScripts(Scripts):
 
 
 def _items(pairs: list[bytes], rows: list[bytes | None], payloads: list[bytes | None]) -> list[model.Item]:
-    """Put together what a reply has in three lists; an empty one has nothing for any member."""
+    """Combine the three lists of a reply; an empty list stands for nothing for any member."""
     found = []
     for i, (name, score) in enumerate(zip(pairs[::2], pairs[1::2], strict=True)):
         row = rows[i] if rows else None

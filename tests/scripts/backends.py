@@ -1,4 +1,4 @@
-"""The servers on which generated steps run: the same call on fakeredis and on real servers, with the time injected."""
+"""The servers for generated steps: the same call on fakeredis and on real servers, with the given time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 def at(call: Call[R], now: int | bytes) -> Call[R]:
-    """Return the call with `now`, in ms or empty, in its header's slot of that name, where it has one."""
+    """Return the call with `now`, in ms or empty, in the argument of that name, if it has one."""
     slots = [slot.name for slot in call.script.args]
     if "now" not in slots:
         return call
@@ -35,7 +35,7 @@ def at(call: Call[R], now: int | bytes) -> Call[R]:
 
 
 def reserve_at(client: redis.Redis, now: int, make: Callable[[], Call[list[Event[Any]]]]) -> list[Event[Any]]:
-    """Reserve at a time, and again while the reply says that there is more to do at once."""
+    """Reserve at a given time, and again while the reply says to call again at once."""
     buried: list[Event[Any]] = []
     while True:
         events = Runner(client).run(at(make(), now))
@@ -61,7 +61,7 @@ class Backend:
         self._loop = asyncio.new_event_loop() if flavour == "asyncio" else None
 
     def run(self, operation: Operation[R], now: int) -> R:
-        """Run an operation, each of its calls at the same time."""
+        """Run an operation, with the same time in all of its calls."""
         if isinstance(operation, Call):
             return self._perform(methodcaller("run", at(operation, now)))  # type: ignore[no-any-return]
         reply: Any = None
@@ -90,10 +90,11 @@ class Backend:
 
 
 class Backends:
-    """Several servers that run the same step; each answer must be the model's.
+    """Several servers on which the same step runs; each answer must be the model's.
 
-    With `data` these are fakeredis and one real server, drawn for the example: over many examples each has its turn, in
-    the time that one server takes. With REDISQ_TEST_SERVERS=all, or without `data`, they are all at once.
+    With `data`, these are fakeredis and one real server that is drawn for the example, so that an example takes the
+    time of one server and many examples cover all. With REDISQ_TEST_SERVERS=all, or without `data`, they are all
+    servers.
     """
 
     def __init__(self, flavour: str, data: st.DataObject | None = None) -> None:
@@ -109,16 +110,16 @@ class Backends:
         expected: object,
         seen: Callable[[Any], object] = lambda answer: answer,
     ) -> None:
-        """Run what `make` makes on each server; every one must give `expected`, or raise it if it is an error class."""
+        """Run the operation on each server; every one must return `expected`, or raise it if it is an error class."""
         for backend in self.all:
             answer: object
             try:
-                answer = seen(backend.run(make(), now))  # a flow is used up by one server; each has its own
+                answer = seen(backend.run(make(), now))  # a flow can be run once, so each server gets its own
             except LeaseLost:
                 answer = LeaseLost
-            assert answer == expected, f"{backend.label}: {answer!r}, by the model {expected!r}"
+            assert answer == expected, f"{backend.label}: {answer!r}, expected {expected!r}"
 
     def close(self) -> None:
-        """Close them all."""
+        """Close all clients."""
         for backend in self.all:
             backend.close()

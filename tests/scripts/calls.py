@@ -1,4 +1,4 @@
-"""One valid call of each script, as the Python makes it: what contract and raw tests start from."""
+"""One valid call of each script, as the Python code makes it: the basis of the contract and raw tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _first(flow: Any) -> Call[Any]:
 
 
 def calls(reserve: str = "l") -> dict[str, Call[Any]]:
-    """Return a call by the name of its script; who settles a lease names `l`, who reserves the id that is given."""
+    """Return a call for each script name; settlements name the lease `l`, a reserve has the given id."""
     buffer = BufferCalls("q", codec=BYTES)
     queue = PriorityCalls("q", codec=BYTES, order="score")
     limit = LimiterCalls("q", (Rate(3, 1), Rate(100, 60)))

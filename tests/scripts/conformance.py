@@ -1,4 +1,4 @@
-"""Run the conformance cases of `lua/conformance`: the Python runner for the format that its README describes."""
+"""The Python runner for the conformance cases of `lua/conformance`, whose README describes the format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from redisq.core.scripts import directory, load
 from tests.conftest import BINARIES, real_server
 
 FOLDER = directory() / "conformance"
-SLACK = 10_000  # ms: how much later a TTL or the clock may be read than it was set
+SLACK = 10_000  # ms by which a TTL or the clock may be read later than it was set
 
 State = dict[bytes, tuple[bytes, Any, int]]
 
@@ -29,7 +29,7 @@ class Failure(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """One case, as the file has it, with the file's defaults."""
+    """One case of a file, with the file's defaults."""
 
     script: str
     keys: list[Any]
@@ -58,7 +58,7 @@ def cases() -> list[Case]:
 
 
 def plain(value: Any) -> Any:
-    """Expand `repeat` and give strings as bytes; what stands for more than one value is left as it is."""
+    """Expand `repeat` and return strings as bytes; what stands for more than one value stays as it is."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, list):
@@ -69,7 +69,7 @@ def plain(value: Any) -> Any:
 
 
 def expanded(elements: list[Any]) -> list[Any]:
-    """Put what each `repeat` of a list stands for in its place."""
+    """Replace each `repeat` of a list by its elements."""
     return [
         each
         for element in elements
@@ -82,7 +82,7 @@ def expanded(elements: list[Any]) -> list[Any]:
 
 
 def numbered(value: Any, number: str) -> Any:
-    """Put a number in the place of each # in a value's strings."""
+    """Replace each # in a value's strings by a number."""
     if isinstance(value, list):
         return [numbered(each, number) for each in value]
     if isinstance(value, dict):
@@ -91,7 +91,7 @@ def numbered(value: Any, number: str) -> Any:
 
 
 def agree(expected: Any, got: Any, clock: int) -> bool:
-    """Hold a value that was got to one that was expected, `repeat` being expanded."""
+    """Return whether a value is the expected one, with `repeat` expanded."""
     if isinstance(expected, dict) and "clock" in expected:
         return abs(float(got) - clock - int(expected["clock"])) < SLACK
     if isinstance(expected, dict) and "unordered" in expected:
@@ -143,7 +143,7 @@ def state(client: redis.Redis) -> State:
 
 
 def changed(given: State, then: list[dict[str, Any]]) -> State:
-    """Give the key space that a case expects in the end, from what it was and its `then`."""
+    """Return the key space that a case expects at the end, from the one at the beginning and its `then`."""
     found = dict(given)
     for key in expanded(then):
         if key["type"] == "none":
@@ -162,7 +162,7 @@ def changed(given: State, then: list[dict[str, Any]]) -> State:
 
 def _same_key(expected: tuple[bytes, Any, int], got: tuple[bytes, Any, int], clock: int) -> bool:
     kind, value, ttl = got
-    # What was left after `given` may have become more, by as much as had passed: a script set it anew.
+    # A TTL may be longer than what was left of it, if a script set it again.
     if kind != expected[0] or (ttl < 0) != (expected[2] < 0) or abs(ttl - expected[2]) >= SLACK:
         return False
     if kind == b"hash":
@@ -192,7 +192,7 @@ def prepare(client: redis.Redis, case: Case) -> int:
 
 
 def send(client: redis.Redis, case: Case, step: dict[str, Any], text: Text) -> Any:
-    """Send one step's call and return the reply, an error being one too."""
+    """Send one step's call and return the reply, or the error."""
     raw: Any = client
     keys, argv = plain(step.get("keys", case.keys)), plain(step["argv"])
     try:
@@ -209,12 +209,12 @@ def _right(step: dict[str, Any], reply: Any, clock: int) -> bool:
 
 
 def shipped(name: str) -> bytes:
-    """Give a script's text as it is in `lua`."""
+    """Return a script's text from `lua`."""
     return load(name).text
 
 
 def run(client: redis.Redis, case: Case, text: Text = shipped) -> None:
-    """Run one case on a server of its own, and raise Failure where it differs; `text` may give other scripts."""
+    """Run one case on a server, and raise Failure if it differs; `text` may return other scripts."""
     clock = prepare(client, case)
     expected = changed(state(client), case.then)
     for i, step in enumerate(case.steps, 1):
@@ -226,8 +226,8 @@ def run(client: redis.Redis, case: Case, text: Text = shipped) -> None:
         wrong = {*got} ^ {*expected} | {
             key for key in {*got} & {*expected} if not _same_key(expected[key], got[key], clock)
         }
-        told = [f"{key!r} is {got.get(key)}, expected {expected.get(key)}" for key in sorted(wrong)]
-        raise Failure(f"{case}: " + "; ".join(told))
+        differences = [f"{key!r} is {got.get(key)}, expected {expected.get(key)}" for key in sorted(wrong)]
+        raise Failure(f"{case}: " + "; ".join(differences))
 
 
 @contextlib.contextmanager

@@ -1,23 +1,23 @@
-"""Exhaustive search of small scopes: every call from every state that can be reached, on the scripts and on the model.
+"""Exhaustive search of small scopes: every call from every reachable state, on the scripts and on the model.
 
     python -m tests.scripts.exhaustive buffer [--depth 12] [--scope ordered,client] [--seconds 600]
 
 A scope has a few groups, items, leases and delays, and is searched breadth first. From each state each call is sent to
-a real server, once and then again at once, and goes to the model; replies and the whole key space are compared, and
-what is sent again must give the first answer and change nothing. Calls that were made on the way to a state, and calls
-with leases that are over, are also sent from it, late. Where a client is blocked, something must wake it if there is
-something to take. Every state is looked at through one of the scripts that only read, an audit among them. What is
-printed is how many states and transitions were seen, and to which depth; a scope that is closed was seen completely.
+a real server twice in a row, and made on the model; the replies and the whole key space are compared, and the second
+run must give the first answer and change nothing. Earlier calls on the way to a state, and calls with leases that are
+over, are also sent from it, late. A blocked client must be woken if there is something to take. Every state is read by
+one of the read-only scripts, including an audit. The output is the number of states and transitions, and the depth; a
+closed scope was searched completely.
 
-States are merged when they are the same but for names, contents and a shift in time:
+States are merged if they differ only in names, contents and a shift in time:
 
     - items, reasons and payloads are data: only how many there are, or whether there is one, counts;
-    - batches are known by the order of their ids, which decides between equal times; groups and members keep their
-      names;
-    - times ahead are known by their distance; of those that have passed the order counts (in the priority queue, which
-      takes up all that is due at once, nothing but that they have passed);
-    - counters, which no script reads but to tell them, and remembered answers, which only the same call sees, are left
-      out. A state keeps the last few answers of the way by which it was first reached.
+    - batches are identified by the order of their ids, which breaks ties between equal times; groups and members keep
+      their names;
+    - future times are identified by their distance; of past times only the order counts (in the priority queue, which
+      handles all that is due at once, only that they have passed);
+    - counters, which scripts only report, and remembered answers, which only the same call sees, are left out. A state
+      keeps the last few answers on the path by which it was first reached.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from tests.scripts.walk import Difference, _short, server
 PREFIX = b"redisq:{q}:"
 START = 1_700_000_000_000
 TICK = 60_000
-"""the step of time: long, so that no key expires while its state is looked at"""
+"""the step of time: long, so that no key expires while its state is examined"""
 REMEMBERED = 3
-"""answers and ended leases that a state keeps of the way to it"""
+"""answers and ended leases that a state keeps of the path to it"""
 NEVER = b"never"
-"""a lease that nobody had"""
+"""a lease that never existed"""
 
-# Put a queue in the place of the one that is there: command, key, whether it expires, number of values, values.
+# Replace the stored queue: command, key, whether it expires, number of values, values.
 _WRITE = """
 local old = redis.call('KEYS', '*')
 if #old > 0 then
@@ -70,7 +70,7 @@ while ARGV[i] do
 end
 """
 
-# Read the queue and note it; or only note it; or say whether it is still the same.
+# Read the queue and store a copy; or only store it; or check whether it is still the same.
 _READ = """
 local readers = { zset = { 'ZRANGE', '0', '-1', 'WITHSCORES' }, list = { 'LRANGE', '0', '-1' }, hash = { 'HGETALL' },
   set = { 'SMEMBERS' }, string = { 'GET' } }
@@ -101,7 +101,7 @@ Trace = tuple[Any, Call, Any]
 
 @dataclass
 class State:
-    """A state: what the model and the server hold, and how it was reached."""
+    """A state: the content of the model and of the server, and how it was reached."""
 
     model: Any
     now: int = START
@@ -110,7 +110,7 @@ class State:
     steps: int = 0
     """how many calls led to it, so that each has new ids"""
     waiting: int | None = None
-    """when a blocked client looks again by itself"""
+    """when a blocked client tries again without a wake-up"""
     sent: tuple[tuple[Call, Any], ...] = ()
     """the last calls that the server remembers, and their answers"""
     trace: Trace | None = None
@@ -118,7 +118,7 @@ class State:
 
 @dataclass
 class Step:
-    """A call from a state, with what the model makes of it."""
+    """A call from a state, with its effect on the model."""
 
     call: Call
     after: State
@@ -126,19 +126,19 @@ class Step:
     woken: bool
     """whether a blocked client sends it, which takes the wake-up first"""
     again: bool
-    """whether it gives the same answer when it is sent again"""
+    """whether it has the same answer when it is sent again"""
 
 
-Quiet = list[tuple[Call, Any]]
+Unchanged = list[tuple[Call, Any]]
 """calls that change nothing, with their answers"""
 
 
 @dataclass
 class Sent:
-    """What was sent from a state."""
+    """The calls that were sent from a state."""
 
     state: State
-    quiet: list[Quiet]
+    unchanging_calls: list[Unchanged]
     steps: list[Step]
 
 
@@ -146,15 +146,15 @@ class Sent:
 
 
 class Scope:
-    """A small scope of one structure: its calls, and which states are the same."""
+    """A small scope of one structure: its calls, and which states are merged."""
 
     structure = ""
     ONE_WAY: ClassVar = {"pop", "pop_longest", "purge"}
     """calls that have another answer when they are sent again"""
     TICKS: ClassVar[tuple[int, ...]] = (TICK,)
-    """how far time moves at once"""
+    """the steps in which time moves"""
     AUDITED: ClassVar[tuple[str, ...]] = ()
-    """what an audit looks at, besides the keys"""
+    """what an audit checks, besides the keys"""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -162,7 +162,7 @@ class Scope:
         """whether there is a blocked client"""
 
     def has(self, verb: str) -> bool:
-        """Say whether there is a script."""
+        """Return whether a script exists."""
         return exists(f"{self.structure}/{verb}")
 
     def get(self, name: str, default: Any = False) -> Any:
@@ -182,49 +182,49 @@ class Scope:
         raise NotImplementedError
 
     def canonical(self, state: State) -> tuple[Any, ...]:
-        """Return what is the same for states that are merged."""
+        """Return a key that is the same for states that are merged."""
         raise NotImplementedError
 
     def new_id(self, state: State) -> bytes:
-        """Return an id that was not used on the way: after all of them in the order of names, or before them."""
+        """Return an unused id: after all others in the order of names, or before them."""
         return b"%05d" % (99_999 - state.steps if self.get("falling") else state.steps)
 
-    def over(self, state: State) -> list[bytes]:
+    def ended_leases(self, state: State) -> list[bytes]:
         """List leases that are over, the latest first."""
         return [*reversed(state.model.ended), NEVER]
 
-    def forgotten(self, state: State) -> list[bytes]:  # noqa: ARG002, as others need it
-        """List leases that are known to be over though the server has forgotten how they ended."""
+    def forgotten_leases(self, state: State) -> list[bytes]:  # noqa: ARG002, subclasses use it
+        """List leases that are known to be over although the server does not remember how they ended."""
         return []
 
-    def late(self, now: int, lease: bytes) -> list[Call]:  # noqa: ARG002, as others need it
+    def late(self, now: int, lease: bytes) -> list[Call]:  # noqa: ARG002, subclasses use it
         """List the calls with a lease that is over."""
         return []
 
-    def inspections(self, state: State) -> Quiet:  # noqa: ARG002, as others need it
-        """List the calls that only read, and what they answer: each of them on one page."""
+    def inspections(self, state: State) -> Unchanged:  # noqa: ARG002, subclasses use it
+        """List the read-only calls and their answers, each on one page."""
         return []
 
-    def allows(self, state: State, ms: int) -> bool:  # noqa: ARG002, as others need it
-        """Say whether time may move so far from a state."""
+    def allows(self, state: State, ms: int) -> bool:  # noqa: ARG002, subclasses use it
+        """Return whether time may move this far from a state."""
         return ms > 0
 
 
 def ranks(times: Iterable[int], now: int) -> Callable[[int], int]:
-    """Return what stands for a time: how far ahead it is, or its place among those that have passed."""
+    """Return what represents a time: its distance, or its rank among past times."""
     past = sorted({one for one in times if one < now})
     place = {one: i - len(past) for i, one in enumerate(past)}
     return lambda one: place[one] if one < now else one - now
 
 
 def subsets(count: int) -> Iterator[tuple[int, ...]]:
-    """Yield every choice of places."""
+    """Yield every subset of places."""
     for size in range(count + 1):
         yield from itertools.combinations(range(count), size)
 
 
 class QueueScope(Scope):
-    """What the scopes of both structures have in common."""
+    """What the scopes of both structures share."""
 
     kind: type[Any]
 
@@ -244,7 +244,7 @@ class QueueScope(Scope):
         reserve = [("reserve", (now, 3, lease, b"h"))] if lease != NEVER else []
         return [*reserve, *settle, ("extend", (now, lease, 5 * TICK))]
 
-    def rest(self, state: State) -> tuple[Any, ...]:
+    def common(self, state: State) -> tuple[Any, ...]:
         """Return the part of a state that does not depend on the structure."""
         q, now = state.model, state.now
         longest = max((per for _, per in q.limit.rates), default=0)
@@ -309,15 +309,18 @@ class BufferScope(QueueScope):
                 yield "drop_group", (group, new)
         yield "purge", (100,)
 
-    def over(self, state: State) -> list[bytes]:
-        return [*super().over(state), *(one for one in self.forgotten(state) if one not in state.model.ended)]
+    def ended_leases(self, state: State) -> list[bytes]:
+        return [
+            *super().ended_leases(state),
+            *(one for one in self.forgotten_leases(state) if one not in state.model.ended),
+        ]
 
-    def forgotten(self, state: State) -> list[bytes]:
+    def forgotten_leases(self, state: State) -> list[bytes]:
         return [one for one, batch in state.model.batches.items() if batch.place != "leases"]
 
-    def inspections(self, state: State) -> Quiet:
+    def inspections(self, state: State) -> Unchanged:
         q, now = state.model, state.now
-        found: Quiet = [(("stats", (now, 100)), q.stats(now))]
+        found: Unchanged = [(("stats", (now, 100)), q.stats(now))]
         found += [(("show", (place, 100)), q.show(place)) for place in ("leases", "delayed", "dead")]
         found += [(("groups", (name, 100)), q.groups(name)) for name in ("waiting", "busy", "paused")]
         found += [(("peek", (group, 2, after)), q.peek(group, 2, after)) for group in self.GROUPS for after in (0, 1)]
@@ -348,7 +351,7 @@ class BufferScope(QueueScope):
                 (b.place, b.group, len(b.items), b.attempts, buried(b.time) if b.place == "dead" else joint(b.time))
                 for _, b in batches
             ),
-            self.rest(state),
+            self.common(state),
         )
 
 
@@ -395,9 +398,9 @@ class PriorityScope(QueueScope):
         yield from self.pauses(state)
         yield "purge", (500,)
 
-    def inspections(self, state: State) -> Quiet:
+    def inspections(self, state: State) -> Unchanged:
         q, now = state.model, state.now
-        found: Quiet = [(("stats", (now,)), q.stats(now)), (("batches", (100,)), q.batches())]
+        found: Unchanged = [(("stats", (now,)), q.stats(now)), (("batches", (100,)), q.batches())]
         found += [*((("state", (name,)), q.state(name)) for name in (b"a", b"b"))]
         return found + [(("show", (place, 100)), q.show(place)) for place in ("ready", "delayed", "dead")]
 
@@ -406,11 +409,11 @@ class PriorityScope(QueueScope):
         died = ranks((one.due for one in q.members.values() if one.state == DEAD), now)
 
         def at(due: int) -> int | None:
-            return max(-1, due - now) if due else None  # a due time of 0 is sooner than any
+            return max(-1, due - now) if due else None  # a due time of 0 is earlier than any
 
         present = [one for one in q.members.values() if one.state != REMOVED]
         scores = {one.score for one in present} | {one.note.score for one in present if one.note}
-        if q.order == "fifo":  # of the places, the order alone counts
+        if q.order == "fifo":  # of places, only the order counts
             order = {score: (float(score // PLACES), i) for i, score in enumerate(sorted(scores))}
         else:
             order = {score: (float(score), 0) for score in scores}
@@ -426,11 +429,11 @@ class PriorityScope(QueueScope):
             note = one.note and (order[one.note.score], at(one.note.due), one.note.how)
             members.append((name, one.state, order[one.score], seen, one.payload is not None, note))
         leases = sorted((max(-1, one.deadline - now), [name for name, _ in one.members]) for one in q.leases.values())
-        return tuple(members), tuple((due, tuple(names)) for due, names in leases), self.rest(state)
+        return tuple(members), tuple((due, tuple(names)) for due, names in leases), self.common(state)
 
 
 class LimitScope(Scope):
-    """A scope of the limiter, whose clock may also be set back; its step is a ms, as a span includes both its ends."""
+    """A scope of the limiter, whose clock may also be set back; its step is 1 ms, as a span includes both its ends."""
 
     structure = "limit"
     TICKS: ClassVar = (1, -1)
@@ -445,14 +448,14 @@ class LimitScope(Scope):
         for cost in range(1, self.get("cost", 3) + 1):
             yield "acquire", (state.now, cost, self.new_id(state))
 
-    def over(self, state: State) -> list[bytes]:  # noqa: ARG002, as others need it
+    def ended_leases(self, state: State) -> list[bytes]:  # noqa: ARG002, subclasses use it
         return []
 
     BACK: ClassVar = 2
     """ms by which the clock may be behind a grant"""
 
     def newest(self, state: State) -> int | None:
-        """Return when the last grant was, as far as that can matter."""
+        """Return the time of the last grant, as far as it can matter."""
         newest = max((grant.at for grant in state.model.grants), default=0)
         return newest if newest >= state.now - self.longest(state) else None
 
@@ -468,7 +471,7 @@ class LimitScope(Scope):
         newest = self.newest(state)
         if newest is None:
             return ()
-        start = newest - self.BACK - self.longest(state)  # what leaves the span may be in it again
+        start = newest - self.BACK - self.longest(state)  # a grant that has left the span may be in it again
         return tuple((one.at - state.now, one.amount) for one in state.model.grants if one.at >= start)
 
 
@@ -476,14 +479,14 @@ class LimitScope(Scope):
 
 
 class Pending(Exception):
-    """Raised in the place of running a script, when only its command is wanted."""
+    """Raised instead of running a script, to get its command."""
 
     def __init__(self, parts: Sequence[Any]) -> None:
         self.parts = parts
 
 
 class Deferred(Raw):
-    """The scripts of a queue, called in two steps: first for the command, then for what its reply means."""
+    """The scripts of a queue, called in two steps: first for the command, then with its reply."""
 
     COMMAND: ClassVar = object()
 
@@ -492,11 +495,11 @@ class Deferred(Raw):
         self.texts = texts
         self.shas: dict[str, str] = {}
         self.reply: Any = self.COMMAND
-        """what a call gives, or that its command is wanted"""
+        """the reply to a call, or None if its command is wanted"""
         self.answered: tuple[str, dict[str, Any]] | None = None
 
     def call(self, name: str, **values: Any) -> Any:
-        """Raise the command of a call, or give its reply; of another page that is asked for then, nothing."""
+        """Raise the command of a call, or return its reply; for further pages, nothing."""
         if self.reply is self.COMMAND:
             if name not in self.shas:
                 self.shas[name] = str(self.client.script_load(self.texts.get(name) or load(name).text))
@@ -524,8 +527,8 @@ class PriorityPages(PriorityScripts):
         return self.call("audit", now=now, cursor=cursor, limit=100, repair="report", **self.HORIZON)[2]
 
 
-class Wire:
-    """A connection to the server of a client, for many commands at once and with as little in between as can be."""
+class Connection:
+    """A client's connection to the server, for many commands at once with little overhead."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
@@ -540,26 +543,26 @@ class Wire:
         self.socket.sendall(b"".join(commands))
 
     def receive(self) -> Any:
-        """Return the next reply, or the error that it is."""
+        """Return the next reply, or error."""
         while (reply := self.reader.gets()) is False:
             self.reader.feed(self.socket.recv(1 << 16))
         self.awaited -= 1
         return reply
 
     def skip(self, count: int) -> None:
-        """Receive replies that say nothing."""
+        """Discard replies."""
         for _ in range(count):
             if isinstance(reply := self.receive(), Exception):
                 raise reply
 
 
 class Search:
-    """A breadth-first search of a scope; `texts` are scripts that are tried in the place of the true ones."""
+    """A breadth-first search of a scope; `texts` are scripts that replace the real ones."""
 
     def __init__(self, client: redis.Redis, scope: Scope, texts: dict[str, bytes] | None = None) -> None:
         client.flushall()
         self.scope = scope
-        self.wire = Wire(client)
+        self.wire = Connection(client)
         self.raw = Deferred(client, PREFIX, texts or {})
         self.scripts = scope.scripts(self.raw, scope.new())
         self.write, read = (str(client.script_load(text)) for text in (_WRITE, _READ))
@@ -570,9 +573,9 @@ class Search:
         self.seen = {self.mark(self.frontier[0])}
         self.depth = 0
         self.transitions = 0
-        """calls that may change something, and steps of time: each from one state"""
+        """calls that may change something, and steps of time, each from one state"""
         self.others = 0
-        """calls that change nothing: they are late, or only read"""
+        """calls that change nothing, because they are late or only read"""
 
     def __enter__(self) -> Search:
         return self
@@ -582,7 +585,7 @@ class Search:
 
     @property
     def closed(self) -> bool:
-        """Say whether every state that can be reached was seen, with every call from it."""
+        """Return whether every reachable state was seen, with every call from it."""
         return not self.frontier
 
     def __str__(self) -> str:
@@ -594,13 +597,13 @@ class Search:
     def run(
         self, depth: float = math.inf, seconds: float = math.inf, report: Callable[[str], None] | None = None
     ) -> None:
-        """Search to a depth, until the scope is closed, or until the time is over."""
+        """Search up to a depth, until the scope is closed, or until the time is over."""
         end = time.monotonic() + seconds
         while self.frontier and self.depth < depth:
             found: list[State] = []
             sent = self.send(self.frontier[0])
             for following in [*self.frontier[1:], None]:
-                earlier, sent = sent, self.send(following) if following else sent  # the server is never idle
+                earlier, sent = sent, self.send(following) if following else sent  # so that the server is never idle
                 found += self.receive(earlier)
                 if time.monotonic() > end:
                     return
@@ -613,19 +616,19 @@ class Search:
         """Send every call from a state."""
         self.expanded += 1
         queue = state.model
-        steps, quiet = self.steps(state)
-        quiet += self.quiet(state)
+        steps, unchanging_calls = self.steps(state)
+        unchanging_calls += self.unchanging_calls(state)
         forgetful = copied(queue)
         forgetful.once = {}
-        lost: Quiet = []
+        lost: Unchanged = []
         memory = [PREFIX + b"once:" + one for one in queue.once]
-        if forgotten := self.scope.forgotten(state):
+        if forgotten_leases := self.scope.forgotten_leases(state):
             forgetful.ended = {}
             memory += [PREFIX + b"ended:" + one for one in queue.ended]
-            lost = [(call, self.expect(forgetful, call)) for call in self.some_late(state.now, forgotten)]
+            lost = [(call, self.expect(forgetful, call)) for call in self.some_late(state.now, forgotten_leases)]
 
         restore = self.restore(state)
-        out = [restore, self.note, *(self.command(call) for call, _ in quiet), self.same]
+        out = [restore, self.note, *(self.command(call) for call, _ in unchanging_calls), self.same]
         if lost:
             forget = _pack("DEL", PREFIX, *memory)
             out += [forget, self.note, *(self.command(call) for call, _ in lost), self.same]
@@ -634,12 +637,12 @@ class Search:
             out += [restore, self.take_wake_up, command] if step.woken else [restore, command]
             out += [self.read, command, self.same] if step.again else [self.read]
         self.wire.send(out)
-        return Sent(state, [quiet, lost] if lost else [quiet], steps)
+        return Sent(state, [unchanging_calls, lost] if lost else [unchanging_calls], steps)
 
     def receive(self, sent: Sent) -> list[State]:
         """Check the replies to what was sent; return the new states to which the calls lead."""
-        for quiet in sent.quiet:
-            self.check_quiet(sent.state, quiet)
+        for unchanging_calls in sent.unchanging_calls:
+            self.check_unchanged(sent.state, unchanging_calls)
         found = [self.check(sent.state, step) for step in sent.steps]
         for call, after in self.unscripted(sent.state):
             self.transitions += 1
@@ -647,29 +650,29 @@ class Search:
         return [one for one in found if one]
 
     def mark(self, state: State) -> int:
-        """Return a number for all states that are merged; hash() by itself takes -1 for -2, and 0 for False."""
+        """Return a number that merged states share; hash() itself confuses -1 and -2, and 0 and False."""
         return hash(marshal.dumps(self.scope.canonical(state), 2))
 
     # -- what is sent
 
-    def steps(self, state: State) -> tuple[list[Step], Quiet]:
-        """Let the model make every call; return those that change something, and the others with their answers."""
-        steps, quiet = [], []
+    def steps(self, state: State) -> tuple[list[Step], Unchanged]:
+        """Make every call on the model; return those that change something, and the others with their answers."""
+        steps, unchanging_calls = [], []
         for call in self.scope.calls(state):
             if not self.scope.has(call[0]):  # see unscripted
                 continue
             step = self.step(state, call)
             if step.after.waiting == state.waiting and step.after.model == state.model:
-                quiet.append((call, step.expected))
+                unchanging_calls.append((call, step.expected))
                 self.transitions += 1
             else:
                 steps.append(step)
         if state.waiting is not None and (state.model.token or state.waiting <= state.now):
             steps.append(self.step(state, ("reserve", (state.now, 1, self.scope.new_id(state), b"w")), woken=True))
-        return steps, quiet
+        return steps, unchanging_calls
 
     def step(self, state: State, call: Call, woken: bool = False) -> Step:
-        """Let the model make a call."""
+        """Make a call on the model."""
         queue = copied(state.model)
         if woken:
             queue.token = False
@@ -677,11 +680,11 @@ class Search:
         after = State(queue, state.now, (), state.steps + 1, None if woken else state.waiting, state.sent)
         again = call[0] not in self.scope.ONE_WAY
         if call[0] == "reserve":
-            again = expected[0] == b"batch"  # one that handed out nothing is a new try
+            again = expected[0] == b"batch"  # a reserve that handed out nothing is evaluated again
             if expected[0] == b"none" and self.scope.client and after.waiting is None:
                 after.waiting = state.now + expected[1]
             elif expected[0] == b"buried" and woken:
-                after.waiting = state.now  # it asks again at once
+                after.waiting = state.now  # the client calls again at once
         elif len(queue.once) > len(state.model.once):
             after.sent = (*after.sent, (call, expected))[-REMEMBERED:]
         return Step(call, after, expected, woken, again)
@@ -689,7 +692,8 @@ class Search:
     def unscripted(self, state: State) -> Iterator[tuple[Call, State]]:
         """Yield what happens without a script, and the states after it.
 
-        Time passes; a client dies that took a wake-up; and what there is no script for is done by hand.
+        Time passes; a client that took a wake-up crashes; and the effects of calls without a script are written
+        directly.
         """
 
         def copy(ms: int = 0, steps: int = 0) -> State:
@@ -699,7 +703,7 @@ class Search:
             if self.scope.allows(state, ms):
                 after = copy(ms)
                 if getattr(after.model, "paused", None) and not after.model.is_paused(after.now):
-                    after.model.paused = None  # the server forgets it
+                    after.model.paused = None  # the server deletes it
                 yield ("time passes", (ms,)), after
         if self.scope.client and state.model.token:
             after = copy()
@@ -708,25 +712,27 @@ class Search:
         for verb, args in self.scope.calls(state):
             if not self.scope.has(verb):
                 after = copy(steps=1)
-                after.model.window = 0  # the server will not know of it when it is sent again
+                after.model.window = 0  # the server will not remember it
                 getattr(after.model, verb)(*args)
                 after.model.window = state.model.window
                 yield (verb, args), after
 
-    def quiet(self, state: State) -> Quiet:
-        """List calls that are late, and so change nothing, and those that only read and have something to tell."""
+    def unchanging_calls(self, state: State) -> Unchanged:
+        """List late calls, which change nothing, and read-only calls with a non-empty answer."""
         found = []
         for (verb, args), answer in state.sent:
             later = (state.now, *args[1:]) if isinstance(args[0], int) else args
             found.append(((verb, later), answer))
-        found += [(call, self.expect(state.model, call)) for call in self.some_late(state.now, self.scope.over(state))]
+        found += [
+            (call, self.expect(state.model, call)) for call in self.some_late(state.now, self.scope.ended_leases(state))
+        ]
         if audited := self.scope.AUDITED:
             phases = "keys", audited[self.expanded % len(audited)]
             found += [(("audit_page", (state.now, f"{phase}:0")), []) for phase in phases]
         return found + [one for one in self.scope.inspections(state) if one[1]]
 
     def some_late(self, now: int, leases: Sequence[bytes]) -> list[Call]:
-        """List all calls with the first of some leases, and with each of the others one, in turn."""
+        """List all calls with the first of some leases, and one call with each of the others, in turn."""
         found = []
         for i, one in enumerate(leases):
             late = self.scope.late(now, one)
@@ -734,7 +740,7 @@ class Search:
         return found
 
     def expect(self, queue: Any, call: Call) -> Any:
-        """Return the model's answer, or the class of its refusal."""
+        """Return the model's answer, or the class of its error."""
         verb, args = call
         try:
             return getattr(queue, verb)(*(args[:-1] if verb in {"purge"} else args))
@@ -742,7 +748,7 @@ class Search:
             return type(refusal)
 
     def command(self, call: Call) -> bytes:
-        """Return a call as it is sent."""
+        """Return a call in the form in which it is sent."""
         verb, args = call
         self.raw.reply = Deferred.COMMAND
         try:
@@ -752,7 +758,7 @@ class Search:
         raise AssertionError(f"{verb} calls no script")
 
     def answer(self, call: Call, reply: Any) -> Any:
-        """Return what a reply means, or the class of the refusal, or the reply as it is when it means nothing."""
+        """Return the meaning of a reply, the class of an error, or a reply without meaning as it is."""
         verb, args = call
         self.raw.reply, self.raw.answered = reply, None
         try:
@@ -763,7 +769,7 @@ class Search:
             return f"{error}: no reply of {verb}"
 
     def restore(self, state: State) -> bytes:
-        """Return the command that puts a state onto the server."""
+        """Return the command that restores a state on the server."""
         parts: list[Any] = []
         for key, kind, expires, value in state.snapshot:
             values = [value] if kind == b"string" else value
@@ -772,10 +778,10 @@ class Search:
             parts += [_WRITERS[kind], key, max(0, expires), len(values), *values]
         return _pack("EVALSHA", self.write, 0, *parts)
 
-    # -- what must hold
+    # -- checks
 
     def check(self, state: State, step: Step) -> State | None:
-        """Compare what a call did on both sides; return the state after it if it is new."""
+        """Compare the effects of a call on both sides; return the state after it if it is new."""
         self.transitions += 1
         self.wire.skip(2 if step.woken else 1)
         reply, every = self.wire.receive(), self.wire.receive()
@@ -796,15 +802,15 @@ class Search:
             ]
             self.fail(state, call, "leaves other keys:\n  " + "\n  ".join(lines))
         if wrong := (expiring ^ after.model.expiring()) & found.keys():
-            self.fail(state, call, f"leaves keys with a TTL that should have none, or the other way round: {wrong}")
+            self.fail(state, call, f"leaves keys that should not have a TTL with one, or the other way round: {wrong}")
         if not _alike(reply, again):
             self.fail(state, call, f"sent again answers\n    at first {_short(reply)}\n    then     {_short(again)}")
         if same != 1:
             self.fail(state, call, f"sent again leaves\n    at first {_short(every)}\n    then     {_short(same)}")
         return self.new(state, after, call, step.expected, every)
 
-    def check_quiet(self, state: State, calls: Quiet) -> None:
-        """See that calls which change nothing give the model's answers, or those that they gave at first."""
+    def check_unchanged(self, state: State, calls: Unchanged) -> None:
+        """Check that calls which must not change anything give the model's answers, or their first answers."""
         self.others += len(calls)
         self.wire.skip(2)
         replies = [self.wire.receive() for _ in calls]
@@ -815,7 +821,7 @@ class Search:
                 what = "is to change nothing, and answers"
                 self.fail(state, call, f"{what}\n    script {_short(answer)}\n    model  {_short(expected)}")
         if same != 1:
-            calls_made = ", ".join(_told(call) for call, _ in calls)
+            calls_made = ", ".join(_describe(call) for call, _ in calls)
             self.fail(state, ("one of these", ()), f"changes something: {calls_made}\n    leaves {_short(same)}")
 
     def new(self, state: State, after: State, call: Call, answer: Any, every: Sequence[Any]) -> State | None:
@@ -824,10 +830,10 @@ class Search:
         try:
             queue.check()
         except AssertionError as error:
-            self.fail(state, call, f"breaks what must hold: {error}")
+            self.fail(state, call, f"violates an invariant: {error}")
         blocked = after.waiting is not None and after.waiting > after.now
         if blocked and not queue.token and queue.could_take(after.now):
-            self.fail(state, call, "wakes nobody: there is something to take, and the client that waits looks later")
+            self.fail(state, call, "does not wake the blocked client, although there is something to take")
         mark = self.mark(after)
         if mark in self.seen:
             return None
@@ -835,7 +841,7 @@ class Search:
         after.trace = (state.trace, call, answer)
         gone = set()
         for memory, name in ((queue.once, b"once:"), (getattr(queue, "ended", {}), b"ended:")):
-            while len(memory) > REMEMBERED:  # their time is over, so that a state stays small
+            while len(memory) > REMEMBERED:  # they have expired, which keeps a state small
                 oldest = next(iter(memory))
                 del memory[oldest]
                 gone.add(PREFIX + name + oldest)
@@ -843,7 +849,7 @@ class Search:
         return after
 
     def rewritten(self, state: State, queue: Any) -> Sequence[Any]:
-        """Return the keys of a state with those that are other ones after a change that no script made."""
+        """Return the keys of a state, with those that were changed without a script."""
         before, after = state.model.keys(state.now), queue.keys(state.now)
         lasting, expiring = state.model.expiring(), queue.expiring()
         entries = {entry[0]: entry for entry in state.snapshot}
@@ -863,20 +869,20 @@ class Search:
         """Raise a difference, with the calls that lead to it."""
         while self.wire.awaited:
             self.wire.receive()
-        lines, trace = [f"{_told(call)} {what}"], state.trace
+        lines, trace = [f"{_describe(call)} {what}"], state.trace
         while trace:
             trace, earlier, answer = trace
-            lines.append(f"    {_told(earlier)}" + (f" -> {_short(answer)}" if answer is not None else ""))
+            lines.append(f"    {_describe(earlier)}" + (f" -> {_short(answer)}" if answer is not None else ""))
         raise Difference("\n".join(["after", *reversed(lines)]))
 
 
 def _pack(*parts: Any) -> bytes:
-    """Return a command as it is sent."""
+    """Return a command in the form in which it is sent."""
     return bytes(hiredis.pack_command(parts))
 
 
 def _agree(answer: Any, expected: Any) -> bool:
-    """Compare answers; a call that can be refused for two reasons is refused for either."""
+    """Compare answers; a call that can be refused for two reasons may be refused for either."""
     return answer == expected or (isinstance(answer, type) and isinstance(expected, type))
 
 
@@ -884,13 +890,13 @@ def _alike(first: Any, second: Any) -> bool:
     return str(first) == str(second) if isinstance(first, Exception) else first == second
 
 
-def _told(call: Call) -> str:
+def _describe(call: Call) -> str:
     verb, args = call
     return f"{verb}({', '.join(map(_short, args))})"
 
 
 def copied(value: Any) -> Any:
-    """Return a copy of a model; what cannot be changed is shared."""
+    """Return a copy of a model, sharing what is immutable."""
     kind = type(value)
     if kind is dict:
         if not value or type(next(iter(value.values()))) in _CONSTANT:
@@ -914,12 +920,12 @@ def copied(value: Any) -> Any:
 _CONSTANT = {bytes, str, int, float, bool, type(None), tuple, Note}
 
 
-# -- the command
+# -- command line
 
 ATTEMPTS = {"max_attempts": 2, "max_dead": 1}
 ONE_ATTEMPT = {"max_attempts": 1, "max_dead": 1, "lease": TICK}
 SHORT = {**ATTEMPTS, "lease": TICK}
-LATER = {**ONE_ATTEMPT, "lease": 3 * TICK}  # who waits may be told a later time than that at which a pause ends
+LATER = {**ONE_ATTEMPT, "lease": 3 * TICK}  # a client may be told a later time than the end of a pause
 SCOPES: dict[str, dict[str, Scope]] = {
     "buffer": {
         "two": BufferScope(items=2, settings=ATTEMPTS),
@@ -957,14 +963,14 @@ SCOPES: dict[str, dict[str, Scope]] = {
 
 
 def main() -> int:
-    """Search, and print what was seen, or what differs."""
+    """Search, and print the numbers of states, or the difference."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.scripts.exhaustive", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("structure", choices=[*SCOPES, "all"])
-    parser.add_argument("--depth", type=int, default=math.inf, help="calls from the empty queue, at the most")
+    parser.add_argument("--depth", type=int, default=math.inf, help="maximum number of calls from the empty queue")
     parser.add_argument("--scope", type=lambda text: text.split(","), help="these alone")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="for each scope, at the most")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="maximum time for each scope")
     options = parser.parse_args()
     for structure in SCOPES if options.structure == "all" else [options.structure]:
         for name in options.scope or SCOPES[structure]:

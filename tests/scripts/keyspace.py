@@ -1,4 +1,4 @@
-"""Read a queue's whole key space back, in the form in which the model gives it."""
+"""Reading a queue's whole key space, in the form that the model uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TYPES = {
     b"held": "set",
 }
 
-# One round trip, however many keys there are.
+# One round trip for any number of keys.
 _READ = """
 local found = {}
 for i, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
@@ -49,15 +49,15 @@ _CONVERT: dict[bytes, Callable[[Any], object]] = {
 
 
 def read(client: redis.Redis, queue: bytes, now: int) -> tuple[Keys, set[bytes]]:
-    """Return what is stored under a prefix, and the names of those keys that have a TTL."""
+    """Return what is stored under a prefix, and the names of the keys with a TTL."""
     every: Any = client.eval(_READ, 0, queue)
     return shape(every, queue, now)
 
 
 def shape(every: list[Any], queue: bytes, now: int) -> tuple[Keys, set[bytes]]:
-    """Turn keys as they were read (name, type, TTL and value of each) into the model's form.
+    """Convert keys (name, type, TTL and value of each) to the model's form.
 
-    A key of an unknown name or of another type is an error. A pause that has ended is left out.
+    A key with an unknown name or another type is an error. A pause that has ended is left out.
     """
     found: Keys = {}
     expiring = set()
@@ -75,7 +75,7 @@ def shape(every: list[Any], queue: bytes, now: int) -> tuple[Keys, set[bytes]]:
 
 
 def _shape(found: Keys) -> None:
-    """Turn numbers inside texts into numbers, and leave out what does not count."""
+    """Convert numbers in texts to numbers, and leave out what does not count."""
     parked: set[bytes] = {member for place in (b"delayed", b"dead") for member in found.get(place, ())}  # type: ignore[attr-defined]
     for name, value in found.items():
         if isinstance(value, list) and name.startswith(b"lease:"):
@@ -86,7 +86,7 @@ def _shape(found: Keys) -> None:
         elif isinstance(value, dict) and name == b"rows":
             found[name] = {member: _row(text, member in parked) for member, text in value.items()}
         elif isinstance(value, dict) and name == b"meta":
-            found[name] = {field: text for field, text in value.items() if text != b"0"}  # as if it were not there
+            found[name] = {field: text for field, text in value.items() if text != b"0"}  # as if it did not exist
 
 
 def _note(text: bytes) -> object:
@@ -97,12 +97,12 @@ def _note(text: bytes) -> object:
 
 
 def _row(text: bytes, parked: bool) -> object:
-    """Return score, attempts and reason; the score of a member that is ready or leased is elsewhere."""
+    """Return score, attempts and reason; the score of a ready or leased member is elsewhere."""
     score, attempts, reason = text.split(b" ", 2)
     return float(score) if parked else None, int(attempts), reason
 
 
 def dump(client: redis.Redis) -> dict[bytes, bytes]:
-    """Return every key of the server with its DUMP: equal before and after means that nothing was written."""
+    """Return every key of the server with its DUMP; an equal result means that nothing was written."""
     names: Any = client.keys()
     return {name: client.dump(name) or b"" for name in names}

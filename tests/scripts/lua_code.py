@@ -1,4 +1,4 @@
-"""Take the scripts' Lua apart: tokens, from which mutants are made and branches are marked."""
+"""Tokens of the scripts' Lua, from which mutants are made and branches are marked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Token:
-    """One token: its kind, its text and where it begins in the script."""
+    """A token: its kind, its text and its place in the script."""
 
     kind: str
     text: str
@@ -25,19 +25,19 @@ class Token:
 
 
 def tokens(text: str) -> list[Token]:
-    """Give the tokens of a script's body, without blanks and comments."""
+    """Return the tokens of a script's body, without blanks and comments."""
     start = text.index("\n\n")
     found = [Token(match.lastgroup or "", match[0], match.start()) for match in _TOKEN.finditer(text, start)]
     return [token for token in found if token.kind not in {"space", "comment"}]
 
 
 def line(text: str, at: int) -> int:
-    """Give the number of the line in which a place is."""
+    """Return the line number of a place."""
     return text.count("\n", 0, at) + 1
 
 
 def conditions(code: list[Token]) -> list[tuple[Token, Token]]:
-    """Give each condition of an `if` or `elseif`: the word before it and the `then` behind it."""
+    """Return each condition of an `if` or `elseif`: the word before it and the `then` after it."""
     heads = [i for i, token in enumerate(code) if token.text in {"if", "elseif"} and token.kind == "name"]
     return [(code[i], next(token for token in code[i:] if token.text == "then")) for i in heads]
 
@@ -48,8 +48,8 @@ RECORD = "branches reached"
 def marked(text: str) -> tuple[str, dict[str, str]]:
     """Return the script with a mark at each branch, and what each mark stands for.
 
-    A mark writes its name into a hash. There is one for each outcome of each condition, each loop's and each
-    function's body, and each right side of an `and` or `or`.
+    A mark writes its name into a hash. There is one for each outcome of each condition, the body of each loop and
+    function, and each right-hand side of an `and` or `or`.
     """
     code = tokens(text)
     inserts: list[tuple[int, str]] = []
@@ -73,7 +73,7 @@ def marked(text: str) -> tuple[str, dict[str, str]]:
             closing = next(later for later in code[i:] if later.text == ")")
             inserts.append((closing.end, f" reach__('{point(token, 'body')}', '', true)"))
         elif token.text in {"and", "or"}:
-            # `a and b` is `a and true and b`, and `a or b` is `a or false or b`: the mark is met when b is.
+            # `a and b` becomes `a and true and b`, `a or b` becomes `a or false or b`: the mark is reached when b is.
             value = "true" if token.text == "and" else "false"
             name = point(token, "right side")
             inserts.append((token.end, f" reach__('{name}', '{name}', {value}) {token.text}"))

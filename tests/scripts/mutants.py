@@ -1,4 +1,4 @@
-"""Break the scripts: each mutant is one with one small change, of a kind that a person makes by mistake."""
+"""Mutants of the scripts: each has one small change of a kind that people make by mistake."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tests.scripts.lua_code import Token, conditions, line, tokens
 
-# What stands for what. A bound that moves by one, a sign, an end of a list, the other of two.
+# What replaces what: a bound off by one, a sign, an end of a list, the other of two.
 SWAPS = {
     "<": "<=",
     "<=": "<",
@@ -50,18 +50,18 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """A broken script: what was done, where, and its text."""
+    """A broken script: the change, its place, and the text."""
 
     script: str
     kind: str
     line: int
     change: str
-    """the line with what was there and what is there instead: `if {a < b => a <= b} then`"""
+    """the line with the old and the new code: `if {a < b => a <= b} then`"""
     text: bytes
 
     @property
     def key(self) -> str:
-        """Return what names the mutant though lines above it come and go."""
+        """Return a name of the mutant that does not depend on the lines above it."""
         return f"{self.script}: {self.change}"
 
     def __str__(self) -> str:
@@ -69,9 +69,9 @@ class Mutant:
 
 
 def mutants(script: str, text: str) -> list[Mutant]:
-    """Return every mutant of a script, once each; the texts of errors are no part of the contract and stay."""
+    """Return every mutant of a script, once each; the texts of errors are not part of the contract and stay."""
     found: dict[str, Mutant] = {}
-    for kind, start, end, replacement in _changes(text):
+    for kind, start, end, replacement in _replacements(text):
         broken = text[:start] + replacement + text[end:]
         first, last = text.rfind("\n", 0, start) + 1, (text + "\n").index("\n", end)
         was, new = text[start:end].strip(), replacement.strip() or "nothing"
@@ -82,13 +82,13 @@ def mutants(script: str, text: str) -> list[Mutant]:
 
 
 def _bounded(text: str) -> bytes:
-    """Let no loop run for ever: a server cannot end a script that has written something."""
+    """Bound every loop, because a server cannot end a script that has written something."""
     turns = "turns = turns + 1; if turns > 100000 then error('endless') end"
     return re.sub(r"\bwhile\b(.*?)\bdo\b", rf"local turns = 0; while\1do {turns}; ", text).encode()
 
 
 def sample(every: list[Mutant], count: int) -> list[Mutant]:
-    """Choose some, always the same ones, of as many kinds as there are."""
+    """Choose some mutants, always the same ones, of as many kinds as possible."""
     turn: dict[str, int] = {}
 
     def place(mutant: Mutant) -> tuple[int, str]:
@@ -102,9 +102,9 @@ def _digest(mutant: Mutant) -> str:
     return hashlib.sha1(mutant.key.encode()).hexdigest()
 
 
-def _changes(text: str) -> Iterator[tuple[str, int, int, str]]:
-    """Yield kind, start, end and what to put there instead."""
-    code = [token for token in tokens(text) if not _says_why(text, token)]
+def _replacements(text: str) -> Iterator[tuple[str, int, int, str]]:
+    """Yield kind, start, end and replacement."""
+    code = [token for token in tokens(text) if not _in_error_message(text, token)]
     for i, token in enumerate(code):
         before = code[i - 1] if i else token
         following = code[i + 1] if i + 1 < len(code) else token
@@ -112,7 +112,7 @@ def _changes(text: str) -> Iterator[tuple[str, int, int, str]]:
             yield "number", token.at, token.end, str(int(token.text) + 1)
             if int(token.text) > 1:
                 yield "number", token.at, token.end, str(int(token.text) - 1)
-        elif token.kind == "string" and re.fullmatch(r"'(-?[1-9]\d{0,4}|0)'", token.text):  # a command's numbers
+        elif token.kind == "string" and re.fullmatch(r"'(-?[1-9]\d{0,4}|0)'", token.text):  # numbers in commands
             yield "number", token.at, token.end, f"'{int(token.text[1:-1]) + 1}'"
         elif token.text == "-":
             unary = (
@@ -132,17 +132,17 @@ def _changes(text: str) -> Iterator[tuple[str, int, int, str]]:
     for head, then in conditions(code):
         yield "condition", head.end, then.at, " true "
         yield "condition", head.end, then.at, " false "
-    yield from _left_out(text)
+    yield from _removable_lines(text)
 
 
-def _says_why(text: str, token: Token) -> bool:
-    """Say whether a token only makes an error's message: it stands behind `error_reply`, or in the next line of it."""
+def _in_error_message(text: str, token: Token) -> bool:
+    """Return whether a token is only part of an error's message: after `error_reply`, or on the line below it."""
     before = text[text.rfind("\n", 0, token.at) + 1 : token.at].lstrip()
     return "redis.error_reply" in before or before.startswith("..") or (not before and token.text == "..")
 
 
-def _left_out(text: str) -> Iterator[tuple[str, int, int, str]]:
-    """Yield the lines that are a command alone, or an assignment to what is there already."""
+def _removable_lines(text: str) -> Iterator[tuple[str, int, int, str]]:
+    """Yield the lines that are a single command, or an assignment to an existing variable."""
     at = 0
     for row in text.split("\n"):
         words = row.strip()

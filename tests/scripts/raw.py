@@ -10,7 +10,7 @@ import redis
 
 try:
     from redisq.core.scripts import Slot, directory, load
-except ImportError:  # while the package is rewritten: what this needs of it stands alone
+except ImportError:  # independent of the rest of the package
     import importlib.util
     import sys
     from pathlib import Path
@@ -28,7 +28,7 @@ __all__ = ["Raw", "exists", "load"]
 
 @cache
 def exists(name: str) -> bool:
-    """Say whether a script is there in layout 2; those of layout 1 declare a key named `layout`."""
+    """Return whether a script exists in layout 2; those of layout 1 declare a key named `layout`."""
     path = directory() / f"{name}.lua"
     return path.exists() and all(slot.name != "layout" for slot in load(name).keys)
 
@@ -37,9 +37,9 @@ class Raw:
     """The scripts of one queue.
 
     `Raw(client, b"redisq:{q}:").call("buffer/ack", id=b"L1", delay=0, window=1000, failed=[0, 2])` sends the keys and
-    arguments that the header of `buffer/ack` names. The numbers of an `ints` slot are given by their own names, a rest
-    slot as a list (of tuples, where several values belong together), `rates` as pairs of limit and per. `id`, `once`
-    and `group` also complete the keys. What is left out is taken from `defaults`; `now` left out is the server's clock.
+    arguments that the header of `buffer/ack` names. Numbers of an `ints` slot are given by their own names, a rest slot
+    as a list (of tuples, if several values belong together), `rates` as pairs of limit and per. `id`, `once` and
+    `group` also complete the keys. Missing values come from `defaults`; without `now`, the server's clock is used.
     """
 
     def __init__(self, client: redis.Redis, prefix: bytes, **defaults: Any) -> None:
@@ -48,7 +48,7 @@ class Raw:
         self.defaults = {"now": b"", **defaults}
 
     def call(self, name: str, **values: Any) -> Any:
-        """Run a script and return its reply as it is; raise redis.ResponseError when the script refuses."""
+        """Run a script and return its raw reply; raise redis.ResponseError if the script refuses."""
         script = load(name)
         keys, args = self.command(name, values)
         try:
@@ -65,7 +65,7 @@ class Raw:
         for slot in script.args:
             if slot.fields:
                 args.append(" ".join(str(given.take(field.name)) for field in slot.fields))
-            elif slot.rest or slot.note.startswith("0..1 "):  # as many as there are, or one that may be left out
+            elif slot.rest or slot.note.startswith("0..1 "):  # any number, or one that may be left out
                 args += _flat(given.take(slot.name, ()))
             elif slot.type == "rates":
                 args.append("".join(f"{limit} {per};" for limit, per in given.take(slot.name)))
@@ -90,13 +90,13 @@ class Raw:
 
 @cache
 def _pattern(note: str) -> tuple[bytes, str]:
-    """Return how the note of a key begins, such as `{queue}:items:<group>`: what stays, and the value that follows."""
+    """Return the beginning of a key's note, such as `{queue}:items:<group>`, as a constant and a value."""
     before, _, name = note.split()[0].removeprefix("{queue}:").partition("<")
     return before.encode(), "once" if before == "once:" else name.removesuffix(">")
 
 
 class _Given:
-    """The values for a call, and which of them it took."""
+    """The values for a call, and which of them were used."""
 
     def __init__(self, script: str, values: dict[str, Any]) -> None:
         self.script = script

@@ -1,4 +1,4 @@
-"""One conformance case that uses the whole format, and what makes it fail: what a runner in any language is held to."""
+"""A conformance case that uses the whole format, and changes that make it fail, to test runners in any language."""
 
 from __future__ import annotations
 
@@ -101,16 +101,16 @@ CASE: dict[str, Any] = {
         }
     ],
 }
-_PLACES = {f"{key['key'][8]} {key['key'][11:]}": i for i, key in enumerate(CASE["cases"][0]["then"])}
+_KEY_PLACES = {f"{key['key'][8]} {key['key'][11:]}": i for i, key in enumerate(CASE["cases"][0]["then"])}
 Edit = Callable[[dict[str, Any]], object]
 
 
 def _then(name: str, edit: Edit) -> Edit:
-    """Change one key of what is expected in the end."""
-    return lambda case: edit(case["then"][_PLACES[name]])
+    """Change one key that is expected at the end."""
+    return lambda case: edit(case["then"][_KEY_PLACES[name]])
 
 
-def _taken(place: int, value: Any) -> Edit:
+def _reply_element(place: int, value: Any) -> Edit:
     """Change one element of the last step's reply."""
     return lambda case: case["steps"][6]["reply"].__setitem__(place, value)
 
@@ -125,14 +125,14 @@ WRONG: dict[str, Edit] = {
     "another error": lambda case: case["steps"][2].update(error="LAYOUT"),
     "no error of a script's": lambda case: case["steps"][2].update(error="WRONGTYPE"),
     "other text": lambda case: case["steps"][3].update(reply="AA"),
-    "nil for text": _taken(4, [None, None]),
-    "text for nil": _taken(4, ["payload", ""]),
-    "another time in a reply": _taken(1, {"clock": 60000}),
-    "another element in any order": _taken(2, {"unordered": ["y", "1", "2", "z"]}),
-    "an element twice in any order": _taken(2, {"unordered": ["y", "y", "2", "x"]}),
-    "an element less in any order": _taken(2, {"unordered": ["y", "1", "2"]}),
-    "an element more in any order": _taken(2, {"unordered": ["y", "1", "2", "x", "x"]}),
-    "a list in another order": _taken(2, ["y", "1", "2", "x"]),
+    "nil for text": _reply_element(4, [None, None]),
+    "text for nil": _reply_element(4, ["payload", ""]),
+    "another time in a reply": _reply_element(1, {"clock": 60000}),
+    "another element in any order": _reply_element(2, {"unordered": ["y", "1", "2", "z"]}),
+    "an element twice in any order": _reply_element(2, {"unordered": ["y", "y", "2", "x"]}),
+    "an element less in any order": _reply_element(2, {"unordered": ["y", "1", "2"]}),
+    "an element more in any order": _reply_element(2, {"unordered": ["y", "1", "2", "x", "x"]}),
+    "a list in another order": _reply_element(2, ["y", "1", "2", "x"]),
     "another score": _then("q groups", lambda key: key.update(value=["g", "8"])),
     "another member": _then("q groups", lambda key: key.update(value=["h", "7"])),
     "another time": _then("p delayed", lambda key: key.update(value=["m", {"clock": 20000}])),
@@ -154,10 +154,10 @@ WRONG: dict[str, Edit] = {
     "another member of a set": _then("r held", lambda key: key.update(value=["x", "z"])),
     "a member of a set less": _then("r held", lambda key: key.update(value=["x"])),
     "a member of a set more": _then("r held", lambda key: key.update(value=["x", "y", "z"])),
-    "a key too many": lambda case: case["then"].pop(_PLACES["r wake"]),
+    "a key too many": lambda case: case["then"].pop(_KEY_PLACES["r wake"]),
     "a key too few": lambda case: case["then"].append(_key("more", "string", "1")),
-    "a key that is gone": lambda case: case["then"].pop(),
-    "a key that is there": lambda case: case["then"].append({"key": "redisq:{q}:kept", "type": "none"}),
+    "a key that should be missing": lambda case: case["then"].pop(),
+    "a key that should exist": lambda case: case["then"].append({"key": "redisq:{q}:kept", "type": "none"}),
     "another value of a key that stays": lambda case: case["then"].append(_key("kept", "string", "2", ttl=60000)),
     "another ttl of a key that stays": lambda case: case["then"].append(_key("kept", "string", "1", ttl=80000)),
     "nothing changes": lambda case: case.pop("then"),
@@ -165,7 +165,7 @@ WRONG: dict[str, Edit] = {
 
 
 def write(folder: Path) -> Path:
-    """Copy the scripts without their cases, and write the one that holds; return its file."""
+    """Copy the scripts without their cases, and write the case that passes; return its file."""
     shutil.copytree(directory(), folder, ignore=shutil.ignore_patterns("*.json"))
     file = folder / "conformance/buffer/push.json"
     file.write_text(json.dumps(CASE))
@@ -173,7 +173,7 @@ def write(folder: Path) -> Path:
 
 
 def wrong() -> dict[str, Any]:
-    """Return a file with one case for each thing that may be wrong, by its name."""
+    """Return a file with one case for each change, named after it."""
     cases = []
     for name, edit in WRONG.items():
         case = {**copy.deepcopy(CASE["cases"][0]), "name": name}
@@ -183,7 +183,7 @@ def wrong() -> dict[str, Any]:
 
 
 def headers() -> dict[str, Any]:
-    """Return what the Python reads of each script's header: keys, arguments with their numbers, and the limits."""
+    """Return what Python parses from each script's header: keys, arguments with their numbers, and the limits."""
     return {
         name: [
             [[noun.decode(), value] for noun, value in patterns(name)],

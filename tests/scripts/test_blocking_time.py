@@ -1,4 +1,4 @@
-"""How long calls hold the server: each that is counted does its work, every script has one, too long ones fail."""
+"""How long calls block the server: measured calls do their work, every script has one, and long ones fail the check."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from benchmarks.instructions import __main__ as check
 from redisq.core.scripts import names
 from redisq.embedded import Server
 
-WORKED = {  # what an answer begins with, where that is not a number above 0 or a list that is not empty
+EXPECTED = {  # the beginning of an answer that is not a positive number or a non-empty list
     "buffer/reserve": re.compile(rb"batch|buried"),
-    "priority/reserve": re.compile(rb"batch|none"),  # none: leases that ran out ended, ask again
+    "priority/reserve": re.compile(rb"batch|none"),  # none: expired leases were ended, call again
     "priority/push": re.compile(rb"[ARCK]{500}"),
     "priority/state": re.compile(rb"dead"),
 }
 
 
-def test_every_script_has_a_call() -> None:
-    """A new script needs one, and no call is there twice."""
+def test_every_script_has_a_long_call() -> None:
+    """No call is listed twice."""
     assert {one.script for one in LONG_CALLS} == set(names())
     assert len({(one.script, one.call) for one in LONG_CALLS}) == len(LONG_CALLS)
 
 
 @pytest.mark.parametrize("one", LONG_CALLS, ids=str)
-def test_every_call_does_its_work(one: LongCall, server: Server) -> None:
-    """The state is what its name says, so the call finds something to do."""
+def test_every_long_call_does_its_work(one: LongCall, server: Server) -> None:
+    """The state is as its name says, so the call finds something to do."""
     with server.client() as client:
         client.flushall()
         load_all(client)
         reply = ask(client, *one.prepare(client))
     first = reply[0] if isinstance(reply, list) and reply else reply
-    if pattern := WORKED.get(one.script):
+    if pattern := EXPECTED.get(one.script):
         assert pattern.match(first), reply
     elif one.script.endswith("/audit"):
         assert reply[2], reply
@@ -50,7 +50,7 @@ def test_every_call_does_its_work(one: LongCall, server: Server) -> None:
 def test_the_check_fails_when_a_call_is_too_long(
     ms: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`python -m benchmarks.instructions --check` looks at the calls nearest to the bound, and names those beyond."""
+    """`python -m benchmarks.instructions --check` measures the calls nearest to the bound, and names those beyond."""
     looked_at: list[LongCall] = []
 
     def measured(chosen: Sequence[LongCall], server: str | None) -> Iterator[tuple[LongCall, float]]:  # noqa: ARG001
@@ -65,8 +65,8 @@ def test_the_check_fails_when_a_call_is_too_long(
     assert (str(looked_at[0]) in capsys.readouterr().err) == bool(code)
 
 
-def test_the_nearest_are_looked_at_and_new_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the result says is nearest; a call of which it says nothing comes first."""
+def test_the_check_measures_the_calls_nearest_to_the_bound_and_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New calls come first, then those with the longest times in the results."""
     new = LongCall("buffer/push", "a new one", LONG_CALLS[0].prepare)
     monkeypatch.setattr(blocking_time, "LONG_CALLS", [*LONG_CALLS, new])
     assert blocking_time.nearest()[0] is new

@@ -1,6 +1,6 @@
-"""The server's clock: hours ahead for a moment and then set right, or set back; and the times that replies name.
+"""The server's clock is ahead for hours and then corrected, or set back; and the times in replies are right.
 
-Each call gets its time, so that hours pass at once.
+Each call is given its time, so that hours pass at once.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ JUMPS = [1, 1000, 30_000, LONGEST, HOUR, 5 * HOUR, 24 * HOUR * 365]
 
 @pytest.fixture
 def server(backend: str) -> Iterator[Backend]:
-    """Give a server whose calls are given their time."""
+    """Return a server whose calls are given their time."""
     made = Backend(backend, "blocking")
     yield made
     made.close()
 
 
 class Limiter:
-    """A limiter, and a queue of each structure with the same rates, as one call: how much, and when there is more."""
+    """A limiter, or a queue with the same rates: how much is granted, and when there is more."""
 
     def __init__(self, server: Backend, kind: str) -> None:
         self.server = server
@@ -70,8 +70,8 @@ class Limiter:
             if not granted:
                 return retry
 
-    def opens(self, now: int) -> int:
-        """Assert that a refusal's time is true: a ms earlier nothing, then something. Return what time it is then."""
+    def check_retry_time(self, now: int) -> int:
+        """Check that a refusal's time is right: a ms earlier there is nothing, then something. Return that time."""
         granted, retry = self.acquire(now)
         if granted:
             return now
@@ -87,31 +87,31 @@ def limiter(request: pytest.FixtureRequest, server: Backend) -> Limiter:
 
 
 @pytest.mark.parametrize("jump", JUMPS)
-def test_a_clock_that_was_ahead_closes_no_longer_than_the_longest_span(limiter: Limiter, jump: int) -> None:
-    """Everything is used up while the clock is ahead; set right, it opens within the longest span."""
+def test_a_clock_that_was_ahead_blocks_no_longer_than_the_longest_span(limiter: Limiter, jump: int) -> None:
+    """Everything is used up while the clock is ahead; once it is corrected, more is granted within the longest span."""
     limiter.use_up(NOW)
     limiter.use_up(NOW + jump)
     assert limiter.use_up(NOW + 5) <= LONGEST + 1
-    now = limiter.opens(NOW + 5)
+    now = limiter.check_retry_time(NOW + 5)
     assert now <= NOW + 5 + LONGEST + 1
-    for _ in range(10):  # and so it goes on
+    for _ in range(10):  # and it works as before
         limiter.use_up(now)
-        later = limiter.opens(now)
+        later = limiter.check_retry_time(now)
         assert later - now <= LONGEST + 1
         now = later
 
 
-def test_the_time_of_a_refusal_is_true_whatever_the_clock_does(limiter: Limiter) -> None:
-    """Jumps forward and back at random, and between them a look at what each refusal says."""
+def test_the_retry_time_is_right_whatever_the_clock_does(limiter: Limiter) -> None:
+    """The clock jumps forward and back at random, and each refusal is checked in between."""
     some, now = random.Random(1), NOW
     for _ in range(60):
         now += some.choice([0, 1, 500, 1001, 20_000, -5, -800, -40_000, 2 * HOUR, -3 * HOUR])
         for _ in range(some.randint(0, 4)):
             limiter.acquire(now, some.randint(1, 4))
-        now = limiter.opens(now)
+        now = limiter.check_retry_time(now)
 
 
-def test_what_is_granted_in_part_says_when_there_is_more(server: Backend) -> None:
+def test_a_partial_grant_has_a_retry_time(server: Backend) -> None:
     """A part of the cost is granted at once: the time is that of the next unit."""
     limiter = Limiter(server, "limiter")
     assert limiter.acquire(NOW, 2) == (2, 0)
@@ -121,17 +121,17 @@ def test_what_is_granted_in_part_says_when_there_is_more(server: Backend) -> Non
     assert limiter.acquire(NOW + 400 + 601, 5)[0] == 2
 
 
-def test_the_time_of_a_refusal_is_true_after_a_limit_was_lowered(server: Backend) -> None:
+def test_the_retry_time_is_right_after_a_limit_was_lowered(server: Backend) -> None:
     """As many grants have to leave the span as the new limit does not allow."""
     limiter = Limiter(server, "limiter")
     limiter.limiter = LimiterCalls("q", (Rate(100, 300),))
     for i in range(40):
         assert limiter.acquire(NOW + i * 1000) == (1, 0)
     limiter.limiter = LimiterCalls("q", (Rate(7, 300), Rate(3, 1)))
-    assert limiter.opens(NOW + 60_000) == NOW + 33_000 + LONGEST + 1
+    assert limiter.check_retry_time(NOW + 60_000) == NOW + 33_000 + LONGEST + 1
 
 
-def test_no_span_has_more_than_its_limit_while_the_clock_goes_on(limiter: Limiter) -> None:
+def test_no_span_exceeds_its_limit_while_the_clock_is_not_changed(limiter: Limiter) -> None:
     """Both ends of a span count."""
     some, now, granted = random.Random(2), NOW, list[tuple[int, int]]()
     for _ in range(300):
@@ -157,8 +157,8 @@ def push(server: Backend, calls: Any, *items: bytes) -> None:
 
 
 @STRUCTURES
-def test_a_lease_of_a_clock_that_was_ahead_is_named_and_ends_at_the_horizon(server: Backend, structure: str) -> None:
-    """An audit finds what no setting explains, and repaired it comes back in time."""
+def test_a_lease_from_a_clock_that_was_ahead_is_reported_and_repaired(server: Backend, structure: str) -> None:
+    """An audit finds a deadline that no setting explains; repaired, the batch comes back in time."""
     calls = calls_of(structure, lease=30)
     push(server, calls, b"a", b"b")
     wrong = batch_of(server.run(calls.reserve(1), NOW + 5 * HOUR))
@@ -174,7 +174,7 @@ def test_a_lease_of_a_clock_that_was_ahead_is_named_and_ends_at_the_horizon(serv
     server.run(calls.ack(right), NOW)
     assert batch_of(server.run(calls.reserve(1), NOW + HOUR - 1)) is None
     events = server.run(calls.reserve(1), NOW + HOUR)
-    if not batch_of(events):  # it was ended by that call, and comes with the next
+    if not batch_of(events):  # that call ended it, and the next one hands it out
         assert events == [Nothing(0)]
         events = server.run(calls.reserve(1), NOW + HOUR)
     again = batch_of(events)
@@ -183,8 +183,8 @@ def test_a_lease_of_a_clock_that_was_ahead_is_named_and_ends_at_the_horizon(serv
 
 
 @STRUCTURES
-def test_a_long_lease_is_explained_by_a_setting(server: Backend, structure: str) -> None:
-    """Twice the queue's own lease: another worker may have a longer one, or have extended it."""
+def test_a_long_lease_within_twice_the_setting_is_not_reported(server: Backend, structure: str) -> None:
+    """Another worker may have a longer lease, or have extended it."""
     calls = calls_of(structure, lease=4 * 3600)
     push(server, calls, b"a")
     assert batch_of(server.run(calls.reserve(1, lease=8 * 3600), NOW))
@@ -193,8 +193,8 @@ def test_a_long_lease_is_explained_by_a_setting(server: Backend, structure: str)
 
 
 @STRUCTURES
-def test_a_delay_that_no_call_can_ask_for_is_named(server: Backend, structure: str) -> None:
-    """Three years are the longest; a clock that was further ahead is found out, and the delay ends then."""
+def test_a_delay_longer_than_allowed_is_reported_and_repaired(server: Backend, structure: str) -> None:
+    """Three years are the longest; a delay from a clock that was further ahead is repaired to that."""
     calls, years = calls_of(structure), 99_999_999_000
     push(server, calls, b"a", b"b")
     for now in (NOW, NOW + 2 * years):
@@ -210,8 +210,8 @@ def test_a_delay_that_no_call_can_ask_for_is_named(server: Backend, structure: s
 
 
 @STRUCTURES
-def test_an_empty_reply_names_a_time_that_is_true(server: Backend, structure: str) -> None:
-    """What comes back then is handed out, and not a ms earlier; never later than one lease ahead."""
+def test_the_retry_time_of_an_empty_reply_is_right(server: Backend, structure: str) -> None:
+    """What comes back then is handed out, and not a ms earlier; the time is at most one lease ahead."""
     calls = calls_of(structure, lease=30, **({"max_wait": 10, "min_size": 5} if structure == "buffer" else {}))
     now, some, ends = NOW, random.Random(3), 0
     push(server, calls, b"a")
@@ -230,13 +230,13 @@ def test_an_empty_reply_names_a_time_that_is_true(server: Backend, structure: st
         now += retry
         if retry < 30_000:
             (due,) = server.run(reserve(), now)
-            assert isinstance(due, BatchData) or due.retry == 0  # 0: something was done that the next call goes on from
+            assert isinstance(due, BatchData) or due.retry == 0  # 0: something was done, and the next call continues
             ends += isinstance(due, BatchData)
     assert ends > 3
 
 
-def test_a_wait_of_a_clock_set_back_is_none(server: Backend) -> None:
-    """A group that became non-empty in the future has waited for nothing; leases of the future do not run out."""
+def test_waiting_times_from_a_clock_that_was_set_back(server: Backend) -> None:
+    """A group that began to wait in the future has waited 0 ms; a lease from the future does not expire."""
     buffer = BufferCalls("q", codec=BYTES, max_wait=10)
     server.run(buffer.push([b"a"], "g"), NOW + HOUR)
     server.run(buffer.push([b"b", b"c"], "h"), NOW + HOUR)

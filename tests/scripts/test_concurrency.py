@@ -1,6 +1,6 @@
-"""Many processes on one server: nothing is lost, nothing comes twice, the counts are exact, the rates are kept.
+"""Many processes on one server: nothing is lost or duplicated, the counts are exact, the rates are kept.
 
-Each process starts from nothing (spawn) and waits at a barrier, so that all work at the same time; none sleeps.
+Each process starts anew (spawn) and waits at a barrier, so that all work at the same time; none sleeps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WORKERS = 8
 SHARE = 6_250  # of the 50,000 items and 50,000 members, each worker's
 PIECES = (1, 4, 20)
 GROUPS = [f"group {i}" for i in range(5)]
-HOT = 40  # members that all workers push over and over
+HOT = 40  # members that all workers push repeatedly
 
 _start: Barrier
 
@@ -39,7 +39,7 @@ def _arm(start: Barrier) -> None:
 def run(
     workers: int, work: Callable[[str, int], R], server: Server, meanwhile: Callable[[], None] = lambda: None
 ) -> list[R]:
-    """Run `work(socket, number)` in so many processes at once; call `meanwhile` until all are done."""
+    """Run `work(socket, number)` in this many processes at once; call `meanwhile` until all are done."""
     spawn = multiprocessing.get_context("spawn")
     start = spawn.Barrier(workers)
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_arm, initargs=(start,)) as pool:
@@ -61,10 +61,10 @@ class Tally:
     """Pushes of each hot member that were answered with ADDED."""
 
 
-def trade(socket: str, worker: int) -> Tally:
-    """Push this worker's share into both structures and pop a little less than that, mostly what others pushed.
+def push_and_pop(socket: str, worker: int) -> Tally:
+    """Push this worker's share into both structures and pop a little less, mostly items of other workers.
 
-    Every other worker pops of one group, the rest of the longest groups.
+    Every other worker pops from one group, the rest from the longest groups.
     """
     account = Tally()
     with redis.Redis(unix_socket_path=socket) as client:
@@ -93,7 +93,7 @@ def trade(socket: str, worker: int) -> Tally:
 
 
 def in_order(numbers: list[tuple[Any, int]]) -> bool:
-    """Say whether the numbers of each kind only grow."""
+    """Return whether the numbers of each kind only increase."""
     last: dict[Any, int] = {}
     for kind, number in numbers:
         if number <= last.get(kind, -1):
@@ -114,10 +114,10 @@ def test_eight_processes_push_and_pop_with_exact_counts(server: Server) -> None:
             assert queue.audit().findings == []
             audits += 1
 
-        accounts = run(WORKERS, trade, server, meanwhile=audit)
+        accounts = run(WORKERS, push_and_pop, server, meanwhile=audit)
         assert audits > 0
 
-        for account in accounts:  # what came to one worker came in the order in which each other pushed it
+        for account in accounts:  # a worker pops the items of another in the order in which that one pushed them
             assert in_order([((group, by), i) for group, (by, i) in account.items])
             own = [(member.split("-"), priority) for member, priority in account.members if member[0] != "h"]
             assert in_order([((by, priority), int(i)) for (by, i), priority in own])
@@ -142,7 +142,7 @@ def test_eight_processes_push_and_pop_with_exact_counts(server: Server) -> None:
             members += [item.member for item in more]
         assert Counter(items) == Counter((by, i) for by in range(WORKERS) for i in range(SHARE))
         expected = Counter(f"{by}-{i}" for by in range(WORKERS) for i in range(SHARE))
-        assert Counter(members) == expected + added  # a hot member left as often as a push was told that it was added
+        assert Counter(members) == expected + added  # a hot member was popped as often as a push added it
         assert buffer.stats().waiting == queue.stats().waiting == 0
         audit()
 
@@ -152,7 +152,7 @@ SECONDS = 2.5
 
 
 def acquire(socket: str, worker: int) -> list[tuple[float, float, int]]:
-    """Acquire without a pause, and return for each grant the server's times just before and after it, and how much."""
+    """Acquire without pauses, and return for each grant the server's time before and after it, and the amount."""
     grants = []
     some = random.Random(worker)
     with redis.Redis(unix_socket_path=socket) as client:
@@ -177,16 +177,16 @@ def acquire(socket: str, worker: int) -> list[tuple[float, float, int]]:
 def test_four_processes_stay_within_the_rates_in_every_span(server: Server) -> None:
     grants = sorted(grant for each in run(4, acquire, server) for grant in each)
     for rate in RATES:
-        # The greatest sum of a span begins with a grant; only what is in it for certain is counted.
+        # The greatest sum of a span begins with a grant; only grants that are certainly in it are counted.
         most = max(sum(n for t, end, n in grants if start <= t and end <= start + rate.per) for start, _, _ in grants)
-        assert most == rate.limit  # never more, and the whole of it can be had
+        assert most == rate.limit  # never more, and the whole limit is used
 
 
 ORDERED = 400
 
 
 def work_in_order(socket: str, worker: int) -> int:
-    """Reserve of ordered groups, fail at times, else write down what is done before it is acked; return how much."""
+    """Reserve ordered groups; fail sometimes, else record what is done before the ack; return how many items."""
     some, done = random.Random(worker), 0
     with redis.Redis(unix_socket_path=socket) as client:
         buffer: Buffer[int] = Buffer(client, "ordered", ordered=True)
@@ -206,7 +206,7 @@ def work_in_order(socket: str, worker: int) -> int:
     return done
 
 
-def test_four_processes_work_ordered_groups_off_in_order(server: Server) -> None:
+def test_four_processes_keep_the_order_of_groups(server: Server) -> None:
     with server.client() as client:
         buffer: Buffer[int] = Buffer(client, "ordered", ordered=True)
         for group in GROUPS:

@@ -1,4 +1,4 @@
-"""The conformance cases hold on every server, are of their format, and reach every branch of every script."""
+"""The conformance cases pass on every server, follow their format, and reach every branch of every script."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.every_server
 CASES = {name: conformance.read(FOLDER / f"{name}.json") for name in names()}
 EVERY = [case for cases in CASES.values() for case in cases]
 
-# A branch that no case can reach, as "script: line's text", and why.
+# A branch that no case can reach, as "script: text of the line", and why.
 _RETRY = "retry, granted = math.max(free == granted and retry or 0, (at or now) + per + 1 - now), free"
 UNREACHABLE = {
     **dict.fromkeys(
@@ -34,30 +34,30 @@ UNREACHABLE = {
                 "priority/resume",
             )
         ],
-        "their answers are numbers; the idiom is priority/push's too",
+        "the answers are numbers; the idiom is shared with priority/push",
     ),
     **dict.fromkeys(
         [f"{name}: {_RETRY}" for name in ("buffer/reserve", "priority/reserve")],
-        "who wants one gets it if nothing was granted; the idiom is acquire's too",
+        "a cost of one is granted whole or not at all; the idiom is shared with acquire",
     ),
-    "limit/acquire: if longest > 0 then": "it has rates; the idiom is reserve's too",
+    "limit/acquire: if longest > 0 then": "it always has rates; the idiom is shared with reserve",
     "priority/pop: if max_attempts ~= '0' and tonumber(attempts) >= tonumber(max_attempts) then": (
-        "it applies none; the idiom is reserve's too"
+        "pop applies no max_attempts; the idiom is shared with reserve"
     ),
     "priority/reserve: new[#new + 1], new[#new + 2] = "
     "member, score .. ' ' .. tried .. ' ' .. (reason == '' and earlier or reason)": (
-        "a lease that ran out is a reason; the idiom is release's too"
+        "an expired lease is a reason; the idiom is shared with release"
     ),
     "priority/reserve: for i, row in ipairs(#due > 0 and call('HMGET', rows, unpack(due)) or {}) do": (
-        "it looks only if something is due; the idiom is pop's too"
+        "it is reached only if something is due; the idiom is shared with pop"
     ),
     "buffer/purge: doom(busy, 'HDEL', call('HRANDFIELD', busy, limit) or {}, 'items:', 0)": "fakeredis answers nil",
 }
 
 
 @pytest.mark.parametrize("name", names())
-def test_cases_hold(client: redis.Redis, name: str) -> None:
-    """Each case of each script holds: its replies, its errors and the whole key space after it."""
+def test_cases_pass(client: redis.Redis, name: str) -> None:
+    """Each case of each script: its replies, its errors and the whole key space after it."""
     failures = []
     for case in CASES[name]:
         try:
@@ -67,8 +67,8 @@ def test_cases_hold(client: redis.Redis, name: str) -> None:
     assert not failures, "\n".join(failures)
 
 
-def test_the_runner_sees_each_kind_of_difference(client: redis.Redis, tmp_path: Path) -> None:
-    """A case that uses the whole format holds, and with any one thing changed it does not."""
+def test_the_runner_detects_each_kind_of_difference(client: redis.Redis, tmp_path: Path) -> None:
+    """A case that uses the whole format passes, and fails with any one value changed."""
     file = tmp_path / "cases.json"
     file.write_text(json.dumps(runner_probe.CASE))
     (whole,) = conformance.read(file)
@@ -83,19 +83,18 @@ def test_the_runner_sees_each_kind_of_difference(client: redis.Redis, tmp_path: 
 
 
 def test_there_is_a_file_for_each_script_and_no_other() -> None:
-    """The folder mirrors the scripts."""
     assert {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("**/*.json")} == set(names())
     assert len(EVERY) >= 1500
 
 
 @pytest.mark.parametrize("name", names())
-def test_the_files_are_what_the_cases_give(name: str) -> None:
-    """Nobody edited them: `python -m tests.scripts.write_conformance` writes them."""
+def test_the_files_are_up_to_date(name: str) -> None:
+    """`python -m tests.scripts.write_conformance` would write the same."""
     assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == conformance_cases.file(name)
 
 
 def words(value: Any) -> bool:
-    """Say whether a list holds what arguments may be: strings, bytes, and what repeats them."""
+    """Return whether a list has valid arguments: strings, bytes, and repetitions."""
     return isinstance(value, list) and all(
         isinstance(each, str)
         or (isinstance(each, dict) and each.keys() == {"base64"})
@@ -105,7 +104,7 @@ def words(value: Any) -> bool:
 
 
 def command_lists(value: Any) -> bool:
-    """Say whether a list holds commands, and what repeats them."""
+    """Return whether a list has commands, and repetitions of them."""
     return isinstance(value, list) and all(
         words(each) or (isinstance(each, dict) and each.keys() == {"repeat", "times"} and command_lists(each["repeat"]))
         for each in value
@@ -114,7 +113,7 @@ def command_lists(value: Any) -> bool:
 
 @pytest.mark.parametrize("name", names())
 def test_format(name: str) -> None:
-    """Each file, case, step and key has what the README says, and nothing else; keys are those of the header."""
+    """Each file, case, step and key has what the README describes, and nothing else; keys are those of the header."""
     content = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     assert content.keys() == {"script", "keys", "cases"}
     assert content["script"] == name
@@ -141,8 +140,8 @@ def test_format(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", names())
-def test_each_error_is_met_and_each_replay_rule_is_followed(name: str) -> None:
-    """Every ERROR of the header comes up, a call is sent twice if it has an id, and the clock is the server's once."""
+def test_the_cases_cover_errors_and_repeated_calls(name: str) -> None:
+    """Every ERROR of the header occurs, a call is sent twice if it has an id, and the server's clock is used once."""
     script = load(name)
     own = [[step for step in case.steps if step.get("script", name) == name] for case in CASES[name]]
     assert {step["error"] for steps in own for step in steps if "error" in step} >= set(script.errors)
@@ -155,7 +154,7 @@ def test_each_error_is_met_and_each_replay_rule_is_followed(name: str) -> None:
 
 
 def reached(client: redis.Redis, case: Case, text: bytes) -> set[str]:
-    """Run a case with a marked script and return the marks that it met."""
+    """Run a case with a marked script and return the marks that it reached."""
     conformance.prepare(client, case)
     for step in case.steps:
         conformance.send(client, case, step, lambda name: text if name == case.script else load(name).text)
@@ -165,13 +164,13 @@ def reached(client: redis.Redis, case: Case, text: bytes) -> set[str]:
 
 @pytest.mark.parametrize("name", names())
 def test_every_branch_is_reached(name: str) -> None:
-    """The cases bring every condition both ways, and enter every loop, function and side of an and or or."""
+    """Each condition both ways, and each loop, function and right-hand side of an `and` or `or`."""
     source = load(name).text.decode("ascii")
     text, points = marked(source)
     with conformance.fastest() as client:
         met = set[str]().union(*(reached(client, case, text.encode()) for case in CASES[name]))
     missing = {point for mark, point in points.items() if mark not in met}
     lines = source.split("\n")
-    told = {f"{name}: {lines[int(point.split()[1][:-1]) - 1].strip()}": point for point in missing}
-    assert {key: point for key, point in told.items() if key not in UNREACHABLE} == {}
-    assert not [key for key in UNREACHABLE if key.startswith(f"{name}: ") and key not in told], "reached after all"
+    missed = {f"{name}: {lines[int(point.split()[1][:-1]) - 1].strip()}": point for point in missing}
+    assert {key: point for key, point in missed.items() if key not in UNREACHABLE} == {}
+    assert not [key for key in UNREACHABLE if key.startswith(f"{name}: ") and key not in missed], "reachable after all"

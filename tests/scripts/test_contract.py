@@ -1,4 +1,4 @@
-"""Headers, bodies and Python agree; the house rules of `lua/README.md` hold; layers import downwards only."""
+"""Headers, bodies and Python code agree; the rules of `lua/README.md` are kept; layers import only from lower ones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def code(script: Script) -> str:
 
 
 def noun(pattern: str) -> str:
-    """Return what a key's pattern has behind the queue's prefix, up to its colon: `items` of `items:<group>`."""
+    """Return the part of a key's pattern after the queue's prefix, up to its colon: `items` of `items:<group>`."""
     return pattern.removeprefix("{queue}:").split(":")[0].split()[0]
 
 
@@ -60,8 +60,8 @@ def patterns(script: Script) -> list[str]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_header_names_the_path_and_parses(script: Script) -> None:
-    """Every header line is of the grammar, and the title is the path."""
+def test_header_parses_and_names_the_path(script: Script) -> None:
+    """Every header line follows the grammar, and the title is the path."""
     assert script.header[0] == f"-- {script.name}: {script.summary}"
     assert script.summary
     assert script.header[1] == "--"
@@ -93,14 +93,14 @@ def test_slots_are_numbered(script: Script) -> None:
 
 
 def starts(line: str) -> list[int]:
-    """Return where the columns of a header line begin, behind its label; two or more blanks set them apart."""
+    """Return where the columns of a header line begin, after its label; they are separated by two or more blanks."""
     behind = re.sub(r"^-- ([A-Z]+(\[\d+\+?\])?)?", lambda label: " " * len(label[0]), line)
     return [match.start() for match in re.finditer(r"\S+(?: \S+)*", behind)]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_columns_are_aligned(script: Script) -> None:
-    """Name, type, pattern or range, and meaning begin in one place each; what shares an argument stands two behind."""
+    """Name, type, range and meaning are aligned; numbers that share an argument are indented by two."""
     lines = iter(script.header[2:])
     name, kind, pattern, meaning = starts(script.header[2])
     for slot in [*script.keys, *script.args]:
@@ -113,7 +113,7 @@ def test_columns_are_aligned(script: Script) -> None:
     label = ""
     for line in lines:
         label = line[3:].split(" ")[0] or label
-        if label == "REPLY":  # its shapes are as long as they are
+        if label == "REPLY":  # the shapes of a reply may be long
             assert starts(line)[0] in ((name,) if line.startswith("-- R") else (name, name + 2, meaning)), line
         elif label in ("ERROR", "REPLAY"):
             assert starts(line) in ([name, meaning], [meaning]), line
@@ -122,16 +122,16 @@ def test_columns_are_aligned(script: Script) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_keys_stand_in_one_order(script: Script) -> None:
-    """A reader of one script finds the keys of every other in the same order, the declared and the computed ones."""
+def test_keys_are_in_the_same_order_everywhere(script: Script) -> None:
+    """In all scripts, the declared as well as the computed ones."""
     for found in ([slot.name for slot in script.keys], [noun(pattern) for pattern in patterns(script)]):
         places = [PLACES[name] for name in found]
         assert places == sorted(set(places)), found
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_the_same_key_is_described_in_the_same_words(script: Script) -> None:
-    """Its type is one in all scripts, and so is its pattern."""
+def test_a_key_has_the_same_description_everywhere(script: Script) -> None:
+    """The same type and pattern in all scripts."""
     for slot in script.keys:
         others = [other for name in names() for other in load(name).keys if other.name == slot.name]
         same = [other for other in others if noun(other.note) == noun(slot.note)]
@@ -145,7 +145,7 @@ def test_the_same_key_is_described_in_the_same_words(script: Script) -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("kind", ["KEYS", "ARGV"])
 def test_slots_are_bound_to_locals_of_their_names(script: Script, kind: str) -> None:
-    """One statement binds the declared slots, by name and in order; nothing is used by its number."""
+    """One statement binds the declared slots, by name and in order; none is used by its number."""
     slots = script.keys if kind == "KEYS" else script.args
     named = [slot.name for slot in slots if not slot.rest]
     text = code(script)
@@ -158,12 +158,12 @@ def test_slots_are_bound_to_locals_of_their_names(script: Script, kind: str) -> 
     by_number = [int(number) for number in re.findall(rf"{kind}\[(\d+)\]", rest)]
     assert all(number > len(named) for number in by_number), "a slot is used by number instead of by its name"
     if slots[-1:] and slots[-1].rest:
-        assert re.search(rf"{kind}\[|unpack\({kind}", rest), "the slot that takes the rest is not used"
+        assert re.search(rf"{kind}\[|unpack\({kind}", rest), "the rest slot is not used"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_keys_and_arguments_are_counted_before_anything_is_done(script: Script) -> None:
-    """The check of the arguments compares both with what the header declares; only the mark may be read before it."""
+def test_keys_and_arguments_are_counted_first(script: Script) -> None:
+    """The check of the arguments compares both with the header; only the mark may be read before it."""
     head = code(script).split("BADARG", 1)[0]
     assert f"#KEYS ~= {len(script.keys)}" in head
     assert "#ARGV" in head
@@ -171,13 +171,13 @@ def test_keys_and_arguments_are_counted_before_anything_is_done(script: Script) 
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_numbers_that_share_an_argument_are_read_in_the_order_of_the_header(script: Script) -> None:
-    """One pattern takes them apart: as many captures as fields, and locals of their names."""
+def test_packed_numbers_are_parsed_in_the_order_of_the_header(script: Script) -> None:
+    """By one pattern with as many captures as fields, into locals of their names."""
     for slot in script.args:
         if not slot.fields:
             continue
         found = re.search(rf"local ([\w, ]+) =\s+string\.match\({slot.name} or '', '(.*)'\)", code(script))
-        assert found, f"{slot.name} is not taken apart"
+        assert found, f"{slot.name} is not parsed"
         assert found[2].startswith("^")
         assert found[2].endswith("$")
         assert found[2].count("(") == len(slot.fields)
@@ -190,7 +190,7 @@ def test_numbers_that_share_an_argument_are_read_in_the_order_of_the_header(scri
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_number_has_a_range(script: Script) -> None:
-    """Whole numbers say what they may be, and what takes all that follow how many there may be; who calls reads it."""
+    """Integers have a range, and a rest slot has a number of values; clients read both."""
     for slot in script.args:
         for one in (slot, *slot.fields):
             if one.type == "int" and not one.rest:
@@ -202,15 +202,15 @@ def test_every_number_has_a_range(script: Script) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_slot_is_used(script: Script) -> None:
-    """No slot is left over: each is used beside the statement that binds it."""
+    """Outside of the statement that binds it."""
     for slot in [*script.keys, *script.args]:
         uses = len(re.findall(rf"\b{slot.name}\b", re.sub(r"'[^']*'", "''", code(script))))
         assert uses >= 2 or slot.rest or slot.name == "guard", slot
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_the_codes_of_refusals_are_declared(script: Script) -> None:
-    """The codes that the body refuses with are those of the header."""
+def test_error_codes_are_declared(script: Script) -> None:
+    """The codes of errors in the body are those of the header."""
     refused = set(re.findall(r"error_reply\('([A-Z]+) ", code(script))) | set(
         re.findall(r"'([A-Z]{6,})'", code(script))
     )
@@ -221,7 +221,7 @@ COMPUTED = re.compile(r"(?:queue|string\.sub\(meta, 1, -5\)) \.\. '(\w+)(:?)'")
 
 
 def computed(script: Script) -> set[str]:
-    """Return the nouns of the keys that the body makes by itself."""
+    """Return the nouns of the keys that the body computes."""
     text = code(script)
     found = {match[1] for match in COMPUTED.finditer(text)}
     for loop in re.finditer(r"for (?:_, )?key(?:, \w+)? in i?pairs\(\{(.*?)\}\) do\n(.*)\n", text):
@@ -235,40 +235,40 @@ def computed(script: Script) -> set[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_computed_keys_are_declared(script: Script) -> None:
-    """COMPUTES names every key that the body makes and that is not a slot, and no other."""
+    """COMPUTES names every key that the body computes and that is not a slot, and no other."""
     slots = {noun(slot.note) for slot in script.keys if "<" not in slot.note}
     named = {slot.note.split()[0] for slot in script.keys}
     made = computed(script)
     declared = {noun(pattern) for pattern in patterns(script)}
     whole = {noun(slot.note) for slot in script.keys}
     assert made - whole <= declared, "not declared"
-    assert declared <= made, "declared, and not made"
-    assert not declared & slots, "a slot, and computed"
+    assert declared <= made, "declared, but not computed"
+    assert not declared & slots, "both a slot and computed"
     assert named.isdisjoint(set(patterns(script)) - {p for p in patterns(script) if "<" in p})
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_computed_keys_stand_under_the_guard(script: Script) -> None:
-    """What computes keys has one that never exists, or one by which it returns at once, and tells Dragonfly first."""
+def test_scripts_with_computed_keys_have_the_guard(script: Script) -> None:
+    """Or a key by which they return at once, and they tell Dragonfly first."""
     declared = {slot.name for slot in script.keys}
     assert ("guard" in declared) == (bool(script.computes) and not declared & {"once", "ended"})
     assert bool(script.computes) == script.text.startswith(b"--!df flags=allow-undeclared-keys\n")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_what_is_sent_twice_has_an_id(script: Script) -> None:
-    """REPLAY once or lease is declared by exactly the scripts that have a key to remember by."""
+def test_repeatable_calls_have_an_id(script: Script) -> None:
+    """Exactly the scripts with a key for remembered answers declare REPLAY once or lease."""
     remembers = {slot.name for slot in script.keys} & {"once", "ended"}
     expected = {"once": {"once"}, "lease": {"ended"}, "yes": set(), "no": set()}
     assert remembers == expected[script.replay]
 
 
-# -- house rules -----------------------------------------------------------------------------------------------------
+# -- rules of lua/README.md
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_house_rules(script: Script) -> None:
-    """Keep to what reads the same on every server: see `lua/README.md` for the reason of each."""
+def test_rules(script: Script) -> None:
+    """Only features that work the same on every server; `lua/README.md` gives the reason for each rule."""
     text = script.text.decode("ascii")
     assert not text.startswith("#!")
     assert text.endswith("\n")
@@ -285,14 +285,14 @@ def test_house_rules(script: Script) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_numbers_are_passed_as_text(script: Script) -> None:
-    """A number that Redis has to format costs more than most commands: '0', not 0."""
+    """Formatting a number costs Redis more than most commands: '0', not 0."""
     for call in re.findall(r"\b(?:redis\.p?)?call\(([^()]*(?:\([^()]*\)[^()]*)*)\)", code(script)):
         bare = re.sub(r"\([^()]*\)", "", re.sub(r"'[^']*'", "''", call))
         assert not re.search(r"(?:^|, )-?\d+(?=,|$)", bare), call
 
 
-def test_idioms_are_copied_to_the_letter() -> None:
-    """Every marked block holds the text of `lua/idioms`, and every idiom there is used."""
+def test_idioms_are_copied_exactly() -> None:
+    """Every marked block has the text of `lua/idioms`, and every idiom there is used."""
     used: Counter[str] = Counter()
     for path in idioms.scripts():
         text = path.read_text(encoding="ascii")
@@ -303,14 +303,14 @@ def test_idioms_are_copied_to_the_letter() -> None:
 
 
 def test_idioms_are_short() -> None:
-    """At most 25 lines, and one of more than ten lines is in four scripts at the most."""
+    """25 lines at most, and with more than ten lines, in four scripts at most."""
     scripts = [path.read_text(encoding="ascii") for path in idioms.scripts()]
     for path in sorted((idioms.LUA / "idioms").glob("*.inc")):
         lines = path.read_text(encoding="ascii").count("\n")
         users = sum(f"-- idiom: {path.stem.replace('_', ' ')}\n" in text for text in scripts)
         assert lines <= 25, path.stem
         assert users <= 4 or lines <= 10, path.stem
-        assert users > 1, f"{path.stem} is in one script alone"
+        assert users > 1, f"{path.stem} is used by one script only"
 
 
 LONGER = {
@@ -325,23 +325,22 @@ LONGER = {
 
 @pytest.mark.parametrize("lines", own_lines.counted(), ids=lambda lines: lines.script)
 def test_scripts_are_short(lines: own_lines.Lines) -> None:
-    """A script's own code can be read at a sitting."""
+    """A script's own code is short enough to be read in one go."""
     assert lines.own <= LONGER.get(lines.script, 100)
 
 
 def test_all_scripts_together_are_short() -> None:
-    """Own code of all scripts."""
     assert sum(lines.own for lines in own_lines.counted()) <= 1700
 
 
-def test_own_lines_leave_out_what_is_not_the_scripts_own() -> None:
+def test_own_lines_exclude_shared_code() -> None:
     """The header, idioms, comments and blank lines."""
     text = "-- a/b: c\n--\n\nlocal a = 1\n-- why\n\nif a then\n  -- idiom: x y\n  f()\n  g()\n  -- end\nend -- last\n"
     assert own_lines.count("a/b", text) == own_lines.Lines("a/b", 3, 2, 2, 12)
 
 
 def test_the_table_of_lines_is_up_to_date() -> None:
-    """`lua/README.md` has the table that `python -m tools.own_lines --write` puts there."""
+    """`python -m tools.own_lines --write` would write the same into `lua/README.md`."""
     text = own_lines.README.read_text(encoding="utf-8")
     assert own_lines.marked(text) == text
 
@@ -350,7 +349,7 @@ def test_the_table_of_lines_is_up_to_date() -> None:
 
 
 def slots_filled(slots: list[Slot], given: int) -> bool:
-    """Say whether so many arguments fill the slots: the last may take any number, or be left out."""
+    """Return whether this many arguments fit the slots: the last may take any number, or be left out."""
     last = slots[-1] if slots else None
     if last and last.rest:
         return given >= len(slots) - 1
@@ -359,7 +358,7 @@ def slots_filled(slots: list[Slot], given: int) -> bool:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_python_passes_what_the_header_declares(script: Script) -> None:
-    """Every script is called by the Python, with the keys and arguments that it declares, of the declared patterns."""
+    """Every script is called with the keys and arguments that it declares, of the declared patterns."""
     call = calls()[script.name]
     assert len(call.keys) == len(script.keys)
     assert slots_filled(script.args, len(call.args))
@@ -377,7 +376,7 @@ QUEUE = PriorityCalls("q", codec=BYTES)
 LIMITER = LimiterCalls("q", (Rate(1, 1),))
 NAMES = [str(i) for i in range(1001)]
 
-# What the Python takes where the header states a range: the first number is the lowest that is not None.
+# What Python accepts where the header states a range: the first number is the lowest that is not None.
 RANGES: list[tuple[str, str, Callable[[int], Any]]] = [
     ("buffer/push", "item", lambda n: BUFFER.push([b""] * n)),
     ("buffer/pop", "size", lambda n: BUFFER.pop("g", n)),
@@ -406,8 +405,8 @@ RANGES: list[tuple[str, str, Callable[[int], Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "argument", "call"), RANGES, ids=[f"{name} {what}" for name, what, _ in RANGES])
-def test_python_takes_the_range_of_the_header(name: str, argument: str, call: Callable[[int], Any]) -> None:
-    """Both bounds are taken, and nothing beyond them is."""
+def test_python_accepts_the_range_of_the_header(name: str, argument: str, call: Callable[[int], Any]) -> None:
+    """Both bounds are accepted, and nothing beyond them."""
     low, high = load(name).limit(argument)
     call(low)
     call(high)
@@ -420,7 +419,7 @@ def test_python_takes_the_range_of_the_header(name: str, argument: str, call: Ca
 
 @pytest.mark.parametrize("name", names())
 def test_python_asks_for_whole_pages(name: str) -> None:
-    """What is shown, counted or thrown away a page at a time takes the largest page that the header allows."""
+    """Calls in pages use the largest page that the header allows."""
     script = load(name)
     places = [i for i, slot in enumerate(script.args) if slot.name == "limit"]
     for place in places:
@@ -435,8 +434,8 @@ def test_python_asks_for_whole_pages(name: str) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_python_asks_for_no_time_that_a_script_refuses(script: Script) -> None:
-    """The longest spans that the Python takes are within the header's ranges."""
+def test_python_passes_no_time_that_a_script_refuses(script: Script) -> None:
+    """The longest spans that Python accepts are within the header's ranges."""
     for slot in script.args:
         for one in (slot, *slot.fields):
             if one.name in ("lease", "delay", "max_wait", "duration"):
@@ -445,8 +444,8 @@ def test_python_asks_for_no_time_that_a_script_refuses(script: Script) -> None:
                 assert script.limit("window")[1] >= 604_800_000
 
 
-def test_a_long_push_is_cut_into_the_pieces_of_the_header() -> None:
-    """Members and items beyond the range of one call go into the next one."""
+def test_a_long_push_is_split_into_calls_within_the_header_range() -> None:
+    """Members and items beyond the range of one call are sent in the next one."""
 
     def first(flow: Any) -> int:
         return len(next(flow).args)
@@ -462,12 +461,12 @@ def test_the_package_finds_the_scripts_of_the_checkout() -> None:
     assert directory() == Path(redisq.__file__).parent.parent / "lua"
 
 
-def test_the_blocking_classes_are_written_from_the_asyncio_ones() -> None:
-    """`python -m tools.async_to_sync` has nothing to write."""
+def test_the_blocking_classes_are_generated_from_the_asyncio_ones() -> None:
+    """`python -m tools.async_to_sync` would write the same."""
     assert async_to_sync.main(["--check"]) == 0
 
 
-# What each part may import from the package; everything else points the wrong way.
+# What each layer may import from the package.
 LAYERS = {
     "core": {"core"},
     "blocking": {"blocking", "core"},
@@ -478,8 +477,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_imports_point_downwards(layer: str) -> None:
-    """Hold each layer to what it may import."""
+def test_layers_import_only_from_lower_ones(layer: str) -> None:
     package = Path(redisq.__file__).parent
     files = list((package / layer).rglob("*.py")) or [package / f"{layer}.py"]
     for path in files:
@@ -494,7 +492,7 @@ def test_imports_point_downwards(layer: str) -> None:
 
 
 def test_the_package_imports_nothing_of_the_checkout() -> None:
-    """The benchmarks, the tests and the tools are not in the wheel; its own parts it imports by relative names."""
+    """Benchmarks, tests and tools are not in the wheel; imports within the package are relative."""
     for path in Path(redisq.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
@@ -508,10 +506,10 @@ def test_the_package_imports_nothing_of_the_checkout() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in redisq.asyncio.__all__ if name != "Client"])
-def test_asyncio_has_the_same_face(name: str) -> None:
-    """The same methods, parameters, defaults, types and docstrings on both sides, and only the awaiting differs."""
+def test_blocking_and_asyncio_classes_have_the_same_interface(name: str) -> None:
+    """The same methods, parameters, defaults, types and docstrings, except for the awaiting."""
     blocking, awaited = getattr(redisq, name), getattr(redisq.asyncio, name)
-    if name == "Worker":  # threads and tasks end differently, and say so; the settings are the same
+    if name == "Worker":  # threads and tasks end differently, which is documented; the settings are the same
         assert inspect.signature(blocking).parameters.keys() == inspect.signature(awaited).parameters.keys()
         return
     assert blocking.__doc__.split() == awaited.__doc__.split()
@@ -534,7 +532,7 @@ def test_asyncio_has_the_same_face(name: str) -> None:
 
 
 def annotated(public: Any) -> Iterator[tuple[str, str, str]]:
-    """Yield what is annotated in a class or function, the module, and the annotation as it is written."""
+    """Yield each annotated object of a class or function, its module, and the annotation as written."""
     if not inspect.isclass(public):
         yield from ((public.__name__, public.__module__, str(one)) for one in public.__annotations__.values())
         return
@@ -552,7 +550,7 @@ def annotated(public: Any) -> Iterator[tuple[str, str, str]]:
 
 @cache
 def own_names(module: str) -> set[str]:
-    """Return what a module defines, or imports from the package."""
+    """Return the names that a module defines, or imports from the package."""
     found = set()
     for node in ast.walk(ast.parse(Path(str(sys.modules[module].__file__)).read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -567,7 +565,7 @@ def own_names(module: str) -> set[str]:
 
 @pytest.mark.parametrize("package", [redisq, redisq.asyncio], ids=lambda package: str(package.__name__))
 def test_the_types_of_public_signatures_are_exported(package: ModuleType) -> None:
-    """Whatever name of ours a signature or a field has, it can be imported from `redisq`, or from `redisq.asyncio`."""
+    """Every type of redisq in a public signature or field can be imported from `redisq` or `redisq.asyncio`."""
     exported = {name: getattr(one, name) for one in (redisq, package) for name in one.__all__}
     for name in package.__all__:
         public = getattr(package, name)
@@ -582,7 +580,7 @@ def test_the_types_of_public_signatures_are_exported(package: ModuleType) -> Non
 
 
 def test_public_names_have_docstrings() -> None:
-    """Every exported name, and every public method of it, says what it does."""
+    """Every exported name and every public method."""
     for name in redisq.__all__:
         value = getattr(redisq, name)
         if inspect.isclass(value):

@@ -1,10 +1,10 @@
-"""The defects of the two recipes: each test shows one with the recipe's own commands, then that redisq has it not.
+"""The defects of the two recipes: each test shows one with the recipe's own commands, then that redisq is free of it.
 
-The numbers are those of the list of defects from which the README's comparison table is made. Those that leases close
-are in `test_defects_leases.py`.
+The numbers are those of the rows of the README's table "Problems it solves". Defects that leases solve are in
+`test_defects_leases.py`.
 
-A race needs no luck here. The recipe's clients take turns, command by command. redisq leaves no point between two
-commands to come in at; its calls are all sent, from a client each, before any of them reads its reply.
+Races are reproduced without luck: the recipe's clients take turns, command by command. redisq leaves no point between
+two commands for another client; its calls are all sent, each from its own client, before any reply is read.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ R = TypeVar("R")
 
 
 def numbers(batch: list[bytes]) -> list[int]:
-    """Read the recipe's items back."""
+    """Parse the recipe's items."""
     return [int(item) for item in batch]
 
 
-def at_once(server: Server, *calls: Call[R]) -> list[R]:
-    """Send each call from a client of its own, all of them before any reply is read."""
+def send_all(server: Server, *calls: Call[R]) -> list[R]:
+    """Send each call from its own client, all of them before any reply is read."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.client(single_connection_client=True)) for _ in calls]
         connections: list[Any] = [client.connection for client in clients]
@@ -40,12 +40,12 @@ def at_once(server: Server, *calls: Call[R]) -> list[R]:
         return [call.decode(connection.read_response()) for connection, call in zip(connections, calls, strict=True)]
 
 
-Two = tuple["redis.Redis", "redis.Redis"]
+TwoClients = tuple["redis.Redis", "redis.Redis"]
 
 
 @pytest.fixture
-def two(server: Server) -> Iterator[Two]:
-    """Give two clients of each real server in turn."""
+def two_clients(server: Server) -> Iterator[TwoClients]:
+    """Return two clients of a real server."""
     with server.client() as one, server.client() as other:
         yield one, other
 
@@ -68,9 +68,9 @@ def test_defect_03_variant_strands_items_behind_a_pruned_counter(client: redis.R
     recipe.push(*range(10), group="g")
     assert [len(recipe.pop_variant("g", 5)) for _ in range(2)] == [4, 4]
     assert client.llen(recipe.key("g")) == 2
-    assert recipe.longest(1) == []  # two items are there, and no flush will ever look
+    assert recipe.longest(1) == []  # two items are there, and no flush will ever look at them
     recipe.push(10, group="g")
-    assert recipe.longest(1) == ["g"]  # until somebody happens to push
+    assert recipe.longest(1) == ["g"]  # until another push
     assert client.zscore(recipe.counter, recipe.key("g")) == 1
     assert client.llen(recipe.key("g")) == 3
 
@@ -101,7 +101,7 @@ def test_defect_05_small_batch_is_counted_as_a_whole_one(client: redis.Redis) ->
     recipe = GroupedBuffer(client)
     recipe.push(0, 1, 2, group="g")
     assert len(recipe.pop("g", 10, prune=False)) == 3
-    assert client.zscore(recipe.counter, recipe.key("g")) == -7  # what only pruning hides
+    assert client.zscore(recipe.counter, recipe.key("g")) == -7  # which only pruning hides
     recipe.push(3, 4, 5, group="g")
     assert client.zscore(recipe.counter, recipe.key("g")) == -4
 
@@ -156,39 +156,39 @@ def test_defect_07_items_leave_newest_first_inside_a_batch(client: redis.Redis) 
     assert buffer.pop_longest(1, 10) == {"g": [3, 4, 5]}
 
 
-def test_defect_10_two_flushers_choose_the_same_group(server: Server, two: Two) -> None:
-    one, other = map(GroupedBuffer, two)
+def test_defect_10_two_flushers_choose_the_same_group(server: Server, two_clients: TwoClients) -> None:
+    one, other = map(GroupedBuffer, two_clients)
     one.push(*range(8), group="long")
     one.push(*range(4), group="short")
     chosen = one.longest(1) + other.longest(1)
     assert chosen == ["long", "long"]
     assert len(one.pop("long", 10)) == 8
-    assert other.pop("long", 10) == []  # an API call on nothing, while the short group waits
+    assert other.pop("long", 10) == []  # an API call for nothing, while the short group waits
 
-    buffer = Buffer[int](two[0], "feed")
+    buffer = Buffer[int](two_clients[0], "feed")
     buffer.push(*range(8), group="long")
     buffer.push(*range(4), group="short")
-    taken = at_once(server, *[buffer.calls.pop_longest(1, 10) for _ in range(3)])
+    taken = send_all(server, *[buffer.calls.pop_longest(1, 10) for _ in range(3)])
     assert sorted(taken, key=list) == [{}, {"long": list(range(8))}, {"short": list(range(4))}]
 
 
-def test_defect_13_rate_doubles_with_a_second_process(server: Server, two: Two) -> None:
-    one, other = map(GroupedBuffer, two)
+def test_defect_13_rate_doubles_with_a_second_process(server: Server, two_clients: TwoClients) -> None:
+    one, other = map(GroupedBuffer, two_clients)
     for group in range(8):
         one.push(0, group=str(group))
-    calls = [*one.flush(3, 10), *other.flush(3, 10)]  # three an interval are allowed, and each process keeps to it
+    calls = [*one.flush(3, 10), *other.flush(3, 10)]  # three an interval are allowed, and each process keeps to that
     assert len(calls) == 6
 
-    limiter = RateLimiter(two[0], "api", Rate(3, per=60))
-    grants = at_once(server, *[limiter.calls.acquire(2) for _ in range(4)])
+    limiter = RateLimiter(two_clients[0], "api", Rate(3, per=60))
+    grants = send_all(server, *[limiter.calls.acquire(2) for _ in range(4)])
     assert sorted(grant.granted for grant in grants) == [0, 0, 1, 2]
     assert all(0 < grant.retry_after <= 60.001 for grant in grants if grant.granted < 2)
 
 
 def test_defect_14_lost_reply_pushes_twice(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As redis-py 8 does by itself, and redis-py 5 when asked to.
+    # As redis-py 8 does by default, and redis-py 5 when told to.
     client.get_connection_kwargs().update(retry=Retry(NoBackoff(), 3), retry_on_error=[redis.TimeoutError])
-    lose = losing(client, monkeypatch)
+    lose = reply_loss(client, monkeypatch)
 
     client.lpush("list", "a")
     lose(1)
@@ -201,7 +201,7 @@ def test_defect_14_lost_reply_pushes_twice(client: redis.Redis, monkeypatch: pyt
 
     buffer = Buffer[str](client, "feed")
     queue = PriorityQueue(client, "index")
-    client.script_flush()  # so that the first reply to a new script only says that it is unknown
+    client.script_flush()  # so that the first reply to a new script does not just say that it is unknown
     lose(2)
     assert buffer.push("a", "b", group="g") == 2
     lose(1)
@@ -218,12 +218,12 @@ def test_defect_14_lost_reply_pushes_twice(client: redis.Redis, monkeypatch: pyt
     assert buffer.pop("g") == ["z", "a", "b", "c"]
 
 
-def losing(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Return what sets which reply to lose, counted from here: the server has done the command, and nothing comes.
+def reply_loss(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return a function that selects the reply to lose, counted from its call; the command is carried out.
 
-    redis-py then connects anew and sends the command again by itself. Set again, it checks that the last was lost.
+    redis-py then reconnects and sends the command again. A second call checks that the first reply was lost.
     """
-    client.ping()  # connects, so that the replies counted are those of commands
+    client.ping()  # connects, so that only replies to commands are counted
     connection: Any = client.connection_pool.connection_class
     read = connection.read_response
     left = 0
@@ -246,17 +246,17 @@ def losing(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Callable[[in
     return lose
 
 
-def test_defect_15_check_then_add_lets_the_weaker_score_win(server: Server, two: Two) -> None:
-    one, other = map(WatchedQueue, two)
+def test_defect_15_check_then_add_lets_the_weaker_score_win(server: Server, two_clients: TwoClients) -> None:
+    one, other = map(WatchedQueue, two_clients)
     assert one.improves("m", 1)
     assert other.improves("m", 5)
     one.add("m", 1)
     other.add("m", 5)
-    assert two[0].zscore(one.key, "m") == 5
+    assert two_clients[0].zscore(one.key, "m") == 5
 
     for order in ((1, 5), (5, 1)):
-        queue = PriorityQueue(two[0], f"index {order}")
-        outcomes = at_once(server, *[queue.calls.push("m", priority) for priority in order])
+        queue = PriorityQueue(two_clients[0], f"index {order}")
+        outcomes = send_all(server, *[queue.calls.push("m", priority) for priority in order])
         assert Pushed.ADDED in outcomes
         assert queue.pop() == Item("m", 1, 1)
         assert queue.pop() is None
@@ -293,9 +293,7 @@ def test_defect_17_watch_wastes_round_trips_that_grow_with_the_workers(server: S
 
         queue = PriorityQueue(stack.enter_context(server.client()), "index")
         queue.push_many((str(member), member) for member in range(workers))
-        items = at_once(
-            server, *[queue.calls.pop_once() for _ in range(workers)]
-        )  # one round trip each, and all get theirs
+        items = send_all(server, *[queue.calls.pop_once() for _ in range(workers)])  # one round trip each
         assert sorted(item.member for item in items if item) == [str(member) for member in range(workers)]
         assert queue.pop() is None
 

@@ -1,6 +1,6 @@
-"""The defects of the two recipes that leases close: each shown with the recipe's own commands, then absent in redisq.
+"""The defects of the two recipes that leases solve: each shown with the recipe's own commands, then absent in redisq.
 
-The numbers are those of the list of defects, as in `test_defects.py`, which has the others.
+They are numbered as in `test_defects.py`, which has the others.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from redisq.core.batch import batch_of
 from redisq.embedded import Server
 from tests.scripts import test_defects
 from tests.scripts.backends import at
-from tests.scripts.test_defects import losing, numbers
+from tests.scripts.test_defects import numbers, reply_loss
 
 
-def test_every_defect_of_the_list_is_shown_by_name() -> None:
-    """Twenty-one lines, each at least one test."""
+def test_every_defect_has_a_test() -> None:
+    """Twenty-one rows, each with at least one test."""
     here = [name for module in (vars(test_defects), globals()) for name in module if name.startswith("test_defect_")]
     assert {int(name.split("_")[2]) for name in here} == set(range(1, 22))
 
@@ -90,20 +90,20 @@ def test_defect_08_partial_success_runs_the_good_ones_again(client: redis.Redis)
 Job = Callable[[redis.Redis], object]
 
 
-def hold(socket: str, job: Job, told: Connection) -> None:
-    """Do a job, say so, and wait for the end."""
+def run_job(socket: str, job: Job, parent: Connection) -> None:
+    """Run a job, report it, and wait for the end."""
     with redis.Redis(unix_socket_path=socket) as client:
         kept = job(client)
-        told.send("done")
-        told.recv()
+        parent.send("done")
+        parent.recv()
         del kept
 
 
-def do_and_die(server: Server, job: Job) -> None:
-    """Do a job in a process of its own, which is killed with -9 once the job is done."""
+def run_and_kill(server: Server, job: Job) -> None:
+    """Run a job in a separate process, which is killed with -9 once the job is done."""
     spawn = multiprocessing.get_context("spawn")
     mine, its = spawn.Pipe()
-    process = spawn.Process(target=hold, args=(server.socket, job, its), daemon=True)
+    process = spawn.Process(target=run_job, args=(server.socket, job, its), daemon=True)
     process.start()
     assert mine.recv() == "done"
     process.kill()
@@ -119,17 +119,17 @@ def recipe_pops_batch(client: redis.Redis) -> object:
 
 
 def reserves_batch(client: redis.Redis) -> object:
-    """Take a batch for an API call, for half a second."""
+    """Take a batch for an API call, with a lease of half a second."""
     return Buffer[int](client, "feed").reserve(5, lease=0.5)
 
 
 def recipe_pops_member(client: redis.Redis) -> object:
-    """Take a member to work on."""
+    """Take a member to process."""
     return WatchedQueue(client).pop()
 
 
 def reserves_member(client: redis.Redis) -> object:
-    """Take a member to work on, for half a second."""
+    """Take a member to process, with a lease of half a second."""
     return PriorityQueue(client, "index").reserve(lease=0.5)
 
 
@@ -137,13 +137,13 @@ def test_defect_09_crash_between_pop_and_call_loses_the_batch(server: Server) ->
     with server.client() as client:
         recipe = GroupedBuffer(client)
         recipe.push(*range(5), group="g")
-        do_and_die(server, recipe_pops_batch)
+        run_and_kill(server, recipe_pops_batch)
         assert not client.exists(recipe.key("g"), recipe.counter)
 
         buffer = Buffer[int](client, "feed")
         buffer.push(*range(5), group="g")
-        do_and_die(server, reserves_batch)
-        batch = buffer.reserve(timeout=60)  # woken when the lease has run out
+        run_and_kill(server, reserves_batch)
+        batch = buffer.reserve(timeout=60)  # woken when the lease has expired
         assert batch
         assert (batch.group, batch.items, batch.attempts) == ("g", [0, 1, 2, 3, 4], 2)
         assert batch.ack() == 5
@@ -182,7 +182,7 @@ def test_defect_12_poison_returns_for_ever_and_blocks_its_group(client: redis.Re
         batch = numbers(recipe.pop("g", 10))
         assert 666 in batch
         recipe.push(*batch, group="g")  # the API refuses the batch, each time
-    assert client.llen(recipe.key("g")) == 3  # nothing is done, and nothing says how often that was tried
+    assert client.llen(recipe.key("g")) == 3  # nothing is done, and nothing counts the attempts
 
     buffer = Buffer[int](client, "feed", max_attempts=3)
     buffer.push(0, 666, 2, group="g")
@@ -199,7 +199,7 @@ def test_defect_12_poison_returns_for_ever_and_blocks_its_group(client: redis.Re
     assert (following.group, following.items) == ("g", [3])
     assert buffer.discard(dead.id) == 1
 
-    buffer = Buffer[int](client, "apart", max_attempts=3, isolate=True)  # in the end, the poison is dead alone
+    buffer = Buffer[int](client, "apart", max_attempts=3, isolate=True)  # in the end, only the poison is dead
     buffer.push(0, 666, 2, group="g")
     done: list[int] = []
     while reserved := buffer.reserve():
@@ -225,23 +225,23 @@ def test_defect_12_poison_returns_for_ever_and_blocks_its_group(client: redis.Re
 
 
 def test_defect_14_lost_reply_pops_twice(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As redis-py 8 does by itself, and redis-py 5 when asked to.
+    # As redis-py 8 does by default, and redis-py 5 when told to.
     client.get_connection_kwargs().update(retry=Retry(NoBackoff(), 3), retry_on_error=[redis.TimeoutError])
-    lose = losing(client, monkeypatch)
+    lose = reply_loss(client, monkeypatch)
 
     client.rpush("list", "a", "b")
     lose(1)
-    assert client.lpop("list") == b"b"  # a was in the reply that was lost
+    assert client.lpop("list") == b"b"  # a was in the lost reply
     recipe = GroupedBuffer(client)
     recipe.push(*range(12), group="g")
     lose(6)  # of the replies to MULTI, LRANGE, LTRIM, ZINCRBY, ZREMRANGEBYSCORE and EXEC the last
-    assert numbers(recipe.pop("g", 5)) == [10, 9, 8, 7, 6, 5]  # 0 to 4 are gone
+    assert numbers(recipe.pop("g", 5)) == [10, 9, 8, 7, 6, 5]  # 0 to 4 are lost
 
     buffer = Buffer[int](client, "feed")
     buffer.push(*range(10), group="g")
     queue = PriorityQueue(client, "index")
     queue.push_many({"a": 0, "b": 1, "c": 2})
-    client.script_flush()  # so that the first reply to a new script only says that it is unknown
+    client.script_flush()  # so that the first reply to a new script does not just say that it is unknown
     lose(2)
     batch = buffer.reserve(5)
     assert batch
@@ -274,13 +274,13 @@ def test_defect_19_crash_loses_the_member(server: Server) -> None:
     with server.client() as client:
         recipe = WatchedQueue(client)
         recipe.push("m", 0)
-        do_and_die(server, recipe_pops_member)
+        run_and_kill(server, recipe_pops_member)
         assert not client.exists(recipe.key)
 
         queue = PriorityQueue(client, "index")
         queue.push("m", 7)
-        do_and_die(server, reserves_member)
-        batch = queue.reserve(timeout=60)  # woken when the lease has run out
+        run_and_kill(server, reserves_member)
+        batch = queue.reserve(timeout=60)  # woken when the lease has expired
         assert batch
         assert (batch.items, batch.attempts) == (["m"], 2)
         assert batch.ack() == 1
@@ -295,12 +295,12 @@ def test_defect_20_readded_while_worked_on_is_worked_on_twice_or_forgotten(serve
         its.push("m", 0)
         assert its.pop() == b"m"  # two workers hold it at once
 
-        mine.push("m", 1)  # or, removed only when it is done:
+        mine.push("m", 1)  # or, if it is removed only when it is done:
         pipe, member = mine.choose()
         assert member == b"m"
         pipe.reset()
         its.push("m", 0)  # there is something new to index
-        one.zrem(mine.key, "m")  # done, with what was there before
+        one.zrem(mine.key, "m")  # done, with the old content
         assert its.pop() is None  # and the update is lost
 
         queue, same = PriorityQueue(one, "index"), PriorityQueue(other, "index")
@@ -319,8 +319,8 @@ def test_defect_20_readded_while_worked_on_is_worked_on_twice_or_forgotten(serve
 
 
 @contextlib.contextmanager
-def counting(client: redis.Redis, *names: str) -> Iterator[Counter[str]]:
-    """Count how often the server ran commands of these names meanwhile."""
+def count_commands(client: redis.Redis, *names: str) -> Iterator[Counter[str]]:
+    """Count how often the server runs these commands during the block."""
 
     def calls() -> Counter[str]:
         stats: dict[str, Any] = client.info("commandstats")
@@ -336,31 +336,31 @@ def test_defect_21_idle_consumer_burns_commands(server: Server) -> None:
     seconds = 5
     with server.client() as client, ThreadPoolExecutor(3) as pool:
         recipe = WatchedQueue(client)
-        with counting(client, "watch", "zrange") as burnt:
+        with count_commands(client, "watch", "zrange") as burnt:
             for _ in range(100):
-                assert recipe.pop() is None  # all that an idle consumer can do is to ask again
+                assert recipe.pop() is None  # an idle consumer can only ask again
         assert burnt.total() == 200
 
         buffer, queue = Buffer[int](client, "feed"), PriorityQueue(client, "index")
         other = PriorityQueue(client, "other")
-        with counting(client, "eval", "evalsha", "blpop") as sent:
+        with count_commands(client, "eval", "evalsha", "blpop") as sent:
             waiting: list[Any] = [
                 pool.submit(buffer.reserve, timeout=seconds),
                 pool.submit(queue.reserve, timeout=seconds),
                 pool.submit(other.pop, timeout=seconds),
             ]
             assert [each.result() for each in waiting] == [None, None, None]
-        assert sent.total() <= 3 * (seconds + 3)  # each: one a second, and a few to begin and to end
+        assert sent.total() <= 3 * (seconds + 3)  # each: one a second, and a few at the beginning and the end
 
 
 def test_defect_21_idle_consumer_sleeps_through_a_push(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with server.client() as client:
         recipe = WatchedQueue(client)
         assert recipe.pop() is None
-        recipe.push("m", 0)  # nothing tells the consumer, who sleeps
+        recipe.push("m", 0)  # nothing notifies the sleeping consumer
         assert client.info("clients")["blocked_clients"] == 0
 
-    # One read for the whole time to wait, so that only a push can be what ends it.
+    # One read for the whole wait, so that only a push can end it.
     monkeypatch.setattr(runner, "block_seconds", lambda seconds, _: max(0.01, seconds))
     with server.client(socket_timeout=None) as client, ThreadPoolExecutor(3) as pool:
         buffer, queue = Buffer[int](client, "feed"), PriorityQueue(client, "index")

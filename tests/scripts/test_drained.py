@@ -1,6 +1,6 @@
-"""Nothing is left behind: a queue that holds nothing in any state has no key without a TTL, whichever call drained it.
+"""An empty queue leaves nothing behind: it has no key without a TTL, whichever call took its last item.
 
-What stays for seven days is its mark and its counters, and the next push keeps them on.
+Its mark and its counters stay for seven days, and the next push keeps them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from redisq.core.batch import batch_of
 from redisq.embedded import Server
 from tests.scripts.backends import at, reserve_at
 
-LATE = 4_000_000_000_000  # by then every lease has run out, and every delay is over
+LATE = 4_000_000_000_000  # by then every lease has expired, and every delay is over
 WEEK = 604_800_000
 Q = "redisq:{q}:"
 
 
-def lasting(client: redis.Redis) -> set[str]:
-    """Name the keys that have no TTL."""
+def persistent_keys(client: redis.Redis) -> set[str]:
+    """Return the keys without a TTL."""
     found: Any = client.keys()
     return {name.decode() for name in found if client.pttl(name) == -1}
 
@@ -49,7 +49,7 @@ Drain = Callable[[redis.Redis], object]
 
 
 def buffer(client: redis.Redis, *items: int, group: str = "g", **settings: Any) -> Buffer[int]:
-    """Give a buffer with some items."""
+    """Return a buffer with some items."""
     made: Buffer[int] = Buffer(client, "q", **settings)
     if items:
         made.push(*items, group=group)
@@ -66,11 +66,11 @@ def popped_group_by_group(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2)
     queue.push(3, group="h")
     queue.pop("g", 2)
-    assert lasting(client) >= {f"{Q}meta"}
+    assert persistent_keys(client) >= {f"{Q}meta"}
     queue.pop("h", 1)
 
 
-def popped_the_longest(client: redis.Redis) -> None:
+def popped_longest(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2, 3)
     queue.push(1, group="h")
     queue.pop_longest(1, 10)
@@ -83,7 +83,7 @@ def acked(client: redis.Redis) -> None:
         take(queue, 1).ack()
 
 
-def acked_at_once(client: redis.Redis) -> None:
+def acked_in_one_call(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2, 3)
     queue.ack(*queue.reserve_many(3, 1))
 
@@ -102,7 +102,7 @@ def acked_after_a_release(client: redis.Redis) -> None:
     take(queue).ack()
 
 
-def acked_after_the_lease_ran_out(client: redis.Redis) -> None:
+def acked_after_the_lease_expired(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2)
     take(queue)
     take_late(client, queue).ack()
@@ -128,18 +128,18 @@ def buried_and_discarded(client: redis.Redis) -> None:
     queue = buffer(client, 1)
     batch = take(queue)
     batch.bury("why")
-    assert lasting(client) >= {f"{Q}meta", f"{Q}dead", f"{Q}batch:{batch.id}"}
+    assert persistent_keys(client) >= {f"{Q}meta", f"{Q}dead", f"{Q}batch:{batch.id}"}
     queue.discard(batch.id)
 
 
-def died_and_was_discarded(client: redis.Redis) -> None:
+def buried_by_attempts_and_discarded(client: redis.Redis) -> None:
     queue = buffer(client, 1, max_attempts=1)
     take(queue).release()
     assert queue.reserve() is None
     queue.discard(*(batch.id for batch in queue.dead()))
 
 
-def died_beyond_the_cap(client: redis.Redis) -> None:
+def buried_beyond_max_dead(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2, 3, max_dead=1)
     queue.bury(*queue.reserve_many(3, 1))
     queue.discard(*(batch.id for batch in queue.dead()))
@@ -153,13 +153,13 @@ def redriven_and_popped(client: redis.Redis) -> None:
     queue.pop("g")
 
 
-def its_items_were_evicted(client: redis.Redis) -> None:
+def items_evicted(client: redis.Redis) -> None:
     queue = buffer(client, 1)
     client.delete(f"{Q}items:g")
     assert queue.reserve() is None
 
 
-def its_batch_was_evicted(client: redis.Redis) -> None:
+def batch_evicted(client: redis.Redis) -> None:
     queue = buffer(client, 1)
     batch = take(queue)
     client.delete(f"{Q}batch:{batch.id}")
@@ -171,23 +171,23 @@ def with_a_paused_group(client: redis.Redis) -> Buffer[int]:
     queue = buffer(client, 1)
     queue.pause_group("other", 60)
     queue.pop("g")
-    assert f"{Q}meta" in lasting(client)
+    assert f"{Q}meta" in persistent_keys(client)
     return queue
 
 
-def its_last_pause_of_a_group_ended_at_a_reserve(client: redis.Redis) -> None:
+def last_group_pause_ended_at_reserve(client: redis.Redis) -> None:
     assert batch_of(reserve_at(client, LATE, with_a_paused_group(client).calls.reserve)) is None
 
 
-def its_last_pause_of_a_group_ended_at_a_pop(client: redis.Redis) -> None:
+def last_group_pause_ended_at_pop(client: redis.Redis) -> None:
     assert Runner(client).run(at(with_a_paused_group(client).calls.pop("other", 1), LATE)) == []
 
 
-def its_last_pause_of_a_group_ended_at_a_pop_of_the_longest(client: redis.Redis) -> None:
+def last_group_pause_ended_at_pop_longest(client: redis.Redis) -> None:
     assert Runner(client).run(at(with_a_paused_group(client).calls.pop_longest(1, 1), LATE)) == {}
 
 
-def its_last_paused_group_was_resumed(client: redis.Redis) -> None:
+def last_paused_group_resumed(client: redis.Redis) -> None:
     assert with_a_paused_group(client).resume_group("other")
 
 
@@ -202,79 +202,79 @@ def paused_and_resumed_when_drained(client: redis.Redis) -> None:
     popped(client)
     queue = buffer(client)
     queue.pause(reason="why")
-    assert lasting(client) == {f"{Q}paused"}
+    assert persistent_keys(client) == {f"{Q}paused"}
     queue.pause(60)
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     assert queue.resume()
 
 
-def its_groups_were_dropped(client: redis.Redis) -> None:
+def groups_dropped(client: redis.Redis) -> None:
     queue = buffer(client, 1, 2, 3, ordered=True)
     take(queue, 1).release(delay=1000)
     other = take(buffer(client, 4, group="h"))
     other.bury("why")
     assert queue.drop_group("g") == 3
-    assert lasting(client) >= {f"{Q}meta", f"{Q}dead", f"{Q}batch:{other.id}"}
+    assert persistent_keys(client) >= {f"{Q}meta", f"{Q}dead", f"{Q}batch:{other.id}"}
     assert queue.drop_group("h") == 1
 
 
-def its_last_batch_was_evicted_and_audited(client: redis.Redis) -> None:
+def last_batch_evicted_and_audited(client: redis.Redis) -> None:
     queue = buffer(client, 1)
     client.delete(f"{Q}batch:{take(queue).id}")
     assert not queue.audit().ok
-    assert lasting(client) == {f"{Q}{name}" for name in ("meta", "leases", "wake")}
+    assert persistent_keys(client) == {f"{Q}{name}" for name in ("meta", "leases", "wake")}
     queue.audit(repair=True)
 
 
 BUFFER: list[Drain] = [
     popped,
     popped_group_by_group,
-    popped_the_longest,
+    popped_longest,
     acked,
-    acked_at_once,
+    acked_in_one_call,
     acked_after_failures,
     acked_after_a_release,
-    acked_after_the_lease_ran_out,
+    acked_after_the_lease_expired,
     acked_in_order,
     acked_in_halves,
     buried_and_discarded,
-    died_and_was_discarded,
-    died_beyond_the_cap,
+    buried_by_attempts_and_discarded,
+    buried_beyond_max_dead,
     redriven_and_popped,
-    its_items_were_evicted,
-    its_batch_was_evicted,
-    its_last_pause_of_a_group_ended_at_a_reserve,
-    its_last_pause_of_a_group_ended_at_a_pop,
-    its_last_pause_of_a_group_ended_at_a_pop_of_the_longest,
-    its_last_paused_group_was_resumed,
+    items_evicted,
+    batch_evicted,
+    last_group_pause_ended_at_reserve,
+    last_group_pause_ended_at_pop,
+    last_group_pause_ended_at_pop_longest,
+    last_paused_group_resumed,
     popped_after_a_pause,
     paused_and_resumed_when_drained,
-    its_groups_were_dropped,
-    its_last_batch_was_evicted_and_audited,
+    groups_dropped,
+    last_batch_evicted_and_audited,
 ]
 
 
 @pytest.mark.parametrize("drain", BUFFER, ids=lambda drain: drain.__name__)
-def test_a_drained_buffer_leaves_nothing(client: redis.Redis, drain: Drain) -> None:
-    """Its mark and counters stay for a week, or for ever once something is pushed."""
+def test_an_emptied_buffer_leaves_nothing(client: redis.Redis, drain: Drain) -> None:
+    """Its mark and counters stay for a week, or without a limit after another push."""
     drain(client)
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     assert not client.exists(f"{Q}wake")
     assert WEEK - 60_000 < client.pttl(f"{Q}meta") <= WEEK
     before = client.hgetall(f"{Q}meta")
     queue = buffer(client, 7, group="new")
     assert client.pttl(f"{Q}meta") == -1
     assert client.hgetall(f"{Q}meta") == before
-    assert lasting(client) == {f"{Q}{name}" for name in ("meta", "groups", "since", "items:new", "wake")}
+    assert persistent_keys(client) == {f"{Q}{name}" for name in ("meta", "groups", "since", "items:new", "wake")}
     take(queue).ack()
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
 
 
 # -- the priority queue ----------------------------------------------------------------------------------------------
 
 
 def queue_of(client: redis.Redis, *members: str, **settings: Any) -> PriorityQueue[str]:
-    """Give a queue with some members, each with a payload."""
+    """Return a queue with some members, each with a payload."""
     made = PriorityQueue(client, "q", **settings)
     made.push_many((member, i, "payload") for i, member in enumerate(members))
     return made
@@ -286,7 +286,7 @@ def members_popped(client: redis.Redis) -> None:
     queue.pop()
 
 
-def members_popped_at_once(client: redis.Redis) -> None:
+def members_popped_in_one_call(client: redis.Redis) -> None:
     queue_of(client, "a", "b").pop_many(9)
 
 
@@ -315,7 +315,7 @@ def members_acked_after_a_release(client: redis.Redis) -> None:
     take(queue, 2).ack()
 
 
-def members_acked_after_the_lease_ran_out(client: redis.Redis) -> None:
+def members_acked_after_the_lease_expired(client: redis.Redis) -> None:
     queue = queue_of(client, "a", "b")
     take(queue, 2)
     take_late(client, queue, 2).ack()
@@ -363,7 +363,7 @@ def leased_members_removed_and_buried(client: redis.Redis) -> None:
     batch.bury("why")
 
 
-def leased_members_removed_and_their_lease_ran_out(client: redis.Redis) -> None:
+def leased_members_removed_and_their_lease_expired(client: redis.Redis) -> None:
     queue = queue_of(client, "a", "b")
     take(queue, 2)
     queue.remove("a", "b")
@@ -376,14 +376,14 @@ def members_buried_and_discarded(client: redis.Redis) -> None:
     queue.discard("a", "b", "nobody")
 
 
-def members_died_and_were_discarded(client: redis.Redis) -> None:
+def members_buried_by_attempts_and_discarded(client: redis.Redis) -> None:
     queue = queue_of(client, "a", max_attempts=1)
     take(queue).release(reason="why")
     assert queue.reserve() is None
     queue.discard("a")
 
 
-def members_died_beyond_the_cap(client: redis.Redis) -> None:
+def members_buried_beyond_max_dead(client: redis.Redis) -> None:
     queue = queue_of(client, "a", "b", "c", max_dead=1)
     take(queue, 3).bury("why")
     queue.discard(*(item.member for item in queue.dead()))
@@ -400,69 +400,69 @@ def members_paused_and_resumed_when_drained(client: redis.Redis) -> None:
     queue = queue_of(client, "a")
     queue.pop()
     queue.pause(reason="why")
-    assert lasting(client) == {f"{Q}paused"}
+    assert persistent_keys(client) == {f"{Q}paused"}
     queue.pause(60)
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     assert queue.resume()
 
 
-def the_list_of_its_last_lease_was_evicted_and_audited(client: redis.Redis) -> None:
+def last_lease_list_evicted_and_audited(client: redis.Redis) -> None:
     queue = PriorityQueue(client, "q")
     queue.push("a")
     client.delete(f"{Q}lease:{take(queue).id}")
     client.delete(f"{Q}held")
     assert not queue.audit().ok
-    assert lasting(client) == {f"{Q}{name}" for name in ("meta", "leases", "wake")}
+    assert persistent_keys(client) == {f"{Q}{name}" for name in ("meta", "leases", "wake")}
     queue.audit(repair=True)
 
 
 PRIORITY: list[Drain] = [
     members_popped,
-    members_popped_at_once,
+    members_popped_in_one_call,
     members_popped_when_due,
     members_acked,
     members_acked_after_failures,
     members_acked_after_a_release,
-    members_acked_after_the_lease_ran_out,
+    members_acked_after_the_lease_expired,
     members_pushed_meanwhile,
     members_removed,
     dead_members_removed,
     leased_members_removed_and_acked,
     leased_members_removed_and_released,
     leased_members_removed_and_buried,
-    leased_members_removed_and_their_lease_ran_out,
+    leased_members_removed_and_their_lease_expired,
     members_buried_and_discarded,
-    members_died_and_were_discarded,
-    members_died_beyond_the_cap,
+    members_buried_by_attempts_and_discarded,
+    members_buried_beyond_max_dead,
     members_redriven_and_popped,
     members_paused_and_resumed_when_drained,
-    the_list_of_its_last_lease_was_evicted_and_audited,
+    last_lease_list_evicted_and_audited,
 ]
 
 
 @pytest.mark.parametrize("drain", PRIORITY, ids=lambda drain: drain.__name__)
-def test_a_drained_priority_queue_leaves_nothing(client: redis.Redis, drain: Drain) -> None:
-    """No row, payload or note of anybody; places start anew."""
+def test_an_emptied_priority_queue_leaves_nothing(client: redis.Redis, drain: Drain) -> None:
+    """No row, payload or note is left; places start at 0 again."""
     drain(client)
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     assert not client.exists(f"{Q}wake")
     assert WEEK - 60_000 < client.pttl(f"{Q}meta") <= WEEK
     before: Any = client.hgetall(f"{Q}meta")
     assert b"sequence" not in before
-    with pytest.raises(WrongOrder):  # it still says who it was
+    with pytest.raises(WrongOrder):  # it still has its mark
         PriorityQueue(client, "q", order="score").push("new")
     queue = PriorityQueue(client, "q")
     queue.push("new")
     assert client.pttl(f"{Q}meta") == -1
     assert client.hgetall(f"{Q}meta") == {**before, b"sequence": b"1"}
-    assert lasting(client) == {f"{Q}{name}" for name in ("meta", "ready", "wake")}
+    assert persistent_keys(client) == {f"{Q}{name}" for name in ("meta", "ready", "wake")}
     take(queue).ack()
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
 
 
 @pytest.mark.parametrize("structure", ["buffer", "queue"])
 def test_a_purged_queue_leaves_nothing_at_all(client: redis.Redis, structure: str) -> None:
-    """But its pauses; it is anybody's then."""
+    """Except its pauses; its name can be used for any structure."""
     queue: Any = buffer(client, 1, 2, 3) if structure == "buffer" else queue_of(client, "a", "b", "c")
     take(queue, 1).bury()
     take(queue, 1).release(delay=1000)
@@ -470,40 +470,40 @@ def test_a_purged_queue_leaves_nothing_at_all(client: redis.Redis, structure: st
     queue.push(*(4,) if structure == "buffer" else ("d",))
     queue.pause(reason="why")
     assert queue.purge() == 4
-    assert lasting(client) == {f"{Q}paused"}
+    assert persistent_keys(client) == {f"{Q}paused"}
     assert not client.exists(f"{Q}meta")
     assert queue.resume()
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     other: Any = queue_of(client, "x") if structure == "buffer" else buffer(client, 1)
     assert other.stats().waiting == 1
 
 
-def test_a_plain_sorted_set_that_is_drained_leaves_nothing(client: redis.Redis) -> None:
-    """Nothing at all when it is popped, and what any queue leaves when it is reserved."""
+def test_a_plain_sorted_set_that_is_emptied_leaves_nothing(client: redis.Redis) -> None:
+    """Nothing at all if it is popped, and what any queue leaves if it is reserved."""
     queue = PriorityQueue(client, "q", order="score")
     client.zadd(f"{Q}ready", {"a": 1, "b": 2})
     assert len(queue.pop_many(5)) == 2
     assert client.dbsize() == 0
     client.zadd(f"{Q}ready", {"a": 1, "b": 2})
     assert take(queue, 2).ack() == 2
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
     client.zadd(f"{Q}ready", {"a": 1})
     assert queue.remove("a") == 1
-    assert lasting(client) == set()
+    assert persistent_keys(client) == set()
 
 
 def test_a_pause_keeps_nothing_else(client: redis.Redis) -> None:
-    """A queue that is paused and drained by its settlements has its pause alone, and what expires."""
+    """A paused queue that is emptied by settlements has only its pause, and keys that expire."""
     queue = buffer(client, 1)
     batch = take(queue)
     queue.pause(reason="why")
     batch.ack()
-    assert lasting(client) == {f"{Q}paused"}
+    assert persistent_keys(client) == {f"{Q}paused"}
 
 
 @pytest.mark.server
 def test_thousands_of_queues_leave_nothing_that_stays(server: Server) -> None:
-    """A queue for each job, say: all of it expires."""
+    """As with a queue for each job: everything expires."""
     with server.client() as client:
         for i in range(2000):
             one: Any = Buffer(client, f"b{i}") if i % 2 else PriorityQueue(client, f"p{i}")
@@ -518,5 +518,5 @@ def test_thousands_of_queues_leave_nothing_that_stays(server: Server) -> None:
                 take(one).bury()
                 one.discard(*(dead.id if i % 2 else dead.member for dead in one.dead()))
             RateLimiter(client, f"l{i}", Rate(5, per=60)).acquire()
-        assert lasting(client) == set()
+        assert persistent_keys(client) == set()
         assert client.info("keyspace")["db0"]["expires"] == client.dbsize()

@@ -1,4 +1,4 @@
-"""The exhaustive search of small scopes finds no difference, and finds what is broken in a script."""
+"""The exhaustive search of small scopes finds no difference, and detects broken scripts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from redisq.core.scripts import load
 from redisq.embedded import Server
 from tests import model
-from tests.scripts.exhaustive import SCOPES, Quiet, Scope, Search, Sent, State, Step
+from tests.scripts.exhaustive import SCOPES, Scope, Search, Sent, State, Step, Unchanged
 from tests.scripts.walk import Difference
 
-# Where no depth is given, the scope is closed: all that can be reached is seen. `make chaos` goes deeper.
+# Without a depth, the scope is closed: every reachable state is seen. `make chaos` goes deeper.
 DEPTHS: dict[tuple[str, str], int | None] = {
     ("buffer", "two"): None,
     ("buffer", "isolate"): 6,
@@ -39,7 +39,7 @@ DEPTHS: dict[tuple[str, str], int | None] = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("structure", "name"), DEPTHS)
 def test_scripts_and_model_agree(server: Server, structure: str, name: str) -> None:
-    """Every call from every state that is reached does the same on both sides."""
+    """Every call from every reached state has the same effect on both sides."""
     depth = DEPTHS[structure, name]
     with server.client() as client, Search(client, SCOPES[structure][name]) as search:
         search.run(depth or 10**9)
@@ -48,8 +48,8 @@ def test_scripts_and_model_agree(server: Server, structure: str, name: str) -> N
     assert search.transitions > 500
 
 
-class Merging(Search):
-    """A search of the model alone, which sees that merged states go on alike: to the same states, by the same calls."""
+class MergedStates(Search):
+    """A search of the model alone, which checks that merged states lead to the same states, by the same calls."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -63,7 +63,7 @@ class Merging(Search):
         return Sent(state, [], [])
 
     def receive(self, sent: Sent) -> list[State]:
-        """Return the new states; of those that are merged, compare every seventh with the one that is kept."""
+        """Return the new states; of merged ones, compare every seventh with the one that is kept."""
         found = []
         for after in self.following(sent.state):
             kept = self.first.setdefault(self.mark(after), after)
@@ -74,15 +74,15 @@ class Merging(Search):
             if self.merged % 7 == 0:
                 self.compared += 1
                 ways = [{self.mark(one) for one in [state, *self.following(state)]} for state in (kept, after)]
-                assert ways[0] == ways[1], f"{kept.model} and {after.model} go on differently"
+                assert ways[0] == ways[1], f"{kept.model} and {after.model} lead to different states"
         return found
 
     def following(self, state: State) -> list[State]:
         """Return the states after this one."""
         return [*(step.after for step in self.steps(state)[0]), *(after for _, after in self.unscripted(state))]
 
-    def steps(self, state: State) -> tuple[list[Step], Quiet]:
-        """Let the model make every call, and remember nothing of the way."""
+    def steps(self, state: State) -> tuple[list[Step], Unchanged]:
+        """Make every call on the model, without keeping the path."""
         self.transitions = 0
         steps, quiet = super().steps(state)
         for step in steps:
@@ -95,16 +95,16 @@ class Merging(Search):
 @pytest.mark.parametrize(
     ("structure", "name"), [(structure, name) for structure in SCOPES for name in SCOPES[structure]]
 )
-def test_merged_states_go_on_alike(structure: str, name: str) -> None:
-    """What is seen of one state holds for those that are merged with it, as far as the model goes."""
-    search = Merging(SCOPES[structure][name])
+def test_merged_states_lead_to_the_same_states(structure: str, name: str) -> None:
+    """What is checked for one state holds for those that are merged with it, as far as the model goes."""
+    search = MergedStates(SCOPES[structure][name])
     search.run(depth=4)
     assert search.compared > 1
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A script with a mistake, the scope that has to find it, and what the difference says."""
+    """A script with a mistake, the scope that has to find it, and part of the difference."""
 
     scope: tuple[str, str]
     script: str
@@ -123,14 +123,14 @@ BROKEN = {
     "a push counts twice": Broken(
         ("buffer", "two"), "buffer/push", "if answer then", "if false then", "sent again"
     ),
-    "what was forgotten is not lost": Broken(
+    "a delayed batch can be released": Broken(
         ("buffer", "two"),
         "buffer/release",
         "if call('ZREM', leases, id) == 0",
         "if call('ZREM', leases, id) + call('ZREM', delayed, id) == 0",
         "release(+0, '00001') is to change nothing, and answers",
     ),
-    "a listing in the other order": Broken(
+    "groups are listed in the reverse order": Broken(
         ("buffer", "two"), "buffer/groups", "ZREVRANGE", "ZRANGE", "groups('waiting', 100) is to change nothing"
     ),
     "a group that is resumed is not offered": Broken(
@@ -139,10 +139,10 @@ BROKEN = {
     "a dropped group stays busy": Broken(
         ("buffer", "ordered"), "buffer/drop_group", "if busy and", "if false and", "leaves other keys"
     ),
-    "what is dropped is counted again": Broken(
+    "a repeated drop is counted again": Broken(
         ("buffer", "two"), "buffer/drop_group", "if answer then", "if false then", "sent again"
     ),
-    "a pause that is sent again is a new one": Broken(
+    "a repeated pause takes effect again": Broken(
         ("priority", "pauses"), "priority/pause", "if answer then", "if false then", "sent again"
     ),
     "due a ms too late": Broken(
@@ -162,10 +162,10 @@ BROKEN = {
         ("priority", "one"), "priority/reserve", "if special and call('EXISTS', lease, ended) > 0",
         "if special and call('EXISTS', lease) > 0", "is to change nothing, and answers"
     ),
-    "an empty queue stays for ever": Broken(
+    "an empty queue never expires": Broken(
         ("priority", "one"), "priority/pop", "call('PEXPIRE', meta, '604800000')", "", "TTL"
     ),
-    "the end of a span is not in it": Broken(
+    "the end of a span is excluded": Broken(
         ("limit", "two"), "limit/acquire", "now - per), '+inf'", "now - per + 1), '+inf'", "acquire"
     ),
 }  # fmt: skip
@@ -173,8 +173,8 @@ BROKEN = {
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_script_is_found(server: Server, what: str) -> None:
-    """The search ends with a difference, and names the call."""
+def test_a_broken_script_is_detected(server: Server, what: str) -> None:
+    """The search ends with a difference, which names the call."""
     broken = BROKEN[what]
     text = load(broken.script).text.decode("ascii")
     assert broken.before in text, f"{broken.script} has changed: break it in another place"
@@ -188,10 +188,8 @@ def test_a_broken_script_is_found(server: Server, what: str) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("verb", ["pause", "pause_group"])
-def test_a_client_that_is_told_nothing_of_a_pause_is_found(
-    server: Server, monkeypatch: pytest.MonkeyPatch, verb: str
-) -> None:
-    """What the scripts and the model have wrong alike: a pause that ends before the time that a client was told."""
+def test_a_missing_wake_up_of_a_pause_is_detected(server: Server, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """The scripts and the model are broken alike: a pause ends earlier than a client was told, without a wake-up."""
     pause = getattr(model.Buffer, verb)
 
     def silently(queue: model.Buffer, *args: Any) -> int:
@@ -202,14 +200,14 @@ def test_a_client_that_is_told_nothing_of_a_pause_is_found(
 
     monkeypatch.setattr(model.Buffer, verb, silently)
     text = load(f"buffer/{verb}").text.decode("ascii").replace("call('LPUSH', wake, '1')", "")
-    scope, found = SCOPES["buffer"]["pauses-later"], pytest.raises(Difference, match="wakes nobody")
+    scope, found = SCOPES["buffer"]["pauses-later"], pytest.raises(Difference, match="does not wake the blocked client")
     with server.client() as client, Search(client, scope, {f"buffer/{verb}": text.encode()}) as search, found:
         search.run()
 
 
 @pytest.mark.timeout(600)
-def test_a_client_that_nobody_wakes_is_found(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the scripts and the model have wrong alike is still seen: a release that wakes nobody."""
+def test_a_missing_wake_up_of_a_release_is_detected(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts and the model are broken alike: a release wakes no client."""
     come_back = model.Buffer._come_back
 
     def silently(queue: model.Buffer, now: int, batch: model.Batch, delay: int) -> None:
@@ -223,6 +221,6 @@ def test_a_client_that_nobody_wakes_is_found(server: Server, monkeypatch: pytest
         text = load(name).text.decode("ascii")
         assert "if tokens == 0 then -- a client that waits" in text
         texts[name] = text.replace("if tokens == 0 then -- a client that waits", "if false then --").encode()
-    scope, found = SCOPES["buffer"]["client"], pytest.raises(Difference, match="wakes nobody")
+    scope, found = SCOPES["buffer"]["client"], pytest.raises(Difference, match="does not wake the blocked client")
     with server.client() as client, Search(client, scope, texts) as search, found:
         search.run()

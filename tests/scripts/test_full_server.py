@@ -1,4 +1,4 @@
-"""A server at its memory's limit takes everything that gives back, and refuses everything that grows, whole."""
+"""A server at maxmemory accepts every call that frees memory, and refuses every call that grows, as a whole."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tests.scripts.backends import at, reserve_at
 pytestmark = pytest.mark.server
 
 MANY = 1000
-LATE = 4_000_000_000_000  # by then every lease has run out
-Fill = Callable[[], None]
+LATE = 4_000_000_000_000  # by then every lease has expired
+FillServer = Callable[[], None]
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[redis.Redis]:
-    """Give a client of a real server, and a server with its memory's limit lifted back."""
+    """Return a client of a real server, and lift the server's memory limit afterwards."""
     with server.client() as made:
         yield made
         made.config_set("maxmemory", 0)
 
 
 @pytest.fixture
-def fill(client: redis.Redis) -> Fill:
-    """Give what makes the server full: one byte is allowed, nothing is evicted."""
+def fill(client: redis.Redis) -> FillServer:
+    """Return a function that fills the server: one byte is allowed, and nothing is evicted."""
 
     def fill() -> None:
         client.config_set("maxmemory", 1)
@@ -46,7 +46,7 @@ def fill(client: redis.Redis) -> Fill:
     return fill
 
 
-def pieces(count: int) -> Iterator[int]:
+def chunks(count: int) -> Iterator[int]:
     """Yield how many to ask for at a time."""
     while count > 0:
         yield min(count, 250)
@@ -54,10 +54,10 @@ def pieces(count: int) -> Iterator[int]:
 
 
 def stocked_buffer(client: redis.Redis, count: int = MANY, **settings: Any) -> tuple[Buffer[bytes], list[Batch[bytes]]]:
-    """Give a buffer that has handed out so many batches, one item each, and has items left in two groups."""
+    """Return a buffer that has handed out this many batches, one item each, and has items left in two groups."""
     buffer = Buffer[bytes](client, "b", codec=BYTES, **settings)
     buffer.push_many([b"item"] * (count + 5), group="g")
-    held = [batch for some in pieces(count) for batch in buffer.reserve_many(some, size=1)]
+    held = [batch for some in chunks(count) for batch in buffer.reserve_many(some, size=1)]
     buffer.push(b"one", b"two", group="h")
     assert len(held) == count
     return buffer, held
@@ -66,10 +66,10 @@ def stocked_buffer(client: redis.Redis, count: int = MANY, **settings: Any) -> t
 def stocked_queue(
     client: redis.Redis, count: int = MANY, **settings: Any
 ) -> tuple[PriorityQueue[str], list[Batch[str]]]:
-    """Give a queue that has handed out so many members, one by one, and has some ready and one delayed."""
+    """Return a queue that has handed out this many members, one by one, and has some ready and one delayed."""
     queue = PriorityQueue(client, "p", **settings)
     queue.push_many({str(i): 0 for i in range(count)})
-    held = [batch for some in pieces(count) for batch in queue.reserve_many(some)]
+    held = [batch for some in chunks(count) for batch in queue.reserve_many(some)]
     assert len(held) == count
     queue.push_many({"a": 1, "b": 2})
     queue.push("c", delay=1000)
@@ -77,15 +77,15 @@ def stocked_queue(
 
 
 def content(client: redis.Redis) -> list[tuple[Keys, set[bytes]]]:
-    """Read every key; a DUMP would do, but for hashes, whose order in it moves when they are only looked at."""
+    """Read every key. A DUMP would do, except for hashes, whose order changes when they are read."""
     return [keyspace.read(client, b"redisq:{%b}:" % name, 0) for name in (b"b", b"p", b"l")]
 
 
-def test_a_full_server_takes_a_thousand_acks(client: redis.Redis, fill: Fill) -> None:
-    """One by one and in one round trip, parts of a batch too, and members pushed meanwhile."""
+def test_a_full_server_accepts_a_thousand_acks(client: redis.Redis, fill: FillServer) -> None:
+    """One by one and in one round trip, including partial acks and members pushed meanwhile."""
     buffer, held = stocked_buffer(client)
     queue, leased = stocked_queue(client)
-    queue.push("0", 5)  # noted: it comes once more
+    queue.push("0", 5)  # pushed while leased: it comes once more
     fill()
     assert [batch.ack() for batch in held[:500]] == [1] * 500
     assert buffer.ack(*held[500:]) == 500
@@ -95,7 +95,7 @@ def test_a_full_server_takes_a_thousand_acks(client: redis.Redis, fill: Fill) ->
     assert queue.stats().leased == 0
     assert queue.state("0") is State.DELAYED  # due at once: the next reserve hands it out
 
-    batch = buffer.reserve()  # what waits can be worked on, or a full server would never empty
+    batch = buffer.reserve()  # waiting items can be processed, or a full server would never empty
     assert batch
     batch.fail(batch.items[0], reason="why" * 400)
     assert batch.ack() == len(batch.items) - 1
@@ -108,8 +108,8 @@ def test_a_full_server_takes_a_thousand_acks(client: redis.Redis, fill: Fill) ->
     assert queue.audit().ok
 
 
-def test_a_full_server_takes_releases_burials_and_extensions(client: redis.Redis, fill: Fill) -> None:
-    """Hundreds of each, in both structures; what was released is handed out again."""
+def test_a_full_server_accepts_releases_burials_and_extensions(client: redis.Redis, fill: FillServer) -> None:
+    """Hundreds of each, in both structures; released batches are handed out again."""
     buffer, held = stocked_buffer(client)
     queue, leased = stocked_queue(client)
     fill()
@@ -133,8 +133,8 @@ def test_a_full_server_takes_releases_burials_and_extensions(client: redis.Redis
     assert queue.audit().ok
 
 
-def test_a_full_server_lets_leases_run_out(client: redis.Redis, fill: Fill) -> None:
-    """Expired leases come back inside reserve, and those without attempts left are buried there."""
+def test_leases_expire_on_a_full_server(client: redis.Redis, fill: FillServer) -> None:
+    """Expired leases come back in reserve, and those without attempts left are buried there."""
     buffer, held = stocked_buffer(client)
     queue, leased = stocked_queue(client)
     fill()
@@ -159,12 +159,12 @@ def test_a_full_server_lets_leases_run_out(client: redis.Redis, fill: Fill) -> N
     stats = queue.stats()
     assert stats.dead == 150
     assert stats.trimmed == stats.buried - 150 > 50
-    for queued in (buffer, queue):  # the leases that are dated so late are all that an audit finds
+    for queued in (buffer, queue):  # an audit finds only the leases with such late deadlines
         assert {finding.kind for finding in queued.audit().findings} <= {"far"}
 
 
-def test_a_full_server_takes_what_is_done_to_the_dead(client: redis.Redis, fill: Fill) -> None:
-    """Dead letters are redriven and discarded, some that are not dead among them."""
+def test_a_full_server_accepts_redrive_and_discard(client: redis.Redis, fill: FillServer) -> None:
+    """Also with ids that are not dead."""
     buffer, held = stocked_buffer(client)
     queue, leased = stocked_queue(client)
     assert buffer.bury(*held) == queue.bury(*leased) == MANY
@@ -179,8 +179,8 @@ def test_a_full_server_takes_what_is_done_to_the_dead(client: redis.Redis, fill:
     assert queue.state(dead[0]) is State.READY
 
 
-def test_a_full_server_answers_that_nobody_is_dead(client: redis.Redis, fill: Fill) -> None:
-    """Redrive and discard of what is not dead find nothing, and are not refused for it."""
+def test_redrive_and_discard_find_nothing_on_a_full_server(client: redis.Redis, fill: FillServer) -> None:
+    """Ids that are not dead are no reason to refuse the call."""
     buffer, _ = stocked_buffer(client)
     queue, _ = stocked_queue(client)
     fill()
@@ -188,8 +188,8 @@ def test_a_full_server_answers_that_nobody_is_dead(client: redis.Redis, fill: Fi
     assert queue.discard("nobody") == queue.redrive("nobody") == 0
 
 
-def test_a_full_server_hands_ordered_groups_out_and_splits_batches(client: redis.Redis, fill: Fill) -> None:
-    """One batch of a group at a time, its halves when its attempts are used up, and a limit of batches."""
+def test_a_full_server_hands_out_ordered_groups_and_splits_batches(client: redis.Redis, fill: FillServer) -> None:
+    """One batch of a group at a time, its halves when its attempts are used up, and with rates."""
     buffer = Buffer[bytes](
         client, "b", codec=BYTES, ordered=True, isolate=True, max_attempts=1, rates=[Rate(1000, per=1)]
     )
@@ -209,8 +209,8 @@ def test_a_full_server_hands_ordered_groups_out_and_splits_batches(client: redis
     assert (stats.done, stats.dead, stats.waiting, stats.busy_groups) == (8, 0, 0, 0)
 
 
-def test_a_full_server_takes_removals_and_purges(client: redis.Redis, fill: Fill) -> None:
-    """Members leave in every state, and a purge empties both structures."""
+def test_a_full_server_accepts_removals_and_purges(client: redis.Redis, fill: FillServer) -> None:
+    """Members in every state are removed, and a purge empties both structures."""
     buffer, held = stocked_buffer(client)
     queue, leased = stocked_queue(client)
     buffer.bury(*held[:3])
@@ -220,13 +220,13 @@ def test_a_full_server_takes_removals_and_purges(client: redis.Redis, fill: Fill
     assert len(buffer.pop("g", 2)) == 2
     assert queue.pop() is not None
     assert buffer.purge() == MANY + 5
-    assert queue.purge() == MANY - 1  # what was removed is leased until its lease ends
+    assert queue.purge() == MANY - 1  # removed members are leased until their lease ends
     assert buffer.reserve() is None
     assert queue.reserve() is None
 
 
-def test_a_full_server_is_paused_and_resumed(client: redis.Redis, fill: Fill) -> None:
-    """The queue and hundreds of groups, for a time and until they are resumed, with the longest of reasons."""
+def test_a_full_server_can_be_paused_and_resumed(client: redis.Redis, fill: FillServer) -> None:
+    """The queue and hundreds of groups, for a time and until they are resumed, with the longest reason."""
     buffer, held = stocked_buffer(client, 5)
     queue, _ = stocked_queue(client, 5)
     for i in range(300):
@@ -254,8 +254,8 @@ def test_a_full_server_is_paused_and_resumed(client: redis.Redis, fill: Fill) ->
     assert buffer.audit().ok
 
 
-def test_a_full_server_takes_back_groups_whose_pause_has_ended(client: redis.Redis, fill: Fill) -> None:
-    """The one that pop names, and ten at each pop_longest and reserve."""
+def test_a_full_server_resumes_groups_whose_pause_has_ended(client: redis.Redis, fill: FillServer) -> None:
+    """The one that pop names, and ten in each pop_longest and reserve."""
     buffer, _ = stocked_buffer(client, 0)
     for i in range(21):
         buffer.push(b"x", group=f"p{i}")
@@ -268,8 +268,8 @@ def test_a_full_server_takes_back_groups_whose_pause_has_ended(client: redis.Red
     assert {finding.kind for finding in buffer.audit().findings} <= {"far"}
 
 
-def test_a_full_server_drops_groups_and_shows_them(client: redis.Redis, fill: Fill) -> None:
-    """Items that wait, hundreds of batches in each state, a group that is busy, and one that is not there."""
+def test_a_full_server_drops_groups_and_lists_them(client: redis.Redis, fill: FillServer) -> None:
+    """Waiting items, hundreds of batches in each state, a busy group, and an unknown one."""
     buffer, held = stocked_buffer(client, 900)
     buffer.release(*held[:300], delay=1000)
     buffer.bury(*held[300:600])
@@ -288,8 +288,8 @@ def test_a_full_server_drops_groups_and_shows_them(client: redis.Redis, fill: Fi
 
 
 @pytest.mark.parametrize("order", ["fifo", "score"])
-def test_a_full_server_refuses_every_push_whole(client: redis.Redis, fill: Fill, order: Order) -> None:
-    """Pushes of all kinds, to members in every state, and grants: refused, with every key as it was."""
+def test_a_full_server_refuses_every_push_as_a_whole(client: redis.Redis, fill: FillServer, order: Order) -> None:
+    """Pushes of all kinds, to members in every state, and grants: refused, with every key unchanged."""
     buffer, held = stocked_buffer(client, 5)
     queue, leased = stocked_queue(client, 5, order=order)
     buffer.release(*held[:3])
@@ -326,5 +326,5 @@ def test_a_full_server_refuses_every_push_whole(client: redis.Redis, fill: Fill,
             call()
         assert content(client) == before, what
     client.config_set("maxmemory", 0)
-    for call in refused.values():  # the same calls, with room
+    for call in refused.values():  # the same calls succeed with enough memory
         call()

@@ -1,6 +1,6 @@
-"""Ids come from the operating system: no generator whose state a fork, a snapshot or a seed could copy.
+"""Ids come from the operating system, not from a generator whose state a fork, a snapshot or a seed could copy.
 
-Two processes with the same ids would lose each other's pushes, and one would answer the other's reserve.
+Two processes with the same ids would lose each other's pushes, and one would get the other's batch.
 """
 
 from __future__ import annotations
@@ -56,32 +56,30 @@ CALLS: dict[str, Callable[[], Call[Any]]] = {
 
 
 def id_of(call: Call[Any]) -> str:
-    """Return the id by which a call is known when it is sent again."""
+    """Return the id by which a repeated call is recognized."""
     name = call.lease_id or call.token
     assert name
     assert any(key.endswith(name.encode()) or f":{name}:".encode() in key for key in call.keys)
     return name
 
 
-def test_every_call_that_is_remembered_is_here() -> None:
-    """Of the scripts that declare an id, those that take one of their own."""
+def test_every_repeatable_call_is_tested() -> None:
+    """For each script that declares an id and can generate one."""
     remembering = {name for name in names() if load(name).replay == "once" or name.endswith("/reserve")}
     assert {call().script.name for call in CALLS.values()} == remembering
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_each_call_has_an_id_of_128_bits(call: Callable[[], Call[Any]]) -> None:
-    """In hex, and none is like another."""
+    """In hex, and each is different."""
     ids = {id_of(call()) for _ in range(1000)}
     assert len(ids) == 1000
     assert all(len(bytes.fromhex(one)) == 16 for one in ids)
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_no_generator_of_pythons_has_a_part_in_it(
-    call: Callable[[], Call[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Seeded anew, put back to an earlier state, or broken."""
+def test_pythons_generators_are_not_used(call: Callable[[], Call[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeded again, reset to an earlier state, or broken, they make no difference."""
     ids = set()
     state = random.getstate()
     for _ in range(50):
@@ -92,7 +90,7 @@ def test_no_generator_of_pythons_has_a_part_in_it(
     assert len(ids) == 100
 
     def broken(*_: object) -> Any:
-        raise AssertionError("no id may come from here")
+        raise AssertionError("Python's generator must not be used")
 
     for name in ("random", "getrandbits", "randbytes", "choice", "randint", "uniform"):
         monkeypatch.setattr(random, name, broken)
@@ -102,10 +100,10 @@ def test_no_generator_of_pythons_has_a_part_in_it(
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_it_comes_from_the_operating_system_each_time(
+def test_each_id_is_read_from_the_operating_system(
     call: Callable[[], Call[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is kept ahead, which a snapshot of the process would copy."""
+    """None is prepared in advance, which a snapshot of the process would copy."""
     asked: list[int] = []
 
     def urandom(size: int) -> bytes:
@@ -118,14 +116,14 @@ def test_it_comes_from_the_operating_system_each_time(
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_child_after_a_fork_has_other_ids() -> None:
-    """Whatever was made before; it holds leases under a name of its own, too."""
+def test_a_child_process_has_other_ids_after_a_fork() -> None:
+    """Whatever was generated before; its leases have another holder, too."""
     calls = list(CALLS.values())
     for call in calls:
         call()
     read, write = os.pipe()
     child = os.fork()
-    if child == 0:  # nothing of the tests may go on in here
+    if child == 0:  # nothing of the tests may run in the child
         try:
             made = [id_of(call()) for call in calls for _ in range(20)]
             holder = BUFFER.reserve().args[2]
@@ -143,8 +141,8 @@ def test_a_child_after_a_fork_has_other_ids() -> None:
     assert BUFFER.reserve().args[2] == holder.replace(str(child), str(os.getpid())).encode()
 
 
-def test_what_is_settled_goes_by_the_leases_id() -> None:
-    """An ack has no id of its own: the lease names it."""
+def test_settlements_are_identified_by_the_lease_id() -> None:
+    """An ack has no other id."""
     lease: BatchData[bytes] = BatchData("mine", "g", [b"a"], 1, 0, [b"a"])
     for queue in (BUFFER, QUEUE):
         settled: Any = queue
@@ -154,8 +152,8 @@ def test_what_is_settled_goes_by_the_leases_id() -> None:
             assert call.token is call.lease_id is None
 
 
-def test_a_token_of_ones_own_is_the_id() -> None:
-    """For a push, and as the lease's for a reserve."""
+def test_a_token_is_used_as_the_id() -> None:
+    """For a push, and as the lease id of a reserve."""
     assert id_of(BUFFER.push([b"a"], token="mine")) == "mine"
     assert id_of(QUEUE.push(b"a", token="mine")) == "mine"
     assert id_of(BUFFER.reserve(lease_id="mine")) == id_of(QUEUE.reserve(lease_id="mine")) == "mine"

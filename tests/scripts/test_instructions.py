@@ -1,4 +1,4 @@
-"""Counting instructions: what Callgrind writes is understood, and a budget that is exceeded fails the check."""
+"""Counting instructions: the output of Callgrind is parsed, and an exceeded budget fails the check."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ totals: 702316
 BUDGETED = ("buffer/ack", 1)
 
 
-def test_a_dump_states_its_instructions() -> None:
-    """Without those of the timer; one that is still being written, without its last line, states none yet."""
+def test_parsing_a_dump() -> None:
+    """Instructions of the timer are subtracted; a dump without its last line is still being written, and has none."""
     assert parse(DUMP) == 702316 - 130000 - 123
     assert parse(DUMP.replace("serverCron", "0x77ad0")) == 702316  # a server without symbols
     assert parse(DUMP.partition("totals")[0]) is None
@@ -64,15 +64,15 @@ def test_a_dump_states_its_instructions() -> None:
 
 @pytest.mark.parametrize(("factor", "over"), [(0.5, False), (1 + TOLERANCE, False), (1.001 + TOLERANCE, True)])
 def test_a_budget_is_exceeded_beyond_the_tolerance(factor: float, over: bool) -> None:
-    """By more than 5 %, in the median; what has no budget exceeds none."""
+    """By more than 5 %, in the median; a case without a budget cannot exceed it."""
     budget = BUDGETS[BUDGETED]
     figure = Figure(*BUDGETED, [budget, budget * factor, budget * factor])
     assert figure.exceeded == over
     assert len(exceeded([figure, Figure("PING", 1, [1e9])])) == over
 
 
-def test_every_budget_is_checked_and_every_script_counted() -> None:
-    """A case that is renamed takes its budget with it, and a new script has a case."""
+def test_every_budget_belongs_to_a_case_and_every_script_has_one() -> None:
+    """So that a renamed case keeps its budget, and a new script gets a case."""
     cases = {(case.name, case.size) for case in operations.CASES}
     assert set(BUDGETS) <= cases
     assert len(cases) == len(operations.CASES)
@@ -83,7 +83,7 @@ def test_every_budget_is_checked_and_every_script_counted() -> None:
 def test_the_check_fails_when_a_budget_is_exceeded(
     factor: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It counts what has a budget and nothing else, and names each that is exceeded; without --check nothing fails."""
+    """It counts only cases with a budget, and names each that exceeds it; without --check nothing fails."""
     counted = []
 
     def figures(cases: Sequence[operations.Case], **_: object) -> Iterator[Figure]:
@@ -95,13 +95,13 @@ def test_the_check_fails_when_a_budget_is_exceeded(
     monkeypatch.setattr(command_line, "facts", lambda _: {"server": "s", "valgrind": "v"})
     assert command_line.main(["--check"]) == code
     assert set(counted) == set(BUDGETS)
-    told = re.findall(r"exceeded: (\S+), size (\d+)", capsys.readouterr().err)
-    assert {(name, int(size)) for name, size in told} == (set(BUDGETS) if code else set())
+    exceeded = re.findall(r"exceeded: (\S+), size (\d+)", capsys.readouterr().err)
+    assert {(name, int(size)) for name, size in exceeded} == (set(BUDGETS) if code else set())
     assert command_line.main(["--only", "buffer/ack"]) == 0
 
 
-def test_patterns_choose_cases(capsys: pytest.CaptureFixture[str]) -> None:
-    """A name chooses its sizes, a pattern its variants; one that matches nothing is wrong usage and lists the names."""
+def test_patterns_select_cases(capsys: pytest.CaptureFixture[str]) -> None:
+    """A name selects its sizes, a pattern its variants; without a match, it is a usage error that lists the names."""
     assert [case.size for case in instructions.chosen(["priority/push"])] == [1, 100]
     assert len(instructions.chosen(["priority/push*"])) > 2
     assert len(instructions.chosen([])) == len(operations.CASES)
@@ -110,8 +110,8 @@ def test_patterns_choose_cases(capsys: pytest.CaptureFixture[str]) -> None:
     assert "buffer/push" in capsys.readouterr().err
 
 
-def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a server, or without valgrind, no traceback but what to install."""
+def test_missing_programs_are_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a server or valgrind it says what to install, without a traceback."""
     assert command_line.main(["--check", "--server", "/no/redis-server"]) == 2
     assert "apt-get install redis-server" in capsys.readouterr().err
     monkeypatch.setattr(shutil, "which", lambda _: None)
@@ -139,9 +139,9 @@ def test_every_item_is_done(one: Direct, server: Server) -> None:
         assert [work(), work()] == [one.batch, one.batch]
 
 
-@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
+@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is missing: apt-get install valgrind libc6-dbg")
 def test_counts_are_repeatable(binary: Path) -> None:
-    """PING takes what it took the last time, a PING of 10,000 bytes more, and a call that does no work is an error."""
+    """A PING costs the same twice, a longer one costs more, and a call that does no work is an error."""
     with wrapped(binary) as program, Server(program) as server, counting(server) as counter:
         client = counter.client
         short, again = (counter.count([client.ping] * 150) for _ in range(2))

@@ -1,18 +1,17 @@
-"""Workers killed with -9 all the time, and the server once: every item is acked, none twice, none for nothing.
+"""Workers are killed with -9 continuously, and the server once: every item is acked, and none twice.
 
-Who is killed cannot tell what it did, so what two sides wrote is compared. Each worker appends a line to a
-file of its own when it was handed a batch, before it works on it, and one when an ack was answered; a line that was
-written survives the process. The queue remembers under each lease's id how the lease ended (`{queue}:ended:<id>`; the
-window is set to outlast the test): whether it was acked, with the reply lost or not, or ran out; and whoever looks sees
-what is leased at the moment. From these:
+A killed worker cannot report what it did, so two records are compared. Each worker appends a line to its own file when
+it is handed a batch, before it processes it, and one when an ack is answered; a line that was written survives the
+process. The queue keeps by lease id how the lease ended (`{queue}:ended:<id>`; the window outlasts the test): whether
+it was acked, with the reply lost or not, or expired; and the current leases can be read at any time. From these:
 
-- Every item acked, none acked twice: the items of the leases that the queue says were acked are, counted one by one,
-  those that were pushed. A worker writes down what it was handed before it acks it, so those items are all known.
-- No ack is taken back: each reply that a worker wrote down is the queue's own, and no lease that ran out was acked.
-- Nothing else took an item: nobody pops, removes, purges or discards, and nothing is left in any state.
+- Every item is acked, none twice: the items of the leases that the queue has as acked are those that were pushed,
+  counted one by one. A worker records what it was handed before it acks it, so those items are all known.
+- No ack is undone: each reply that a worker recorded agrees with the queue's, and no expired lease was acked.
+- Nothing else took an item: there is no pop, remove, purge or discard, and nothing is left in any state.
 - Hand-overs beyond the first are exactly the expired ones. A buffer's batch comes back whole, so over all batches the
-  attempts beyond the first are as many as the leases that ran out. A member's attempts are one more than the leases
-  that ran out with it, and a batch gives the highest of its members'.
+  attempts beyond the first are as many as the expired leases. A member's attempts are one more than its expired leases,
+  and a batch reports the highest of its members'.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ EVERY = 0.15
 CALL = 0.01  # seconds that a worker's API call takes
 LEASE = 1.0
 
-# Started from nothing as with spawn, and each worker forked from there: a spawned one would take longer to import redis
-# than it has to live.
+# A fork server, started anew as with spawn: a spawned worker would take longer to import redis than it has to live.
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload([__name__])
 
@@ -60,20 +58,20 @@ Queue = Buffer[Any] | PriorityQueue[str]
 
 
 def connect(socket: str) -> redis.Redis:
-    """Give a client that sends a command again, as redis-py does, until the server is back."""
+    """Return a client that retries until the server is back."""
     again = Retry(ConstantBackoff(0.02), 1000)
     return redis.Redis(unix_socket_path=socket, retry=again, retry_on_error=[redis.ConnectionError, redis.TimeoutError])
 
 
 def open_queue(structure: str, client: redis.Redis) -> Queue:
-    """Give the queue under test."""
+    """Return the queue under test."""
     if structure == "buffer":
         return Buffer(client, "q", lease=LEASE, dedup_window=600)
     return PriorityQueue(client, "q", lease=LEASE, dedup_window=600)
 
 
 def work(structure: str, socket: str, path: Path) -> None:
-    """Reserve, write it down, work, ack, write it down, until killed."""
+    """Reserve, record, sleep, ack and record, until killed."""
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     queue = open_queue(structure, connect(socket))
 
@@ -94,7 +92,7 @@ def work(structure: str, socket: str, path: Path) -> None:
 
 @dataclass
 class WorkerLog:
-    """What the workers wrote down, by the leases' ids."""
+    """The records of all workers, by lease id."""
 
     handed: dict[str, tuple[int, list[Any]]] = field(default_factory=dict)
     """attempts and items"""
@@ -102,11 +100,11 @@ class WorkerLog:
     lost: set[str] = field(default_factory=set)
 
     def read(self, path: Path) -> None:
-        """Add one worker's lines."""
+        """Add the records of one worker."""
         for line in path.read_text().splitlines():
             what, name, *rest = json.loads(line)
             if what == "handed":
-                assert name not in self.handed  # an id is one hand-over's
+                assert name not in self.handed  # an id is handed out once
                 self.handed[name] = rest[0], rest[1]
             elif what == "acked":
                 self.acked[name] = rest[0]
@@ -115,7 +113,7 @@ class WorkerLog:
 
 
 class WorkerProcesses:
-    """Worker processes, of which each one that is killed is replaced."""
+    """Worker processes; each one that is killed is replaced."""
 
     def __init__(self, structure: str, socket: str, directory: Path) -> None:
         self.structure, self.socket, self.directory = structure, socket, directory
@@ -140,7 +138,7 @@ class WorkerProcesses:
         worker.close()
 
     def watch(self, seconds: float) -> None:
-        """Let them work so long; nobody ends but by a kill."""
+        """Let them run for some seconds; none may end on its own."""
         assert wait([worker.sentinel for worker in self.workers], seconds) == []
 
     def end(self) -> None:
@@ -149,12 +147,13 @@ class WorkerProcesses:
             self._end(self.workers.pop())
 
 
-class Home:
-    """A server's files, and a name for its socket that stays when it is started again."""
+class RestartableServer:
+    """A server's files, and a socket path that stays the same when it is restarted."""
 
     def __init__(self, binary: Path, directory: Path) -> None:
         self._binary, self._directory = binary, directory
-        self._names = tempfile.mkdtemp(prefix="redisq-")  # not in a long temporary path: a socket's has a limit
+        # Not in a long temporary path, as the length of a socket's path is limited.
+        self._names = tempfile.mkdtemp(prefix="redisq-")
         self.socket = f"{self._names}/redis.sock"
         self._start()
 
@@ -165,31 +164,33 @@ class Home:
         os.replace(f"{self.socket}.new", self.socket)
 
     def crash(self) -> None:
-        """Kill the server with -9 and start it again on its files."""
+        """Kill the server with -9 and restart it on its files."""
         with self._server.client() as client:
             os.kill(client.info("server")["process_id"], signal.SIGKILL)
         self._server.stop()
         self._start()
 
     def close(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self._server.stop()
         shutil.rmtree(self._names)
 
 
 @pytest.fixture
-def home(binary: Path, tmp_path: Path) -> Iterator[Home]:
-    """Give a real server that writes every command to its files before it answers."""
+def restartable(binary: Path, tmp_path: Path) -> Iterator[RestartableServer]:
+    """Return a real server that writes every command to its files before it answers."""
     files = tmp_path / "server"
     files.mkdir()
-    made = Home(binary, files)
+    made = RestartableServer(binary, files)
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])
-def test_every_item_is_acked_once_through_kills_and_a_crash(structure: str, home: Home, tmp_path: Path) -> None:
-    with connect(home.socket) as client:
+def test_every_item_is_acked_once_through_kills_and_a_crash(
+    structure: str, restartable: RestartableServer, tmp_path: Path
+) -> None:
+    with connect(restartable.socket) as client:
         queue = open_queue(structure, client)
         items: list[Any]
         if isinstance(queue, Buffer):
@@ -200,15 +201,15 @@ def test_every_item_is_acked_once_through_kills_and_a_crash(structure: str, home
             items = [str(i) for i in range(ITEMS)]
             queue.push_many((member, i % 3) for i, member in enumerate(items))
 
-        processes = WorkerProcesses(structure, home.socket, tmp_path)
+        processes = WorkerProcesses(structure, restartable.socket, tmp_path)
         try:
-            with LeaseWatch(lambda: connect(home.socket), partial(open_queue, structure)) as watch:
+            with LeaseWatch(lambda: connect(restartable.socket), partial(open_queue, structure)) as watch:
                 for kill in range(KILLS):
                     processes.watch(EVERY)
                     processes.kill()
                     if kill == KILLS // 2:
-                        home.crash()
-                while left(queue):
+                        restartable.crash()
+                while remaining(queue):
                     processes.watch(0.05)
         finally:
             processes.end()
@@ -227,7 +228,7 @@ def test_every_item_is_acked_once_through_kills_and_a_crash(structure: str, home
     assert Counter(item for name in lease_log.acked for item in worker_log.handed[name][1]) == Counter(items)
     assert all(count == len(worker_log.handed[name][1]) for name, count in lease_log.acked.items())
     assert worker_log.acked.items() <= lease_log.acked.items()
-    assert len(lease_log.acked) - len(worker_log.acked) <= KILLS + WORKERS  # replies that died with their worker
+    assert len(lease_log.acked) - len(worker_log.acked) <= KILLS + WORKERS  # replies that were lost with their worker
     assert not lease_log.released
     assert worker_log.lost <= lease_log.expired
     assert not set(lease_log.acked) & lease_log.expired
@@ -241,8 +242,8 @@ def test_every_item_is_acked_once_through_kills_and_a_crash(structure: str, home
         check_attempts(lease_log, worker_log.handed, watch.seen)
 
 
-def left(queue: Queue) -> int:
-    """Count what is not acked."""
+def remaining(queue: Queue) -> int:
+    """Count the items that are not acked yet."""
     stats = queue.stats()
     assert stats.dead == 0
     return stats.waiting + stats.leased + stats.delayed

@@ -1,8 +1,7 @@
-"""The scripts do what the model says, through the Python: generated steps, every reply and the whole key space.
+"""The scripts do what the model says, through the Python classes: generated steps, every reply and the whole key space.
 
-The same steps run on fakeredis and on a real server, one example blocking and the next through asyncio, with injected
-time. A call that is sent twice is a step like any other. `tests/scripts/walk.py` does the same without the Python,
-faster and for longer.
+The same steps run on fakeredis and on a real server, with given times, in turns blocking and through asyncio. Repeated
+calls are steps like any other. `tests/scripts/walk.py` does the same without the Python classes, faster and for longer.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from tests.scripts.backends import Backends
 EXAMPLES = 200 if os.environ.get("CI") else 40
 PREFIX = b"redisq:{q}:"
 WINDOW = 3600
-"""seconds that answers are remembered: longer than an example lasts"""
+"""seconds that answers are kept: longer than an example lasts"""
 LONG = WINDOW * 1000
 """ms before a pause's end at which it began: longer than an example lasts"""
 
@@ -63,7 +62,7 @@ AWKWARD = [
 
 groups = st.sampled_from(AWKWARD) | st.text(min_size=1, max_size=4, alphabet=st.characters(exclude_categories=["Cs"]))
 payloads = st.sampled_from([b"", b"a", b"\0", b"\xff\xfe", b" ", b"0", b"-"]) | st.binary(max_size=8)
-members = st.sampled_from([b"a", b"", b" ", b"\0\xff", b"- -"])  # few, so that steps meet
+members = st.sampled_from([b"a", b"", b" ", b"\0\xff", b"- -"])  # few, so that steps share them
 passing = st.sampled_from([0, 0, 1, 400, 700, 1000, 1001, 2100, 5000, -300])
 flavours = st.sampled_from(["blocking", "asyncio"])
 holders = st.sampled_from([None, "h", "é \udcff"])
@@ -82,7 +81,7 @@ def seconds(ms: float) -> float | None:
 
 
 def encoded(text: str | None) -> bytes:
-    """Return a reason as it is kept: 1,000 bytes at most; what has no bytes in UTF-8 is written out."""
+    """Return a reason as it is kept: 1,000 bytes at most; characters that UTF-8 cannot encode are escaped."""
     return (text or "").encode("utf-8", "backslashreplace")[:1000]
 
 
@@ -95,23 +94,23 @@ def bytes_of(name: str | None) -> bytes:
 
 
 def _shown(lease: BatchData[bytes]) -> list[object]:
-    """Return what a lease shows."""
+    """Return what a listing shows of a lease."""
     shown = [lease.id, lease.group, lease.items, lease.raw, lease.attempts, lease.deadline, lease.reason, lease.holder]
     return [*shown, lease.priorities, lease.payloads]
 
 
 def _events(events: list[Event[bytes]]) -> list[object]:
-    """Return what a reserve told."""
+    """Return what a reserve returned, in a form for comparison."""
     return [_shown(event) if isinstance(event, BatchData) else event for event in events]
 
 
 class Machine(RuleBasedStateMachine):
-    """What keeps the clock, the servers, the settings and the calls that may be sent again."""
+    """The clock, the servers, the settings and the calls that may be repeated."""
 
     model: Any
     calls: Any
     settings: Settings
-    """what the queue's consumers have set, as the model names it; rates belong to its limit"""
+    """the settings of the queue's consumers, by the model's names; rates belong to its limit"""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +125,7 @@ class Machine(RuleBasedStateMachine):
         self.backends = Backends(flavour, data)
 
     def make(self, draw: Draw) -> None:
-        """Make the model and what builds the calls."""
+        """Create the model and the builders of calls."""
         raise NotImplementedError
 
     def step(
@@ -137,7 +136,7 @@ class Machine(RuleBasedStateMachine):
         again: bool = False,
         seen: Callable[[Any], object] = lambda answer: answer,
     ) -> None:
-        """Run a call on the model and on every server; `again`: it may be sent once more later."""
+        """Run a call on the model and on every server; `again`: it may be repeated later."""
         self._step(self.settings, make, expect, seen)
         if again:
             self.sent.append((self.settings, make, expect, seen))
@@ -157,7 +156,7 @@ class Machine(RuleBasedStateMachine):
         self.backends.run(make, self.now, expected, seen)
 
     def _apply(self, consumer: Settings) -> None:
-        """Let the model be called by a consumer with these settings."""
+        """Set the model to the settings of a consumer."""
         for name, value in consumer.items():
             setattr(self.model.limit if name == "rates" else self.model, name, value)
 
@@ -165,19 +164,19 @@ class Machine(RuleBasedStateMachine):
         self.now += ms
 
     def on_servers(self, *command: Any) -> None:
-        """Do by hand what no operation does."""
+        """Change the servers directly, where no operation does."""
         for backend in self.backends.all:
             raw: Any = backend.client
             raw.execute_command(*command)
 
     VERBS: ClassVar[dict[str, int]] = {}
-    """what may be done, and how often"""
+    """the actions and their weights"""
     NEEDS: ClassVar[dict[str, str]] = {"send_again": "sent", "ack": "held", "give_back": "held", "extend": "held"}
-    """what there must be for it"""
+    """the conditions of actions"""
 
     @rule(data=st.data())
     def act(self, data: st.DataObject) -> None:
-        """Do one thing. A single rule, because Hypothesis leaves whole rules out of most of its examples."""
+        """Run one action. A single rule, because Hypothesis leaves whole rules out of most of its examples."""
         verbs = [
             verb
             for verb, often in self.VERBS.items()
@@ -206,36 +205,36 @@ class Machine(RuleBasedStateMachine):
 
 
 class QueueMachine(Machine):
-    """What both structures have in common."""
+    """What both structures share."""
 
-    def look(self, draw: Draw) -> None:
-        """Show or count something."""
+    def inspect(self, draw: Draw) -> None:
+        """List or count something."""
         raise NotImplementedError
 
     def purge(self, draw: Draw) -> None:
-        if draw(once_in_a_while):  # often, it would leave nothing to look at
+        if draw(once_in_a_while):  # more often, there would be nothing to read
             self.step(self.calls.purge, self.model.purge)
 
     def lose_a_wake_up(self, draw: Draw) -> None:  # noqa: ARG002
-        """Let a client take it, and die."""
+        """Let a client take the wake-up and crash."""
         self.model.token = False
         self.on_servers("DEL", PREFIX + b"wake")
 
     def change_consumer(self, draw: Draw) -> None:
-        """Let the next calls come from one with other settings, as in a rolling deploy."""
+        """Let a consumer with other settings make the next calls, as in a rolling deploy."""
         self.settings = self.draw_settings(draw)
         self.calls = self.make_calls(self.settings)
 
     def draw_settings(self, draw: Draw) -> Settings:
-        """Draw what a consumer may set."""
+        """Draw the settings of a consumer."""
         raise NotImplementedError
 
     def make_calls(self, consumer: Settings) -> Any:
-        """Make what builds the calls of a consumer."""
+        """Create the builders of a consumer's calls."""
         raise NotImplementedError
 
     def pause(self, draw: Draw) -> None:
-        """Pause the queue, or end its pause; one with an end began long ago: its TTL is by the server's own clock."""
+        """Pause the queue, or end its pause; one with an end began long ago, as its TTL is by the server's clock."""
         ms, reason, token = draw(st.sampled_from([0, 300, 2000])), draw(reasons), next(self.tokens)
         if draw(st.sampled_from([self.model.paused is not None, True, False])):
             self.step(lambda: self.calls.resume(token), lambda: bool(self.model.resume(token.encode())), again=True)
@@ -252,7 +251,7 @@ class QueueMachine(Machine):
         self.now += ago
 
     def some_lease(self, draw: Draw) -> BatchData[bytes]:
-        """Choose what to settle: mostly something that is held."""
+        """Choose what to settle: usually something that is held."""
         live = [lease for lease in self.held if self.is_held(lease.id.encode())]
         found: BatchData[bytes] = draw(st.sampled_from(3 * live + self.held[-3:]))
         return found
@@ -261,7 +260,7 @@ class QueueMachine(Machine):
         raise NotImplementedError
 
     def give_back(self, draw: Draw) -> None:
-        """Release, counted or not, or bury."""
+        """Release, with or without counting the attempt, or bury."""
         lease, delay, reason = self.some_lease(draw), draw(delays), draw(reasons)
         counted = draw(st.sampled_from([True, True, False, None]))
         if counted is None:
@@ -288,7 +287,7 @@ class QueueMachine(Machine):
             assert backend.run(self.calls.audit(repair), self.now).findings == [], backend.label
 
     def paused_stats(self, found: dict[str, Any]) -> dict[str, Any]:
-        """Return what stats say of a pause."""
+        """Return what stats say about a pause."""
         until, reason = found.pop("paused") or (None, b"")
         return {
             "paused": until is not None,
@@ -306,9 +305,9 @@ class BufferMachine(QueueMachine):
         "reserve": 6,
         "ack": 4,
         "give_back": 4,
-        "bring_out_the_dead": 2,
+        "redrive_or_discard": 2,
         "send_again": 2,
-        "look": 3,
+        "inspect": 3,
         "extend": 1,
         "pause": 1,
         "pause_group": 2,
@@ -319,7 +318,7 @@ class BufferMachine(QueueMachine):
     }
 
     def make(self, draw: Draw) -> None:
-        self.groups = draw(st.lists(groups, min_size=2, max_size=3, unique=True))  # few, so that steps meet
+        self.groups = draw(st.lists(groups, min_size=2, max_size=3, unique=True))  # few, so that steps share them
         self.model = model.Buffer(limit=model.Limit([]))
         self.settings = self.draw_settings(draw)
         self.calls = self.make_calls(self.settings)
@@ -372,7 +371,7 @@ class BufferMachine(QueueMachine):
             self.step(lambda: call, expect, again=True)
 
     def pop(self, draw: Draw) -> None:
-        """Pop of a group, or of the longest ones."""
+        """Pop from a group, or from the longest ones."""
         group, count, size = self.group(draw), draw(st.sampled_from([0, 1, 2, 4])), draw(st.integers(1, 6))
         if not count:
             self.step(lambda: self.calls.pop(group, size), lambda: self.model.pop(self.now, bytes_of(group), size))
@@ -421,7 +420,7 @@ class BufferMachine(QueueMachine):
             lambda: self.model.ack(self.now, lease.id.encode(), sorted(places), delay, why),
         )
 
-    def bring_out_the_dead(self, draw: Draw) -> None:
+    def redrive_or_discard(self, draw: Draw) -> None:
         again = draw(st.booleans())
         there = [name.decode() for _, name in self.model._placed("dead")]
         names = draw(st.lists(st.sampled_from([*there, *there, "x"]), min_size=len(there[:1]), max_size=3))
@@ -459,7 +458,7 @@ class BufferMachine(QueueMachine):
                 again=True,
             )
 
-    def look(self, draw: Draw) -> None:
+    def inspect(self, draw: Draw) -> None:
         what = draw(st.sampled_from(["stats", "stats", "groups", "peek", "leased", "delayed", "dead", "audit"]))
         if what == "audit":
             self.audit(draw(st.booleans()))
@@ -483,9 +482,9 @@ class BufferMachine(QueueMachine):
                 lambda: self.calls.groups(limit, after, state), expect_groups, seen=lambda found: list(found.items())
             )
         else:
-            self.look_at_batches(what, draw)
+            self.inspect_batches(what, draw)
 
-    def look_at_batches(self, what: str, draw: Draw) -> None:
+    def inspect_batches(self, what: str, draw: Draw) -> None:
         every = self.model.show("leases" if what == "leased" else what)
         after = draw(st.none() | st.sampled_from([one[0].decode() for one in every] or ["x"]))
         limit = draw(st.integers(1, 3))
@@ -524,7 +523,7 @@ class PriorityMachine(QueueMachine):
         "give_back": 4,
         "by_member": 3,
         "send_again": 2,
-        "look": 3,
+        "inspect": 3,
         "extend": 1,
         "pause": 1,
         "lose_a_wake_up": 1,
@@ -540,7 +539,7 @@ class PriorityMachine(QueueMachine):
     def make(self, draw: Draw) -> None:
         self.order: Order = draw(st.sampled_from(["fifo", "fifo", "score"]))
         self.priorities = self.PRIORITIES[self.order]
-        self.names = draw(st.lists(members, min_size=2, max_size=3, unique=True))  # few, so that steps meet
+        self.names = draw(st.lists(members, min_size=2, max_size=3, unique=True))  # few, so that steps share them
         self.model = model.Priority(limit=model.Limit([]), order=self.order)
         self.settings = self.draw_settings(draw)
         self.calls = self.make_calls(self.settings)
@@ -597,7 +596,7 @@ class PriorityMachine(QueueMachine):
         self.step(lambda: call, expect, again=True)
 
     def push_many(self, draw: Draw) -> None:
-        """Push with and without payloads, some members twice: each begins a call of its own."""
+        """Push with and without payloads, some members twice, of which each needs a call of its own."""
         delay = draw(st.sampled_from([0, 0, 700]))
         exactly = draw(once_in_a_while)
         name = st.sampled_from(self.names)
@@ -651,7 +650,7 @@ class PriorityMachine(QueueMachine):
             self.held.append(BatchData(token, None, names, 1, 0, names))
 
     def leased(self, name: bytes, deadline: int, holder: bytes, found: Sequence[model.Item]) -> object:
-        """Return what a lease of members shows."""
+        """Return what a listing shows of a lease of members."""
         items = self.items(found, 1)
         names = [item.member for item in items]
         reason = next((item.reason for item in items if item.reason), "")
@@ -680,7 +679,7 @@ class PriorityMachine(QueueMachine):
         call = getattr(self.calls, what)(chosen, token)
         self.step(lambda: call, lambda: getattr(self.model, what)(chosen, token.encode()), again=True)
 
-    def look(self, draw: Draw) -> None:
+    def inspect(self, draw: Draw) -> None:
         what = draw(st.sampled_from(["stats", "stats", "peek", "leased", "delayed", "dead", "state", "audit"]))
         if what == "audit":
             self.audit(draw(st.booleans()))
@@ -697,11 +696,11 @@ class PriorityMachine(QueueMachine):
                     lambda: self.items([one for _, one in self.model.show("ready")][after : after + limit]),
                 )
             elif what == "leased":
-                self.look_at_leases(limit, after)
+                self.inspect_leases(limit, after)
             else:
-                self.look_at_members(what, limit, draw(st.none() | members))
+                self.inspect_members(what, limit, draw(st.none() | members))
 
-    def look_at_members(self, state: str, limit: int, after: bytes | None) -> None:
+    def inspect_members(self, state: str, limit: int, after: bytes | None) -> None:
         def expect() -> object:
             every = self.model.show(state)
             first = next((i + 1 for i, (_, one) in enumerate(every) if one.member == after), 0)
@@ -710,7 +709,7 @@ class PriorityMachine(QueueMachine):
 
         self.step(lambda: getattr(self.calls, state)(limit, after), expect)
 
-    def look_at_leases(self, limit: int, place: int) -> None:
+    def inspect_leases(self, limit: int, place: int) -> None:
         every = self.model.batches()
         after = every[place][0].decode() if place < len(every) else None
 
@@ -755,7 +754,7 @@ class LimitMachine(Machine):
             granted, retry = self.model.acquire(self.now, cost, token.encode())
             return Grant(granted, retry / 1000)
 
-        # An empty answer is not remembered: sent again, it may be granted, so only the model can say.
+        # An empty answer is not remembered: repeated, the call may be granted, so only the model can say.
         self.step(lambda: call, expect, again=True)
 
     def set_the_clock_back(self, draw: Draw) -> None:
@@ -763,7 +762,7 @@ class LimitMachine(Machine):
 
     @invariant()
     def no_span_has_more(self) -> None:
-        """Hold what was granted to the time that has passed, which a clock that is set back does not show."""
+        """Check the grants against the time that has passed, which a clock that is set back does not show."""
         if not hasattr(self, "backends"):
             return
         total = sum(amount for _, amount in self.granted)

@@ -1,6 +1,6 @@
-"""The scripts by themselves, as another language would send them: what is malformed is refused, nothing is written.
+"""The scripts by themselves, as a client in another language calls them: malformed calls are refused and write nothing.
 
-What is malformed and where the bounds are is made from the headers. A script that stops half-way is in
+The malformed calls and the bounds are derived from the headers. Scripts that fail in the middle are in
 `tests/faults/test_partial_writes.py`.
 """
 
@@ -50,7 +50,7 @@ def reply_or_error(client: redis.Redis, call: Call[Any]) -> Any:
 
 
 def prepare(client: redis.Redis, structure: str) -> dict[bytes, bytes]:
-    """Fill a structure, with something held under the lease that the calls name, and return the DUMP of it all."""
+    """Fill a structure, with a batch under the lease id that the calls use, and return the DUMP of all keys."""
     client.flushall()
     for verb in ("push", "push", "reserve") if structure != "limit" else ("acquire",):
         send(client, calls()[f"{structure}/{verb}"])
@@ -69,7 +69,7 @@ def given(call: Call[Any], name: str, *values: Any) -> Call[Any]:
 
 
 def packed(call: Call[Any], slot: Slot, field: str, value: bytes) -> Call[Any]:
-    """Return the call with another number among those that share an argument."""
+    """Return the call with another packed number."""
     numbers = str(_text(call, slot.name)).split(" ")
     numbers[[one.name for one in slot.fields].index(field)] = value.decode("latin-1")
     return given(call, slot.name, " ".join(numbers).encode("latin-1"))
@@ -81,7 +81,7 @@ def _text(call: Call[Any], name: str) -> str:
 
 
 def optional(slot: Slot) -> bool:
-    """Say whether an argument may be left out."""
+    """Return whether an argument may be left out."""
     return slot.type == "bytes" and (slot.low, slot.high) == (0, 1)
 
 
@@ -113,7 +113,7 @@ def malformed(call: Call[Any]) -> Iterator[Call[Any]]:
 
 
 def pairs(name: str) -> list[list[Any]]:
-    """Return what a script takes no pairs of."""
+    """Return invalid pairs for a script that takes pairs."""
     if name == "priority/push":
         return [[value, b"m"] for value in PRIORITIES] + [[b"1"], [b"1", b"m", b"1", b"m"], [b"1", b"m", b"2"]]
     if name.endswith("/ack"):
@@ -123,7 +123,7 @@ def pairs(name: str) -> list[list[Any]]:
 
 
 def bounds(call: Call[Any]) -> Iterator[tuple[Call[Any], bool]]:
-    """Yield the call with each number at its bounds and beyond them, and whether it must be taken."""
+    """Yield the call with each number at its bounds and beyond them, and whether it must be accepted."""
     for slot in call.script.args:
         for one in (slot, *slot.fields):
             if one.low is None or one.high is None or (slot.rest and slot.type not in ("bytes", "string")):
@@ -142,7 +142,7 @@ def bounds(call: Call[Any]) -> Iterator[tuple[Call[Any], bool]]:
 
 
 def refused(client: redis.Redis, call: Call[Any], before: dict[bytes, bytes], code: str = "BADARG") -> None:
-    """Assert that a call is refused, and that the key space is as it was."""
+    """Assert that a call is refused, and that the key space is unchanged."""
     with pytest.raises(redis.ResponseError) as caught:
         send(client, call)
     assert str(caught.value).startswith(f"{code} "), (call.args, caught.value)
@@ -152,7 +152,7 @@ def refused(client: redis.Redis, call: Call[Any], before: dict[bytes, bytes], co
 
 @pytest.mark.parametrize("name", names())
 def test_a_malformed_call_is_refused_before_anything_is_written(client: redis.Redis, name: str) -> None:
-    """One thing wrong: BADARG, and the key space is as it was."""
+    """With BADARG, for any one thing that is wrong."""
     call, before = calls()[name], prepare(client, structure_of(name))
     wrong = list(malformed(call))
     assert len(wrong) >= 3
@@ -161,8 +161,8 @@ def test_a_malformed_call_is_refused_before_anything_is_written(client: redis.Re
 
 
 @pytest.mark.parametrize("name", [name for name in names() if load(name).args[-1].type == "pairs"])
-def test_pairs_that_are_none_are_refused(client: redis.Redis, name: str) -> None:
-    """A priority that is no finite number, a place that is not there, a rate without a span, half a pair."""
+def test_invalid_pairs_are_refused(client: redis.Redis, name: str) -> None:
+    """A priority that is not finite, a place that does not exist, a rate without a span, half a pair."""
     call, before = calls("l" if name.endswith("/ack") else "new")[name], prepare(client, structure_of(name))
     slot = call.script.args[-1].name
     for values in pairs(name):
@@ -171,9 +171,9 @@ def test_pairs_that_are_none_are_refused(client: redis.Redis, name: str) -> None
 
 @pytest.mark.parametrize("name", names())
 def test_the_bounds_are_those_of_the_header(client: redis.Redis, name: str) -> None:
-    """What the header allows is taken, and one more is refused, with the key space as it was."""
+    """The bounds are accepted, and anything beyond them is refused, with the key space unchanged."""
     call = calls()[name]
-    if name == "buffer/pop_longest":  # count * size has a bound of its own
+    if name == "buffer/pop_longest":  # count * size has its own bound
         call = given(call, "options", b"1 1 0")
     for one, taken in bounds(call):
         before = prepare(client, structure_of(name))
@@ -203,15 +203,15 @@ TOO_MUCH: list[tuple[str, str, list[Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "slot", "values"), TOO_MUCH)
-def test_what_no_range_says_is_refused_too(client: redis.Redis, name: str, slot: str, values: list[Any]) -> None:
-    """Bounds that depend on two numbers, or on what is there."""
+def test_bounds_that_no_range_states(client: redis.Redis, name: str, slot: str, values: list[Any]) -> None:
+    """Those that depend on two numbers, or on what is stored."""
     before = prepare(client, structure_of(name))
     refused(client, given(calls()[name], slot, *values), before)
 
 
 @pytest.mark.parametrize("priority", [b"1.5", b"1024", b"-1025", b"1e300"])
-def test_fifo_order_takes_whole_priorities_of_its_range(client: redis.Redis, priority: bytes) -> None:
-    """In score order the same numbers are taken."""
+def test_fifo_order_accepts_integer_priorities_of_its_range(client: redis.Redis, priority: bytes) -> None:
+    """Score order accepts the refused ones, too."""
     call = given(given(calls()["priority/push"], "order", "fifo"), "item", priority, b"m")
     client.flushall()
     refused(client, call, {})
@@ -219,8 +219,8 @@ def test_fifo_order_takes_whole_priorities_of_its_range(client: redis.Redis, pri
 
 
 @pytest.mark.parametrize("name", names())
-def test_the_valid_call_is_taken(client: redis.Redis, name: str) -> None:
-    """What the malformed calls are made from is itself taken, so that they fail for the one thing wrong."""
+def test_the_valid_call_is_accepted(client: redis.Redis, name: str) -> None:
+    """So the malformed ones are refused for the one thing that is wrong."""
     prepare(client, structure_of(name))
     call = calls()[name]
     call.decode(send(client, call))
@@ -228,7 +228,7 @@ def test_the_valid_call_is_taken(client: redis.Redis, name: str) -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_a_key_of_another_type_stops_the_script_before_its_first_write(client: redis.Redis, name: str) -> None:
-    """For every key of every script: with another type there, the whole key space is as it was."""
+    """Any key of any script: the whole key space is unchanged."""
     call = calls(reserve="new")[name]
     for wrong, slot in zip(call.keys, call.script.keys, strict=True):
         if slot.name == "guard":
@@ -243,18 +243,18 @@ def test_a_key_of_another_type_stops_the_script_before_its_first_write(client: r
         answer = reply_or_error(client, call)
         if isinstance(answer, Exception):
             assert "WRONGTYPE" in str(answer) or str(answer).startswith("LEASELOST"), slot
-        else:  # it was not looked at, or named; a reserve takes it for a sign that its lease is over
+        else:  # the key was not read, or only reported; a reserve takes it as the end of its lease
             assert not call.writes or answer == [b"ended"] or keyspace.dump(client)[wrong] == before[wrong], slot
             continue
         assert keyspace.dump(client) == before, slot
 
 
 @pytest.mark.parametrize("name", names())
-def test_what_is_remembered_is_forgotten_in_time(client: redis.Redis, name: str) -> None:
-    """Each key that a call remembers by has a TTL: its window; a queue that it drains keeps its counters seven days."""
+def test_remembered_answers_expire(client: redis.Redis, name: str) -> None:
+    """Each such key has the window as its TTL; a queue that the call empties keeps its counters for seven days."""
     prepare(client, structure_of(name))
     send(client, calls(reserve="new")[name])
-    window, longest, week = 60_000, 60_000, 604_800_000  # as the calls have them
+    window, longest, week = 60_000, 60_000, 604_800_000  # the window of the calls
     found: Any = client.keys()
     nouns = {key.removeprefix(b"redisq:{q}:").partition(b":")[0] for key in found}
     for key in found:
@@ -274,7 +274,7 @@ def test_what_is_remembered_is_forgotten_in_time(client: redis.Redis, name: str)
 
 
 def test_without_a_window_no_push_is_remembered(client: redis.Redis) -> None:
-    """dedup_window=0: no id of a push is kept; how a lease ended is remembered all the same."""
+    """With dedup_window=0 no id of a push is kept; the end of a lease is remembered anyway."""
     buffer: Buffer[str] = Buffer(client, "b", dedup_window=0)
     queue = PriorityQueue(client, "p", dedup_window=0)
     assert buffer.push("x", token="t") == 1
@@ -288,8 +288,8 @@ def test_without_a_window_no_push_is_remembered(client: redis.Redis) -> None:
         assert batch.ack() == batch.ack() >= 1
 
 
-def test_the_largest_calls_go_through(client: redis.Redis) -> None:
-    """As many items, members and leased members as the headers allow."""
+def test_the_largest_calls_succeed(client: redis.Redis) -> None:
+    """With as many items, members and leased members as the headers allow."""
     buffer: Buffer[int] = Buffer(client, "b")
     queue = PriorityQueue(client, "p")
     every = list(range(MAX_ITEMS))
@@ -327,8 +327,8 @@ def test_the_largest_calls_go_through(client: redis.Redis) -> None:
     assert queue.remove(*names) == MAX_MEMBERS - taken
 
 
-def test_stats_page_by_page_and_a_clock_set_back(client: redis.Redis) -> None:
-    """Each page counts its own groups, the last says so, and a group of the future has waited for nothing."""
+def test_stats_in_pages_and_after_the_clock_was_set_back(client: redis.Redis) -> None:
+    """Each page counts its own groups, the last one says so, and a group from the future has waited 0 ms."""
     for group in ("a", "b", "c"):
         Buffer(client, "q").push(1, 2, group=group)
     call = given(given(calls()["buffer/stats"], "limit", 1), "now", 1000)
@@ -342,7 +342,7 @@ def test_stats_page_by_page_and_a_clock_set_back(client: redis.Redis) -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_another_layout_or_structure_is_refused(client: redis.Redis, name: str) -> None:
-    """What a newer or older copy wrote, or the other structure, before anything else is looked at."""
+    """A queue of a newer or older version, or of the other structure, before anything else is read."""
     call, structure = calls(reserve="new")[name], structure_of(name)
     foreign = [b"1 buffer", b"3 buffer", b"22", b"", b"\xff" * 100]
     foreign += [b"2 fifo", b"2 score", b"2 stream"] if structure == "buffer" else []
@@ -361,7 +361,7 @@ def test_another_layout_or_structure_is_refused(client: redis.Redis, name: str) 
 
 @pytest.mark.parametrize("name", [name for name in names() if "WRONGORDER" in load(name).errors])
 def test_the_other_order_is_refused(client: redis.Redis, name: str) -> None:
-    """By every script that reads or writes scores, also for a sorted set that nobody has marked."""
+    """By every script that reads or writes scores, also for a sorted set without a mark."""
     prepare(client, "priority")
     call = given(calls(reserve="new")[name], "order", "fifo")
     refused(client, call, keyspace.dump(client), "WRONGORDER")
@@ -372,7 +372,7 @@ def test_the_other_order_is_refused(client: redis.Redis, name: str) -> None:
 
 
 def test_the_mark_lasts_until_the_queue_has_been_empty_for_seven_days(client: redis.Redis) -> None:
-    """A queue that was drained still says who wrote it, and what it has done; a purged one is anybody's."""
+    """An emptied queue keeps its mark and its counters; the name of a purged one can be used for any structure."""
     buffer: Buffer[str] = Buffer(client, "q")
     queue = PriorityQueue(client, "q")
     assert buffer.stats().waiting == queue.stats().waiting == 0
@@ -396,15 +396,15 @@ def test_the_mark_lasts_until_the_queue_has_been_empty_for_seven_days(client: re
     queue.push("x")
     assert client.hgetall("redisq:{q}:meta") == {b"queue": b"2 fifo", b"sequence": b"1"}
     queue.pop()
-    assert client.hgetall("redisq:{q}:meta") == {b"queue": b"2 fifo"}  # places start anew
+    assert client.hgetall("redisq:{q}:meta") == {b"queue": b"2 fifo"}  # places start at 0 again
     with pytest.raises(WrongOrder):
         PriorityQueue(client, "q", order="score").push("x")
     queue.purge()
     assert PriorityQueue(client, "q", order="score").push("x") is Pushed.ADDED
 
 
-def test_what_is_refused_is_quoted_with_what_may_be(client: redis.Redis) -> None:
-    """The message has the arguments, not too much of them, and says what each may be."""
+def test_errors_quote_the_arguments_and_what_is_allowed(client: redis.Redis) -> None:
+    """The message has the arguments, shortened, and what each may be."""
     call = given(calls()["buffer/push"], "group", b"")
     with pytest.raises(redis.ResponseError) as caught:
         send(client, given(call, "side", b"sideways" * 100))

@@ -1,10 +1,10 @@
-"""Random walks: every call goes to the scripts on a real server and to the model, and must do the same on both.
+"""Random walks: every call is made by the scripts on a real server and on the model, with the same result.
 
     python -m tests.scripts.walk buffer --steps 400 --seeds 1-50 [--settings ordered,rates] [--all]
 
-After each step the replies and the whole key space are compared. Calls are sent again, at once and late, time passes,
-the clock is set back, wake-ups are lost, settings change. Each seed has its settings, or all of those that are named;
-the walk ends at the first difference unless --all is given. Scripts that do not exist are not called.
+After each step the replies and the whole key space are compared. Calls are repeated, at once and later, time passes,
+the clock is set back, wake-ups are lost, settings change. Each seed has its own settings, or all of the named ones; a
+walk ends at the first difference unless --all is given. Scripts that do not exist are not called.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ DELAYS = (0, 1, 5000, 60_000)
 
 
 class Difference(AssertionError):
-    """Raised when scripts and model disagree, or when something does not hold that must."""
+    """Raised when scripts and model disagree, or when an invariant does not hold."""
 
 
 @contextmanager
 def server() -> Iterator[redis.Redis]:
-    """Run a private redis-server, reached through a Unix socket, and give a client of it."""
+    """Run a private redis-server on a Unix socket, and yield a client of it."""
     folder = Path(tempfile.mkdtemp(prefix="walk"))
     socket = folder / "socket"
     options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
@@ -71,10 +71,10 @@ Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 
 class Walk:
-    """A queue on both sides, the clock, and what was sent."""
+    """A queue on both sides, the clock, and the calls that were made."""
 
     VERBS: ClassVar[dict[str, float]] = {}
-    """verb -> how often it is drawn"""
+    """verb -> its weight"""
     WITHOUT_SCRIPT = ("wait", "lose_wake_up", "foreign_mark", "other_order", "adopt")
     model: Any
     scripts: Scripts
@@ -90,20 +90,20 @@ class Walk:
         """time that has passed, which a clock that is set back does not show"""
         self.ids = 0
         self.sent: list[Call] = []
-        """calls that may be sent again, the latest last"""
+        """calls that may be repeated, the latest last"""
         self.log: collections.deque[str] = collections.deque(maxlen=SHOWN)
         self.tally: collections.Counter[str] = collections.Counter()
         self.waiting: dict[int, int] = {}
-        """blocked client -> when it looks again by itself, by `elapsed`"""
+        """blocked client -> when it tries again without a wake-up, by `elapsed`"""
 
     # -- steps
 
     def step(self) -> None:
-        """Do one thing."""
+        """Make one step."""
         self.pass_time()
         if self.settings == "mixed" and self.random.random() < 0.2:
             self.change_settings()
-            self.waiting.clear()  # what they were told may be wrong for the new settings
+            self.waiting.clear()  # the times that clients were told may be wrong for the new settings
         if self.sent and self.random.random() < 0.15:
             self.send_again()
         else:
@@ -113,7 +113,7 @@ class Walk:
         self.compare()
 
     def can(self, verb: str) -> bool:
-        """Say whether the script of a verb is there."""
+        """Return whether the script of a verb exists."""
         return verb in self.WITHOUT_SCRIPT or exists(f"{self.scripts.structure}/{verb}")
 
     def pass_time(self) -> None:
@@ -129,7 +129,7 @@ class Walk:
         """Let another consumer call next, as in a rolling deploy."""
 
     def both(self, verb: str, *args: Any, again: bool = True, **kwargs: Any) -> Any:
-        """Make a call on both sides and compare the replies; return the model's, or the class of its refusal."""
+        """Make a call on both sides and compare the replies; return the model's, or the class of its error."""
         call = (verb, args, kwargs)
         if again:
             self.sent.append(call)
@@ -145,7 +145,7 @@ class Walk:
                 answers.append(type(refusal))
         expected, found = answers
         if isinstance(expected, type) and isinstance(found, type):
-            found = expected  # a call that can be refused for two reasons is refused for either
+            found = expected  # a call that can be refused for two reasons may be refused for either
         shown = ", ".join([*map(_short, args), *(f"{name}={_short(value)}" for name, value in kwargs.items())])
         self.log.append(f"{note}{verb}({shown}) -> {_short(found)}")
         self.tally[verb if not isinstance(expected, type) else f"{verb} {expected.__name__}"] += 1
@@ -154,7 +154,7 @@ class Walk:
         return expected
 
     def send_again(self) -> None:
-        """Send a call once more: mostly one of the latest, at times an old one."""
+        """Repeat a call: usually one of the latest, sometimes an old one."""
         recent = self.sent[-6:] if self.random.random() < 0.8 else self.sent[-200:]
         verb, args, kwargs = self.random.choice(recent)
         if args and isinstance(args[0], int) and args[0] > START // 2:
@@ -168,9 +168,9 @@ class Walk:
         self.tally["sent again"] += 1
 
     def is_remembered(self, call: Call) -> bool:
-        """Say whether a call that is sent again must not change anything."""
+        """Return whether a repeated call must not change anything."""
         verb, args, _ = call
-        if verb == "reserve":  # one that handed out nothing is a new try
+        if verb == "reserve":  # a reserve that handed out nothing is evaluated again
             return args[2] in self.model.ended or args[2] in self.held()
         return any(isinstance(arg, bytes) and (arg in self.model.once or arg in self.model.ended) for arg in args)
 
@@ -179,14 +179,14 @@ class Walk:
         raise NotImplementedError
 
     def id(self) -> bytes:
-        """Make a new id; they do not sort in the order in which they are made."""
+        """Create an id; ids do not sort in the order of their creation."""
         self.ids += 1
         return b"%c%d" % (self.random.choice(b"abcz"), self.ids)
 
     # -- wake-ups
 
     def do_wait(self) -> None:
-        """Let a blocked client look if it was woken, or when the time that it was told is over."""
+        """Let a blocked client reserve if it was woken, or when its retry time has come."""
         client = self.random.randrange(3)
         if client in self.waiting:
             woken = self.client.lpop(PREFIX + b"wake") is not None
@@ -200,10 +200,10 @@ class Walk:
         if kind == b"none":
             self.waiting[client] = self.elapsed + rest[0]
         elif kind == b"buried":
-            self.waiting[client] = self.elapsed  # it asks again at once
+            self.waiting[client] = self.elapsed  # the client calls again at once
 
     def do_lose_wake_up(self) -> None:
-        """Let a client die that took the wake-up; the others look again within a lease."""
+        """Let a client take the wake-up and crash; the others try again within a lease."""
         self.client.delete(PREFIX + b"wake")
         self.model.token = False
         self.waiting.clear()
@@ -230,10 +230,10 @@ class Walk:
         if findings:
             raise Difference(f"audit finds {findings}")
 
-    # -- what must hold
+    # -- checks
 
     def compare(self) -> None:
-        """Compare the key space, and assert what must hold."""
+        """Compare the key space, and assert the invariants."""
         found, expiring = keyspace.read(self.client, PREFIX, self.now)
         expected = self.model.keys(self.now)
         if found != expected:
@@ -244,24 +244,24 @@ class Walk:
             raise Difference("keys differ:\n  " + "\n  ".join(lines))
         wrong = (expiring ^ self.model.expiring()) & found.keys()
         if wrong:
-            raise Difference(f"these have a TTL and should not, or the other way round: {wrong}")
+            raise Difference(f"these keys should not have a TTL, or should have one: {wrong}")
         self.model.check()
         if self.model.is_empty():
             self.tally["empty"] += 1
             left = {name for name in found if name not in expiring} - {b"paused"}
             if left:
-                raise Difference(f"nothing is there, but keys without a TTL: {left}")
+                raise Difference(f"the queue is empty, but has keys without a TTL: {left}")
         self.check_on_server(found)
         if self.waiting and self.model.could_take(self.now):
             self.tally["could take"] += 1
             if not self.model.token and min(self.waiting.values()) > self.elapsed:
-                raise Difference(f"nobody wakes: clients look again at {self.waiting}, it is {self.elapsed}")
+                raise Difference(f"no client is woken: they try again at {self.waiting}, the time is {self.elapsed}")
 
     def check_on_server(self, found: Keys) -> None:
-        """Assert what must hold by the server's keys alone."""
+        """Assert invariants of the server's keys alone."""
 
     def do_foreign_mark(self) -> None:
-        """Mark the queue as another layout's: every script must refuse, and change nothing (rule 11)."""
+        """Mark the queue with another layout: every script must refuse, and change nothing."""
         key = PREFIX + b"meta"
         mark = self.client.hget(key, "queue")
         self.client.hset(key, "queue", self.random.choice((b"9 buffer", b"1", b"2 stream")))
@@ -277,7 +277,7 @@ class Walk:
             self.client.hset(key, "queue", mark)
 
     def refuses(self, verb: str) -> None:
-        """Assert that a script refuses the queue's mark, with values for all that it takes."""
+        """Assert that a script refuses the queue's mark, with values for all of its arguments."""
         cursor = "keys:0" if verb == "audit" else 0
         values = {**self.ANY, "cursor": cursor, "limit": 1, "now": self.now}
         if verb == "state":
@@ -300,12 +300,12 @@ class Walk:
     """a value for every argument of the scripts of this structure"""
 
     def drain(self) -> None:
-        """Take and settle everything: nothing waits for ever, and nothing is left."""
+        """Take and settle everything: nothing may wait forever, and nothing may be left."""
         raise NotImplementedError
 
 
 def _short(value: object) -> str:
-    """Show a value as short as it can be."""
+    """Return a short form of a value."""
     if isinstance(value, type):
         return value.__name__
     text = re.sub(r"(^|(?<=[\s(\[{,:=]))b(?=['\"])", "", repr(value))
@@ -385,14 +385,14 @@ class BufferWalk(Walk):
         values = dict(BUFFER_SETTINGS[settings])
         self.model = model.Buffer(limit=model.Limit(values.pop("rates", [])), **values)
         self.scripts: BufferScripts = BufferScripts(Raw(client, PREFIX), self.model)
-        self.strict = self.model.ordered  # for all of the walk
+        self.strict = self.model.ordered  # for the whole walk
         self.front = not self.strict or seed % 2 == 0
-        """half of the ordered walks push to the front and redrive, and the other half see that order holds"""
+        """half of the ordered walks use push_front and redrive, the other half check the order"""
         self.pushes = (1, 1, 0.3, 0.15)[seed % 4]  # some queues are empty most of the time
         self.items = 0
         self.groups = list(GROUPS)
         self.counts, self.sizes = [0, 1, 1, 2, 3, 5], [1, 2, 4, 10]
-        if settings == "many":  # more groups and dead batches than one call deals with
+        if settings == "many":  # more groups and dead batches than one call handles
             self.groups = [b"g%d" % i for i in range(40)]
             self.weights |= {"pause_group": 15, "bury": 10}
         if settings == "large":  # lists that are read and written in pieces
@@ -417,7 +417,7 @@ class BufferWalk(Walk):
         return self.random.choice(self.groups)
 
     def some_lease(self) -> bytes:
-        """Choose a lease to settle: mostly one that is held."""
+        """Choose a lease to settle: usually one that is held."""
         known = [call[1][2] for call in self.sent[-60:] if call[0] == "reserve"]
         pool = self.held() if self.random.random() < 0.9 else known
         return bytes(self.random.choice(pool or [b"never"]))
@@ -454,7 +454,7 @@ class BufferWalk(Walk):
         return answer
 
     def check_order(self, batch_id: bytes, group: bytes, items: list[bytes]) -> None:
-        """Assert that nothing earlier of the group waits, and nothing else of it is out (rule 16)."""
+        """Assert that nothing earlier of the group waits, and that no other batch of it is out."""
         for other_id, other in self.model.batches.items():
             if other_id != batch_id and other.group == group and other.place != "dead":
                 raise Difference(f"two batches of a group are out: {batch_id!r} and {other_id!r}")
@@ -468,7 +468,7 @@ class BufferWalk(Walk):
         lease, failed = self.some_lease(), []
         batch = self.model.batches.get(lease)
         if batch and self.random.random() < 0.4:
-            places = range(len(batch.items) + (self.random.random() < 0.05))  # at times, one that is not there
+            places = range(len(batch.items) + (self.random.random() < 0.05))  # sometimes one that does not exist
             failed = sorted(self.random.sample(places, self.random.randrange(len(places) + 1)))
         delay, reason = self.random.choice(DELAYS), self.random.choice(REASONS)
         self.both("ack", self.now, lease, failed, delay, reason)
@@ -522,19 +522,19 @@ class BufferWalk(Walk):
         for name, value in keys.items():
             if name.startswith(b"batch:"):
                 if sum(name[6:] in place for place in places) != 1:
-                    raise Difference(f"{name!r} is not in one place")
+                    raise Difference(f"{name!r} is not in exactly one of leases, delayed and dead")
                 if name[6:] not in places[2]:
                     out[value[0]].append(name[6:])
         if set(groups) != set(keys.get(b"since", {})) or set(groups) != lists - set(busy) - set(paused):
-            raise Difference("rule 12")
+            raise Difference("the wrong groups are eligible")
         if any(length != len(keys[b"items:" + group]) for group, length in groups.items()):
-            raise Difference("a length is wrong")
+            raise Difference("a wrong length")
         if any(batch_id not in out[group] for group, batch_id in busy.items()):
-            raise Difference("busy for ever")
+            raise Difference("a group is busy with a batch that is not out")
         if self.strict and {group: [batch_id] for group, batch_id in busy.items()} != {
             g: b for g, b in out.items() if b
         }:
-            raise Difference(f"ordered: busy is {busy}, out are {dict(out)}")
+            raise Difference(f"ordered: busy is {busy}, but the batches out are {dict(out)}")
 
     def drain(self) -> None:
         self.model.min_size = 1
@@ -558,7 +558,7 @@ class BufferWalk(Walk):
                 self.now += max(1, rest[0])
             self.compare()
         if self.model.items or self.model.batches:
-            raise Difference(f"it does not drain: {self.model}")
+            raise Difference(f"the queue cannot be emptied: {self.model}")
 
 
 PRIORITY_SETTINGS: dict[str, dict[str, Any]] = {
@@ -640,11 +640,11 @@ class PriorityWalk(Walk):
         return self.random.choice(sizes) * (20 if self.many else 1)
 
     def some(self, most: int = 3) -> list[bytes]:
-        """Choose members, at times one of them twice."""
+        """Choose members, sometimes one of them twice."""
         return self.random.choices(self.names, k=self.random.randint(0, self.size(most)))
 
     def some_lease(self) -> bytes:
-        """Choose a lease to settle: mostly one that is held."""
+        """Choose a lease to settle: usually one that is held."""
         known = [call[1][2] for call in self.sent[-60:] if call[0] == "reserve"]
         pool = self.held() if self.random.random() < 0.9 else known
         return bytes(self.random.choice(pool or [b"never"]))
@@ -681,11 +681,11 @@ class PriorityWalk(Walk):
         known = self.is_remembered(call)
         answer = super()._send(call, note)
         if not known and not isinstance(answer, type):
-            self.account(call, answer)
+            self.track_owed(call, answer)
         return answer
 
-    def account(self, call: Call, answer: Any) -> None:
-        """Note who is owed a hand-over, and what happened."""
+    def track_owed(self, call: Call, answer: Any) -> None:
+        """Record which members must still be handed out."""
         verb, args, _ = call
         if verb == "push":
             self.owed |= {name for _, name, _ in args[1]}
@@ -742,7 +742,7 @@ class PriorityWalk(Walk):
         self.both("state", self.random.choice(self.names), again=False)
 
     def do_other_order(self) -> None:
-        """Let a client call that takes the queue for one of the other order."""
+        """Let a client call that expects the other order."""
         if not self.model.mark:
             return
         order = self.model.order
@@ -761,7 +761,7 @@ class PriorityWalk(Walk):
         self.model.order = order
 
     def do_adopt(self) -> None:
-        """Fill the recipe's plain sorted set, as a client without these scripts does."""
+        """Fill a plain sorted set, like a client without these scripts."""
         if self.model.order == "fifo" or not self.model.is_empty() or self.model.mark not in ("", "2 score"):
             return
         for name in set(self.some() + self.names[:1]):
@@ -770,7 +770,7 @@ class PriorityWalk(Walk):
             self.model.members[name] = model.Member("ready", score)
             self.owed.add(name)
         self.tally["adopt"] += 1
-        self.waiting.clear()  # nobody was woken
+        self.waiting.clear()  # no client was woken
         self.log.append(f"adopt {_short(self.model._ready())}")
 
     def check_on_server(self, found: Keys) -> None:
@@ -781,13 +781,13 @@ class PriorityWalk(Walk):
             raise Difference("a member is in two places")
         leased = [name for key, value in keys.items() if key.startswith(b"lease:") for name, _ in value[1:]]
         if len(leased) != len(set(leased)) or set(leased) != places[3]:
-            raise Difference("held is not what the leases hold")
+            raise Difference("the held members are not those of the leases")
         live = every - {name for name, note in keys.get(b"again", {}).items() if note == b"removed"}
         if not live >= {*keys.get(b"payloads", ()), *keys.get(b"rows", ())}:
-            raise Difference("a payload or a row of a member that is not there")
+            raise Difference("a payload or a row of an unknown member")
         if not self.owed <= live - places[2]:
             raise Difference(
-                f"pushed, and lost or buried before it was handed out: {self.owed - live | self.owed & places[2]}"
+                f"pushed, but lost or buried without being handed out: {self.owed - live | self.owed & places[2]}"
             )
 
     def drain(self) -> None:
@@ -807,7 +807,7 @@ class PriorityWalk(Walk):
             else:
                 self.now += max(1, answer[1])
             self.compare()
-        raise Difference(f"it does not drain: {self.model}")
+        raise Difference(f"the queue cannot be emptied: {self.model}")
 
 
 LIMIT_SETTINGS: dict[str, dict[str, Any]] = {
@@ -858,7 +858,7 @@ class LimitWalk(Walk):
         return answer
 
     def acquired(self, answer: Any) -> None:
-        """Assert that no span of time that really passed holds more than its limit, whatever the clock says."""
+        """Assert that no span of real time has more grants than its limit, whatever the clock says."""
         self.granted.append((self.elapsed, answer[0]))
         for limit, per in self.model.rates:
             if sum(amount for at, amount in self.granted if at >= self.elapsed - per) > limit:
@@ -873,7 +873,7 @@ class LimitWalk(Walk):
         self.model.check()
 
     def drain(self) -> None:
-        """See that the time which a refusal names is true."""
+        """Check that the retry time of a refusal is right."""
         for _ in range(20):
             granted, retry = self.both("acquire", self.now, 1, self.id())
             if not granted:
@@ -894,18 +894,18 @@ WALKS: dict[str, tuple[type[Walk], dict[str, dict[str, Any]]]] = {
 
 
 def numbers(text: str) -> list[int]:
-    """Read `1,2,5-9`."""
+    """Parse `1,2,5-9`."""
     parts = [part.split("-") for part in text.split(",")]
     return [number for part in parts for number in range(int(part[0]), int(part[-1]) + 1)]
 
 
 def main() -> int:
-    """Walk, and print how many steps were walked, or what differs."""
+    """Walk, and print the number of steps, or the differences."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.scripts.walk", description=__doc__.split("\n")[0] if __doc__ else ""
     )
     parser.add_argument("structure", choices=WALKS)
-    parser.add_argument("--steps", type=int, default=400, help="steps of a walk")
+    parser.add_argument("--steps", type=int, default=400, help="steps of each walk")
     parser.add_argument("--seeds", type=numbers, default=numbers("1-50"))
     parser.add_argument("--settings", type=lambda text: text.split(","), help="all of these for each seed")
     parser.add_argument("--all", action="store_true", help="go on after a difference")

@@ -1,4 +1,4 @@
-"""Write the conformance cases: `python -m tests.scripts.write_conformance [--check] [SCRIPT ...]`."""
+"""Writes the conformance cases: `python -m tests.scripts.write_conformance [--check] [SCRIPT ...]`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.scripts.conformance_cases import file
 
 
 def main() -> int:
-    """Write the files of all scripts or of those that are named, or say which are not what the cases give."""
+    """Write the files of all or the named scripts, or with --check name those that would change."""
     parser = argparse.ArgumentParser(prog="python -m tests.scripts.write_conformance")
     parser.add_argument("scripts", nargs="*", metavar="SCRIPT", help="such as buffer/push; without any, all of them")
     parser.add_argument("--check", action="store_true", help="write nothing")

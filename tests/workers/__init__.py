@@ -1,1 +1,1 @@
-"""Workers: their loop, how they end, what they survive."""
+"""Workers: their loop, how they stop, and which failures they survive."""

@@ -1,4 +1,4 @@
-"""The state machine of a worker: fed with results and times, without a server."""
+"""The state machine of a worker, driven with results and times, without a server."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ GRACE = 25.0
 
 
 class Loop:
-    """A work loop with its clock, and replies by a word for each call."""
+    """A work loop with its own clock; replies are given as one word for each call."""
 
     def __init__(self, *, burst: bool = False, can_cancel: bool = False, calls: Any = None, **settings: Any) -> None:
         self.now = 0.0
         self.ending = Ending(GRACE)
-        self.told: list[tuple[Any, ...]] = []
+        self.hook_calls: list[tuple[Any, ...]] = []
         hooks: dict[str, Any] = {
-            "on_ack": lambda batch: self.told.append(("ack", batch.id)),
-            "on_release": lambda batch, error: self.told.append(("release", batch.id, error)),
-            "on_dead": lambda buried: self.told.append(("dead", *buried)),
+            "on_ack": lambda batch: self.hook_calls.append(("ack", batch.id)),
+            "on_release": lambda batch, error: self.hook_calls.append(("release", batch.id, error)),
+            "on_dead": lambda buried: self.hook_calls.append(("dead", *buried)),
         }
         self.state: WorkLoop[Any] = WorkLoop(
             calls or BufferCalls("q", lease=LEASE),
@@ -54,12 +54,12 @@ class Loop:
     def turn(self) -> list[Step]:
         return self.state.turn(self.now)
 
-    def words(self) -> list[str]:
-        """Name the calls of the next turn."""
+    def call_names(self) -> list[str]:
+        """Return the names of the calls of the next turn."""
         return [kind(step) for step in self.turn()]
 
     def reply(self, *results: Any) -> list[Held[Any]]:
-        """Answer the next turn; `batch` hands out one for a reserve, `None` says that there is nothing for 5 s."""
+        """Answer the next turn; `batch` grants a batch to a reserve, `None` means nothing for 5 s."""
         steps = self.turn()
         filled = [answer(step, result) for step, result in zip(steps, results, strict=True)]
         begun = self.state.replied(steps, filled, self.now)
@@ -97,14 +97,14 @@ def batch(name: str, attempts: int = 1, group: str | None = "g") -> BatchData[An
 
 
 def option(step: Step, name: str) -> int:
-    """Read one of the numbers that share an argument."""
+    """Return one of the numbers that are packed into an argument."""
     (slot,) = (slot for slot in step.call.script.args if slot.name == "options")
     place = [one.name for one in slot.fields].index(name)
     packed: Any = step.call.args[step.call.script.args.index(slot)]
     return int(packed.split()[place])
 
 
-GONE = redis.ConnectionError("gone")
+CONNECTION_LOST = redis.ConnectionError("gone")
 REFUSED = redis.ResponseError("ERR a script went wrong")
 
 
@@ -112,68 +112,68 @@ REFUSED = redis.ResponseError("ERR a script went wrong")
 
 
 def test_one_item_costs_one_round_trip() -> None:
-    """The ack of one goes with the reserve of the next."""
+    """The ack of one batch is sent with the reserve of the next."""
     loop = Loop()
     (first,) = loop.reply("batch")
-    assert loop.words() == []
+    assert loop.call_names() == []
     loop.end(first)
-    assert loop.words() == ["ack", "reserve"]
+    assert loop.call_names() == ["ack", "reserve"]
     (second,) = loop.reply(1, "batch")
     assert second.batch.id != first.batch.id
-    assert loop.told == [("ack", first.batch.id)]
+    assert loop.hook_calls == [("ack", first.batch.id)]
 
 
-def test_places_are_filled_twice_as_many_at_a_time() -> None:
-    """One reserve, then two, then four; less when less came; never more than there are places."""
+def test_reserves_double_until_all_places_are_filled() -> None:
+    """One reserve, then two, then four; fewer when fewer batches came; never more than there are free places."""
     loop = Loop(concurrency=6)
-    assert loop.words() == ["reserve"]
+    assert loop.call_names() == ["reserve"]
     loop.reply("batch")
-    assert loop.words() == ["reserve"] * 2
+    assert loop.call_names() == ["reserve"] * 2
     held = loop.reply("batch", "batch")
-    assert loop.words() == ["reserve"] * 3
+    assert loop.call_names() == ["reserve"] * 3
     loop.reply("batch", "batch", "batch")
-    assert loop.words() == []
+    assert loop.call_names() == []
     loop.end(held[0])
-    assert loop.words() == ["ack", "reserve"]
+    assert loop.call_names() == ["ack", "reserve"]
 
 
-def test_where_there_is_nothing_it_waits_until_it_is_woken_or_the_time_has_come() -> None:
-    """The time that the reply named; a wake-up is waited for only then, and only for a free place."""
+def test_an_empty_queue_is_waited_on_until_a_wake_up_or_the_retry_time() -> None:
+    """The time comes from the reply; a blocking wait is only made while a place is free."""
     loop = Loop(concurrency=2)
     assert loop.state.wait_seconds(0) is None
     (held,) = loop.reply("batch")
     loop.reply(None)
-    assert loop.words() == []
+    assert loop.call_names() == []
     assert (loop.next, loop.state.wait_seconds(0)) == (5.0, 5.0)
     loop.state.waiting = True
     assert loop.state.wait_seconds(0) is None
     loop.now = 6.0
-    assert (loop.words(), loop.next) == ([], LEASE / 3)  # it is about to be woken, and reserves then
+    assert (loop.call_names(), loop.next) == ([], LEASE / 3)  # about to be woken: reserve then
     loop.now = 2.0
     loop.state.wait_ended(None, loop.now)
-    assert loop.words() == ["reserve"]
+    assert loop.call_names() == ["reserve"]
     loop.reply(None)
     loop.now = 7.0
-    assert loop.words() == ["reserve"]
+    assert loop.call_names() == ["reserve"]
     loop.reply("batch")
-    assert loop.state.wait_seconds(loop.now) is None  # no place is free
+    assert loop.state.wait_seconds(loop.now) is None  # no free place
     assert loop.next == LEASE / 3
     loop.end(held)
     loop.reply(1, None)
     assert loop.state.wait_seconds(loop.now) == 5.0
 
 
-def test_a_burial_is_told_and_another_reserve_follows_at_once() -> None:
-    """A reply that names the dead, and no time."""
+def test_a_burial_is_reported_and_followed_by_another_reserve() -> None:
+    """The reply names the buried batch and no retry time."""
     loop = Loop()
     died = Buried("id", "g", 3, "poison")
     loop.reply([died])
-    assert loop.told == [("dead", died)]
-    assert loop.words() == ["reserve"]
+    assert loop.hook_calls == [("dead", died)]
+    assert loop.call_names() == ["reserve"]
 
 
 def test_a_reserve_whose_lease_has_ended_is_replaced() -> None:
-    """Sent again after its reply was lost, it may find that the lease is over."""
+    """When it is sent again after a lost reply, its lease may be over."""
     loop = Loop()
     before = loop.turn()[0].call.lease_id
     loop.reply([Nothing(ended=True)])
@@ -182,81 +182,80 @@ def test_a_reserve_whose_lease_has_ended_is_replaced() -> None:
     assert after != before
 
 
-def test_the_lease_is_extended_at_a_third() -> None:
-    """And again a third later; not once the handler has ended."""
+def test_the_lease_is_extended_after_a_third() -> None:
+    """And again a third later, but not once the handler has ended."""
     loop = Loop()
     (held,) = loop.reply("batch")
     assert loop.next == LEASE / 3
     loop.now = LEASE / 3
-    assert loop.words() == ["extend"]
+    assert loop.call_names() == ["extend"]
     loop.reply(123_000)
     assert held.batch.deadline == 123
-    assert (loop.words(), loop.next) == ([], 2 * LEASE / 3)
+    assert (loop.call_names(), loop.next) == ([], 2 * LEASE / 3)
     loop.now = 2 * LEASE / 3
     loop.end(held)
-    assert loop.words() == ["ack", "reserve"]
+    assert loop.call_names() == ["ack", "reserve"]
 
 
-def test_many_leases_are_extended_together() -> None:
-    """In one turn, those that are due."""
+def test_due_leases_are_extended_in_one_turn() -> None:
     loop = Loop(concurrency=3)
     loop.reply("batch")
     loop.now = 2.0
     loop.reply("batch", "batch")
     loop.now = LEASE / 3 + 1
-    assert loop.words() == ["extend"]
+    assert loop.call_names() == ["extend"]
     loop.now = LEASE / 3 + 2
-    assert loop.words() == ["extend"] * 3
+    assert loop.call_names() == ["extend"] * 3
 
 
-def test_a_lease_that_is_lost_is_looked_at_twice(caplog: pytest.LogCaptureFixture) -> None:
-    """A handler may be acking its batch in another thread just then; if it was not, `lost` tells it."""
+def test_a_lost_lease_is_confirmed_by_a_second_look(caplog: pytest.LogCaptureFixture) -> None:
+    """The handler may just be acking its batch in another thread; if it is not, the batch is marked as lost."""
     loop = Loop()
     (held,) = loop.reply("batch")
     loop.now = LEASE / 3
     loop.reply(LeaseLost("gone"))
     assert not held.batch.lost
     loop.now += 1
-    assert loop.words() == ["extend"]
+    assert loop.call_names() == ["extend"]
     loop.reply(LeaseLost("gone"))
     assert held.batch.lost
     assert held.batch.settled
     assert "lost before its handler ended" in caplog.text
     loop.now += LEASE
-    assert loop.words() == []
+    assert loop.call_names() == []
     assert loop.next == math.inf
     loop.end(held, ValueError("its work was for nothing"))
-    assert loop.words() == ["reserve"]
+    assert loop.call_names() == ["reserve"]
     assert "after it had lost batch" in caplog.text
 
 
-def test_a_handler_that_settles_between_two_looks_has_lost_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """The extension came after its ack."""
+def test_a_batch_that_its_handler_settled_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """The extension arrived after the ack."""
     loop = Loop()
     (held,) = loop.reply("batch")
     loop.now = LEASE / 3
     loop.reply(LeaseLost("settled"))
     held.batch.settled = True
     loop.now += 1
-    assert loop.words() == []
+    assert loop.call_names() == []
     loop.end(held)
-    assert loop.words() == ["reserve"]
+    assert loop.call_names() == ["reserve"]
     assert not held.batch.lost
     assert not caplog.records
 
 
-def test_a_settlement_that_finds_the_lease_lost_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """And no hook is told."""
+def test_settling_a_batch_with_a_lost_lease_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """No hook is called."""
     loop = Loop()
     (held,) = loop.reply("batch")
     loop.end(held)
     loop.reply(LeaseLost("gone"), None)
     assert held.batch.lost
     assert "lost before ack" in caplog.text
-    assert loop.told == []
+    assert loop.hook_calls == []
 
 
-# -- what becomes of a batch
+# -- outcomes of a batch
 
 
 @pytest.mark.parametrize(
@@ -271,10 +270,10 @@ def test_a_settlement_that_finds_the_lease_lost_is_logged(caplog: pytest.LogCapt
     ],
     ids=repr,
 )
-def test_what_follows_an_exception(
+def test_what_an_exception_does_to_the_batch(
     error: BaseException, verb: str, delay: int | None, count: bytes | None, reason: bytes
 ) -> None:
-    """A release with the backoff, or what `Retry` and `Bury` ask for."""
+    """A release with the backoff, or what `Retry` or `Bury` asks for."""
     loop = Loop()
     loop.reply([batch("b", attempts=2)])
     (held,) = loop.state._running.values()
@@ -288,8 +287,8 @@ def test_what_follows_an_exception(
         assert count in step.call.args
 
 
-def test_marked_items_come_back_after_the_backoff() -> None:
-    """With the ack of the others."""
+def test_failed_items_come_back_after_the_backoff() -> None:
+    """The ack of the others carries it."""
     loop = Loop()
     (held,) = loop.reply("batch")
     held.batch.fail("y")
@@ -301,16 +300,16 @@ def test_marked_items_come_back_after_the_backoff() -> None:
 
 
 @pytest.mark.parametrize("count", [True, False])
-def test_the_last_attempt_dies_without_a_backoff(count: bool) -> None:
-    """Unless it is not counted."""
+def test_the_last_attempt_is_released_without_backoff(count: bool) -> None:
+    """Unless the release does not count as an attempt."""
     loop = Loop(calls=BufferCalls("q", max_attempts=1))
     (held,) = loop.reply("batch")
     loop.end(held, Retry(count=count))
     assert option(loop.turn()[0], "delay") == (0 if count else 7_000)
 
 
-def test_what_became_of_it_is_told_when_it_is_answered() -> None:
-    """Each hook with what it is for; a burial names the batch, or each member."""
+def test_hooks_are_called_once_the_settlement_is_answered() -> None:
+    """Each with its own outcome; a burial names the batch, or each member."""
     for calls, group in ((BufferCalls("q"), "g"), (PriorityCalls("q"), None)):
         loop = Loop(calls=calls)
         errors = [None, ValueError("bad"), Bury("never")]
@@ -319,38 +318,38 @@ def test_what_became_of_it_is_told_when_it_is_answered() -> None:
             loop.end(held, error)
         loop.reply(1, None)
         dead = [Buried("b", "g", 1, "never")] if group else [Buried("x", reason="never"), Buried("y", reason="never")]
-        assert loop.told == [("ack", "a"), ("release", "r", errors[1]), ("dead", *dead)]
+        assert loop.hook_calls == [("ack", "a"), ("release", "r", errors[1]), ("dead", *dead)]
 
 
 @pytest.mark.parametrize("group", ["g", None])
-def test_a_burial_without_a_reason_keeps_the_last(group: str | None) -> None:
-    """Why the batch came back before."""
+def test_a_burial_without_a_reason_keeps_the_previous_one(group: str | None) -> None:
+    """The reason why the batch came back before."""
     loop = Loop(calls=BufferCalls("q") if group else PriorityCalls("q"))
     came_back = batch("b", group=group)
     came_back.reason = "before"
     (held,) = loop.reply([came_back])
     loop.end(held, Bury())
     loop.reply(1, None)
-    assert {buried.reason for buried in loop.told[0][1:]} == {"before"}
+    assert {buried.reason for buried in loop.hook_calls[0][1:]} == {"before"}
 
 
-def test_a_batch_that_cannot_be_decoded_goes_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_that_cannot_be_decoded_is_released(caplog: pytest.LogCaptureFixture) -> None:
     """No handler sees it, and the other batches of the turn are handed out."""
     loop = Loop(concurrency=4)
     loop.reply("batch")
     error = CodecError("cannot decode", raw=batch("bad"))
     begun = loop.reply(error, "batch")
     assert len(begun) == 1
-    assert loop.words() == ["release", "reserve"]  # less came than was asked for
+    assert loop.call_names() == ["release", "reserve"]  # fewer came than were asked for
     assert option(loop.turn()[0], "delay") == 7_000
     loop.reply(1, None)
-    assert loop.told == [("release", "bad", error)]
+    assert loop.hook_calls == [("release", "bad", error)]
     assert "cannot be decoded" in caplog.text
 
 
 @pytest.mark.parametrize("seconds", [-1, math.nan, "soon", ZeroDivisionError()], ids=repr)
-def test_a_backoff_that_cannot_be_used_becomes_the_default(seconds: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and costs neither the batch nor the worker."""
+def test_an_invalid_backoff_is_replaced_by_the_default(seconds: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and neither the batch nor the worker is lost."""
 
     def backoff(_: int) -> Any:
         if isinstance(seconds, Exception):
@@ -374,8 +373,8 @@ def test_a_backoff_that_cannot_be_used_becomes_the_default(seconds: Any, caplog:
         (lambda _: 1 / 0, b"ValueError"),
     ],
 )
-def test_the_reason_is_what_the_function_gives(reason: Any, kept: bytes) -> None:
-    """At most 1,000 bytes of it; if it fails, the exception's class, and no message that might be a secret."""
+def test_the_reason_comes_from_the_reason_function(reason: Any, kept: bytes) -> None:
+    """At most 1,000 bytes of it; if the function fails, only the exception's class, as its message may hold secrets."""
     loop = Loop(reason=reason)
     (held,) = loop.reply("batch")
     loop.end(held, ValueError("password"))
@@ -383,8 +382,7 @@ def test_the_reason_is_what_the_function_gives(reason: Any, kept: bytes) -> None
     assert not any(isinstance(arg, bytes) and b"password" in arg for arg in loop.turn()[0].call.args)
 
 
-def test_a_hook_that_fails_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged."""
+def test_a_failing_hook_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop()
     object.__setattr__(loop.state._settings, "on_ack", lambda _: 1 / 0)
     (held,) = loop.reply("batch")
@@ -396,8 +394,8 @@ def test_a_hook_that_fails_changes_nothing(caplog: pytest.LogCaptureFixture) -> 
 # -- errors
 
 
-def test_what_was_not_answered_is_sent_again_as_it_was() -> None:
-    """Settlements, extensions and reserves, with the same lease ids, after a pause that grows."""
+def test_unanswered_calls_are_sent_again_unchanged() -> None:
+    """Settlements, extensions and reserves, with the same lease ids, after pauses that grow."""
     loop = Loop(concurrency=2)
     (first,) = loop.reply("batch")
     loop.now = LEASE / 3
@@ -408,28 +406,28 @@ def test_what_was_not_answered_is_sent_again_as_it_was() -> None:
     assert len(calls) == 3
     pauses = []
     for _ in range(8):
-        loop.fail(GONE)
-        assert loop.words() == []
+        loop.fail(CONNECTION_LOST)
+        assert loop.call_names() == []
         assert loop.state.wait_seconds(loop.now) is None
         pauses.append(loop.next - loop.now)
         loop.now = loop.next
         assert [step.call for step in loop.turn()] == calls
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5])
     loop.reply(1, 2000, None)
-    assert loop.told == [("ack", first.batch.id)]
+    assert loop.hook_calls == [("ack", first.batch.id)]
     loop.end(second)
-    loop.fail(GONE)
+    loop.fail(CONNECTION_LOST)
     assert loop.next - loop.now == pytest.approx(0.1)
 
 
-def test_while_it_pauses_the_end_and_the_timeouts_are_kept() -> None:
-    """A Redis that is unavailable keeps nobody from stopping, and is not asked to wake anybody."""
+def test_stop_and_timeouts_apply_during_the_pause_between_retries() -> None:
+    """An unavailable Redis does not delay the end, and no blocking wait is sent to it."""
     loop = Loop(concurrency=2, handler_timeout=1.05)
     (held,) = loop.reply("batch")
     loop.reply(None)
     loop.now = 1.0
     held.extend_at = loop.state._extend_at = 1.0
-    loop.fail(GONE)
+    loop.fail(CONNECTION_LOST)
     assert loop.state.wait_seconds(loop.now) is None
     assert loop.next == 1.05
     loop.ending.end(1.01)
@@ -439,8 +437,8 @@ def test_while_it_pauses_the_end_and_the_timeouts_are_kept() -> None:
 
 
 @pytest.mark.parametrize("order", ["poison first", "poison last"])
-def test_a_call_that_is_refused_does_not_keep_the_others_from_their_answers(order: str) -> None:
-    """After an error that one of them was answered with, each goes alone, and the refused one last."""
+def test_a_refused_call_does_not_hold_up_the_others(order: str) -> None:
+    """After an error reply to one of them, each call is sent alone, and the refused one last."""
     loop = Loop(concurrency=3)
     loop.reply("batch")
     loop.reply("batch", "batch")
@@ -448,7 +446,7 @@ def test_a_call_that_is_refused_does_not_keep_the_others_from_their_answers(orde
     poison = held[0] if order == "poison first" else held[-1]
     for one in held:
         loop.end(one)
-    told = []
+    hook_calls = []
     for _ in range(20):
         steps = loop.turn()
         if any(step.held is poison for step in steps):
@@ -456,52 +454,57 @@ def test_a_call_that_is_refused_does_not_keep_the_others_from_their_answers(orde
             loop.now = loop.next
         else:
             loop.reply(*(None if step.held is None else 1 for step in steps))
-        told = [word[1] for word in loop.told]
-    assert set(told) == {one.batch.id for one in held} - {poison.batch.id}
+        hook_calls = [word[1] for word in loop.hook_calls]
+    assert set(hook_calls) == {one.batch.id for one in held} - {poison.batch.id}
 
 
-def test_a_reserve_that_is_refused_keeps_no_ack_from_its_answer() -> None:
-    """The ack that went with it is answered in a turn of its own, and its hook told."""
+def test_a_refused_reserve_does_not_hold_up_an_ack() -> None:
+    """The ack that was sent with it is sent alone in the next turn, and its hook is called."""
     loop = Loop()
     (held,) = loop.reply("batch")
     loop.end(held)
     loop.fail(REFUSED)
     loop.now = loop.next
-    assert loop.words() == ["ack"]
+    assert loop.call_names() == ["ack"]
     loop.reply(1)
-    assert loop.told == [("ack", held.batch.id)]
-    assert loop.words() == ["reserve"]
+    assert loop.hook_calls == [("ack", held.batch.id)]
+    assert loop.call_names() == ["reserve"]
     loop.fail(REFUSED)
     loop.now = loop.next
     loop.reply("batch")
     assert loop.state.failure is None
 
 
-def test_an_extension_that_is_refused_lets_the_others_go_first() -> None:
-    """It is asked for again a second later."""
+def test_a_refused_extension_lets_the_others_go_first() -> None:
+    """It is tried again a second later."""
     loop = Loop(concurrency=2)
     loop.reply("batch")
     loop.reply(None)
     loop.now = LEASE / 3
-    assert loop.words() == ["extend", "reserve"]
+    assert loop.call_names() == ["extend", "reserve"]
     loop.fail(REFUSED)
     loop.now = loop.next
-    assert loop.words() == ["extend"]
+    assert loop.call_names() == ["extend"]
     loop.fail(REFUSED)
     loop.now = loop.next
-    assert loop.words() == ["reserve"]
+    assert loop.call_names() == ["reserve"]
     loop.reply(None)
     loop.now += 1
-    assert loop.words() == ["extend"]
+    assert loop.call_names() == ["extend"]
 
 
 @pytest.mark.parametrize(
     "error",
-    [GONE, redis.TimeoutError("slow"), OSError("no route"), NotDurable("0 of 1"), redis.BusyLoadingError("loading")],
+    [
+        CONNECTION_LOST,
+        redis.TimeoutError("slow"),
+        OSError("no route"),
+        NotDurable("0 of 1"),
+        redis.BusyLoadingError("loading"),
+    ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_passes_by_itself_is_waited_for(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever it is that passes."""
+def test_temporary_errors_are_waited_out(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop()
     loop.fail(error)
     assert loop.state.failure is None
@@ -509,7 +512,7 @@ def test_what_passes_by_itself_is_waited_for(error: Exception, caplog: pytest.Lo
     assert "Redis is unavailable" in caplog.text
 
 
-def test_an_exhausted_pool_is_not_called_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exhausted_pool_is_not_logged_as_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     """It is this process that has no connection left."""
     loop = Loop()
     loop.fail(redis.ConnectionError("Too many connections"))
@@ -521,8 +524,8 @@ def test_an_exhausted_pool_is_not_called_an_outage(caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize(
     "error", [WrongOrder("score"), redis.AuthenticationError("WRONGPASS"), ZeroDivisionError()], ids=repr
 )
-def test_what_is_for_good_ends_the_run_in_order(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    """No reserve any more; running handlers have their grace, and their acks are tried; it is logged once."""
+def test_a_permanent_error_ends_the_run_in_order(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """No more reserves; running handlers get their grace, and their acks are tried; it is logged once."""
     loop = Loop(concurrency=2)
     (held,) = loop.reply("batch")
     loop.fail(error)
@@ -530,11 +533,11 @@ def test_what_is_for_good_ends_the_run_in_order(error: Exception, caplog: pytest
     assert not loop.finished
     loop.end(held)
     loop.now = loop.next
-    assert loop.words() == ["ack"]
+    assert loop.call_names() == ["ack"]
     loop.fail(error)
     loop.now = loop.next
     assert not loop.finished
-    assert loop.words() == ["ack"]
+    assert loop.call_names() == ["ack"]
     loop.reply(1)
     assert loop.finished
     assert len([record for record in caplog.records if "cannot go on" in record.message]) == 1
@@ -542,8 +545,8 @@ def test_what_is_for_good_ends_the_run_in_order(error: Exception, caplog: pytest
         assert "password" in error.__notes__[0]
 
 
-def test_a_wait_that_fails_is_not_tried_again_at_once() -> None:
-    """Reserves go on meanwhile, after pauses that grow until a wait succeeds."""
+def test_a_failed_wait_is_not_repeated_at_once() -> None:
+    """Reserves go on meanwhile, with growing pauses until a wait succeeds."""
     loop = Loop()
     pauses = []
     for _ in range(3):
@@ -553,17 +556,17 @@ def test_a_wait_that_fails_is_not_tried_again_at_once() -> None:
         assert loop.state.wait_seconds(loop.now) is None
         pauses.append(loop.next - loop.now)
         loop.now = loop.next
-        assert loop.words() == ["reserve"]
+        assert loop.call_names() == ["reserve"]
     assert pauses == pytest.approx([0.1, 0.2, 0.4])
     loop.reply(None)
     loop.state.wait_ended(None, loop.now)
     loop.reply(None)
-    loop.state.wait_ended(GONE, loop.now)
+    loop.state.wait_ended(CONNECTION_LOST, loop.now)
     assert loop.next - loop.now == pytest.approx(0.1)
 
 
-def test_a_wait_that_is_refused_for_good_ends_the_run() -> None:
-    """As a turn that is."""
+def test_a_wait_that_is_refused_permanently_ends_the_run() -> None:
+    """Like a turn that is refused."""
     loop = Loop()
     loop.reply(None)
     loop.state.wait_ended(redis.AuthenticationError("WRONGPASS"), loop.now)
@@ -571,23 +574,23 @@ def test_a_wait_that_is_refused_for_good_ends_the_run() -> None:
     assert isinstance(loop.state.failure, redis.AuthenticationError)
 
 
-# -- ends
+# -- stopping
 
 
-def test_a_stop_lets_handlers_end() -> None:
-    """Nothing new begins, what runs is settled, then the run is over."""
+def test_stop_lets_handlers_finish() -> None:
+    """Nothing new begins, running batches are settled, then the run is over."""
     loop = Loop(concurrency=2)
     (held,) = loop.reply("batch")
     loop.reply(None)
     assert loop.state.wait_seconds(loop.now) == 5.0
     loop.ending.stop(loop.now)
-    assert loop.words() == []
+    assert loop.call_names() == []
     assert loop.state.wait_seconds(loop.now) is None
     assert (loop.finished, loop.next) == (False, LEASE / 3)
     loop.now = LEASE / 3
-    assert loop.words() == ["extend"]
+    assert loop.call_names() == ["extend"]
     loop.reply(1000)
-    assert loop.words() == []
+    assert loop.call_names() == []
     assert loop.next > loop.now
     loop.end(held)
     assert loop.next == loop.now
@@ -597,8 +600,8 @@ def test_a_stop_lets_handlers_end() -> None:
     assert loop.state.last_turn() == []
 
 
-def test_after_the_grace_what_is_held_is_given_back(caplog: pytest.LogCaptureFixture) -> None:
-    """What no handler has seen does not count as an attempt; what is to be settled is settled."""
+def test_held_batches_are_released_after_the_grace(caplog: pytest.LogCaptureFixture) -> None:
+    """A batch that no handler saw does not count an attempt; settlements that are due are made."""
     loop = Loop(concurrency=4)
     loop.reply("batch")
     loop.reply("batch", "batch")
@@ -611,54 +614,54 @@ def test_after_the_grace_what_is_held_is_given_back(caplog: pytest.LogCaptureFix
     loop.now = GRACE
     assert loop.finished
     loop.state.close()
-    loop.end(unseen)  # a thread that found the run over
+    loop.end(unseen)  # a thread that notices the end of the run
     steps = loop.state.last_turn()
     by_id = {step.call.args[0]: step for step in steps}
     assert kind(by_id[ended.batch.id.encode()]) == "ack"
     assert b"count" in by_id[running.batch.id.encode()].call.args
     assert b"forget" in by_id[unseen.batch.id.encode()].call.args
     loop.state.replied(steps, [1, 1, 1], loop.now)
-    assert sorted(word[0] for word in loop.told) == ["ack", "release", "release"]
+    assert sorted(word[0] for word in loop.hook_calls) == ["ack", "release", "release"]
     assert running.batch.settled
     loop.end(running, ValueError("it ended after all"))
     assert loop.state.last_turn() == []
     assert "after it had settled" in caplog.text
 
 
-def test_a_batch_that_comes_after_the_stop_is_given_back_uncounted() -> None:
+def test_a_batch_that_arrives_after_stop_is_released_without_an_attempt() -> None:
     """Its reserve was under way."""
     loop = Loop()
     steps = loop.turn()
     loop.ending.stop(loop.now)
     assert loop.state.replied(steps, [[batch("b")]], loop.now) == []
-    assert loop.words() == ["release"]
+    assert loop.call_names() == ["release"]
     assert b"forget" in loop.turn()[0].call.args
     loop.reply(1)
     assert loop.finished
 
 
-def test_a_reserve_whose_reply_was_lost_is_given_back_at_the_end() -> None:
-    """By its lease's id; usually there is no such lease, and nobody is told."""
+def test_a_reserve_with_a_lost_reply_is_released_at_the_end() -> None:
+    """By its lease id; usually there is no such lease, and no hook is called."""
     loop = Loop()
     name = loop.turn()[0].call.lease_id
-    loop.fail(GONE)
+    loop.fail(CONNECTION_LOST)
     loop.ending.stop(loop.now)
     assert loop.finished
     (step,) = loop.state.last_turn()
     assert step.call.args[0] == str(name).encode()
     assert b"forget" in step.call.args
     loop.state.replied([step], [LeaseLost("never was")], loop.now)
-    assert loop.told == []
+    assert loop.hook_calls == []
 
 
-def test_what_cannot_be_given_back_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """By name, with what was to be done."""
+def test_a_batch_that_cannot_be_released_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With its id and the call that failed."""
     loop = Loop(concurrency=2)
     (ended,) = loop.reply("batch")
     (running,) = loop.reply("batch")
     loop.end(ended)
     loop.state.last_turn()
-    loop.state.abandoned(GONE)
+    loop.state.abandoned(CONNECTION_LOST)
     assert f"could not ack batch {ended.batch.id}" in caplog.text
     assert f"could not release batch {running.batch.id}" in caplog.text
 
@@ -683,7 +686,7 @@ def test_what_cannot_be_given_back_is_logged(caplog: pytest.LogCaptureFixture) -
     ],
 )
 def test_when_the_grace_ends(requests: list[tuple[str, float]], at: float) -> None:
-    """The second stop ends it, and a signal that is not the same request as the first."""
+    """At a second stop, or at a second signal that is not part of the first request."""
     ending = Ending(GRACE)
     assert not ending.asked
     for word, now in requests:
@@ -693,12 +696,12 @@ def test_when_the_grace_ends(requests: list[tuple[str, float]], at: float) -> No
 
 
 def test_max_batches_ends_the_run() -> None:
-    """No more are asked for than are left; it is over when the last has been settled, and sleeps until then."""
+    """No more batches are reserved than allowed; the run ends when the last one is settled, and sleeps until then."""
     loop = Loop(concurrency=10, max_batches=2)
     (first,) = loop.reply("batch")
-    assert loop.words() == ["reserve"]
+    assert loop.call_names() == ["reserve"]
     (second,) = loop.reply("batch")
-    assert loop.words() == []
+    assert loop.call_names() == []
     assert loop.next == LEASE / 3
     assert loop.state.wait_seconds(loop.now) is None
     loop.end(first)
@@ -707,8 +710,8 @@ def test_max_batches_ends_the_run() -> None:
     assert loop.finished
 
 
-def test_a_burst_ends_where_there_is_nothing() -> None:
-    """When its own handlers have ended, and what they released at once has been looked for."""
+def test_a_burst_ends_when_the_queue_is_empty() -> None:
+    """Once its handlers have ended, and a last reserve has looked for what they released."""
     loop = Loop(concurrency=2, burst=True)
     assert not loop.finished
     (held,) = loop.reply("batch")
@@ -717,18 +720,21 @@ def test_a_burst_ends_where_there_is_nothing() -> None:
     assert loop.state.wait_seconds(loop.now) is None
     assert loop.next == 1.0  # its handler may push more
     loop.end(held, Retry(0.0))
-    assert loop.words() == ["release", "reserve"]
+    assert loop.call_names() == ["release", "reserve"]
     loop.reply(1, None)
+    assert not loop.finished  # the release may have been sent again, after the reserve
+    assert loop.call_names() == ["reserve"]
+    loop.reply(None)
     assert loop.finished
 
 
-def test_a_burst_does_not_end_while_something_is_due() -> None:
-    """A reply that names 0, or only the dead."""
+def test_a_burst_goes_on_while_something_is_due() -> None:
+    """A reply with retry time 0, or with burials only."""
     loop = Loop(burst=True)
     for result in ([Buried("x", "g")], [Nothing(0.0)], [Nothing(ended=True)]):
         loop.reply(result)
         assert not loop.finished
-        assert loop.words() == ["reserve"]
+        assert loop.call_names() == ["reserve"]
     loop.reply([Nothing(0.001)])
     loop.now = 1.0
     assert loop.finished
@@ -737,8 +743,8 @@ def test_a_burst_does_not_end_while_something_is_due() -> None:
 # -- handler_timeout
 
 
-def test_a_thread_that_takes_too_long_loses_its_batch() -> None:
-    """It is released as after an exception, its place stays taken until it ends, and then counts for nothing."""
+def test_a_thread_that_times_out_loses_its_batch() -> None:
+    """It is released as after an exception; its place stays taken until the thread ends, whose result is ignored."""
     loop = Loop(concurrency=2, handler_timeout=4)
     (held,) = loop.reply("batch")
     loop.reply(None)
@@ -750,19 +756,19 @@ def test_a_thread_that_takes_too_long_loses_its_batch() -> None:
     assert b"count" in step.call.args
     assert any(isinstance(arg, bytes) and arg.startswith(b"TimeoutError: ") for arg in step.call.args)
     loop.reply(1)
-    assert isinstance(loop.told[0][2], TimeoutError)
+    assert isinstance(loop.hook_calls[0][2], TimeoutError)
     assert loop.state._places() == 1
     loop.now = LEASE
-    assert loop.words() == ["reserve"]  # and no extension
+    assert loop.call_names() == ["reserve"]  # and is not extended
     loop.reply(None)
     loop.end(held)
     assert loop.state._places() == 2
-    assert loop.words() == []
+    assert loop.call_names() == []
     assert loop.state.failure is None
 
 
-def test_when_all_are_stuck_the_run_ends_with_an_error() -> None:
-    """After their batches have been given back; it does not wait for them."""
+def test_the_run_ends_with_an_error_when_all_threads_are_stuck() -> None:
+    """After their batches are released; it does not wait for them."""
     loop = Loop(concurrency=2, handler_timeout=4)
     loop.reply("batch")
     loop.now = 1.0
@@ -779,8 +785,8 @@ def test_when_all_are_stuck_the_run_ends_with_an_error() -> None:
     assert loop.state.last_turn() == []
 
 
-def test_a_stop_does_not_wait_for_those_that_are_stuck() -> None:
-    """Their batches are with others already."""
+def test_stop_does_not_wait_for_stuck_threads() -> None:
+    """Their batches have been released already."""
     loop = Loop(concurrency=2, handler_timeout=4)
     loop.reply("batch")
     loop.now = 4.0
@@ -791,8 +797,8 @@ def test_a_stop_does_not_wait_for_those_that_are_stuck() -> None:
     assert loop.state.last_turn() == []
 
 
-def test_how_a_stuck_one_ends_changes_nothing() -> None:
-    """Before its release was answered, too; and the end of the run does not release it once more."""
+def test_the_end_of_a_stuck_thread_changes_nothing() -> None:
+    """Not even before its release is answered; and the end of the run does not release the batch once more."""
     for error in (None, ValueError("late")):
         loop = Loop(handler_timeout=4)
         (held,) = loop.reply("batch")
@@ -804,20 +810,20 @@ def test_how_a_stuck_one_ends_changes_nothing() -> None:
         assert loop.turn()[0].call is before
 
 
-def test_a_task_that_takes_too_long_is_cancelled_first() -> None:
-    """It has a little time to clean up; the lease is kept meanwhile."""
+def test_a_task_that_times_out_is_cancelled() -> None:
+    """It has a moment to clean up, during which its lease is extended."""
     loop = Loop(can_cancel=True, handler_timeout=LEASE / 3)
     (held,) = loop.reply("batch")
     loop.now = LEASE / 3
     assert loop.state.overdue(loop.now) == [held]
     assert loop.state.overdue(loop.now) == []
-    assert loop.words() == ["extend"]
+    assert loop.call_names() == ["extend"]
     loop.end(held, loop.state.timeout_error())
-    assert loop.words() == ["release", "reserve"]
+    assert loop.call_names() == ["release", "reserve"]
 
 
-def test_a_task_that_does_not_heed_it_is_given_up_like_a_thread() -> None:
-    """Two seconds later."""
+def test_a_task_that_ignores_its_cancellation_is_abandoned() -> None:
+    """Two seconds later, like a thread."""
     loop = Loop(can_cancel=True, handler_timeout=4)
     (held,) = loop.reply("batch")
     loop.now = 4.0
@@ -825,19 +831,19 @@ def test_a_task_that_does_not_heed_it_is_given_up_like_a_thread() -> None:
     assert loop.next == 4 + CLOSE_SECONDS
     loop.now = 4 + CLOSE_SECONDS
     assert loop.state.overdue(loop.now) == []
-    assert loop.words() == ["release"]
+    assert loop.call_names() == ["release"]
     assert isinstance(loop.state.failure, RedisqError)
 
 
-def test_a_batch_that_was_settled_is_not_released_when_its_time_is_over() -> None:
-    """The handler acked it, and goes on."""
+def test_a_settled_batch_is_not_released_on_timeout() -> None:
+    """The handler acked it, and is still running."""
     loop = Loop(concurrency=2, handler_timeout=4)
     (held,) = loop.reply("batch")
     held.batch.settled = True
     loop.reply(None)
     loop.now = 4.0
     loop.state.overdue(loop.now)
-    assert loop.words() == []
+    assert loop.call_names() == []
 
 
 # -- settings
@@ -859,16 +865,16 @@ def test_a_batch_that_was_settled_is_not_released_when_its_time_is_over() -> Non
     ],
     ids=str,
 )
-def test_settings_that_cannot_be_used_are_refused(settings: dict[str, Any]) -> None:
-    """By name and value."""
+def test_invalid_settings_are_refused(settings: dict[str, Any]) -> None:
+    """The error names the setting and its value."""
     ((name, value),) = settings.items()
     with pytest.raises(InvalidArgument) as caught:
         Settings(**settings)
     assert str(caught.value).startswith(f"{name} is {value!r}:")
 
 
-def test_hooks_are_not_async() -> None:
-    """Nobody would await them."""
+def test_async_hooks_are_refused() -> None:
+    """Nothing would await them."""
 
     async def hook(_: object) -> None: ...
 
@@ -879,14 +885,14 @@ def test_hooks_are_not_async() -> None:
 @pytest.mark.parametrize(
     "arguments", [{"first": -1}, {"most": "x"}, {"factor": -1}, {"factor": 1001}, {"factor": math.nan}], ids=str
 )
-def test_a_backoff_that_cannot_be_made_is_refused(arguments: dict[str, Any]) -> None:
-    """By name and value."""
+def test_an_invalid_backoff_is_refused(arguments: dict[str, Any]) -> None:
+    """The error names the argument and its value."""
     with pytest.raises(InvalidArgument, match=f"{next(iter(arguments))} is "):
         exponential(**arguments)
 
 
-def test_prefetch_grows_with_plenty_and_ends_with_want() -> None:
-    """One is asked for first, then twice as many as came, and one again when less came than was asked for."""
+def test_prefetch_doubles_and_resets() -> None:
+    """It starts at one, doubles while as many came as were asked for, and goes back to one when fewer came."""
     prefetch = Prefetch()
     asked = []
     for taken in (1, 2, 4, 8, 16, 32, 64, 64, 3, 1, 0, 1):
@@ -896,7 +902,7 @@ def test_prefetch_grows_with_plenty_and_ends_with_want() -> None:
 
 
 def test_stopping_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """By the loop, not by the signal handler: a log takes locks."""
+    """By the loop, not by the signal handler, because logging takes locks."""
     caplog.set_level(logging.INFO, "redisq.worker")
     loop = Loop()
     loop.reply("batch")

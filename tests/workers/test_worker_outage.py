@@ -1,4 +1,4 @@
-"""Workers through outages: the server killed and started again, and replies lost, at each of a worker's steps."""
+"""Workers through outages: the server is killed and restarted, and replies are lost, at each step of a worker."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from redisq import Buffer, Call, Worker
 from redisq.embedded import Server
 
 pytestmark = pytest.mark.server
-PATIENCE = 30  # seconds before a test gives an event up
+TIMEOUT = 30  # seconds that a test waits for an event
 
 flavours = pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
 
 
 def until(condition: Any) -> None:
-    """Wait for what nothing tells of."""
-    end = monotonic() + PATIENCE
+    """Wait for a condition that sets no event."""
+    end = monotonic() + TIMEOUT
     while not condition():
         assert monotonic() < end
         threading.Event().wait(0.01)
 
 
 class Node:
-    """A server on a port of its own that keeps all that it was told, to be killed and started again."""
+    """A server on its own port with a persistent AOF, to be killed and restarted."""
 
     def __init__(self, binary: Path, directory: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -56,11 +56,11 @@ class Node:
             self.pid = int(client.info("server")["process_id"])
 
     def kill(self) -> None:
-        """Kill it, as a crash does."""
+        """Kill it, as in a crash."""
         os.kill(self.pid, signal.SIGKILL)
 
     def stop(self) -> None:
-        """Clean up after what is there."""
+        """End the server, if it runs, and its watchdog."""
         if self._server:
             self._server.stop()
 
@@ -81,17 +81,17 @@ def client(node: Node) -> Iterator[redis.Redis]:
         yield made
 
 
-class Losing:
-    """A queue that loses the replies to some calls: they were sent, and nobody knows what became of them."""
+class ReplyLoss:
+    """A queue's `send`, losing the replies to some calls: they were carried out, but the caller gets an error."""
 
     def __init__(self, queue: Any) -> None:
         self.queue = queue
         self.calls = queue.calls
         self.lost: list[str] = []
-        self.losing: dict[str, int] = {}
+        self.to_lose: dict[str, int] = {}
 
     def patch(self, blocking: bool) -> None:
-        """Put it in the place of the queue's own `send`."""
+        """Replace the queue's `send`."""
         send = self.queue.send
 
         async def send_and_lose(*calls: Call[Any]) -> list[Any]:
@@ -109,38 +109,38 @@ class Losing:
     def _lose(self, calls: tuple[Call[Any], ...]) -> None:
         for call in calls:
             verb = call.script.name.partition("/")[2]
-            if self.losing.get(verb, 0) > 0:
-                self.losing[verb] -= 1
+            if self.to_lose.get(verb, 0) > 0:
+                self.to_lose[verb] -= 1
                 self.lost.append(verb)
                 raise redis.ConnectionError("the connection was lost before the reply")
 
 
-class Working:
-    """A worker of either flavour in a thread; its handlers may block, and tell what they were handed."""
+class RunningWorker:
+    """A worker of either flavour in a thread, with a blocking handler and a record of its hooks."""
 
-    def __init__(self, flavour: str, port: int, handle: Any, losing: dict[str, int] | None = None, **settings: Any):
+    def __init__(self, flavour: str, port: int, handle: Any, to_lose: dict[str, int] | None = None, **settings: Any):
         self.flavour, self._port, self._handle, self._settings = flavour, port, handle, settings
-        self._losing = losing or {}
-        self.told: list[tuple[str, list[Any]]] = []
+        self._to_lose = to_lose or {}
+        self.hook_calls: list[tuple[str, list[Any]]] = []
         self.lost: list[str] = []
         self.worker: Any = None
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Working:
+    def __enter__(self) -> RunningWorker:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.worker:
             self.worker.stop()
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
         if self.flavour == "blocking":
             # Without the retries of newer clients, which take seconds.
             with redis.Redis(port=self._port, retry=Retry(NoBackoff(), 0)) as client:
-                queue = self._watched(Buffer(client, "q", lease=2))
+                queue = self._with_reply_loss(Buffer(client, "q", lease=2))
                 self.worker = Worker(queue, self._handle, **self._hooks())
                 self.worker.run()
         else:
@@ -151,28 +151,28 @@ class Working:
             await asyncio.to_thread(self._handle, batch)
 
         async with redis.asyncio.Redis(port=self._port, retry=AsyncRetry(NoBackoff(), 0)) as client:
-            queue = self._watched(redisq.asyncio.Buffer(client, "q", lease=2))
+            queue = self._with_reply_loss(redisq.asyncio.Buffer(client, "q", lease=2))
             self.worker = redisq.asyncio.Worker(queue, handle, **self._hooks())
             await self.worker.run()
 
-    def _watched(self, queue: Any) -> Any:
-        losing = Losing(queue)
-        losing.losing, losing.lost = self._losing, self.lost
-        losing.patch(self.flavour == "blocking")
+    def _with_reply_loss(self, queue: Any) -> Any:
+        replies = ReplyLoss(queue)
+        replies.to_lose, replies.lost = self._to_lose, self.lost
+        replies.patch(self.flavour == "blocking")
         return queue
 
     def _hooks(self) -> dict[str, Any]:
         return self._settings | {
-            "on_ack": lambda batch: self.told.append(("ack", list(batch.items))),
-            "on_release": lambda batch, _: self.told.append(("release", list(batch.items))),
+            "on_ack": lambda batch: self.hook_calls.append(("ack", list(batch.items))),
+            "on_release": lambda batch, _: self.hook_calls.append(("release", list(batch.items))),
             "backoff": lambda _: 0.01,
         }
 
 
 @flavours
 @pytest.mark.parametrize("phase", ["idle", "handler", "settling"])
-def test_a_server_that_is_killed_and_comes_back(node: Node, client: redis.Redis, flavour: str, phase: str) -> None:
-    """While the worker waits, while a handler runs, and when it has just ended: the batch is acked, once."""
+def test_the_server_is_killed_and_restarted(node: Node, client: redis.Redis, flavour: str, phase: str) -> None:
+    """While the worker waits, while a handler runs, or just after it ended: the batch is acked once."""
     buffer: Buffer[int] = Buffer(client, "q")
     began, back = threading.Event(), threading.Event()
     handled: list[tuple[list[int], int]] = []
@@ -183,25 +183,25 @@ def test_a_server_that_is_killed_and_comes_back(node: Node, client: redis.Redis,
             node.kill()
         began.set()
         if batch.items == [1] and phase == "handler":
-            assert back.wait(PATIENCE)
+            assert back.wait(TIMEOUT)
 
-    with Working(flavour, node.port, handle) as working:
+    with RunningWorker(flavour, node.port, handle) as working:
         if phase == "idle":
             until(lambda: client.info("clients")["blocked_clients"] == 1)
             node.kill()
         else:
             buffer.push(1)
-            assert began.wait(PATIENCE)
+            assert began.wait(TIMEOUT)
             if phase == "handler":
                 node.kill()
         node.start()
         back.set()
         if phase == "idle":
             buffer.push(1)
-        until(lambda: len(working.told) == 1)
+        until(lambda: len(working.hook_calls) == 1)
         buffer.push(2)
-        until(lambda: len(working.told) == 2)
-    assert working.told == [("ack", [1]), ("ack", [2])]
+        until(lambda: len(working.hook_calls) == 2)
+    assert working.hook_calls == [("ack", [1]), ("ack", [2])]
     assert handled == [([1], 1), ([2], 1)]
     stats = buffer.stats()
     assert (stats.done, stats.failed, stats.leased, stats.delayed) == (2, 0, 0, 0)
@@ -209,11 +209,11 @@ def test_a_server_that_is_killed_and_comes_back(node: Node, client: redis.Redis,
 
 @flavours
 @pytest.mark.parametrize("verb", ["reserve", "ack", "release", "bury", "extend"])
-def test_replies_that_are_lost(node: Node, client: redis.Redis, flavour: str, verb: str) -> None:
+def test_replies_are_lost(node: Node, client: redis.Redis, flavour: str, verb: str) -> None:
     """The calls are sent again until they are answered, and each takes effect once."""
     buffer: Buffer[str] = Buffer(client, "q")
     handled: list[tuple[str, int]] = []
-    losing = {verb: 3}
+    to_lose = {verb: 3}
 
     def handle(batch: Any) -> None:
         (item,) = batch.items
@@ -223,15 +223,15 @@ def test_replies_that_are_lost(node: Node, client: redis.Redis, flavour: str, ve
         if item == "bury":
             raise redisq.Bury("at once")
         if item == "extend":
-            until(lambda: losing.get("extend", 0) == 0)
+            until(lambda: to_lose.get("extend", 0) == 0)
 
     for item in ("release", "bury", "extend", "plain"):
         buffer.push(item, group=item)
-    with Working(flavour, node.port, handle, losing, size=1) as working:
-        until(lambda: buffer.stats().done == 3 and len(working.told) == 4 and sum(losing.values()) == 0)
+    with RunningWorker(flavour, node.port, handle, to_lose, size=1) as working:
+        until(lambda: buffer.stats().done == 3 and len(working.hook_calls) == 4 and sum(to_lose.values()) == 0)
     assert working.lost == [verb] * 3
     assert sorted(handled) == [("bury", 1), ("extend", 1), ("plain", 1), ("release", 1), ("release", 2)]
-    assert sorted(working.told) == [
+    assert sorted(working.hook_calls) == [
         ("ack", ["extend"]),
         ("ack", ["plain"]),
         ("ack", ["release"]),
@@ -242,12 +242,12 @@ def test_replies_that_are_lost(node: Node, client: redis.Redis, flavour: str, ve
 
 
 @flavours
-def test_a_reserve_without_a_reply_at_the_end(node: Node, client: redis.Redis, flavour: str) -> None:
-    """What it took is given back by its lease's id, uncounted: nobody waits for the lease to run out."""
+def test_the_last_reserve_loses_its_reply(node: Node, client: redis.Redis, flavour: str) -> None:
+    """The batch is released by its lease id, without an attempt, so that nobody has to wait for the lease to expire."""
     buffer: Buffer[str] = Buffer(client, "q")
     buffer.push("x")
-    losing = {"reserve": 10**6}
-    with Working(flavour, node.port, lambda _: pytest.fail("nobody may begin"), losing) as working:
+    to_lose = {"reserve": 10**6}
+    with RunningWorker(flavour, node.port, lambda _: pytest.fail("no handler may start"), to_lose) as working:
         until(lambda: working.lost)
         assert buffer.stats().leased == 1
     batch = buffer.reserve()
@@ -256,10 +256,10 @@ def test_a_reserve_without_a_reply_at_the_end(node: Node, client: redis.Redis, f
 
 
 @flavours
-def test_a_server_that_does_not_come_back(
+def test_the_server_does_not_come_back(
     node: Node, client: redis.Redis, flavour: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After the grace the worker ends, and says which batches are left to their leases."""
+    """After the grace the worker ends, and logs which batches will have to wait for their leases to expire."""
     killed = threading.Event()
 
     def handle(_: object) -> None:
@@ -267,7 +267,7 @@ def test_a_server_that_does_not_come_back(
         killed.set()
 
     Buffer(client, "q").push(1)
-    with Working(flavour, node.port, handle, grace=0.3):
-        assert killed.wait(PATIENCE)
+    with RunningWorker(flavour, node.port, handle, grace=0.3):
+        assert killed.wait(TIMEOUT)
         until(lambda: "Redis is unavailable" in caplog.text)
     assert "could not ack batch" in caplog.text

@@ -1,4 +1,4 @@
-"""The ways to run a worker and to end it, blocking and asyncio alike. On a real server."""
+"""The ways to run and to stop a worker, blocking and asyncio, on a real server."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from redisq import Buffer, Bury, InvalidArgument, PriorityQueue, RedisqError, Re
 from redisq.embedded import Server
 
 pytestmark = pytest.mark.server
-PATIENCE = 20  # seconds before a test gives an event up
+TIMEOUT = 20  # seconds that a test waits for an event
 
 
-def soon(_: int) -> float:
+def short_backoff(_: int) -> float:
     return 0.01
 
 
@@ -32,7 +32,7 @@ def client(server: Server) -> Iterator[redis.Redis]:
 
 
 class Run:
-    """A worker of either flavour on the buffer `q`, with one plain function as its handler."""
+    """A worker of either flavour on the buffer `q`, with a plain function as its handler."""
 
     def __init__(
         self, flavour: str, server: Server, handler: Callable[[Any], object], queue: Any = None, **settings: Any
@@ -48,14 +48,14 @@ class Run:
             self.worker = Worker(Buffer(self.client, "q", **self.queue_options), handler, **settings)
 
     def __call__(self, burst: bool = False) -> None:
-        """Run it to its end."""
+        """Run it until it ends."""
         if self.flavour == "blocking":
             self.worker.run(burst)
         else:
             asyncio.run(self.in_loop(lambda: self.worker.run(burst)))
 
     async def in_loop(self, work: Callable[[], Awaitable[object]]) -> None:
-        """Make the asyncio worker, and await what it is to do."""
+        """Create the asyncio worker, and await `work`."""
 
         async def handle(batch: Any) -> None:
             self.handler(batch)
@@ -77,8 +77,8 @@ flavours = pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
 
 
 @flavours
-def test_it_runs_again(server: Server, client: redis.Redis, flavour: str) -> None:
-    """What was asked of one run is not asked of the next, however often it was asked."""
+def test_a_worker_can_run_again(server: Server, client: redis.Redis, flavour: str) -> None:
+    """A stop ends one run, not the next, however often it was called."""
     buffer: Buffer[int] = Buffer(client, "q")
     handled: list[int] = []
 
@@ -104,7 +104,7 @@ def test_it_runs_again(server: Server, client: redis.Redis, flavour: str) -> Non
 
 
 async def test_an_asyncio_worker_runs_in_one_loop_after_another(server: Server) -> None:
-    """It is bound to no loop while it does not run."""
+    """It is bound to no loop between runs."""
     client = redis.asyncio.Redis(unix_socket_path=server.socket)
     handled: list[Any] = []
 
@@ -127,8 +127,8 @@ async def test_an_asyncio_worker_runs_in_one_loop_after_another(server: Server) 
 
 
 @flavours
-def test_a_stop_before_it_runs_ends_the_next_run(server: Server, client: redis.Redis, flavour: str) -> None:
-    """Whoever starts it in a thread may stop it before the thread has come to run(); the run after that works."""
+def test_a_stop_before_run_ends_the_next_run(server: Server, client: redis.Redis, flavour: str) -> None:
+    """It may come before the worker's thread has called run(); the run after that one is not affected."""
     buffer: Buffer[int] = Buffer(client, "q")
     buffer.push(1)
     run = Run(flavour, server, lambda _: None, max_batches=1)
@@ -149,8 +149,8 @@ def test_a_stop_before_it_runs_ends_the_next_run(server: Server, client: redis.R
     assert buffer.stats().done == 1
 
 
-def test_one_that_runs_does_not_run_again(client: redis.Redis) -> None:
-    """Neither in another thread, nor from its own handler, nor by `with`."""
+def test_a_running_worker_refuses_to_run_again(client: redis.Redis) -> None:
+    """In another thread, from its own handler, and with `with`."""
     buffer: Buffer[int] = Buffer(client, "q")
     buffer.push(1)
     seen: list[str] = []
@@ -168,8 +168,8 @@ def test_one_that_runs_does_not_run_again(client: redis.Redis) -> None:
     assert buffer.stats().done == 1
 
 
-async def test_an_asyncio_one_that_runs_does_not_run_again(server: Server) -> None:
-    """As the blocking one."""
+async def test_a_running_asyncio_worker_refuses_to_run_again(server: Server) -> None:
+    """Like the blocking one."""
     async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
         buffer: redisq.asyncio.Buffer[int] = redisq.asyncio.Buffer(client, "q")
         await buffer.push(1)
@@ -189,7 +189,7 @@ async def test_an_asyncio_one_that_runs_does_not_run_again(server: Server) -> No
 def test_stop_from_another_thread(
     server: Server, client: redis.Redis, flavour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an idle worker that nothing else wakes; asyncio's too."""
+    """Of an idle worker that nothing else would wake, blocking or asyncio."""
     idle, end = threading.Event(), threading.Event()
 
     def wait(_: object, seconds: float) -> None:  # noqa: ARG001
@@ -205,9 +205,9 @@ def test_stop_from_another_thread(
     run = Run(flavour, server, lambda _: None)
     thread = threading.Thread(target=run)
     thread.start()
-    assert idle.wait(PATIENCE)
+    assert idle.wait(TIMEOUT)
     run.stop()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     end.set()
     assert not thread.is_alive()
     assert Buffer(client, "q").stats().leased == 0
@@ -217,8 +217,8 @@ def test_stop_from_another_thread(
 
 
 @flavours
-def test_a_burst_drains_the_queue(server: Server, client: redis.Redis, flavour: str) -> None:
-    """What waits, what its handlers push, what is retried at once; not what others hold, nor what is to wait."""
+def test_a_burst_empties_the_queue(server: Server, client: redis.Redis, flavour: str) -> None:
+    """Including what its handlers push or release at once; not what others hold, nor what is delayed."""
     buffer: Buffer[str] = Buffer(client, "q")
     buffer.push("others'", group="0")
     held = buffer.reserve()
@@ -259,8 +259,8 @@ def test_a_burst_on_an_empty_queue_returns(server: Server, client: redis.Redis, 
 
 
 @flavours
-def test_max_batches_ends_it(server: Server, client: redis.Redis, flavour: str) -> None:
-    """After exactly so many, which are all settled; the others wait for the next process."""
+def test_max_batches_ends_the_run(server: Server, client: redis.Redis, flavour: str) -> None:
+    """After exactly that many, all settled; the others wait for the next process."""
     queue = Buffer(client, "q")
     for number in range(20):
         queue.push(number, group=str(number))
@@ -271,8 +271,10 @@ def test_max_batches_ends_it(server: Server, client: redis.Redis, flavour: str) 
     assert (stats.done, stats.waiting, stats.leased) == (7, 13, 0)
 
 
-def test_max_batches_sleeps_while_the_last_runs(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With free places and nothing to ask for, it does not turn round and round."""
+def test_max_batches_does_not_spin_while_the_last_batch_runs(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With free places and nothing more to reserve, it sleeps."""
     buffer: Buffer[int] = Buffer(client, "q")
     buffer.push(1)
     turns: list[int] = []
@@ -285,7 +287,7 @@ def test_max_batches_sleeps_while_the_last_runs(client: redis.Redis, monkeypatch
 
     monkeypatch.setattr(redisq.core.worker.WorkLoop, "turn", count)
     with Worker(buffer, lambda _: end.wait(0.3), concurrency=3, max_batches=1, on_ack=lambda _: end.set()):
-        assert end.wait(PATIENCE)
+        assert end.wait(TIMEOUT)
     assert len(turns) < 10
 
 
@@ -293,28 +295,28 @@ def test_max_batches_sleeps_while_the_last_runs(client: redis.Redis, monkeypatch
 
 
 def test_as_a_context_manager(client: redis.Redis) -> None:
-    """It works while the block does, and the handler that runs at the end of it has its grace."""
+    """It works during the block, and the handler that runs at the end of it gets its grace."""
     buffer: Buffer[int] = Buffer(client, "q")
     began, end = threading.Event(), threading.Event()
 
     def handle(_: object) -> None:
         began.set()
-        assert end.wait(PATIENCE)
+        assert end.wait(TIMEOUT)
 
-    worker = Worker(buffer, handle, grace=PATIENCE)
+    worker = Worker(buffer, handle, grace=TIMEOUT)
     for number in (1, 2):
         with worker as entered:
             assert entered is worker
             began.clear()
             end.clear()
             buffer.push(number)
-            assert began.wait(PATIENCE)
+            assert began.wait(TIMEOUT)
             threading.Timer(0.05, end.set).start()
         assert buffer.stats().done == number
 
 
 async def test_as_an_async_context_manager(server: Server) -> None:
-    """A web framework's lifespan."""
+    """As in a web framework's lifespan."""
     async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
         buffer: redisq.asyncio.Buffer[int] = redisq.asyncio.Buffer(client, "q")
         began, end = asyncio.Event(), asyncio.Event()
@@ -323,7 +325,7 @@ async def test_as_an_async_context_manager(server: Server) -> None:
             began.set()
             await end.wait()
 
-        worker = redisq.asyncio.Worker(buffer, handle, grace=PATIENCE)
+        worker = redisq.asyncio.Worker(buffer, handle, grace=TIMEOUT)
         for number in (1, 2):
             async with worker as entered:
                 assert entered is worker
@@ -336,15 +338,15 @@ async def test_as_an_async_context_manager(server: Server) -> None:
 
 
 @pytest.mark.parametrize("raises", [False, True])
-def test_the_block_of_a_worker_that_cannot_work(client: redis.Redis, raises: bool) -> None:
-    """Its error comes out at the end of the block; the block's own goes first."""
+def test_the_error_of_a_worker_is_raised_at_the_end_of_the_block(client: redis.Redis, raises: bool) -> None:
+    """Unless the block raises an error of its own."""
     PriorityQueue(client, "p").push("a")
     worker = Worker(PriorityQueue(client, "p", order="score"), lambda _: None)
 
     def block() -> None:
         with worker:
             assert worker._run
-            assert worker._run._done.wait(PATIENCE)
+            assert worker._run._done.wait(TIMEOUT)
             if raises:
                 raise ZeroDivisionError
 
@@ -353,8 +355,8 @@ def test_the_block_of_a_worker_that_cannot_work(client: redis.Redis, raises: boo
 
 
 @pytest.mark.parametrize("raises", [False, True])
-async def test_the_block_of_an_asyncio_worker_that_cannot_work(server: Server, raises: bool) -> None:
-    """As the blocking one."""
+async def test_the_error_of_an_asyncio_worker_is_raised_at_the_end_of_the_block(server: Server, raises: bool) -> None:
+    """Like the blocking one."""
     async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
         await redisq.asyncio.PriorityQueue(client, "p").push("a")
         queue = redisq.asyncio.PriorityQueue(client, "p", order="score")
@@ -375,8 +377,8 @@ async def test_the_block_of_an_asyncio_worker_that_cannot_work(server: Server, r
 # -- handler_timeout
 
 
-def test_a_thread_that_never_ends(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
-    """Its batch goes back, its place stays taken, the other place works on; when both are taken so it ends."""
+def test_threads_that_never_end(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+    """Their batches are released. The first blocks its place only; the second ends the run, as no place is left."""
     buffer: Buffer[str] = Buffer(client, "q", lease=1)
     never, done = threading.Event(), threading.Event()
     released: list[Any] = []
@@ -406,10 +408,10 @@ def test_a_thread_that_never_ends(client: redis.Redis, caplog: pytest.LogCapture
     thread = threading.Thread(target=run)
     thread.start()
     buffer.push("stuck", group="1")
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     assert thread.is_alive()
     buffer.push("stuck too", group="2")
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
     never.set()
     assert "does not end" in str(failures[0])
@@ -419,14 +421,14 @@ def test_a_thread_that_never_ends(client: redis.Redis, caplog: pytest.LogCapture
     assert "ran longer than" in caplog.text
 
 
-def test_a_thread_that_ends_late_has_its_place_back(client: redis.Redis) -> None:
-    """Its end acks nothing: the batch is another's by then."""
+def test_a_thread_that_ends_late_frees_its_place(client: redis.Redis) -> None:
+    """It acks nothing: its batch was handed out again."""
     buffer: Buffer[int] = Buffer(client, "q")
     released, end, again = threading.Event(), threading.Event(), threading.Event()
 
     def handle(batch: Any) -> None:
         if batch.attempts == 1:
-            assert end.wait(PATIENCE)
+            assert end.wait(TIMEOUT)
         else:
             again.set()
 
@@ -440,15 +442,15 @@ def test_a_thread_that_ends_late_has_its_place_back(client: redis.Redis) -> None
     )
     with worker:
         buffer.push(1)
-        assert released.wait(PATIENCE)
-        assert again.wait(PATIENCE)
+        assert released.wait(TIMEOUT)
+        assert again.wait(TIMEOUT)
         end.set()
     stats = buffer.stats()
     assert (stats.done, stats.failed, stats.leased, stats.delayed) == (1, 1, 0, 0)
 
 
-async def test_a_task_that_takes_too_long_is_cancelled(server: Server) -> None:
-    """It may clean up; its batch is released when it has, and retried."""
+async def test_a_task_that_times_out_is_cancelled(server: Server) -> None:
+    """It may clean up; then its batch is released, and retried."""
     async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
         buffer: redisq.asyncio.Buffer[int] = redisq.asyncio.Buffer(client, "q")
         cleaned: list[int] = []
@@ -465,7 +467,7 @@ async def test_a_task_that_takes_too_long_is_cancelled(server: Server) -> None:
                 cleaned.append((await buffer.stats()).leased)
 
         worker = redisq.asyncio.Worker(
-            buffer, handle, handler_timeout=0.2, backoff=soon, on_release=lambda _, error: errors.append(error)
+            buffer, handle, handler_timeout=0.2, backoff=short_backoff, on_release=lambda _, error: errors.append(error)
         )
         await buffer.push(1)
         await worker.run()
@@ -474,8 +476,8 @@ async def test_a_task_that_takes_too_long_is_cancelled(server: Server) -> None:
         assert (await buffer.stats()).done == 1
 
 
-async def test_a_task_that_does_not_heed_its_cancellation(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is given up, as a thread is."""
+async def test_a_task_that_ignores_its_cancellation(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is abandoned, like a thread."""
     monkeypatch.setattr(redisq.core.worker, "CLOSE_SECONDS", 0.1)
     async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
         buffer: redisq.asyncio.Buffer[int] = redisq.asyncio.Buffer(client, "q", lease=0.5)
@@ -495,8 +497,8 @@ async def test_a_task_that_does_not_heed_its_cancellation(server: Server, monkey
 
 
 @flavours
-def test_one_that_ends_in_time_is_not_disturbed(server: Server, client: redis.Redis, flavour: str) -> None:
-    """The time is for each batch, not for all of them."""
+def test_a_handler_that_ends_in_time_is_not_affected(server: Server, client: redis.Redis, flavour: str) -> None:
+    """The timeout is for each batch, not for all of them."""
     buffer: Buffer[int] = Buffer(client, "q")
     for number in range(20):
         buffer.push(number, group=str(number))
@@ -504,7 +506,7 @@ def test_one_that_ends_in_time_is_not_disturbed(server: Server, client: redis.Re
     assert buffer.stats().done == 20
 
 
-# -- what handlers do
+# -- handlers
 
 
 @flavours
@@ -512,11 +514,13 @@ def test_one_that_ends_in_time_is_not_disturbed(server: Server, client: redis.Re
 def test_a_handler_may_settle_the_batch_itself(
     server: Server, client: redis.Redis, flavour: str, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is sent for it after that."""
+    """The worker sends nothing for it afterwards."""
     buffer: Buffer[int] = Buffer(client, "q")
     buffer.push(1)
-    told: list[Any] = []
-    hooks: dict[str, Any] = {name: lambda *what: told.append(what) for name in ("on_ack", "on_release", "on_dead")}
+    hook_calls: list[Any] = []
+    hooks: dict[str, Any] = {
+        name: lambda *what: hook_calls.append(what) for name in ("on_ack", "on_release", "on_dead")
+    }
     if flavour == "blocking":
 
         def handle(batch: Any) -> None:
@@ -535,13 +539,15 @@ def test_a_handler_may_settle_the_batch_itself(
         asyncio.run(work())
     stats = buffer.stats()
     assert (stats.done, stats.delayed, stats.dead) == (way == "ack", way == "release", way == "bury")
-    assert told == []
+    assert hook_calls == []
     assert not [record for record in caplog.records if record.name == "redisq.worker"]
 
 
 @flavours
-def test_what_a_handler_raises_decides(server: Server, client: redis.Redis, flavour: str) -> None:
-    """Bury, Retry uncounted, and anything at all, SystemExit included."""
+def test_the_handlers_exception_decides_what_happens_to_the_batch(
+    server: Server, client: redis.Redis, flavour: str
+) -> None:
+    """Bury, Retry with `count=False`, and any other exception, SystemExit included."""
     buffer: Buffer[str] = Buffer(client, "q", max_attempts=9)
     for item in ("bury", "429", "exit", "fine"):
         buffer.push(item, group=item)
@@ -562,11 +568,11 @@ def test_what_a_handler_raises_decides(server: Server, client: redis.Redis, flav
     assert [(batch.items, batch.reason) for batch in buffer.dead()] == [(["bury"], "an answer of 400")]
 
 
-# -- refused at once
+# -- invalid handlers and queues
 
 
-def test_the_other_flavours_handlers_and_queues_are_refused(client: redis.Redis, server: Server) -> None:
-    """An async handler in a thread would never run, and its batch be acked."""
+def test_handlers_and_queues_of_the_other_flavour_are_refused(client: redis.Redis, server: Server) -> None:
+    """An async handler in a thread would never run, and its batch would be acked."""
 
     async def handle(_: object) -> None: ...
 
@@ -582,10 +588,8 @@ def test_the_other_flavours_handlers_and_queues_are_refused(client: redis.Redis,
         redisq.asyncio.Worker(this, handle)
 
 
-def test_a_coroutine_that_a_handler_returns_is_no_success(
-    client: redis.Redis, caplog: pytest.LogCaptureFixture
-) -> None:
-    """`lambda batch: process(batch)`, with an async process."""
+def test_a_handler_that_returns_a_coroutine_fails(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+    """As with `lambda batch: process(batch)` and an async `process`."""
 
     async def process(_: object) -> None: ...
 
@@ -605,7 +609,7 @@ def test_a_coroutine_that_a_handler_returns_is_no_success(
 def test_two_connections_are_enough(
     server: Server, client: redis.Redis, flavour: str, lease: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever the concurrency: of a pool that has no third one, with handlers that run while it is woken."""
+    """Whatever the concurrency, with a pool of two connections and handlers that run while the worker is woken."""
     buffer: Buffer[int] = Buffer(client, "q", lease=lease)
     path = server.socket
     done = threading.Event()
@@ -615,10 +619,10 @@ def test_two_connections_are_enough(
         if batch.items == [-1]:
             done.set()
 
-    def feed() -> None:
+    def push_all() -> None:
         for number in range(count):
             buffer.push(number, group=str(number))
-        end = monotonic() + PATIENCE
+        end = monotonic() + TIMEOUT
         while buffer.stats().done < count and monotonic() < end:
             threading.Event().wait(0.01)
         buffer.push(-1)
@@ -629,8 +633,8 @@ def test_two_connections_are_enough(
         )
         own = redis.Redis(connection_pool=pool)
         with Worker(Buffer(own, "q", lease=lease), lambda _: threading.Event().wait(0.4), concurrency=8, on_ack=acked):
-            feed()
-            assert done.wait(PATIENCE)
+            push_all()
+            assert done.wait(TIMEOUT)
         pool.disconnect()
     else:
 
@@ -644,8 +648,8 @@ def test_two_connections_are_enough(
             own = redis.asyncio.Redis(connection_pool=pool)
             queue: Any = redisq.asyncio.Buffer(own, "q", lease=lease)
             async with redisq.asyncio.Worker(queue, lambda _: asyncio.sleep(0.4), concurrency=8, on_ack=acked):
-                await asyncio.to_thread(feed)
-                assert await asyncio.to_thread(done.wait, PATIENCE)
+                await asyncio.to_thread(push_all)
+                assert await asyncio.to_thread(done.wait, TIMEOUT)
             await pool.disconnect()
 
         asyncio.run(work())
@@ -658,7 +662,7 @@ def test_two_connections_are_enough(
 def test_an_evicting_policy_is_logged_once(
     server: Server, client: redis.Redis, flavour: str, policy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At the start, with the remedy."""
+    """At the start, with how to fix it."""
     client.config_set("maxmemory-policy", policy)
     try:
         Run(flavour, server, lambda _: None)(burst=True)

@@ -1,4 +1,4 @@
-"""Workers and signals: real processes, real signals, a real server."""
+"""Workers and signals, with real processes and a real server."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from redisq.embedded import Server
 pytestmark = pytest.mark.server
 
 LATER = SAME_SIGNAL + 0.1
-"""seconds after which a signal is another request"""
+"""seconds after which a second signal is a new request"""
 
 
 class Script:
-    """A Python process that is spoken to over its standard streams."""
+    """A Python process that is controlled over its standard streams."""
 
     def __init__(self, text: str, *arguments: str) -> None:
-        # Interrupts are heard, whatever the shell of these tests does with them.
+        # Do not inherit an ignored SIGINT from the shell that runs the tests.
         command = [sys.executable, "-u", "-c", text, *arguments]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
-        self.said: list[str] = []
+        self.output: list[str] = []
 
     def __enter__(self) -> Script:
         return self
@@ -47,17 +47,17 @@ class Script:
         with self.process:
             self.process.kill()
 
-    def tell(self, line: str = "") -> None:
-        """Write a line to it."""
+    def write(self, line: str = "") -> None:
+        """Write a line to its standard input."""
         assert self.process.stdin
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
     def expect(self, word: str) -> None:
-        """Read until a line has this word."""
+        """Read its output until a line has this word."""
         assert self.process.stdout
         for line in self.process.stdout:
-            self.said.append(line)
+            self.output.append(line)
             if word in line:
                 return
         pytest.fail(f"no {word!r} in:\n{self.text}")
@@ -67,15 +67,15 @@ class Script:
         self.process.send_signal(number)
 
     def end(self) -> int:
-        """Read to the end and return the exit code."""
+        """Read the rest of its output, and return its exit code."""
         assert self.process.stdout
-        self.said += self.process.stdout
+        self.output += self.process.stdout
         return self.process.wait()
 
     @property
     def text(self) -> str:
-        """All that it has said."""
-        return "".join(self.said)
+        """All of its output so far."""
+        return "".join(self.output)
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def client(server: Server) -> Iterator[redis.Redis]:
         yield made
 
 
-# Each runs a worker whenever it is told a line, and says when it is idle: then it listens to signals, too. Its handler
-# ends when something is pushed to `go`.
+# Each script runs a worker for every line on its standard input, and prints when the worker is idle; from then on it
+# handles signals. Its handler ends when something is pushed to `go`.
 HEAD = """
 import asyncio, logging, os, signal, sys, redis, redis.asyncio, redisq, redisq.asyncio
 def say(word):
@@ -138,13 +138,13 @@ flavours = pytest.mark.parametrize("flavour", [BLOCKING, ASYNCIO], ids=["blockin
 
 @flavours
 def test_two_signals_at_once_are_one_request(server: Server, client: redis.Redis, flavour: str) -> None:
-    """`timeout` sends two within a millisecond, to the process and to its group: running handlers get their grace."""
+    """As `timeout` sends them, to the process and to its group: running handlers get their grace."""
     buffer: Buffer[int] = Buffer(client, "q")
     spacings = [0, 0, 0.0001, 0.0003, 0.001, 0.001, 0.003, 0.01, 0.1, 0.4]
     with Script(HEAD + flavour + AGAIN_AND_AGAIN, server.socket) as script:
         for number, spacing in enumerate(spacings, 1):
             buffer.push(number)
-            script.tell("run")
+            script.write("run")
             script.expect("began")
             script.signal(signal.SIGTERM)
             sleep(spacing)
@@ -159,7 +159,7 @@ def test_two_signals_at_once_are_one_request(server: Server, client: redis.Redis
 
 @flavours
 def test_a_later_signal_ends_the_grace(server: Server, client: redis.Redis, flavour: str) -> None:
-    """More than a second after the first: the batch is given back at once, and run() returns."""
+    """More than a second after the first: the batch is released at once, and run() returns."""
     buffer: Buffer[int] = Buffer(client, "q")
     buffer.push(1)
     with Script(HEAD + flavour + ONCE, server.socket) as script:
@@ -177,13 +177,13 @@ def test_a_later_signal_ends_the_grace(server: Server, client: redis.Redis, flav
 
 
 @flavours
-def test_an_idle_worker_ends_whatever_the_spacing(server: Server, flavour: str) -> None:
-    """Two signals of either kind, as close as can be or far apart: it ends, each time."""
+def test_an_idle_worker_ends_whatever_the_time_between_signals(server: Server, flavour: str) -> None:
+    """Two signals of either kind, immediately after each other or far apart."""
     spacings = [0, 0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.05]
     with Script(HEAD + flavour + AGAIN_AND_AGAIN, server.socket) as script:
         for second in (signal.SIGTERM, signal.SIGINT) * 2:
             for spacing in spacings:
-                script.tell("run")
+                script.write("run")
                 script.expect("idle")
                 script.signal(signal.SIGTERM)
                 end = monotonic() + spacing
@@ -207,10 +207,10 @@ def test_run_returns_normally(server: Server, flavour: str, number: int) -> None
 
 
 @flavours
-def test_what_the_applications_handler_raises_waits_for_the_workers(
+def test_an_exception_of_the_applications_signal_handler_is_raised_after_the_grace(
     server: Server, client: redis.Redis, flavour: str
 ) -> None:
-    """The usual `lambda *_: sys.exit(...)`: the running handler is not cut short by it, and the process exits so."""
+    """As with the usual `lambda *_: sys.exit(...)`; the running handler is not interrupted."""
     buffer: Buffer[int] = Buffer(client, "q")
     buffer.push(1)
     set_handler = "signal.signal(signal.SIGTERM, lambda *_: (say('heard'), sys.exit(3)))\n"
@@ -238,8 +238,7 @@ asyncio.run(work())
 """
 
 
-def test_all_workers_of_a_loop_end(server: Server) -> None:
-    """One signal is for the process, so for all that run in it."""
+def test_a_signal_stops_all_workers_of_a_loop(server: Server) -> None:
     with Script(HEAD + ASYNCIO + MANY, server.socket) as script:
         for _ in range(3):
             script.expect("idle")
@@ -279,9 +278,7 @@ uvicorn.run(Starlette(routes=[Route("/", ping)], lifespan=lifespan), uds=sys.arg
 
 @pytest.mark.parametrize("way", ["task", "context manager"])
 def test_inside_a_web_server(server: Server, client: redis.Redis, way: str, tmp_path: Path) -> None:
-    """The server's own shutdown runs, the handler gets its grace, and both end, with the server's exit code."""
-    pytest.importorskip("starlette")
-    pytest.importorskip("uvicorn")
+    """The server shuts down as usual, the handler gets its grace, and the exit code is the server's."""
     buffer: Buffer[int] = Buffer(client, "q")
     with Script(HEAD + WEB, server.socket, way, str(tmp_path / "web.sock")) as script:
         script.expect("Uvicorn running on")
@@ -293,7 +290,7 @@ def test_inside_a_web_server(server: Server, client: redis.Redis, way: str, tmp_
         client.rpush("go", 1)
         script.expect("worker ended")
         script.expect("Finished server process")
-        assert script.end() == -signal.SIGTERM  # uvicorn has done its own, and raises the signal again
+        assert script.end() == -signal.SIGTERM  # uvicorn has shut down, and raises the signal again
     assert "finished" in script.text
     assert "giving back" not in script.text
     assert buffer.stats().done == 1
@@ -302,7 +299,7 @@ def test_inside_a_web_server(server: Server, client: redis.Redis, way: str, tmp_
 # -- in this process
 
 
-def test_a_loop_that_knows_no_signals(server: Server) -> None:
+def test_a_loop_without_signal_handlers(server: Server) -> None:
     """As on Windows, where add_signal_handler is not implemented."""
 
     class Loop(asyncio.SelectorEventLoop):
@@ -327,8 +324,8 @@ def test_a_loop_that_knows_no_signals(server: Server) -> None:
         loop.close()
 
 
-def test_the_applications_handler_is_called_too(client: redis.Redis) -> None:
-    """With the signal and the frame, and it is back when the worker has ended."""
+def test_the_applications_signal_handler_is_called_too(client: redis.Redis) -> None:
+    """With the signal and the frame; it is restored when the worker has ended."""
     heard: list[tuple[int, FrameType | None]] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
@@ -345,8 +342,8 @@ def test_the_applications_handler_is_called_too(client: redis.Redis) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_handler_that_the_application_sets_meanwhile_stays(client: redis.Redis) -> None:
-    """It is newer than what the worker would put back."""
+def test_a_signal_handler_set_during_the_run_stays(client: redis.Redis) -> None:
+    """It is newer than the one that the worker would restore."""
 
     def newer(*_: object) -> None: ...
 
@@ -368,8 +365,8 @@ def test_a_handler_that_the_application_sets_meanwhile_stays(client: redis.Redis
 
 
 @pytest.mark.parametrize("way", ["signals=False", "context manager", "another thread"])
-def test_signals_may_be_left_alone(client: redis.Redis, way: str) -> None:
-    """The handlers are what they were while the worker runs."""
+def test_signal_handling_can_be_switched_off(client: redis.Redis, way: str) -> None:
+    """The handlers stay as they are while the worker runs."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     seen: list[Any] = []
     buffer: Buffer[int] = Buffer(client, "q")
@@ -392,8 +389,8 @@ def test_signals_may_be_left_alone(client: redis.Redis, way: str) -> None:
     assert seen == before
 
 
-def test_ctrl_c_where_signals_are_left_alone(client: redis.Redis) -> None:
-    """KeyboardInterrupt comes out of run(), after what is held has been given back."""
+def test_ctrl_c_without_signal_handling(client: redis.Redis) -> None:
+    """run() raises KeyboardInterrupt after its batches are released."""
     buffer: Buffer[int] = Buffer(client, "q")
     buffer.push(1)
     end = threading.Event()
@@ -409,8 +406,8 @@ def test_ctrl_c_where_signals_are_left_alone(client: redis.Redis) -> None:
 
 
 @contextlib.contextmanager
-def hanging(binary: Path) -> Iterator[tuple[Server, int]]:
-    """Give a server of one's own, and its process id, to be stopped."""
+def suspendable_server(binary: Path) -> Iterator[tuple[Server, int]]:
+    """Run a separate server; yield it and its process id, to be suspended."""
     with Server(binary) as own, own.client() as client:
         pid = client.info("server")["process_id"]
         try:
@@ -420,12 +417,12 @@ def hanging(binary: Path) -> Iterator[tuple[Server, int]]:
 
 
 @pytest.mark.parametrize("phase", ["handler", "idle"])
-def test_a_redis_that_hangs_does_not_keep_the_worker_from_its_end(
+def test_a_server_that_hangs_does_not_keep_the_worker_from_ending(
     binary: Path, phase: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It answers nothing, and the client waits for ever: the second stop ends run() all the same."""
-    with hanging(binary) as (own, pid), own.client(socket_timeout=None) as client:
-        buffer: Buffer[int] = Buffer(client, "q", lease=0.5)  # so that it has something to send soon
+    """It answers nothing, and the client has no timeout; the second stop ends run() all the same."""
+    with suspendable_server(binary) as (own, pid), own.client(socket_timeout=None) as client:
+        buffer: Buffer[int] = Buffer(client, "q", lease=0.5)  # so that it soon has something to send
         if phase == "handler":
             buffer.push(1)
         never = threading.Event()
@@ -440,11 +437,11 @@ def test_a_redis_that_hangs_does_not_keep_the_worker_from_its_end(
         if phase == "idle":
             idle, wait = threading.Event(), buffer.wait
 
-            def wait_and_tell(seconds: float) -> None:
+            def wait_and_record(seconds: float) -> None:
                 idle.set()
                 wait(seconds)
 
-            monkeypatch.setattr(buffer, "wait", wait_and_tell)
+            monkeypatch.setattr(buffer, "wait", wait_and_record)
             thread = threading.Thread(target=worker.run)
             thread.start()
             assert idle.wait(20)
@@ -459,28 +456,28 @@ def test_a_redis_that_hangs_does_not_keep_the_worker_from_its_end(
         os.kill(pid, signal.SIGCONT)
 
 
-async def test_a_redis_that_hangs_does_not_keep_the_asyncio_worker_from_its_end(
+async def test_a_server_that_hangs_does_not_keep_the_asyncio_worker_from_ending(
     binary: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As the blocking one: the call that is under way is given up."""
-    with hanging(binary) as (own, pid):
+    """The call that is under way is abandoned."""
+    with suspendable_server(binary) as (own, pid):
         async with redis.asyncio.Redis(unix_socket_path=own.socket, socket_timeout=None) as client:
             buffer: redisq.asyncio.Buffer[int] = redisq.asyncio.Buffer(client, "q", lease=0.3)
             sending, send = asyncio.Event(), buffer.send
             hangs = False
 
-            async def send_and_tell(*calls: Any, return_exceptions: bool = False) -> list[Any]:
+            async def send_and_record(*calls: Any, return_exceptions: bool = False) -> list[Any]:
                 if hangs:
                     sending.set()
                 return await send(*calls, return_exceptions=return_exceptions)
 
-            buffer.send = send_and_tell  # type: ignore[method-assign]
+            buffer.send = send_and_record  # type: ignore[method-assign]
 
             async def handle(batch: redisq.asyncio.Batch[int]) -> None:  # noqa: ARG001
                 nonlocal hangs
                 os.kill(pid, signal.SIGSTOP)
                 hangs = True
-                await sending.wait()  # the extension of its lease is under way
+                await sending.wait()  # until its lease is being extended
                 worker.stop()
                 worker.stop()
                 await asyncio.Event().wait()

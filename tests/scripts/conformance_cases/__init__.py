@@ -1,10 +1,11 @@
-"""What the conformance cases of `lua/conformance` are made from.
+"""The source of the conformance cases of `lua/conformance`.
 
-A function for each script gives its cases (`@script` registers it): scenarios that the model plays, what follows from
-the script's header, and what neither knows, by hand. `python -m tests.scripts.write_conformance` writes the files.
+A function for each script, registered by `@script`, defines its cases: scenarios that the model plays, cases derived
+from the script's header, and cases by hand for what neither knows. `python -m tests.scripts.write_conformance` writes
+the files.
 
-For a new script: what the model answers to its arguments (`answers.py`), and a function with a call of `derive` and the
-scenarios that its header does not give, in any module here.
+A new script needs the model's answer to its arguments (`answers.py`), and a function, in any module here, that calls
+`derive` and adds the scenarios that its header does not give.
 """
 
 from __future__ import annotations
@@ -30,5 +31,5 @@ def file(name: str) -> str:
 
 
 def files() -> dict[str, str]:
-    """Write the files of all scripts that are there."""
+    """Write the files of all existing scripts."""
     return {name: file(name) for name in names()}

@@ -1,7 +1,7 @@
-"""The model behind the scripts' interface: what a script must reply to arguments by their headers' names.
+"""The model behind the scripts' interface: a script's reply to arguments, by the names in its header.
 
-One function for each script. A float stands for a number that a reply has as a string. What a script replies in pages
-is here for the pages that hold everything, or where a page is a part of a list.
+There is a function for each script. A float stands for a number that a reply has as a string. Replies in pages are
+given for pages that hold everything, or if a page is a slice of a list.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ def _(q: Limit, a: SimpleNamespace) -> object:
 
 
 def _behind(found: list[Any], last: bytes) -> list[Any]:
-    """Return what comes behind the one of an id, or everything where it is not there."""
+    """Return what follows the entry with an id, or everything if there is no such entry."""
     places = [i for i, one in enumerate(found) if one[0] == last]
     return found[places[0] + 1 :] if places else found
 
@@ -285,13 +285,13 @@ def _row(q: Priority, member: bytes) -> bytes | None:
 
 
 def row_text(row: Any, score: float) -> bytes:
-    """Write a row; the score of a member that is ready or leased is the one that it was delayed with."""
+    """Return a row; a ready or leased member has the score that it was delayed with."""
     parked, attempts, reason = row
     return b"%s %d %s" % (number(score if parked is None else parked).encode(), attempts, reason)
 
 
 def _three(items: list[Item], keys: Keys) -> tuple[object, object, object]:
-    """Return members and scores, rows and payloads; a list is empty where nothing of its kind is stored."""
+    """Return members and scores, rows and payloads; a list is empty if nothing of its kind is stored."""
     pairs = [part for item in items for part in (item.member, float(item.score))]
     rows = [
         row_text((None, item.attempts, item.reason), item.score) if item.attempts or item.reason else None

@@ -1,4 +1,4 @@
-"""audit of a buffer: what it finds, and what it mends. The model is never wrong, so these cases are by hand."""
+"""audit of a buffer: what it finds and repairs. The model is never damaged, so these cases are by hand."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def audits(
     left: tuple[int, Any] | None = None,
     **args: Any,
 ) -> None:
-    """Add a case: what an audit finds and mends, and, with `left`, what a further one looks at and still finds.
+    """Add a case: what an audit finds and repairs, and with `left`, what another one checks and still finds.
 
-    `mended` is what is found when it is mended, where that is more.
+    `mended` is what it finds while it repairs, if that is more.
     """
     phase = cursor.partition(":")[0]
     following = phases[phases.index(phase) + 1]
@@ -46,7 +46,7 @@ def audits(
 def emptied(
     case: Cases, meta: dict[str, str], phases: Sequence[str], finding: list[str], keeping: Mapping[str, Setup]
 ) -> None:
-    """Add audits of a queue in which nothing is but a lease whose list is gone: `finding`."""
+    """Add audits of a queue whose only content is a lease without its list: `finding`."""
     index, last, found = "leases", phases[-2], [finding]
     gone = {"meta": meta, "wake": ["1"], index: {finding[1]: NOW}}
     left = {"meta": {"queue": meta["queue"]}}
@@ -64,7 +64,7 @@ def emptied(
 
 
 def healthy(s: Scenario) -> None:
-    """Bring about every key that a buffer has."""
+    """Create every key that a buffer can have."""
     everything(s)
     s.do("push", group="g", item=["x"], window=60_000)
     s.do("reserve", id="r", now=NOW, lease=90_000, rates=[(5, 60_000)])

@@ -1,4 +1,4 @@
-"""What throws a group of a buffer away: drop_group. The model does it in one call, so parts of a drop are by hand."""
+"""drop_group of a buffer. The model does it in one call, so the later steps of a drop are written by hand."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from .form import CLOCK
 from .scenario import NOW, WEEK, Cases, Scenario, script
 
 MINUTE = 60_000
-MANY = 200  # so many entries that ZSCAN gives them in pages
+MANY = 200  # so many entries that ZSCAN returns them in pages
 
 
 def _in(place: str, s: Scenario, id: str, items: str, group: str = "g", **values: object) -> None:  # noqa: A002
-    """Bring a batch to a place."""
+    """Bring a batch into a state."""
     lease(s, items, group, id, lease=9_000_000, **values)
     if place != "leases":
         s.do({"delayed": "release", "dead": "bury"}[place], id=id, delay=9_000_000, reason="boom")
 
 
 def _everything(s: Scenario) -> None:
-    """Bring batches of two groups to each place, and let items of both wait."""
+    """Bring batches of two groups into each state, with waiting items in both."""
     for place in ("leases", "delayed", "dead"):
         for group in ("g", "h"):
             _in(place, s, f"{place} of {group}", "ab", group)

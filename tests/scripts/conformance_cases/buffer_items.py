@@ -1,4 +1,4 @@
-"""Items of a buffer that go in and out without a lease: push, pop, pop_longest."""
+"""Items of a buffer that are added and removed without a lease: push, pop, pop_longest."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ KEEPING: dict[str, Setup] = {
     "a dead batch": lambda s: (lease(s, "x"), s.do("bury")),
     "a paused group": lambda s: s.do("pause_group", group="h"),
 }
-"""what keeps a queue whose last item is taken, and how it comes about; it leaves group `g` empty"""
+"""what keeps a queue whose last item is taken, and how to create it; it leaves group `g` empty"""
 
 
 def lease(s: Scenario, items: str, group: str = "g", id: str = "l", **values: object) -> Scenario:  # noqa: A002
-    """Push one item a letter to an empty group and lease them."""
+    """Push items, one a letter, to an empty group and lease them."""
     s.do("push", group=group, item=list(items), now=1000)
     batch = s.do("reserve", id=id, size=len(items), **values)
     taken = [batch[2], *batch[-1]]
@@ -109,7 +109,7 @@ def _paused(case: Cases, **values: object) -> None:
 
 
 def _over(case: Cases, **values: Any) -> None:
-    """Add calls after the pause of a group has ended: whoever takes its items takes it back."""
+    """Add calls after a group's pause has ended, which a call that takes its items resumes."""
     s = case("the pause of a group has ended")
     s.do("pause_group", duration=1000, now=2000)
     s.do("pause_group", group="h")
@@ -148,7 +148,7 @@ def _over(case: Cases, **values: Any) -> None:
 
 
 def _over_many(case: Cases, **values: Any) -> None:
-    """Add calls that take the pauses of groups back that nobody named."""
+    """Add calls that resume groups which they do not name."""
     s = case("ten groups whose pause has ended are taken back, those first that ended first")
     for i in range(12):
         s.do("pause_group", group=f"p{i:02}", duration=1000, now=2000 - i)

@@ -1,4 +1,4 @@
-"""How a lease of a buffer ends or goes on: ack, release, bury, extend; and dead letters: redrive, discard."""
+"""Settling and extending leases of a buffer: ack, release, bury, extend; and dead letters: redrive, discard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MINUTE = 60_000
 
 
 def _no_lease(case: Cases, other: str, **args: object) -> None:
-    """Add the ways in which a lease is no longer held."""
+    """Add the ways in which a lease can be over."""
     given = {"meta": {"queue": "2 buffer"}, "leases": {"l": 200_000}, "busy": {"g": "l"}, "items:g": ["x"]}
     lost = case.by_hand("the server evicted the batch: a reserve drops what is left", given)
     for more in ({}, {"reason": "boom"}, {"failed": [0]}, {"attempt": "forget"}):
@@ -231,7 +231,7 @@ def bury(case: Cases) -> None:
             waiting(s, g="d"),
         ),
         reads=["paused_groups", "items:g"],
-        unread=["batch:k", "ended:l"],  # UNLINK takes any type; that `ended` is a list says LEASELOST
+        unread=["batch:k", "ended:l"],  # UNLINK takes any type; an `ended` that is a list means LEASELOST
         max_dead=1,
         reason="boom",
     )
@@ -331,7 +331,7 @@ def extend(case: Cases) -> None:
 
 
 def _dead(s: object, **batches: str) -> None:
-    """Bury batches: id -> items; each is of a group of its first item's name, in the order that they are given in."""
+    """Bury batches, given as id -> items; each belongs to a group named after its first item, in the given order."""
     for i, (id_, items) in enumerate(batches.items(), 1):
         lease(s, items, group=items[0], id=id_)  # type: ignore[arg-type]
         s.do("bury", id=id_, now=1000 * i, reason="boom")  # type: ignore[attr-defined]

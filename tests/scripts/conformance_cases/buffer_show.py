@@ -1,4 +1,4 @@
-"""What shows a buffer, and what empties it: batches, groups, peek, stats, purge."""
+"""Reading and purging a buffer: batches, groups, peek, stats, purge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLACES = ("leases", "delayed", "dead")
 
 
 def everything(s: Scenario) -> None:
-    """Bring about a batch in each place, a waiting group, a busy and a paused one."""
+    """Create a batch in each state, a waiting, a busy and a paused group."""
     lease(s, "cde", group="x", id="k", now=1000)
     s.do("release", id="k", delay=4000, reason="boom")
     lease(s, "f", group="y", id="m")
@@ -24,7 +24,7 @@ def everything(s: Scenario) -> None:
 
 
 def _in(place: str, s: Scenario, **batches: str) -> None:
-    """Bring batches to a place: id -> items."""
+    """Bring batches into a state: id -> items."""
     for i, (id_, items) in enumerate(batches.items(), 1):
         lease(s, items, id=id_, holder=f"w{i}", lease=NOW + i)
         if place == "delayed":
@@ -304,7 +304,7 @@ def purge(case: Cases) -> None:
         for cursor, reply in zip((0, 2, 4), replies, strict=False):
             pages.send(reply, limit=2, cursor=cursor)
     given = case.state(partial(many, count=3))
-    given[b"items:a0"] = [b"x"] * 9  # a group that has the name of a batch
+    given[b"items:a0"] = [b"x"] * 9  # a group with the name of a batch
     given[b"groups"][b"a0"], given[b"since"][b"a0"] = 9.0, 1.0
     left = {name: value for name, value in given.items() if name[-1:] in b"2" or name in (b"meta", b"items:a0")}
     left |= {b"paused_groups": given[b"paused_groups"]}

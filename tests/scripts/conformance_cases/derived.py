@@ -1,4 +1,4 @@
-"""Cases that follow from a script's header alone, made around one call that the script accepts."""
+"""Cases that follow from a script's header alone, made from one call that the script accepts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def derive(
     lowest: Mapping[str, Any] | None = None,
     **args: Any,
 ) -> None:
-    """Add what follows from the header to a script's cases; `setup` and `args` make a call that the script accepts.
+    """Add the cases that follow from the header; `setup` and `args` make a call that the script accepts.
 
-    `reads` are keys, besides those that are declared or that the call changes, which it cannot do without; `unread` are
-    declared keys that it can do without. `highest` and `lowest` have what the numbers at the ends of their ranges need.
+    `reads` are keys, besides the declared and the changed ones, that the call requires; `unread` are declared keys that
+    it does not require. `highest` and `lowest` have what numbers at the ends of their ranges require.
     """
     made, case = case, Cases(case.script)
     case.defaults, case.all = made.defaults, made.derived
@@ -55,11 +55,11 @@ def derive(
             scenario.send(**{**args, **values, **(given or {})})
 
 
-# -- what is refused
+# -- refusals
 
 
 def refusals(case: Cases, **args: Any) -> None:
-    """Add calls with arguments that are out of range, with too few and too many of them, and of foreign queues."""
+    """Add calls with arguments out of range, with too few and too many of them, and on queues of another kind."""
     header = load(case.script)
     rest = header.args[-1] if header.args[-1].rest else None
     short = {**args, rest.name: []} if rest and not rest.low else args
@@ -94,7 +94,7 @@ def refusals(case: Cases, **args: Any) -> None:
 
 
 def _bad(slot: Slot, good: list[Any]) -> Iterator[str]:
-    """Give texts that an argument cannot be."""
+    """Return invalid texts for an argument."""
     if slot.fields:
         numbers = str(good[0]).split(" ")
         for place, field in enumerate(slot.fields):
@@ -122,7 +122,7 @@ def _bad_integers(slot: Slot) -> Iterator[str]:
 
 
 def _bad_rest(slot: Slot) -> Iterator[list[Any]]:
-    """Give what a slot cannot hold that takes all that follow: too many values, incomplete pairs, other numbers."""
+    """Return invalid values for a slot that takes the rest: too many values, incomplete pairs, other numbers."""
     if slot.low and slot.type == "pairs":
         yield []
     most = [] if slot.high is None or slot.type == "int" else [slot.high + 1]
@@ -147,13 +147,13 @@ def by_type(
     title: str = "",
     **args: Any,
 ) -> None:
-    """Add a case for each key that a call needs, or for `only` these: it is of another type, and nothing is written."""
+    """Add a case for each key that a call requires, or `only` for these: it has another type, nothing is written."""
     scenario = case("")
     case.all.pop()
     setup(scenario)
     scenario._start()
     before, ttl = scenario.keys(), dict(scenario.ttl)
-    scenario._ask(case.script, args)
+    scenario._expected(case.script, args)
     after = scenario.keys()
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     header = load(case.script)
@@ -175,7 +175,7 @@ def _ttl(ttl: Mapping[bytes, int], but: bytes) -> dict[str, int]:
     return {name.decode(): time for name, time in ttl.items() if name != but}
 
 
-# -- what a call that is sent again does
+# -- repeated calls
 
 
 def again(case: Cases, setup: Setup, **args: Any) -> None:

@@ -1,4 +1,4 @@
-"""The JSON form of what the cases hold: strings, numbers, key spaces, and what repeats itself said once."""
+"""The JSON form of the cases: strings, numbers, key spaces, and repetitions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREFIX = "{q}:"
 CLOCK = 2_718_281_828_459
 """as `now` of a call: the server's clock; times near it are expected relative to the clock"""
 FEWEST = 5
-"""elements that are worth a `repeat`"""
+"""the least number of elements for a `repeat`"""
 
 Json = Any
 
@@ -26,12 +26,12 @@ def number(value: float) -> str:
 
 
 def near_clock(value: float) -> bool:
-    """Say whether a number is a time by the server's clock."""
+    """Return whether a number is a time by the server's clock."""
     return abs(value - CLOCK) < 10**11
 
 
 def string(value: bytes | str) -> Json:
-    """Write a string, or its bytes in base64 where it is no UTF-8; a time by the server's clock may be any."""
+    """Write a string, in base64 if it is not UTF-8; any time by the server's clock becomes a pattern."""
     if isinstance(value, str):
         return value
     if str(CLOCK)[:8].encode() in value:
@@ -44,7 +44,7 @@ def string(value: bytes | str) -> Json:
 
 
 def reply(value: object) -> Json:
-    """Write a reply; floats are the numbers that come as strings."""
+    """Write a reply; floats are numbers in strings."""
     if isinstance(value, float):
         return {"clock": int(value - CLOCK)} if near_clock(value) else number(value)
     if isinstance(value, int):
@@ -70,7 +70,7 @@ def _word(value: Any) -> Json:
 
 
 def as_bytes(value: Any) -> Any:
-    """Turn every str of a value into bytes."""
+    """Convert every str of a value to bytes."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, dict):
@@ -81,7 +81,7 @@ def as_bytes(value: Any) -> Any:
 
 
 def kind_of(value: object) -> str:
-    """Name the type of a key by what it holds: numbers are the scores of a zset, anything else a hash's values."""
+    """Return the type of a key with this value: numbers are scores of a zset, any other dict is a hash."""
     if isinstance(value, dict):
         numbers = all(isinstance(one, int | float) for one in value.values())
         return "zset" if numbers else "hash"
@@ -108,7 +108,7 @@ def commands(keys: Keys, ttl: Mapping[bytes, int]) -> list[Json]:
 
 
 def changes(before: Keys, keys: Keys, ttl_before: Mapping[bytes, int], ttl: Mapping[bytes, int]) -> list[Json]:
-    """Write how a key space is changed."""
+    """Write how a key space changes."""
     found: list[Json] = [{"key": string(PREFIX.encode() + name), "type": "none"} for name in before if name not in keys]
     for name, value in keys.items():
         kind = kind_of(value)
@@ -141,7 +141,7 @@ def _score(score: float) -> Json:
 
 
 def repeated(values: list[Json]) -> list[Json]:
-    """Say once what repeats itself, numbered from 1 or as it is."""
+    """Write repeated elements once, numbered from 1 or unchanged."""
     found: list[Json] = []
     at = 0
     while at < len(values):
@@ -158,7 +158,7 @@ def repeated(values: list[Json]) -> list[Json]:
 
 
 def _run(values: list[Json], at: int, size: int) -> tuple[int, list[Json]]:
-    """Return how often a template can be put in the place of what is there, and the template."""
+    """Return how often a template fits from here on, and the template."""
     first, second = values[at : at + size], values[at + size : at + 2 * size]
     try:
         template = _template(first, second)
@@ -171,7 +171,7 @@ def _run(values: list[Json], at: int, size: int) -> tuple[int, list[Json]]:
 
 
 def _template(first: Json, second: Json) -> Json:
-    """Return what gives the first value with 1 and the second one with 2; raise ValueError where nothing does."""
+    """Return a template that gives the first value with 1 and the second with 2; raise ValueError if there is none."""
     if isinstance(first, str) and isinstance(second, str):
         starts = [at for at, letter in enumerate(first) if letter == "1"]
         made = [first, *(first[:at] + "#" + first[at + 1 :] for at in starts)]

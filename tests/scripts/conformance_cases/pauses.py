@@ -16,12 +16,12 @@ MARKS = {"buffer": "2 buffer", "priority": "2 score"}
 
 
 def _some(s: Scenario) -> None:
-    """Let something wait."""
+    """Add something that waits."""
     s.do("push", item=["a"] if s.structure == "buffer" else [(1, "a")])
 
 
 def _drained(s: Scenario) -> None:
-    """Take the last thing out of a queue."""
+    """Empty a queue."""
     _some(s)
     s.do("pop")
 

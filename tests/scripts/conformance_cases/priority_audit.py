@@ -1,4 +1,4 @@
-"""audit of a priority queue: what it finds, and what it mends. The model is never wrong, so these cases are by hand."""
+"""audit of a priority queue: what it finds and repairs. The model is never damaged, so these cases are by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PHASES = ("keys", "leases", "held", "ready", "delayed", "dead", "again", "rows",
 
 
 def healthy(s: Scenario) -> None:
-    """Bring about every key that a priority queue has."""
+    """Create every key that a priority queue can have."""
     everywhere(s)
     s.do("push", item=[(1, "y")], window=60_000)
     s.do("reserve", id="r", now=NOW, size=1, rates=[(5, 60_000)], lease=90_000)

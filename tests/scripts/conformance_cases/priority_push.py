@@ -1,4 +1,4 @@
-"""Members that go into a priority queue and out of it without a lease: push, pop, remove; and where they are: state."""
+"""Members that are added and removed without a lease: push, pop, remove; and their state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ready(s: Scenario, **members: float) -> Scenario:
 
 
 def lease(s: Scenario, id: str = "l", **members: float) -> Scenario:  # noqa: A002
-    """Push members with their priorities and lease them, none of those that are ready."""
+    """Push members with their priorities and lease them; no other member may be ready."""
     others = {name: member for name, member in s.model.members.items() if member.state == "ready"}
     for name in others:
         del s.model.members[name]
@@ -31,7 +31,7 @@ def lease(s: Scenario, id: str = "l", **members: float) -> Scenario:  # noqa: A0
 
 
 def delayed(s: Scenario, delay: int = DUE, attempts: bool = False, **members: float) -> Scenario:
-    """Push members that are due later, or after an attempt that failed."""
+    """Push members that are due later, or that come back after a failed attempt."""
     if attempts:
         lease(s, id="k", **members)
         s.do("release", id="k", delay=delay, reason="boom")
@@ -48,7 +48,7 @@ def dead(s: Scenario, now: int = 2000, **members: float) -> Scenario:
 
 
 def tried(s: Scenario, **members: float) -> Scenario:
-    """Let members be ready after an attempt that failed."""
+    """Make members ready after a failed attempt."""
     delayed(s, delay=0, attempts=True, **members)
     s.model._promote(NOW)
     return s
@@ -60,11 +60,11 @@ KEEPING: dict[str, Setup] = {
     "a delayed member": lambda s: delayed(s, x=99),
     "a dead member": lambda s: dead(s, x=99),
 }
-"""what keeps a queue whose last member is taken, and how it comes about"""
+"""what keeps a queue whose last member is taken, and how to create it"""
 
 
 def everywhere(s: Scenario) -> Scenario:
-    """Bring about members in every state: a to h."""
+    """Create members in every state: a to h."""
     dead(s, d=4)
     lease(s, e=5, f=6, g=7)
     s.do("push", item=[(1, "f")], delay=DUE)

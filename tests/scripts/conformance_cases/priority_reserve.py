@@ -174,7 +174,7 @@ def _sent_again(case: Cases) -> None:
 
 
 def reserves(s: Scenario, **values: Any) -> None:
-    """Reserve, and once more if the reply says to ask again at once."""
+    """Reserve, and once more if the reply says to call again at once."""
     answer = s.send(**values)
     if answer[:2] == [b"none", 0]:
         s.send(**values)

@@ -1,4 +1,4 @@
-"""How a lease of a priority queue ends or goes on: ack, release, bury, extend; and dead members: redrive, discard."""
+"""Settling and extending leases of a priority queue: ack, release, bury, extend; and dead members: redrive, discard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MINUTE = 60_000
 
 
 def _no_lease(case: Cases, other: str, **args: object) -> None:
-    """Add the ways in which a lease is no longer held."""
+    """Add the ways in which a lease can be over."""
     own = case.script.split("/")[1]
     given = {"meta": {"queue": "2 score"}, "lease:l": ["w", "a", "5"], "held": {"a"}, "payloads": {"a": "p"}}
     case.by_hand("its list is there, but in no index", given).refuse("LEASELOST", **args)
@@ -46,7 +46,7 @@ MEMBERS = ("higher", "later", "lower", "payload", "plain", "removed", "removed, 
 
 
 def noted(s: Scenario) -> None:
-    """Lease members, one with a payload, one after an attempt, others that were pushed or removed meanwhile."""
+    """Lease members: one with a payload, one after an attempt, others that were pushed or removed meanwhile."""
     tried(s, tried=5)
     payload = {"payload", "lower", "removed", "removed, pushed"}
     items = [(5, member, f"p {member}") for member in MEMBERS if member in payload]
@@ -68,7 +68,7 @@ def _place(s: Scenario, member: str) -> int:
 
 
 def _ends(case: Cases) -> None:
-    """Add what is common to all calls that end a lease."""
+    """Add what all calls that end a lease have in common."""
     s = case("members that were pushed or removed meanwhile")
     noted(s)
     s.send()
@@ -308,7 +308,7 @@ def extend(case: Cases) -> None:
 
 
 def _by_member(case: Cases) -> None:
-    """Add what is common to the calls that take names of dead members."""
+    """Add what the calls that name dead members have in common."""
     for member, where in (
         ("a", "ready"), ("b", "ready, with a payload"), ("c", "delayed"), ("d", "dead"), ("e", "leased"),
         ("f", "leased and pushed"), ("g", "removed"), ("h", "not there"),

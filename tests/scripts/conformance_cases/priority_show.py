@@ -1,4 +1,4 @@
-"""What shows a priority queue, and what empties it: members, batches, stats, purge."""
+"""Reading and purging a priority queue: members, batches, stats, purge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATES = ("ready", "delayed", "dead")
 
 
 def _in(state: str, s: Scenario, **members: float) -> None:
-    """Bring members to a state, in the order of their priorities."""
+    """Bring members into a state, in the order of their priorities."""
     if state == "ready":
         ready(s, **members)
     for i, (member, priority) in enumerate(members.items(), 1):

@@ -1,4 +1,4 @@
-"""Cases of calls that are charged against rates; each script that is has them."""
+"""Cases of calls that count against rates, for each script that takes rates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .scenario import NOW, Cases, Scenario, Setup
 
 
 def rated(case: Cases, setup: Setup, **args: Any) -> None:
-    """Add calls that take one unit each; `setup` gives enough for ten of them."""
+    """Add calls that take one unit each; `setup` provides enough for ten of them."""
 
     def take(s: Scenario, i: int, now: int, *rates: tuple[int, int], **values: Any) -> None:
         s.send(**{**args, "id": f"m{i}", "once": f"m{i}", "size": 1, **values}, rates=list(rates), now=NOW + now)

@@ -1,4 +1,4 @@
-"""Cases by scenario: how a state comes about, which calls of a script are sent, and what the model says to them."""
+"""Cases as scenarios: how to create a state, which calls of a script to send, and the model's answers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .answers import ANSWERS, row_text
 from .form import CLOCK, as_bytes
 
 NOW = 100_000
-"""the time of a call that names none"""
+"""the time of a call that gives none"""
 WEEK = 604_800_000
-"""how long a drained queue keeps its counters"""
+"""how long an empty queue keeps its counters"""
 
-# What a call has that names nothing else.
+# The arguments of a call that gives no others.
 DEFAULTS: dict[str, Any] = {
     "now": NOW, "window": 60_000, "group": "g", "id": "l", "once": "o", "item": [], "side": "back", "size": 10,
     "count": 10, "lease": 30_000, "min_size": 1, "max_wait": 0, "max_attempts": 0, "max_dead": 0, "max_bytes": 0,
@@ -31,7 +31,7 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 Setup = Callable[["Scenario"], object]
-"""what brings a state about"""
+"""a function that creates a state"""
 Step = dict[str, Any]
 
 MODELS: dict[str, Callable[[], Any]] = {"buffer": Buffer, "priority": Priority, "limit": lambda: Limit([])}
@@ -56,7 +56,7 @@ def _as_bytes(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Case:
-    """One case of a script, as it is written down."""
+    """One case of a script, as written to the file."""
 
     def __init__(self, script: str, name: str, defaults: Mapping[str, Any]) -> None:
         self.script = script
@@ -80,11 +80,11 @@ class Case:
         self.steps.append({**own, "argv": argv, **expected})
 
     def refuse(self, error: str, **values: Any) -> None:
-        """Add a call that the script must refuse, whatever the model knows of it."""
+        """Add a call that the script must refuse, whatever the model says."""
         self.step(values, error=error)
 
     def refuse_raw(self, error: str, argv: list[Any], keys: list[Any]) -> None:
-        """Add a call with these keys and arguments, which no names can give, that the script must refuse."""
+        """Add a call with these keys and arguments, which names cannot express, that the script must refuse."""
         own = {} if keys == self.keys_of_file else {"keys": keys}
         self.steps.append({**own, "argv": argv, "error": error})
 
@@ -112,27 +112,27 @@ class Scenario(Case):
 
     @property
     def model_limit(self) -> Limit:
-        """The rates and what was granted."""
+        """The rates and their grants."""
         limit: Limit = self.model if self.structure == "limit" else self.model.limit
         return limit
 
     def do(self, verb: str, **values: Any) -> Any:
-        """Bring the state about, by a call that is no part of the case; without a window it remembers no answer."""
+        """Change the state by a call outside of the case; without a window, its answer is not kept."""
         assert not self.steps, "the state is given before the first call is sent"
-        answer = self._ask(f"{self.structure}/{verb}", {"window": 0, **values})
+        answer = self._expected(f"{self.structure}/{verb}", {"window": 0, **values})
         assert verb != "reserve" or answer[0] != b"ended", "an id for each reserve"
         return answer
 
     def awake(self) -> None:
-        """Let a wake-up lie there already."""
+        """Add a wake-up."""
         self._awake = True
 
     def send(self, **values: Any) -> Any:
-        """Send a call, and expect what the model says."""
+        """Send a call, and expect the model's answer."""
         self._start()
         values = {**KEYS[self.script], **values}
         try:
-            answer = self._ask(self.script, values)
+            answer = self._expected(self.script, values)
         except Refused as refusal:
             self.step(values, error=refusal.code)
             return refusal.code
@@ -140,10 +140,10 @@ class Scenario(Case):
         return answer
 
     def send_other(self, verb: str, **values: Any) -> None:
-        """Send a call of another script between those of the case's own."""
+        """Send a call of another script between the case's own."""
         self._start()
         script = f"{self.structure}/{verb}"
-        answer = self._ask(script, values)
+        answer = self._expected(script, values)
         keys, argv = pack(script, self.values(values))
         self.steps.append({"script": script, "keys": keys, "argv": argv, "reply": form.reply(answer)})
 
@@ -157,7 +157,7 @@ class Scenario(Case):
                 self.model.token = self._awake
             self._started = self.keys(), dict(self.ttl)
 
-    def _ask(self, script: str, values: Mapping[str, Any]) -> Any:
+    def _expected(self, script: str, values: Mapping[str, Any]) -> Any:
         args = SimpleNamespace(**_as_bytes(self.values(values)))
         self.model.window = args.window
         limit = self.model_limit
@@ -188,7 +188,7 @@ class Scenario(Case):
 
 
 class ByHand(Case):
-    """A case that the model does not know: what is given, and what is there after it, are told."""
+    """A case that the model does not cover: the keys before and after it are given."""
 
     def __init__(
         self,
@@ -212,17 +212,17 @@ class ByHand(Case):
 
 
 class Cases:
-    """The cases of one script, and what its calls have where they name nothing else."""
+    """The cases of one script, and the default arguments of its calls."""
 
     def __init__(self, script: str) -> None:
         self.script = script
         self.defaults: dict[str, Any] = dict(DEFAULTS)
         self.all: list[Case] = []
         self.derived: list[Case] = []
-        """what follows from the header, behind the others"""
+        """the derived cases, which come after the others"""
 
     def __call__(self, name: str, **defaults: Any) -> Scenario:
-        """Begin a case; all of its calls have these arguments where they name no others."""
+        """Begin a case, with default arguments for all of its calls."""
         made = Scenario(self.script, name, {**self.defaults, **defaults})
         self.all.append(made)
         return made
@@ -236,17 +236,17 @@ class Cases:
         ttl: Mapping[str, int] | None = None,
         **defaults: Any,
     ) -> ByHand:
-        """Begin a case that the model does not know; without a `then` nothing must change."""
+        """Begin a case that the model does not cover; without `then`, nothing must change."""
         made = ByHand(self.script, name, {**self.defaults, **defaults}, given, then, given_ttl or {}, ttl or {})
         self.all.append(made)
         return made
 
     def most(self, name: str) -> int:
-        """Return the highest that an argument may be, or of how many values there may be."""
+        """Return the highest value of an argument, or the highest number of values."""
         return load(self.script).limit(name)[1]
 
     def state(self, setup: Setup, **defaults: Any) -> dict[Any, Any]:
-        """Return what is stored after calls, as a start for a case by hand; no wake-up lies there."""
+        """Return what is stored after calls, as the start of a case by hand, without a wake-up."""
         made = Scenario(self.script, "", {**self.defaults, **defaults})
         setup(made)
         made._start()
@@ -258,12 +258,12 @@ class Cases:
 
 
 KEYS: dict[str, dict[str, str]] = {}
-"""what completes the keys of a script's file, where it is not what DEFAULTS has"""
+"""arguments for the keys of a script's file, if they differ from DEFAULTS"""
 
 
 @cache
 def file_keys(script: str) -> list[Any]:
-    """Return the keys that a step without its own has."""
+    """Return the keys of steps that have none of their own."""
     names = {place for slot in load(script).keys for place in re.findall(r"<(\w+)>", slot.note.split()[0])} | {"once"}
     known = {name: KEYS.get(script, {}).get(name, DEFAULTS[name]) for name in names}
     return [form.string(key) for key in Raw(None, form.PREFIX.encode()).keys(script, _as_bytes(known))]  # type: ignore[arg-type]
@@ -300,7 +300,7 @@ SCRIPTS: dict[str, Callable[[Cases], None]] = {}
 
 
 def script(name: str, **keys: str) -> Callable[[Callable[[Cases], None]], Callable[[Cases], None]]:
-    """Register the function that gives the cases of a script; `keys` complete the keys that its file names."""
+    """Register the function that defines the cases of a script; `keys` complete the keys that its file names."""
 
     def register(function: Callable[[Cases], None]) -> Callable[[Cases], None]:
         SCRIPTS[name], KEYS[name] = function, keys

@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from ..core.errors import RedisqError
 from .command import Commands, describe
-from .connection import checked, failure, open_client, server_options, url_of
+from .connection import checked, failure, open_client, prefix_options, url_of
 from .http_server import health, needs_prometheus, port, serving
 from .log import configure, log_options
 
@@ -38,11 +38,10 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         "each scrape. A Redis that is unavailable is told by redisq_up 0. /livez answers while the process runs. Ends "
         "with SIGTERM or Ctrl-C.",
         example="redisq metrics --port 9181\nredisq metrics --host 0.0.0.0 --queue mails --queue search",
-        options=server_options(),
+        options=prefix_options(),
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
     parser.add_argument("--port", type=port, default=9181, help="the port; 0: a free one (%(default)s)")
-    parser.add_argument("--prefix", default="redisq", help="what the keys of the queues begin with (%(default)s)")
     parser.add_argument("--queue", action="append", metavar="NAME", help="only this queue; may be given several times")
     log_options(parser)
 

@@ -1,11 +1,15 @@
-"""What the tests of the commands share: a server, a function that runs commands, and queues in known states."""
+"""What the tests of the commands share: a server, functions that run commands, and queues in known states."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -15,8 +19,10 @@ from redisq.cli import main
 from redisq.embedded import Server
 
 COMMAND = [sys.executable, "-m", "redisq"]
+UNREACHABLE = "redis://:secret@127.0.0.1:1"
 
 Run = Callable[..., tuple[int, str, str]]
+Push = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -42,6 +48,20 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
+@pytest.fixture
+def run_push(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Push:
+    """Return a function that runs `push` with lines, or bytes, as its standard input."""
+
+    def run_push(lines: list[Any] | bytes, *arguments: object) -> tuple[int, str, str]:
+        data = lines if isinstance(lines, bytes) else "".join(json.dumps(line) + "\n" for line in lines).encode()
+        (tmp_path / "stdin").write_bytes(data)
+        with (tmp_path / "stdin").open() as stdin, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", stdin)
+            return run("push", *arguments)
+
+    return run_push
+
+
 def bury_batch(client: redis.Redis, name: str, *items: bytes, group: str = "g", reason: str = "bad") -> str:
     buffer = Buffer(client, name, codec=BYTES)
     buffer.push(*items, group=group)
@@ -58,7 +78,14 @@ def bury_members(client: redis.Redis, name: str, *members: bytes, reason: str = 
         batch.bury(reason)
 
 
-def seconds_of(said: str) -> float:
-    """Read a time as programs do."""
-    assert said.endswith("+00:00")
-    return datetime.datetime.fromisoformat(said).timestamp()
+def seconds_of(message: str) -> float:
+    """Parse a time from JSON output."""
+    assert message.endswith("+00:00")
+    return datetime.datetime.fromisoformat(message).timestamp()
+
+
+def wait_until(true: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)

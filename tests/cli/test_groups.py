@@ -33,8 +33,8 @@ def buffer(client: redis.Redis) -> Buffer[bytes]:
     return made
 
 
-def test_groups_by_state(buffer: Buffer[bytes], run: Run) -> None:
-    assert buffer
+@pytest.mark.usefixtures("buffer")
+def test_groups_by_state(run: Run) -> None:
     assert run("groups", "b") == (
         0,
         "waiting  group         state\n"
@@ -51,9 +51,9 @@ def test_groups_by_state(buffer: Buffer[bytes], run: Run) -> None:
 
 
 @pytest.mark.parametrize("state", ["waiting", "all"])
-def test_groups_a_page_at_a_time(buffer: Buffer[bytes], run: Run, state: str) -> None:
+@pytest.mark.usefixtures("buffer")
+def test_groups_a_page_at_a_time(run: Run, state: str) -> None:
     """The pages together are the whole."""
-    assert buffer
     whole = json.loads(run("groups", "b", "--state", state, "--json")[1])["groups"]
     seen, after = [], 0
     while after is not None:

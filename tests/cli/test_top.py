@@ -14,7 +14,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ from redisq.cli.top_page import Page, _count, _rate
 from redisq.core.buffer import BufferStats
 from redisq.core.queues import QueueInfo, QueueOverview
 from redisq.embedded import Server
-from tests.cli.conftest import COMMAND, Run
+from tests.cli.conftest import COMMAND, UNREACHABLE, Run
 from tests.faults.node import Node
 
 # -- the page, without a server
@@ -41,7 +41,7 @@ def stats(**held: object) -> BufferStats:
     return BufferStats(**{**empty, **held})  # type: ignore[arg-type]
 
 
-def sample(queues: dict[str, BufferStats | Exception], at: float = 1_000.0) -> Sample:
+def sample(queues: Mapping[str, BufferStats | Exception], at: float = 1_000.0) -> Sample:
     """Return a sample of buffers by name."""
     found = [
         QueueOverview(QueueInfo(name, "buffer", 2), None, held)
@@ -232,7 +232,7 @@ class Terminal:
     def __init__(self, *command: str, size: tuple[int, int] = (80, 24)) -> None:
         self.ours, self.theirs = pty.openpty()
         self.resize(*size)
-        # These say another size: pytest-xdist sets them.
+        # These would win over the size of the terminal.
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             [*COMMAND, *command],
@@ -299,8 +299,8 @@ def push(node: Node) -> None:
 
 @pytest.mark.server
 @pytest.mark.parametrize(("end", "code"), [("q", 0), ("\x03", 130), (signal.SIGTERM, 143)])
-def test_it_ends_and_leaves_the_terminal_as_it_was(node: Node, end: str | signal.Signals, code: int) -> None:
-    assert node
+@pytest.mark.usefixtures("node")
+def test_it_ends_and_leaves_the_terminal_as_it_was(end: str | signal.Signals, code: int) -> None:
     with Terminal("top", "--every", "1h") as terminal:
         terminal.read(lambda said: "mails" in said)
         assert not terminal.is_cooked
@@ -315,8 +315,8 @@ def test_it_ends_and_leaves_the_terminal_as_it_was(node: Node, end: str | signal
 
 
 @pytest.mark.server
-def test_keys_and_sizes_are_heeded_at_once(node: Node) -> None:
-    assert node
+@pytest.mark.usefixtures("node")
+def test_keys_and_sizes_are_heeded_at_once() -> None:
     with Terminal("top", "--every", "1h", size=(100, 24)) as terminal:
         terminal.read(lambda said: "sorted by waiting" in said)
         terminal.type("s")
@@ -344,6 +344,6 @@ def test_it_outlasts_an_outage(node: Node) -> None:
 
 @pytest.mark.server
 def test_without_a_server_it_does_not_begin(run: Run) -> None:
-    code, out, err = run("top", "--url", "redis://:secret@127.0.0.1:1")
+    code, out, err = run("top", "--url", UNREACHABLE)
     assert (code, out) == (3, "")
     assert err.startswith("redisq: no server at redis://***@127.0.0.1:1: ")

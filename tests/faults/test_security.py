@@ -237,14 +237,23 @@ COMMANDS = [
     ("push other --priority-by n --member user", '{"user": "eu", "n": 1}\n'),
     ("stats orders", ""),
     ("peek orders --json", ""),
+    ("peek orders --group eu --json", ""),
+    ("groups orders --state all", ""),
+    ("leased orders", ""),
+    ("delayed orders", ""),
     ("dead list orders", ""),
+    ("pause orders --for 1m", ""),
+    ("resume orders", ""),
+    ("pause orders --group eu", ""),
+    ("resume orders --group eu", ""),
+    ("drop-group orders us --yes", ""),
     ("audit orders --repair", ""),
     ("purge orders --yes", ""),
 ]
 
 
 def command_line(url: str) -> list[tuple[str, int, str]]:
-    """Run every command of the command line that uses a server; return the exit code and output of each."""
+    """Run every command of the command line that uses one queue; return the exit code and output of each."""
     results = []
     for command, text in COMMANDS:
         output = io.StringIO()

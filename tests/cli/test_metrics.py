@@ -467,11 +467,12 @@ def test_systemd_is_notified(server: Server, jobs: Path) -> None:
         manager.settimeout(TIMEOUT)
         command = ("worker", "jobs:worker", "--processes", "2", "--metrics-port", "0", "--url", server.url)
         with serving(*command, cwd=jobs, NOTIFY_SOCKET=path, WATCHDOG_USEC="300000") as (address, process):
-            said = []
-            while "READY=1" not in said:
-                said.append(manager.recv(100).decode())
-            assert set(said) <= {"READY=1", "WATCHDOG=1"}
-            assert get(f"{address}/readyz")[0] == 200 or "Redis" in get(f"{address}/readyz")[1]
+            states = []
+            while "READY=1" not in states:
+                states.append(manager.recv(100).decode())
+            assert set(states) <= {"READY=1", "WATCHDOG=1"}
+            status, text = get(f"{address}/readyz")
+            assert status == 200 or "Redis" in text
             while manager.recv(100) != b"WATCHDOG=1":
                 pass
             process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What the tests of the commands share: a server, functions that run commands, and queues in known states."""
+"""Shared by the tests of the commands: a server, functions that run commands, and queues in known states."""
 
 from __future__ import annotations
 

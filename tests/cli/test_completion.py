@@ -1,4 +1,4 @@
-"""Shell completion, and help without the libraries that make it pretty."""
+"""Shell completion, and help without optional libraries."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_an_unknown_shell(run: Run) -> None:
 
 
 def without(*modules: str) -> list[str]:
-    """Return the beginning of a command where modules are not installed."""
+    """Return the beginning of a command line with these modules missing."""
     hidden = "".join(f"sys.modules[{module!r}] = None; " for module in modules)
     return [sys.executable, "-c", f"import sys; {hidden}from redisq.cli import main; sys.exit(main(sys.argv[1:]))"]
 
 
-def test_without_shtab_completion_names_what_to_install() -> None:
+def test_completion_without_shtab() -> None:
     done = subprocess.run([*without("shtab"), "completion", "bash"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "redisq: completion needs shtab: pip install 'redisq[cli]'\n"

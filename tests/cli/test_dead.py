@@ -1,4 +1,4 @@
-"""`redisq dead`: dead letters are shown, redriven and discarded."""
+"""`redisq dead`: dead letters are listed, redriven and discarded."""
 
 from __future__ import annotations
 

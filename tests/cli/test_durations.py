@@ -1,4 +1,4 @@
-"""Durations on the command line: how they are read, and how they are shown."""
+"""Durations on the command line: how they are parsed, and how they are printed."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s", "10x", "1h30", "10 m", "nan", "h1", "5M"])
-def test_what_is_no_duration_is_named_with_a_remedy(text: str) -> None:
+def test_an_invalid_duration_is_an_error_with_examples(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         duration()(text)
     assert str(caught.value) == f"{text} is not a duration: give 90, 500ms, 90s, 10m, 1h30m or 7d"
 
 
 @pytest.mark.parametrize("text", ["99ms", "61s", "-1", "inf", "1e999"])
-def test_a_duration_out_of_range_is_named_with_the_range(text: str) -> None:
+def test_a_duration_out_of_range_is_an_error_with_the_range(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         duration(0.1, 60)(text)
     assert str(caught.value) == f"{text} is out of range: give 100ms to 1m"
@@ -65,6 +65,6 @@ def test_a_duration_out_of_range_is_named_with_the_range(text: str) -> None:
     ],
 )
 def test_spans(seconds: float, text: str) -> None:
-    """At most two units, and what is shown can be given."""
+    """Printed with two units at most, in a form that can be parsed."""
     assert span(seconds) == text
     assert abs(duration(0)(text) - seconds) <= max(0.05, seconds / 20)

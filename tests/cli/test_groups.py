@@ -1,4 +1,4 @@
-"""The groups of a buffer: `groups`, `peek --group`, `drop-group`, with names of any bytes."""
+"""The groups of a buffer: `groups`, `peek --group`, `drop-group`, with any bytes in names."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_groups_by_state(run: Run) -> None:
 
 @pytest.mark.parametrize("state", ["waiting", "all"])
 @pytest.mark.usefixtures("buffer")
-def test_groups_a_page_at_a_time(run: Run, state: str) -> None:
-    """The pages together are the whole."""
+def test_groups_page_by_page(run: Run, state: str) -> None:
+    """The pages together are all groups."""
     whole = json.loads(run("groups", "b", "--state", state, "--json")[1])["groups"]
     seen, after = [], 0
     while after is not None:
@@ -79,7 +79,7 @@ def test_peek_shows_the_items_of_a_group_in_order(buffer: Buffer[bytes], run: Ru
     assert run("peek", "b", "--group", "nobody") == (0, "", "")
 
 
-def test_peek_of_members_a_page_at_a_time(client: redis.Redis, run: Run) -> None:
+def test_peek_at_members_page_by_page(client: redis.Redis, run: Run) -> None:
     PriorityQueue(client, "p").push_many({str(number): number for number in range(5)})
     first = json.loads(run("peek", "p", "--count", 3, "--json")[1])
     last = json.loads(run("peek", "p", "--count", 3, "--after", first["next"], "--json")[1])
@@ -88,19 +88,19 @@ def test_peek_of_members_a_page_at_a_time(client: redis.Redis, run: Run) -> None
 
 
 @pytest.mark.usefixtures("buffer")
-def test_what_does_not_go_together(client: redis.Redis, run: Run) -> None:
+def test_options_that_contradict_the_queue(client: redis.Redis, run: Run) -> None:
     PriorityQueue(client, "p").push("a")
     for command in (["groups", "p"], ["peek", "p", "--group", "g"], ["drop-group", "p", "g", "--yes"]):
-        said = "redisq: p is a priority queue: only a buffer has groups\n"
-        assert run(*command) == (1, "", said)
+        expected = "redisq: p is a priority queue: only a buffer has groups\n"
+        assert run(*command) == (1, "", expected)
     code, _, err = run("peek", "b", "--after", 3)
     assert (code, err) == (2, "redisq: --after goes with --group; redisq groups lists groups a page at a time\n")
     code, _, err = run("peek", "b", "--group", "")
     assert (code, "group is ''" in err) == (2, True)
 
 
-def test_names_are_given_back_as_bytes(buffer: Buffer[bytes]) -> None:
-    """As `--group $'\\xff'` in a shell."""
+def test_names_of_any_bytes_as_arguments(buffer: Buffer[bytes]) -> None:
+    """As with `--group $'\\xff'` in a shell."""
 
     def shell(*words: str | bytes) -> bytes:
         return subprocess.run([*COMMAND, *words], stdout=subprocess.PIPE, check=True, timeout=60).stdout

@@ -1,4 +1,4 @@
-"""`redisq stats`, `peek` and `delayed`: what a queue holds."""
+"""`redisq stats`, `peek` and `delayed`: the content of a queue."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_leased_members(client: redis.Redis, run: Run) -> None:
     assert "group" not in found
 
 
-def test_a_lease_that_has_ended(client: redis.Redis, run: Run) -> None:
+def test_an_expired_lease(client: redis.Redis, run: Run) -> None:
     buffer: Buffer[int] = Buffer(client, "b")
     buffer.push(1)
     batch = buffer.reserve()
@@ -66,7 +66,7 @@ def test_a_lease_that_has_ended(client: redis.Redis, run: Run) -> None:
 @pytest.mark.parametrize("state", ["leased", "delayed", "dead"])
 @pytest.mark.parametrize("kind", ["buffer", "priority"])
 def test_a_page_at_a_time(client: redis.Redis, run: Run, state: str, kind: str) -> None:
-    """The pages together are the whole, in order."""
+    """The pages together are everything, in order."""
     queue: Buffer[str] | PriorityQueue[str] = Buffer(client, "q") if kind == "buffer" else PriorityQueue(client, "q")
     for number in range(5):
         queue.push(f"m{number}")

@@ -249,12 +249,12 @@ def serving(*arguments: str, cwd: Path, **environment: str) -> Iterator[tuple[st
         try:
             for line in process.stderr:
                 lines.append(line)
-                if said := re.search(r"serving (http://[^/]+)", line):
+                if found := re.search(r"serving (http://[^/]+)", line):
                     break
             else:
                 raise AssertionError("".join(lines))
             reader.start()
-            yield said[1], process
+            yield found[1], process
         finally:
             process.kill()
             process.wait()

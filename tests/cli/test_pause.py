@@ -17,8 +17,8 @@ pytestmark = pytest.mark.server
 def test_a_queue_is_paused_and_resumed(client: redis.Redis, run: Run) -> None:
     for queue, name in ((Buffer(client, "b"), "b"), (PriorityQueue(client, "p"), "p")):
         queue.push("x")
-        said = run("pause", name, "--for", "1h30m", "--reason", "the API is down")
-        assert said == (0, f"{name} is paused for 1h30m\n", "")
+        expected = run("pause", name, "--for", "1h30m", "--reason", "the API is down")
+        assert expected == (0, f"{name} is paused for 1h30m\n", "")
         held = queue.stats()
         assert (held.paused, held.pause_reason) == (True, "the API is down")
         assert 5390 < (held.paused_until or 0) - time.time() <= 5410
@@ -62,23 +62,23 @@ def test_a_group_is_paused_and_resumed(client: redis.Redis, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         (["--for", "10x"], "argument --for: 10x is not a duration: give 90, 500ms, 90s, 10m, 1h30m or 7d"),
         (["--for", "0"], "argument --for: 0 is out of range: give 1ms to 1157d9h"),
         (["--group", "g", "--reason", "x"], "the pause of a group keeps no reason: leave --reason out"),
     ],
 )
-def test_wrong_usage_of_pause(client: redis.Redis, run: Run, options: list[str], said: str) -> None:
+def test_wrong_usage_of_pause(client: redis.Redis, run: Run, options: list[str], expected: str) -> None:
     Buffer(client, "b").push(1)
     code, out, err = run("pause", "b", *options)
     assert (code, out) == (2, "")
-    assert err.endswith(f"{said}\n")
+    assert err.endswith(f"{expected}\n")
     assert not Buffer(client, "b").stats().paused
 
 
-def test_a_queue_that_is_nothing_but_paused(client: redis.Redis, run: Run) -> None:
-    """A pause by mistake in the name is refused; one that is left of a queue can be ended, whatever the queue was."""
+def test_a_paused_queue_without_items(client: redis.Redis, run: Run) -> None:
+    """Pausing a mistyped name is refused; a pause that is left of a queue can be ended, whatever its structure was."""
     code, out, err = run("pause", "nobody")
     assert (code, out) == (1, "")
     assert err.endswith("--kind says what it would be\n")

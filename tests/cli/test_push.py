@@ -1,4 +1,4 @@
-"""`redisq push`: what becomes of lines, and which of them are pushed when something is wrong."""
+"""`redisq push`: how lines become items or members, and which are pushed when something is wrong."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_a_queue_that_cannot_be_read_has_its_error_in_its_row(client: redis.Redi
     assert "marked 1 buffer" in found[0]["error"]
 
 
-def test_no_queue_is_no_row(client: redis.Redis, run: Run) -> None:
+def test_without_queues_there_are_no_rows(client: redis.Redis, run: Run) -> None:
     assert run("queues") == (0, "", "")
     assert json.loads(run("queues", "--json")[1])["queues"] == []
     assert client.dbsize() == 0
@@ -98,7 +98,7 @@ def nodes(binary: Path) -> Iterator[Cluster]:
 
 @pytest.mark.parametrize("command", ["queues", "top", "stats", "leased", "pause", "resume"])
 def test_a_cluster(nodes: Cluster, run: Run, command: str) -> None:
-    """Any node is told; all are shown."""
+    """With the URL of any node; the queues of all nodes are shown."""
     words = {"queues": [], "top": ["--every", "100ms"], "pause": ["q7", "--for", "1h"]}.get(command, ["q7"])
     code, out, err = run(command, *words, "--json", "--url", f"redis://{HOST}:{nodes.nodes[1].port}")
     assert (code, err) == (0, "")

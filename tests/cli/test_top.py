@@ -1,4 +1,4 @@
-"""`redisq top`: the page, the rates, and the terminal it is shown on."""
+"""`redisq top`: the page, the rates, and the terminal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.faults.node import Node
 
 
 def stats(**held: object) -> BufferStats:
-    """Return what a buffer holds: nothing, but for what is given."""
+    """Return the stats of an empty buffer, with some values replaced."""
     empty: dict[str, object] = dict.fromkeys(BufferStats.__dataclass_fields__, 0)
     empty |= {"oldest_wait": None, "next_expiry": None, "paused": False, "pause_reason": "", "paused_until": None}
     return BufferStats(**{**empty, **held})  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def render(now: Sample, before: Sample | None = None, width: int = 80, height: i
 @pytest.mark.parametrize("width", [30, 80, 140])
 @pytest.mark.parametrize("height", [5, 10, 24])
 @pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 100])
-def test_a_page_fits_the_terminal_and_says_how_many_are_hidden(width: int, height: int, count: int) -> None:
+def test_a_page_fits_the_terminal_and_counts_hidden_queues(width: int, height: int, count: int) -> None:
     full = {
         f"a-queue-with-a-long-name-{number:060}": stats(
             waiting=10**8 + number, oldest_wait=1e6, done=10**9, paused=True, pause_reason="it is down " * 20
@@ -83,7 +83,7 @@ def test_a_page_fits_the_terminal_and_says_how_many_are_hidden(width: int, heigh
         assert not hidden
 
 
-def test_what_a_page_says() -> None:
+def test_the_content_of_a_page() -> None:
     now = sample(
         {
             "mails": stats(waiting=90, done=250, failed=3, leased=2, delayed=1, dead=7, oldest_wait=75.0),
@@ -122,7 +122,7 @@ def test_a_narrow_terminal_shows_fewer_columns(width: int, titles: str) -> None:
     assert row.split()[:2] == ["mails", "7"]
 
 
-def test_counters_that_began_anew_have_no_rates() -> None:
+def test_counters_that_restarted_have_no_rates() -> None:
     (row,) = rows(sample({"q": stats(done=5)}), sample({"q": stats(done=500)}, 999.0), "waiting")
     assert (row.change, row.done, row.failed) == (None, None, None)
 
@@ -131,7 +131,7 @@ def test_counters_that_began_anew_have_no_rates() -> None:
     ("sort", "order"), [("waiting", "cabd"), ("oldest", "acbd"), ("done", "bacd"), ("name", "abcd")]
 )
 def test_sorts(sort: str, order: str) -> None:
-    """What cannot be read comes last; equal ones by name."""
+    """Unreadable queues come last; ties are broken by name."""
     held: dict[str, BufferStats | Exception] = {
         "a": stats(waiting=5, oldest_wait=50.0),
         "b": stats(waiting=0, done=10),
@@ -197,7 +197,7 @@ def test_rates_as_json(client: redis.Redis, run: Run, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.server
-def test_it_scans_for_queues_only_now_and_then(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_rarely_scans_for_queues(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "_FIND_EVERY", 3_600.0)
     Buffer(client, "b").push(1)
     sampler = Sampler(client, "redisq")
@@ -227,12 +227,12 @@ def test_a_user_without_info_sees_the_queues(client: redis.Redis, run: Run, serv
 
 
 class Terminal:
-    """A terminal on which a command runs, from `with` to the end of it."""
+    """A context manager that runs a command on a terminal."""
 
     def __init__(self, *command: str, size: tuple[int, int] = (80, 24)) -> None:
         self.ours, self.theirs = pty.openpty()
         self.resize(*size)
-        # These would win over the size of the terminal.
+        # These would override the size of the terminal.
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             [*COMMAND, *command],
@@ -253,7 +253,7 @@ class Terminal:
         os.close(self.theirs)
 
     def resize(self, width: int, height: int) -> None:
-        """Give the terminal another size."""
+        """Change the size of the terminal."""
         fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def type(self, text: str) -> None:
@@ -261,12 +261,12 @@ class Terminal:
         os.write(self.ours, text.encode())
 
     def read(self, until: Callable[[str], object], seconds: float = 30.0) -> str:
-        """Read what is written from now on, until it is as wanted; without the codes of colours."""
-        said, end = "", time.monotonic() + seconds
-        while not until(said):
-            assert select.select([self.ours], [], [], max(0.0, end - time.monotonic()))[0], f"it did not come: {said}"
-            said += re.sub(r"\x1b\[[\d;]*m", "", os.read(self.ours, 65_536).decode(errors="replace"))
-        return said
+        """Read the output from now on, without color codes, until a condition holds."""
+        output, end = "", time.monotonic() + seconds
+        while not until(output):
+            assert select.select([self.ours], [], [], max(0.0, end - time.monotonic()))[0], f"timed out: {output}"
+            output += re.sub(r"\x1b\[[\d;]*m", "", os.read(self.ours, 65_536).decode(errors="replace"))
+        return output
 
     def wait(self) -> int:
         """Wait for the end of the command."""
@@ -300,50 +300,50 @@ def push(node: Node) -> None:
 @pytest.mark.server
 @pytest.mark.parametrize(("end", "code"), [("q", 0), ("\x03", 130), (signal.SIGTERM, 143)])
 @pytest.mark.usefixtures("node")
-def test_it_ends_and_leaves_the_terminal_as_it_was(end: str | signal.Signals, code: int) -> None:
+def test_it_restores_the_terminal(end: str | signal.Signals, code: int) -> None:
     with Terminal("top", "--every", "1h") as terminal:
-        terminal.read(lambda said: "mails" in said)
+        terminal.read(lambda output: "mails" in output)
         assert not terminal.is_cooked
         if isinstance(end, str):
             # A session of its own has no controlling terminal that turns Ctrl-C into a signal.
             terminal.type(end) if end == "q" else terminal.process.send_signal(signal.SIGINT)
         else:
             terminal.process.send_signal(end)
-        terminal.read(lambda said: "\x1b[?1049l" in said)  # the alternate screen is left
+        terminal.read(lambda output: "\x1b[?1049l" in output)  # the alternate screen is left
         assert terminal.wait() == code
         assert terminal.is_cooked
 
 
 @pytest.mark.server
 @pytest.mark.usefixtures("node")
-def test_keys_and_sizes_are_heeded_at_once() -> None:
+def test_keys_and_resizes_take_effect_at_once() -> None:
     with Terminal("top", "--every", "1h", size=(100, 24)) as terminal:
-        terminal.read(lambda said: "sorted by waiting" in said)
+        terminal.read(lambda output: "sorted by waiting" in output)
         terminal.type("s")
-        terminal.read(lambda said: "sorted by oldest" in said)
-        terminal.type("xyz")  # no meaning
+        terminal.read(lambda output: "sorted by oldest" in output)
+        terminal.type("xyz")  # ignored
         terminal.resize(40, 12)
-        said = terminal.read(lambda said: "mails" in said)
-        assert "every 1h; q quits, s sorts" not in said  # cut
+        output = terminal.read(lambda output: "mails" in output)
+        assert "every 1h; q quits, s sorts" not in output  # cut off
 
 
 @pytest.mark.server
-def test_it_outlasts_an_outage(node: Node) -> None:
+def test_it_survives_an_outage(node: Node) -> None:
     with Terminal("top", "--every", "200ms", size=(120, 24)) as terminal:
-        terminal.read(lambda said: "mails" in said)
+        terminal.read(lambda output: "mails" in output)
         node.stop()
-        terminal.read(lambda said: "Redis is unavailable, trying again every 200ms: " in said)
-        terminal.read(lambda said: "mails" in said)  # as it was
+        terminal.read(lambda output: "Redis is unavailable, trying again every 200ms: " in output)
+        terminal.read(lambda output: "mails" in output)  # as before
         node.start()
         push(node)
-        said = terminal.read(lambda said: "1 queue, 1 waiting" in said)
-        assert "unavailable" not in said.rpartition("1 queue, 1 waiting")[2]
+        output = terminal.read(lambda output: "1 queue, 1 waiting" in output)
+        assert "unavailable" not in output.rpartition("1 queue, 1 waiting")[2]
         terminal.type("q")
         assert terminal.wait() == 0
 
 
 @pytest.mark.server
-def test_without_a_server_it_does_not_begin(run: Run) -> None:
+def test_it_does_not_start_without_a_server(run: Run) -> None:
     code, out, err = run("top", "--url", UNREACHABLE)
     assert (code, out) == (3, "")
     assert err.startswith("redisq: no server at redis://***@127.0.0.1:1: ")

@@ -1,4 +1,4 @@
-"""`redisq worker`: a Worker of the user in several processes."""
+"""`redisq worker`: runs a user's Worker in several processes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Traces and metrics: what is recorded of queues and workers, blocking and asyncio, and what items carry."""
+"""Traces and metrics of queues and workers, blocking and asyncio, and trace contexts in items."""

@@ -1,4 +1,4 @@
-"""What the tests of telemetry share."""
+"""Fixtures of the telemetry tests."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from tests.telemetry.recording import Recording
 
 @pytest.fixture
 def recording() -> Recording:
-    """Give a place where spans and metrics are kept."""
+    """Return a recording of spans and metrics."""
     return Recording()

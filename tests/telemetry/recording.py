@@ -1,4 +1,4 @@
-"""Providers of OpenTelemetry's SDK that keep what they are given in memory, and queues that are watched with them."""
+"""In-memory providers of OpenTelemetry's SDK, and queues that are instrumented with them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.queues.flavours import Flavour
 
 
 class Recording:
-    """What is recorded of one test."""
+    """The spans and metrics of one test."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -28,11 +28,11 @@ class Recording:
         self.tracer = self.tracers.get_tracer("the application")
 
     def instrument(self, *queues_or_workers: Any) -> None:
-        """Have them record here."""
+        """Instrument objects with these providers."""
         instrument(*queues_or_workers, tracer_provider=self.tracers, meter_provider=self.meters)
 
     def queue(self, real: Flavour, structure: str, **options: Any) -> Any:
-        """Give a queue `mails` of a structure, whose items or payloads carry contexts, and which records here."""
+        """Return an instrumented queue `mails`, whose items or payloads carry contexts."""
         if structure == "buffer":
             queue = real.buffer("mails", **{"codec": Carrier(JSON), **options})
         else:
@@ -41,19 +41,19 @@ class Recording:
         return queue
 
     def spans(self) -> dict[str, list[ReadableSpan]]:
-        """Give the spans that have ended, by name."""
+        """Return the spans that have ended, by name."""
         found: dict[str, list[ReadableSpan]] = {}
         for span in self._exporter.get_finished_spans():
             found.setdefault(span.name, []).append(span)
         return found
 
     def span(self, name: str) -> ReadableSpan:
-        """Give the only span of this name."""
+        """Return the only span of this name."""
         (span,) = self.spans()[name]
         return span
 
     def points(self, name: str) -> dict[tuple[str, str | None], Any]:
-        """Give the points of a metric, by operation and error."""
+        """Return the points of a metric, by operation and error."""
         data = self._reader.get_metrics_data()
         points = [
             point
@@ -67,22 +67,22 @@ class Recording:
 
 
 def key_of(point: Any) -> tuple[str, str | None]:
-    """Give the operation of a point, and its error."""
+    """Return the operation of a point, and its error."""
     return point.attributes["messaging.operation.name"], point.attributes.get("error.type")
 
 
 def linked(span: ReadableSpan) -> list[int]:
-    """Give the ids of the spans that a span is linked to."""
+    """Return the ids of the spans that a span is linked to."""
     return [link.context.span_id for link in span.links]
 
 
 def id_of(span: ReadableSpan) -> int:
-    """Give a span's id."""
+    """Return a span's id."""
     return int(span.context.span_id) if span.context else 0
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
-    """Give a span's attributes."""
+    """Return a span's attributes."""
     return dict(span.attributes or {})
 
 

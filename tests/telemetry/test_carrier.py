@@ -1,4 +1,4 @@
-"""The codec that carries contexts: what comes back, what is stored, and what it does with bytes of others."""
+"""The codec that carries contexts: what it stores, and how it decodes bytes that others stored."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIKE_HEADERS = st.lists(PIECES | st.binary(max_size=3), max_size=6).map(b"".join
 
 
 def carried(raw: bytes) -> SpanContext | None:
-    """Give the span that bytes carry."""
+    """Return the span that bytes carry."""
     found = Carrier.context(raw)
     return None if found is None else trace.get_current_span(found).get_span_context()
 
@@ -43,14 +43,14 @@ def carried(raw: bytes) -> SpanContext | None:
 @example(HEADER + HEADER, True)
 @example(b"\0otel{}\n", False)
 @example(b"\0otel", False)
-def test_any_bytes_come_back_as_they_went_in(data: bytes, traced: bool) -> None:
-    """Whatever they look like, with a span and without; and only a span is carried that was current."""
+def test_any_bytes_are_unchanged_after_a_round_trip(data: bytes, traced: bool) -> None:
+    """With and without a span; a span is carried only if it was current."""
     codec = Carrier(BYTES)
     if not traced:
         stored = codec.encode(data)
         assert codec.decode(stored) == data
         assert Carrier.context(stored) is None
-        assert stored == data or data.startswith(b"\0otel")  # nothing is added but where it is needed
+        assert stored == data or data.startswith(b"\0otel")  # a prefix is only added where it is needed
         return
     with TRACER.start_as_current_span("push") as span:
         stored = codec.encode(data)
@@ -65,13 +65,13 @@ def test_any_bytes_come_back_as_they_went_in(data: bytes, traced: bool) -> None:
 @example(b'\0otel{"traceparent":1}\n')
 @example(b'\0otel{"traceparent":"\\ud800"}\n')
 @example(b'\0otel{"baggage":"\xff"}\n')
-def test_garbage_has_no_context(data: bytes) -> None:
-    """Nothing that somebody has pushed makes it raise."""
+def test_invalid_data_has_no_context(data: bytes) -> None:
+    """Decoding never raises, whatever was pushed."""
     found = carried(data)
     assert found is None or found.is_valid is (TRACEPARENT.encode() in data)
 
 
-def test_what_is_stored_is_the_format_that_is_documented() -> None:
+def test_the_stored_format_is_as_documented() -> None:
     """So that programs in other languages can write and read it."""
     assert Carrier(JSON).decode(HEADER + b'{"to":"ada"}') == {"to": "ada"}
     assert carried(HEADER + b"1") == SPAN
@@ -84,14 +84,14 @@ def test_what_is_stored_is_the_format_that_is_documented() -> None:
 
 
 @pytest.mark.parametrize("stored", [b'{"to":"ada"}', b"\0otel{}\n" + b'{"to":"ada"}'])
-def test_what_was_pushed_without_telemetry_is_decoded_as_it_is(stored: bytes) -> None:
-    """By a program without a carrier, or outside any span."""
+def test_items_without_a_context_are_decoded_unchanged(stored: bytes) -> None:
+    """From a program without a carrier, or outside of any span."""
     assert Carrier(JSON).decode(stored) == {"to": "ada"}
     assert Carrier.context(stored) is None
 
 
-def test_each_item_carries_what_is_current_when_it_is_pushed() -> None:
-    """The fields of the last context are remembered, but not for another span, baggage or propagator."""
+def test_each_item_carries_the_context_of_its_push() -> None:
+    """The fields of the last context are cached, but not for another span, baggage or propagator."""
     codec = Carrier(TEXT)
     assert codec.encode("x") == b"x"
     for _ in range(2):
@@ -119,7 +119,7 @@ def test_each_item_carries_what_is_current_when_it_is_pushed() -> None:
 
 
 def test_the_last_context_is_not_kept_in_memory() -> None:
-    """A span may hold much."""
+    """A span may be large."""
     codec = Carrier(TEXT)
     with TRACER.start_as_current_span("push") as span:
         codec.encode("x")
@@ -129,8 +129,7 @@ def test_the_last_context_is_not_kept_in_memory() -> None:
     assert last() is None
 
 
-def test_an_error_of_the_inner_codec_is_its_own(flavour: Flavour) -> None:
-    """The message names both codecs."""
+def test_errors_of_the_inner_codec_name_both_codecs(flavour: Flavour) -> None:
     buffer = flavour.buffer(codec=Carrier(JSON))
     with pytest.raises(CodecError, match=r"Carrier\(JSON\) cannot encode"):
         flavour.do(buffer.push(object()))
@@ -140,20 +139,20 @@ def test_an_error_of_the_inner_codec_is_its_own(flavour: Flavour) -> None:
     assert raised.value.raw == [HEADER + b"{"]
 
 
-def test_members_are_not_carriers(flavour: Flavour) -> None:
-    """They would no longer be unique; the message says what to do instead."""
+def test_member_codecs_cannot_be_carriers(flavour: Flavour) -> None:
+    """Members would no longer be unique; the error says what to do instead."""
     with pytest.raises(InvalidArgument, match=r"payload_codec=Carrier\(TEXT\)"):
         flavour.queue(codec=Carrier(TEXT))
     flavour.queue(payload_codec=Carrier(TEXT))
 
 
 def run_python(code: str) -> str:
-    """Give what a program prints."""
+    """Return the output of a program."""
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
-def test_without_opentelemetry_there_is_a_remedy() -> None:
-    """It is an extra: nothing else needs it. (redis-py imports it where it is there.)"""
+def test_without_opentelemetry_the_error_says_what_to_install() -> None:
+    """It is an extra that nothing else needs. (redis-py imports it if it is installed.)"""
     program = """
 import sys
 sys.modules["opentelemetry"] = None
@@ -168,7 +167,7 @@ except ImportError as error:
 
 
 def test_types() -> None:
-    """A carrier is a codec of what its inner codec takes."""
+    """A carrier has the type of its inner codec."""
 
     def decoded(codec: redisq.Codec[str]) -> str:
         return codec.decode(b"x")

@@ -1,4 +1,4 @@
-"""Metrics: durations and counts by operation, with few attributes, and the names of the conventions."""
+"""Metrics: durations and counts by operation, with few attributes, named by the conventions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PROCESS = "messaging.process.duration"
 
 
 @STRUCTURES
-def test_what_a_queue_does_is_measured(real: Flavour, recording: Recording, structure: str) -> None:
-    """Calls and messages; polls that find nothing are neither."""
+def test_calls_of_a_queue_are_measured(real: Flavour, recording: Recording, structure: str) -> None:
+    """Calls and messages; polls that find nothing count as neither."""
     queue = recording.queue(real, structure)
     push(real, queue, "a", "b")
     push(real, queue, "c")
@@ -43,8 +43,8 @@ def test_what_a_queue_does_is_measured(real: Flavour, recording: Recording, stru
 
 
 @STRUCTURES
-def test_what_fails_is_measured_apart(real: Flavour, recording: Recording, structure: str) -> None:
-    """What could not be encoded was not sent."""
+def test_failed_calls_are_measured_separately(real: Flavour, recording: Recording, structure: str) -> None:
+    """Items that could not be encoded do not count as sent."""
     queue = recording.queue(real, structure)
     push(real, queue, "a")
     batch = real.do(queue.reserve())
@@ -63,8 +63,8 @@ def test_what_fails_is_measured_apart(real: Flavour, recording: Recording, struc
 
 
 @STRUCTURES
-def test_what_a_worker_does_is_measured(real: Flavour, recording: Recording, structure: str) -> None:
-    """Handlers by what they raised, of which a retry is no error; and the settlements of the loop."""
+def test_a_worker_is_measured(real: Flavour, recording: Recording, structure: str) -> None:
+    """Handlers by their exceptions, except Retry, which is no error; and the settlements of the loop."""
     queue = recording.queue(real, structure)
     push(real, queue, "a")
     answers = [Bury(), ValueError(), Retry(0)]
@@ -89,8 +89,8 @@ def test_what_a_worker_does_is_measured(real: Flavour, recording: Recording, str
 
 
 @STRUCTURES
-def test_attributes_are_few_and_of_the_conventions(real: Flavour, recording: Recording, structure: str) -> None:
-    """No group, member or batch, of which there are too many; the names are those of OpenTelemetry's own list."""
+def test_attributes_are_few_and_follow_the_conventions(real: Flavour, recording: Recording, structure: str) -> None:
+    """No groups, members or batches, which are too many; the names are from OpenTelemetry's list."""
     queue = recording.queue(real, structure)
     push(real, queue, "a")
     worker = real.worker(queue, lambda _: None)

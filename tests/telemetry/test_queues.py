@@ -1,4 +1,4 @@
-"""Spans of queues: what they are called, what they say, what they are linked to; and calls that stay what they were."""
+"""Spans of queues: their names, attributes and links; and calls behave as without telemetry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 
 
 def common(span: ReadableSpan, server: Server) -> dict[str, Any]:
-    """Check what all spans of the queue say, and give the rest."""
+    """Check the attributes that all spans of the queue have, and return the others."""
     found = attributes(span)
     assert found.pop("messaging.system") == "redisq"
     assert found.pop("messaging.destination.name") == "mails"
@@ -73,8 +73,8 @@ def test_a_batch_from_its_push_to_its_ack(real: Flavour, server: Server, recordi
 
 
 @STRUCTURES
-def test_polls_that_find_nothing_make_no_span(real: Flavour, recording: Recording, structure: str) -> None:
-    """One that waited begins when it was called, not when something came."""
+def test_polls_that_find_nothing_have_no_span(real: Flavour, recording: Recording, structure: str) -> None:
+    """The span of a reserve that waited begins with the call, not with the arrival of the batch."""
     queue = recording.queue(real, structure)
     assert real.do(queue.reserve()) is None
     assert real.do(queue.reserve_many(3)) == []
@@ -91,8 +91,8 @@ def test_polls_that_find_nothing_make_no_span(real: Flavour, recording: Recordin
     assert linked(reserve) == [id_of(pushed)]
 
 
-def test_every_way_to_push_and_to_take_from_a_buffer(real: Flavour, recording: Recording) -> None:
-    """The names are those of the methods; how many are pushed is known when they have been read."""
+def test_every_push_and_take_of_a_buffer(real: Flavour, recording: Recording) -> None:
+    """Spans are named after the methods; the number of pushed items is known once they have been read."""
     queue = recording.queue(real, "buffer")
     assert real.do(queue.push_many((str(n) for n in range(7)), "h")) == 7
     assert real.do(queue.push_many(items=["x"], group="h")) == 8
@@ -119,7 +119,7 @@ def test_every_way_to_push_and_to_take_from_a_buffer(real: Flavour, recording: R
     assert linked(recording.span("reserve mails")) == [id_of(many), id_of(one)]
 
 
-def test_every_way_to_push_and_to_take_from_a_priority_queue(real: Flavour, recording: Recording) -> None:
+def test_every_push_and_take_of_a_priority_queue(real: Flavour, recording: Recording) -> None:
     """A single member is no batch, so it has no count."""
     queue = recording.queue(real, "priority")
     assert real.do(queue.push("a", payload=1)) is Pushed.ADDED
@@ -135,7 +135,7 @@ def test_every_way_to_push_and_to_take_from_a_priority_queue(real: Flavour, reco
 
 
 def test_a_span_of_several_batches_and_their_settlements(real: Flavour, recording: Recording) -> None:
-    """It says how many items they have, and names none of them."""
+    """It has the total number of items, and no lease id."""
     queue = recording.queue(real, "buffer")
     for group in "gh":
         real.do(queue.push("a", "b", group=group))
@@ -151,10 +151,10 @@ def test_a_span_of_several_batches_and_their_settlements(real: Flavour, recordin
 @pytest.mark.parametrize(
     ("error", "verb"), [(None, "ack"), (Retry(), "release"), (Bury(), "bury"), (KeyError("x"), "release")]
 )
-def test_a_with_block_has_the_span_of_what_it_ends_with(
+def test_the_end_of_a_with_block_has_the_span_of_its_settlement(
     real: Flavour, recording: Recording, structure: str, error: Exception | None, verb: str
 ) -> None:
-    """Whatever it is, it went well."""
+    """None of them is an error."""
     queue = recording.queue(real, structure)
     push(real, queue, "a")
     batch = real.do(queue.reserve())
@@ -172,7 +172,7 @@ def test_a_with_block_has_the_span_of_what_it_ends_with(
 
 
 def test_batches_are_reserved_and_acked_with_spans(real: Flavour, recording: Recording) -> None:
-    """A loop makes a reserve and an ack of each batch."""
+    """The loop makes a reserve and an ack for each batch."""
     queue = recording.queue(real, "buffer")
     push(real, queue, "a", "b")
     if real.name == "blocking":
@@ -191,8 +191,8 @@ def test_batches_are_reserved_and_acked_with_spans(real: Flavour, recording: Rec
 
 
 @STRUCTURES
-def test_errors_are_raised_as_they_are_and_told(real: Flavour, recording: Recording, structure: str) -> None:
-    """Of what was sent, and of what could not be."""
+def test_errors_are_recorded_and_raised_unchanged(real: Flavour, recording: Recording, structure: str) -> None:
+    """Of calls that were sent, and of those that could not be."""
     queue = recording.queue(real, structure, max_attempts=1)
     push(real, queue, "a")
     batch = real.do(queue.reserve())
@@ -223,8 +223,8 @@ def test_errors_are_raised_as_they_are_and_told(real: Flavour, recording: Record
     assert "error.type" not in attributes(spans["reserve mails"][0])
 
 
-def test_wrong_calls_are_wrong_as_before(real: Flavour, recording: Recording) -> None:
-    """The same error, with the same text, whether there is telemetry or not."""
+def test_invalid_calls_raise_the_same_errors(real: Flavour, recording: Recording) -> None:
+    """With the same text, with and without telemetry."""
     calls: list[Callable[[Any], Any]] = [
         lambda queue: queue.push("a", wrong=1),
         lambda queue: queue.push_many(),
@@ -246,8 +246,8 @@ def test_wrong_calls_are_wrong_as_before(real: Flavour, recording: Recording) ->
 
 
 @pytest.mark.parametrize("structure", ["Buffer", "PriorityQueue", "asyncio.Buffer", "asyncio.PriorityQueue"])
-def test_signatures_stay(recording: Recording, structure: str) -> None:
-    """For people, `help` and whatever asks."""
+def test_signatures_are_unchanged(recording: Recording, structure: str) -> None:
+    """For readers, for `help` and for introspection."""
     client: Any = redis.asyncio.Redis() if "asyncio" in structure else redis.Redis()
     kind = getattr(redisq.asyncio if "asyncio" in structure else redisq, structure.rpartition(".")[2])
     plain, watched = kind(client, "mails"), kind(client, "mails")
@@ -264,7 +264,7 @@ def test_signatures_stay(recording: Recording, structure: str) -> None:
 
 
 def test_a_cancelled_call_is_cancelled(server: Server, recording: Recording) -> None:
-    """A push is told as what it is; a reserve that waited for nothing leaves no span."""
+    """A push has a span with that error; a reserve that found nothing has none."""
 
     async def main() -> None:
         async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
@@ -272,7 +272,7 @@ def test_a_cancelled_call_is_cancelled(server: Server, recording: Recording) -> 
             recording.instrument(queue)
             for call in (queue.push("a"), queue.reserve(timeout=20)):
                 task = asyncio.ensure_future(call)
-                await asyncio.sleep(0)  # it has sent its call, and waits
+                await asyncio.sleep(0)  # it has sent its call, and is blocked
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -284,8 +284,8 @@ def test_a_cancelled_call_is_cancelled(server: Server, recording: Recording) -> 
 
 
 @STRUCTURES
-def test_once_is_enough(real: Flavour, recording: Recording, structure: str) -> None:
-    """A second time nothing changes, and other objects are left alone."""
+def test_instrumenting_twice_has_no_effect(real: Flavour, recording: Recording, structure: str) -> None:
+    """And other objects are not changed."""
     queue = recording.queue(real, structure)
     other = Recording()
     other.instrument(queue, queue)
@@ -297,7 +297,7 @@ def test_once_is_enough(real: Flavour, recording: Recording, structure: str) -> 
     assert list(recording.spans()) == ["push mails"]
 
 
-def test_only_queues_and_workers(real: Flavour, recording: Recording) -> None:
+def test_only_queues_and_workers_can_be_instrumented(real: Flavour, recording: Recording) -> None:
     """Anything else is refused before anything is changed."""
     queue = real.buffer()
     with pytest.raises(InvalidArgument, match="give a Buffer, a PriorityQueue or a Worker"):
@@ -306,8 +306,8 @@ def test_only_queues_and_workers(real: Flavour, recording: Recording) -> None:
     assert recording.spans() == {}
 
 
-def test_members_stay_unique_and_their_keys_as_they_were(real: Flavour, recording: Recording) -> None:
-    """Each push has another context, which is in the payload alone."""
+def test_members_stay_unique(real: Flavour, recording: Recording) -> None:
+    """Each push has another context, which is only in the payload."""
     queue = recording.queue(real, "priority")
     assert [real.do(queue.push("a", 5, payload="one")), real.do(queue.push("a", 3, payload="two"))] == [
         Pushed.ADDED,
@@ -323,8 +323,8 @@ def test_members_stay_unique_and_their_keys_as_they_were(real: Flavour, recordin
 
 
 @STRUCTURES
-def test_what_others_push_is_taken_with_the_rest(real: Flavour, recording: Recording, structure: str) -> None:
-    """A program without telemetry, and bytes that look like a context and are none."""
+def test_items_from_other_programs_are_decoded(real: Flavour, recording: Recording, structure: str) -> None:
+    """From a program without telemetry, or with bytes that resemble a context."""
     queue = recording.queue(real, structure)
     plain = real.buffer("mails") if structure == "buffer" else real.queue("mails")
     push(real, plain, "plain")
@@ -342,8 +342,8 @@ def test_what_others_push_is_taken_with_the_rest(real: Flavour, recording: Recor
 
 
 @STRUCTURES
-def test_a_batch_has_128_links_at_most(real: Flavour, recording: Recording, structure: str) -> None:
-    """To the first of the spans that have pushed its items."""
+def test_a_batch_has_at_most_128_links(real: Flavour, recording: Recording, structure: str) -> None:
+    """To the first of the spans that pushed its items."""
     queue = recording.queue(real, structure)
     for n in range(130):
         push(real, queue, f"{n:03}")
@@ -352,8 +352,8 @@ def test_a_batch_has_128_links_at_most(real: Flavour, recording: Recording, stru
     assert linked(recording.span("reserve mails")) == [id_of(span) for span in recording.spans()["push mails"][:128]]
 
 
-def test_a_span_is_linked_once_and_what_is_none_does_not_count() -> None:
-    """The same push may be carried with other fields; and fields may carry no span."""
+def test_links_are_distinct_and_valid() -> None:
+    """One push may be carried with different fields, and fields may have no span."""
     none = [b'{"baggage":"tenant=%d"}' % n for n in range(MAX_LINKS)]
     parent = b'"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"'
     links = links_to([*none, b"{%s}" % parent, b'{"baggage":"tenant=1",%s}' % parent])
@@ -361,7 +361,7 @@ def test_a_span_is_linked_once_and_what_is_none_does_not_count() -> None:
 
 
 def test_a_queue_without_a_carrier_has_spans_without_links(real: Flavour, recording: Recording) -> None:
-    """And stores what it stored before."""
+    """And stores its items unchanged."""
     queue = recording.queue(real, "buffer", codec=JSON)
     push(real, queue, "a")
     assert real.plain.lrange("redisq:{mails}:items:g", 0, -1) == [b'"a"']
@@ -370,7 +370,7 @@ def test_a_queue_without_a_carrier_has_spans_without_links(real: Flavour, record
     assert linked(recording.span("reserve mails")) == []
 
 
-def test_names_that_are_not_utf8_are_told_as_escapes(real: Flavour, recording: Recording) -> None:
+def test_names_that_are_not_utf8_are_escaped(real: Flavour, recording: Recording) -> None:
     """An exporter could not encode them."""
     queue = real.buffer("m\udcffils")
     recording.instrument(queue)
@@ -380,7 +380,7 @@ def test_names_that_are_not_utf8_are_told_as_escapes(real: Flavour, recording: R
     assert attributes(span)["messaging.redisq.group"] == "g\\udcff"
 
 
-def test_the_server_is_the_one_of_the_client() -> None:
+def test_server_attributes_are_those_of_the_client() -> None:
     """A host with its port, a socket, a node of a cluster; with Sentinel it may be another one each time."""
     for library in (redis, redis.asyncio):
         made: Any = library
@@ -402,7 +402,7 @@ def test_the_server_is_the_one_of_the_client() -> None:
 
 
 def test_the_global_providers_are_the_default(server: Server) -> None:
-    """Without any, which is so here, calls are what they are."""
+    """Without any, as here, calls are unchanged."""
     with server.client() as client:
         queue = redisq.Buffer(client, "mails", codec=Carrier(JSON))
         instrument(queue)

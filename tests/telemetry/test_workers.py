@@ -1,4 +1,4 @@
-"""Spans of workers: of the handler and what it does, of what follows it, and of what other processes have pushed."""
+"""Spans of workers: of handlers and the calls in them, of settlements, and links to other processes' pushes."""
 
 from __future__ import annotations
 
@@ -53,25 +53,25 @@ print(format(span.context.span_id, "016x"))
 """
 
 
-def soon(_: int) -> float:
+def short_backoff(_: int) -> float:
     return 0.0
 
 
 def work(
     real: Flavour, recording: Recording, queue: Any, handle: Callable[[Any], object], **options: Any
 ) -> dict[str, list[ReadableSpan]]:
-    """Let a worker handle a batch, or as many as `max_batches` says, and give the spans."""
-    worker = real.worker(queue, handle, **{"size": 10, "backoff": soon, "max_batches": 1, **options})
+    """Run a worker for one batch, or for `max_batches`, and return the spans."""
+    worker = real.worker(queue, handle, **{"size": 10, "backoff": short_backoff, "max_batches": 1, **options})
     recording.instrument(worker)
     real.do(worker.run())
     return recording.spans()
 
 
 @STRUCTURES
-def test_a_handler_has_a_span_that_is_linked_to_the_producer_of_another_process(
+def test_a_handlers_span_is_linked_to_the_producer_in_another_process(
     real: Flavour, server: Server, recording: Recording, structure: str
 ) -> None:
-    """What the handler does is in its trace, its own pushes too; and so is the ack, which comes afterwards."""
+    """The handler's own calls are in its trace, and so is the ack that follows it."""
     producer = [sys.executable, "-c", PRODUCER, str(server.socket), structure]
     pushed = subprocess.run(producer, check=True, capture_output=True, text=True).stdout.strip()
     queue, others = recording.queue(real, structure), real.buffer("others")
@@ -82,7 +82,7 @@ def test_a_handler_has_a_span_that_is_linked_to_the_producer_of_another_process(
         held.append(batch)
         with recording.tracer.start_as_current_span("look up"):
             pass
-        others.calls.push(["x"])  # what is no call of the queue makes no span
+        others.calls.push(["x"])  # spans are made for calls of the queue only
 
     with recording.tracer.start_as_current_span("the program"):
         work(real, recording, queue, handle)
@@ -90,7 +90,7 @@ def test_a_handler_has_a_span_that_is_linked_to_the_producer_of_another_process(
     (process,), (ack,), (inner,) = spans["process mails"], spans["ack mails"], spans["look up"]
     assert [format_span_id(span_id) for span_id in linked(process)] == [pushed]
     assert (process.kind, ack.kind) == (SpanKind.CONSUMER, SpanKind.CLIENT)
-    assert process.parent is None  # not the program's span, which may last for days
+    assert process.parent is None  # not the span of the program, which may last for days
     for child in (ack, inner):
         assert child.parent
         assert child.parent.span_id == id_of(process)
@@ -117,8 +117,10 @@ def test_a_handler_has_a_span_that_is_linked_to_the_producer_of_another_process(
     assert set(spans) == {"process mails", "ack mails", "look up", "the program"}
 
 
-def test_a_settlement_lasts_from_the_end_of_the_handler_to_the_answer(real: Flavour, recording: Recording) -> None:
-    """An observer that comes after is told of the one no earlier, and of the other no earlier than the span ends."""
+def test_a_settlements_span_lasts_from_the_end_of_the_handler_to_the_answer(
+    real: Flavour, recording: Recording
+) -> None:
+    """Compared with the times at which a later observer is called."""
     queue = recording.queue(real, "buffer")
     push(real, queue, "a")
     told: list[int] = []
@@ -148,10 +150,10 @@ def test_a_settlement_lasts_from_the_end_of_the_handler_to_the_answer(real: Flav
 @pytest.mark.parametrize(
     ("error", "verb"), [(Retry(0.0, False, "busy"), "release"), (Bury("wrong"), "bury"), (ValueError("x"), "release")]
 )
-def test_what_a_handler_raises(
+def test_exceptions_of_a_handler(
     real: Flavour, recording: Recording, structure: str, error: Exception, verb: str
 ) -> None:
-    """A retry is an answer, no error; anything else is told as what it is. The settlement goes well each time."""
+    """Retry is not an error, any other exception is recorded; the settlement succeeds each time."""
     queue = recording.queue(real, structure)
     push(real, queue, "a")
     pushed = id_of(recording.span("push mails"))
@@ -188,10 +190,10 @@ def test_what_a_handler_raises(
 
 
 @STRUCTURES
-def test_a_batch_that_the_handler_settles_has_one_settlement(
+def test_a_batch_that_the_handler_settles_has_one_settlement_span(
     real: Flavour, recording: Recording, structure: str
 ) -> None:
-    """The handler's own, in its span; so with a lease that turns out to be lost."""
+    """Inside the handler's span; also if the lease turns out to be lost."""
     queue = recording.queue(real, structure)
     push(real, queue, "a")
     library = real.library
@@ -209,7 +211,7 @@ def test_a_batch_that_the_handler_settles_has_one_settlement(
 
 
 @STRUCTURES
-def test_a_lease_that_is_lost_is_told_by_the_settlement(real: Flavour, recording: Recording, structure: str) -> None:
+def test_a_lost_lease_is_recorded_by_the_settlement(real: Flavour, recording: Recording, structure: str) -> None:
     """The handler has done its work, and another worker does it again."""
     queue = recording.queue(real, structure)
     push(real, queue, "a")
@@ -221,8 +223,8 @@ def test_a_lease_that_is_lost_is_told_by_the_settlement(real: Flavour, recording
     assert ack.parent == process.context
 
 
-def test_what_a_stopped_worker_gives_back_is_told(server: Server, recording: Recording) -> None:
-    """The handler was cancelled, and the batch released; when that began nobody knows."""
+def test_the_release_of_a_stopped_worker_is_recorded(server: Server, recording: Recording) -> None:
+    """The handler was cancelled and its batch released; the start of that call is unknown."""
 
     async def main() -> None:
         async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
@@ -250,7 +252,7 @@ def test_what_a_stopped_worker_gives_back_is_told(server: Server, recording: Rec
 
 
 def test_a_batch_that_cannot_be_decoded_is_released(real: Flavour, recording: Recording) -> None:
-    """No handler sees it, and it has no process."""
+    """No handler sees it, so there is no process span."""
     queue = recording.queue(real, "buffer", max_attempts=1)
     real.do(real.buffer("mails", codec=BYTES).push(b"{"))
     worker = real.worker(queue, lambda _: None)
@@ -260,8 +262,8 @@ def test_a_batch_that_cannot_be_decoded_is_released(real: Flavour, recording: Re
     assert recording.span("release mails").parent is None
 
 
-def test_batches_at_a_time_have_traces_of_their_own(real: Flavour, recording: Recording) -> None:
-    """Each handler is current in its own thread or task alone."""
+def test_concurrent_batches_have_separate_traces(real: Flavour, recording: Recording) -> None:
+    """Each handler's span is current only in its own thread or task."""
     queue = recording.queue(real, "buffer")
     for group in "abc":
         real.do(queue.push("x", group=group))
@@ -280,8 +282,8 @@ def test_batches_at_a_time_have_traces_of_their_own(real: Flavour, recording: Re
     assert len(set(current.values())) == 3
 
 
-def test_once_is_enough(real: Flavour, recording: Recording) -> None:
-    """A second time nothing changes; the queue of a worker is instrumented with it."""
+def test_instrumenting_twice_has_no_effect(real: Flavour, recording: Recording) -> None:
+    """The queue of a worker is instrumented with it."""
     queue = real.buffer("mails")
     worker = real.worker(queue, lambda _: None)
     recording.instrument(worker)
@@ -296,5 +298,5 @@ def test_once_is_enough(real: Flavour, recording: Recording) -> None:
         "ack mails": 1,
     }
     (observer,) = worker.observers
-    assert not observer._parents  # what is over is not kept
+    assert not observer._parents  # finished spans are not kept
     assert not observer._asked

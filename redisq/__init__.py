@@ -8,6 +8,7 @@ from .core.audit import Audit, Finding
 from .core.batch import BatchData, Buried, Nothing
 from .core.buffer import BufferStats, GroupState
 from .core.calls import AnyPipeline, Call
+from .core.clients import ErrorKind
 from .core.codecs import BYTES, JSON, TEXT, Codec
 from .core.errors import (
     Bury,
@@ -48,6 +49,7 @@ __all__ = [
     "Codec",
     "CodecError",
     "Durability",
+    "ErrorKind",
     "Finding",
     "Grant",
     "GroupState",

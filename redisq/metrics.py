@@ -13,7 +13,7 @@ from .blocking import Client, Worker, overview, queues
 from .core import validate
 from .core.batch import BatchData
 from .core.buffer import BufferStats
-from .core.clients import Kind, errors, is_cluster
+from .core.clients import ErrorKind, errors, is_cluster
 from .core.observer import Observer, Outcome
 from .core.queues import QueueOverview
 
@@ -204,7 +204,7 @@ class WorkerMetrics(Observer):
         self._done, self._failed = families.items.labels(name, "done"), families.items.labels(name, "failed")
         self._seconds = families.seconds.labels(name)
         self._in_progress = families.in_progress.labels(name)
-        kinds: tuple[Kind, ...] = ("unavailable", "shortage", "refused", "other")
+        kinds: tuple[ErrorKind, ...] = ("unavailable", "shortage", "refused", "other")
         self._errors = {kind: families.errors.labels(name, kind) for kind in kinds}
 
     def began(self, batch: BatchData[Any]) -> None:  # noqa: ARG002
@@ -223,7 +223,7 @@ class WorkerMetrics(Observer):
             self._done.inc(len(batch.items) - len(batch.failed))
             self._failed.inc(len(batch.failed))
 
-    def failed(self, error: Exception, kind: Kind) -> None:  # noqa: ARG002
+    def failed(self, error: Exception, kind: ErrorKind) -> None:  # noqa: ARG002
         """Count what Redis did not answer."""
         self._errors[kind].inc()
 

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from ..core.batch import BatchData, Buried
-from ..core.clients import Kind
+from ..core.clients import ErrorKind
 from ..core.observer import Observer, Outcome
 
 START = 60.0
@@ -88,7 +88,7 @@ class Reporter(Observer):
         """Note that Redis has answered."""
         self._report.note(True)
 
-    def failed(self, error: Exception, kind: Kind) -> None:  # noqa: ARG002
+    def failed(self, error: Exception, kind: ErrorKind) -> None:  # noqa: ARG002
         """Note that it has not."""
         self._report.note(False)
 

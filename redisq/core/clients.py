@@ -14,7 +14,8 @@ from typing import Any, Literal, Protocol
 from .errors import InvalidArgument, NotDurable
 
 Flavour = Literal["blocking", "asyncio"]
-Kind = Literal["unavailable", "shortage", "refused", "other"]
+ErrorKind = Literal["unavailable", "shortage", "refused", "other"]
+"""A Redis that passes by itself, too few connections of this process, what a setting refuses for good, anything else."""
 
 _PREFIXES = {"redis": "Redis", "valkey": "Valkey"}
 _NAMES = {
@@ -245,7 +246,7 @@ def connection_arguments(pool: Any) -> tuple[str, ...]:
 # -- errors
 
 
-def kind_of(error: BaseException) -> Kind:
+def kind_of(error: BaseException) -> ErrorKind:
     """Say what kind of trouble an error of a client library is.
 
     `refused` is for good, until somebody changes a setting; `shortage` is of this process's own connections;

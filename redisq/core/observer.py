@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from .batch import BatchData, Buried
-from .clients import Kind
+from .clients import ErrorKind
 
 Outcome = Literal["acked", "released", "buried", "lost", "settled", "abandoned"]
 """What became of a batch: `lost` to another worker, `settled` by its handler, `abandoned` because Redis did not answer
@@ -42,7 +42,7 @@ class Observer:
     def answered(self) -> None:
         """Take in that Redis has answered a turn of the loop."""
 
-    def failed(self, error: Exception, kind: Kind) -> None:
+    def failed(self, error: Exception, kind: ErrorKind) -> None:
         """Take in that a turn, or a wait, was not answered, and which kind of trouble that is."""
 
     def alive(self, seconds: float) -> None:

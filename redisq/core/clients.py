@@ -15,7 +15,7 @@ from .errors import InvalidArgument, NotDurable
 
 Flavour = Literal["blocking", "asyncio"]
 ErrorKind = Literal["unavailable", "shortage", "refused", "other"]
-"""A Redis that passes by itself, too few connections of this process, what a setting refuses for good, anything else."""
+"""An outage that passes by itself; too few connections of this process; what is refused for good; anything else."""
 
 _PREFIXES = {"redis": "Redis", "valkey": "Valkey"}
 _NAMES = {

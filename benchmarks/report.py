@@ -92,7 +92,8 @@ def peers() -> str:
             ]
         )
     return _table(
-        ["best mode of each promise", "promise", "items a second", "commands an item", "worker killed"], lines
+        ["best mode of each promise", "promise", "items a second", "commands an item", "redelivered after kill -9"],
+        lines,
     )
 
 

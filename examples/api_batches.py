@@ -4,8 +4,8 @@
     python examples/api_batches.py https://api.example.com/actions --until-empty
 
 A line of actions.jsonl is a JSON object with a `feed`. The API gets {"feed": ..., "actions": [...]} and answers
-{"refused": [places in actions]}. Start it several times: together they keep to the rates, and what a killed one had in
-hand comes back when its lease runs out. The server is $REDIS_URL, by default the one on this machine.
+{"refused": [places in actions]}. Start it several times: together they keep to the rates, and the batch of a
+killed process comes back when its lease runs out. The server is $REDIS_URL, by default the one on this machine.
 """
 
 import argparse

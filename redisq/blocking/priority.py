@@ -267,7 +267,7 @@ class PriorityQueue(Queue[PriorityCalls[T], T]):
         return self.runner.run(self.calls.stats())
 
     def audit(self, repair: bool = False, *, max_lease: float | None = None) -> Audit:
-        """Compare the queue's keys with each other and, with `repair`, mend what disagrees.
+        """Compare the queue's keys with each other and, with `repair`, repair what disagrees.
 
         Nothing that exists is thrown away. It looks at a page at a time and does not block the server. On a queue at
         work it is right about each moment it looks at. A lease that lies further ahead than `max_lease` seconds

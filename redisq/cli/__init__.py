@@ -57,8 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "redisq",
         description="Race-free queues on Redis. `redisq COMMAND --help` shows each command with an example.",
-        epilog="Exit codes: 0 done; 1 it failed, or the answer is no; 2 wrong usage;\n"
-        "3 the server cannot be reached or does not let us in; 130 interrupted.",
+        epilog="Exit codes: 0 success; 1 failed, or a check found a problem; 2 wrong usage;\n"
+        "3 Redis unreachable or access denied; 130 interrupted.",
         formatter_class=formatter(),
     )
     parser.add_argument("-V", "--version", action="version", version=f"redisq {__version__}")

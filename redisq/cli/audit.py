@@ -18,14 +18,14 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         commands,
         "audit",
         run,
-        summary="find, and mend, what disagrees between a queue's keys",
-        text="Compare a queue's keys with each other and name what disagrees. With --repair, mend it; nothing that "
+        summary="check that a queue's keys agree with each other, and repair them",
+        text="Compare a queue's keys with each other and name what disagrees. With --repair, repair it; nothing that "
         "exists is thrown away, and keys that hold another type or are unknown are left alone. The exit code is 1 if "
         "something is, or stays, wrong.",
         example="redisq audit mails || redisq audit mails --repair",
         options=queue_options(),
     )
-    parser.add_argument("--repair", action="store_true", help="mend what can be mended")
+    parser.add_argument("--repair", action="store_true", help="repair what can be repaired")
     json_option(parser)
 
 
@@ -38,15 +38,17 @@ def run(args: argparse.Namespace) -> int:
     wrong = {(finding.kind, finding.name) for finding in left.findings}
     rows = [(finding, (finding.kind, finding.name) not in wrong) for finding in found.findings]
     if args.json:
-        findings = [{**{k: text(v) for k, v in vars(one).items()}, "mended": mended} for one, mended in rows]
+        findings = [{**{k: text(v) for k, v in vars(one).items()}, "repaired": repaired} for one, repaired in rows]
         show_json({**heading(args, queue), "checked": found.checked, "findings": findings})
     else:
-        said = [(one.kind, line(one.name), line(one.found), line(one.expected), mended) for one, mended in rows]
+        said = [(one.kind, line(one.name), line(one.found), line(one.expected), repaired) for one, repaired in rows]
         if said:
             columns = ("kind", "name", "|found", "|expected", "")
-            show_table(columns, [(*cells, "mended" if mended else "") for *cells, mended in said])
+            show_table(columns, [(*cells, "repaired" if repaired else "") for *cells, repaired in said])
         summary = (
-            f"{len(rows):,} findings, {sum(mended for _, mended in rows):,} mended" if rows else "nothing is wrong"
+            f"{len(rows):,} findings, {sum(repaired for _, repaired in rows):,} repaired"
+            if rows
+            else "nothing is wrong"
         )
         print(f"{found.checked:,} keys and entries checked: {summary}")
     return NO if left.findings else 0

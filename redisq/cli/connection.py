@@ -54,7 +54,7 @@ def server_options() -> argparse.ArgumentParser:
 def prefix_options() -> argparse.ArgumentParser:
     """Give the options that name the queues of a server, as a parent for a command's parser."""
     parser = argparse.ArgumentParser(add_help=False, parents=[server_options()])
-    parser.add_argument("--prefix", default="redisq", help="what the keys of queues begin with (%(default)s)")
+    parser.add_argument("--prefix", default="redisq", help="prefix of all keys (%(default)s)")
     return parser
 
 
@@ -62,7 +62,7 @@ def queue_options() -> argparse.ArgumentParser:
     """Give the options that name a queue and its server, as a parent for a command's parser."""
     parser = argparse.ArgumentParser(add_help=False, parents=[prefix_options()])
     parser.add_argument("queue", metavar="QUEUE", help="the queue's name")
-    parser.add_argument("--kind", choices=list(_KEYS), help="which structure it is; default: what its keys tell")
+    parser.add_argument("--kind", choices=list(_KEYS), help="which structure it is; default: detected from its keys")
     return parser
 
 
@@ -197,7 +197,8 @@ def existing(client: Client, args: argparse.Namespace) -> Queue:
 def nowhere(args: argparse.Namespace) -> NoReturn:
     """Raise the `Failure` that there is no such queue."""
     where = f"at {place(url_of(args))}" + (f" with the prefix {line(args.prefix)}" if args.prefix != "redisq" else "")
-    raise Failure(f"no queue {line(args.queue)} {where}: an empty one has no keys, --kind says what it would be", NO)
+    why = "it was never pushed to, or has been empty for seven days; --kind says what it would be"
+    raise Failure(f"no queue {line(args.queue)} {where}: {why}", NO)
 
 
 def existing_buffer(client: Client, args: argparse.Namespace) -> Buffer[bytes]:

@@ -32,10 +32,10 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         commands,
         "doctor",
         run,
-        summary="say what is wrong with a server, and what it may cost",
+        summary="check a server's settings and queues for problems",
         text="Look at a server's settings and at its queues: eviction, persistence, the version, rights that are "
         "missing, queues of another layout, leases that lie too far ahead, and workers of one queue whose settings "
-        "differ. Ends with 1 if something is wrong. It only looks.",
+        "differ. Ends with 1 if something is wrong. It changes nothing.",
         example="redisq doctor\nredisq doctor --url redis://db1:6379 --json",
         options=prefix_options(),
     )

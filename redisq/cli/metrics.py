@@ -35,8 +35,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         run,
         summary="export what all queues hold, for Prometheus",
         text="Serve /metrics: what each queue of the server holds, and what was done, failed and died, asked for in "
-        "each scrape. A Redis that is unavailable is told by redisq_up 0. /livez answers while the process runs. Ends "
-        "with SIGTERM or Ctrl-C.",
+        "each scrape. A Redis that is unavailable is reported as redisq_up 0. /livez answers while the process runs. "
+        "Ends with SIGTERM or Ctrl-C.",
         example="redisq metrics --port 9181\nredisq metrics --host 0.0.0.0 --queue mails --queue search",
         options=prefix_options(),
     )

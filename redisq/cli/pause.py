@@ -17,7 +17,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         commands,
         "pause",
         run,
-        summary="hand nothing out, for a time or until resumed",
+        summary="pause a queue or a group, for a time or until resumed",
         text="Let a queue, or one group of a buffer, hand nothing out to any client, for a time or until it is "
         "resumed. Pushes, acks and releases go on, and handlers that run are not interrupted. A pause takes the place "
         "of the one before.",

@@ -49,7 +49,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         example="redisq top\nredisq top --sort oldest --every 5s\nredisq top --json | jq '.queues[].done_per_second'",
         options=prefix_options(),
     )
-    parser.add_argument("--sort", choices=SORTS, default="waiting", help="what comes first (%(default)s)")
+    parser.add_argument("--sort", choices=SORTS, default="waiting", help="sort order (%(default)s)")
     parser.add_argument(
         "--every", type=duration(0.1, 3_600), default=2.0, metavar="TIME", help="how often to look (2s)"
     )

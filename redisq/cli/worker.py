@@ -30,9 +30,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         "worker",
         run,
         summary="run a Worker of yours in several processes",
-        text="Run the Worker that NAME in MODULE (found from the current directory) is, or that it returns when it is "
-        "called with a client of the server. A process that dies is started again. SIGTERM and Ctrl-C let what runs "
-        "finish; a second one ends it at once. On a terminal it prints a line a second with rates; elsewhere it logs "
+        text="Run a Worker. NAME in MODULE (imported from the current directory) is a Worker, or a function that takes "
+        "a Redis client and returns one. A process that dies is restarted. SIGTERM and Ctrl-C let running handlers "
+        "finish; a second signal stops at once. On a terminal it prints a line a second with rates; elsewhere it logs "
         "to stderr.",
         example="redisq worker jobs:worker --processes 4\n\n"
         "jobs.py:\n"
@@ -42,7 +42,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         options=server_options(),
     )
     parser.add_argument("target", metavar="MODULE:NAME", help="a Worker, or a callable that makes one from a client")
-    parser.add_argument("--processes", type=positive, default=1, metavar="N", help="how many (%(default)s)")
+    parser.add_argument("--processes", type=positive, default=1, metavar="N", help="number of processes (%(default)s)")
     parser.add_argument(
         "--asyncio", action="store_true", help="NAME wants an asyncio client, and its Worker is awaited"
     )

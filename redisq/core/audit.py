@@ -30,7 +30,7 @@ class Audit:
     findings: list[Finding] = field(default_factory=list)
     checked: int = 0
     repaired: bool = False
-    """Whether what can be mended was: everything but findings of kind `type`, `unknown` and `order`."""
+    """Whether what can be repaired was: everything but findings of kind `type`, `unknown` and `order`."""
 
     @property
     def ok(self) -> bool:

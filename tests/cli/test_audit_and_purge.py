@@ -27,11 +27,11 @@ def test_audit_finds_and_repairs_damage(client: redis.Redis, run: Run) -> None:
     assert out.splitlines()[1].split() == ["length", "gÿ", "7", "2"]
     found = json.loads(run("audit", "b", "--json")[1])
     (finding,) = found.pop("findings")
-    assert finding == {"kind": "length", "name": "gÿ", "found": "7", "expected": "2", "mended": False}
+    assert finding == {"kind": "length", "name": "gÿ", "found": "7", "expected": "2", "repaired": False}
     code, out, _ = run("audit", "b", "--repair")
     assert code == 0
-    assert out.splitlines()[1].split() == ["length", "gÿ", "7", "2", "mended"]
-    assert out.endswith("1 findings, 1 mended\n")
+    assert out.splitlines()[1].split() == ["length", "gÿ", "7", "2", "repaired"]
+    assert out.endswith("1 findings, 1 repaired\n")
     assert run("audit", "b")[1].endswith("nothing is wrong\n")
 
 
@@ -40,7 +40,7 @@ def test_audit_reports_what_it_cannot_repair(client: redis.Redis, run: Run) -> N
     client.set("redisq:{p}:rows", "mine")
     code, out, _ = run("audit", "p", "--repair", "--json")
     assert code == 1
-    assert [(one["kind"], one["mended"]) for one in json.loads(out)["findings"]] == [("type", False)]
+    assert [(one["kind"], one["repaired"]) for one in json.loads(out)["findings"]] == [("type", False)]
     assert client.get("redisq:{p}:rows") == b"mine"
 
 

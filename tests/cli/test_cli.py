@@ -38,7 +38,8 @@ def test_no_such_queue(client: redis.Redis, run: Run, server: Server, command: t
     Buffer(client, "q", prefix="other").push(1)
     code, out, err = run(*command)
     assert (code, out) == (1, "")
-    assert err == f"redisq: no queue q at {server.url}: an empty one has no keys, --kind says what it would be\n"
+    why = "it was never pushed to, or has been empty for seven days; --kind says what it would be"
+    assert err == f"redisq: no queue q at {server.url}: {why}\n"
     if "--watch" not in command:
         assert run(*command, "--prefix", "other")[0] == (1 if "discard" in command else 0)
 

@@ -78,6 +78,8 @@ class Collector(_Collector):
         self._prefix = prefix
         self._fixed = names is not None
         self._names: Sequence[str] = [] if names is None else list(names)
+        for name in self._names:
+            validate.key_prefix(prefix, name)
         self._refresh = validate.milliseconds("refresh", refresh) / 1000
         self._refresh_at = 0.0
         self._said: dict[str, str] = {}
@@ -196,6 +198,7 @@ class WorkerMetrics(Observer):
         families = _families_of.get(registry)
         if families is None:
             families = _families_of[registry] = _Families(registry)
+        self.registry = registry
         name = _label(queue)
         self._batches = {
             outcome: families.batches.labels(name, outcome)
@@ -231,7 +234,8 @@ class WorkerMetrics(Observer):
 def observe(worker: Worker[Any] | AsyncWorker[Any], registry: CollectorRegistry = REGISTRY) -> None:
     """Count what a worker does, in a registry of prometheus-client.
 
-    Call it before the worker runs. Several workers of one queue are counted together. In several processes, use
-    prometheus-client's multi-process mode, or `redisq worker --metrics-port`, which does.
+    Call it before the worker runs; a second time it changes nothing. Several workers of one queue are counted together.
+    In several processes, use prometheus-client's multi-process mode, or `redisq worker --metrics-port`, which does.
     """
-    worker.observers.append(WorkerMetrics(worker.queue.calls.name, registry))
+    if not any(isinstance(one, WorkerMetrics) and one.registry is registry for one in worker.observers):
+        worker.observers.append(WorkerMetrics(worker.queue.calls.name, registry))

@@ -38,6 +38,8 @@ class RoundTrip:
         connection = await self._pool.get_connection(*self._arguments)
 
         async def exchange() -> list[Any]:
+            if not connection.is_connected:
+                await connection.connect()  # the one behind a Sentinel asks it here who the master is
             await connection.send_packed_command(_packed(connection, commands))
             return [await self._read(connection) for _ in commands]
 

@@ -316,7 +316,7 @@ class _Run(Generic[T]):
         if tasks:
             # A handler that is cancelled may still clean up, or end well, so it is waited for.
             await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
-        steps = self._state.last_turn()
+        steps = self._state.last_turn(monotonic())
         if steps:
             try:
                 results = await asyncio.wait_for(self._queue.send(*(step.call for step in steps)), CLOSE_SECONDS)

@@ -246,9 +246,11 @@ class _Run(Generic[T]):
         except Exception as error:
             self._state.failed(steps, error, monotonic())
             return 0
+        finally:
+            self._state.alive(ALIVE)
         begin = self._state.replied(steps, results, monotonic())
         for held in begin:
-            self._handlers.call(partial(self._handle, held), partial(self._ended, held))
+            self._handlers.call(partial(self._handle, held), partial(self._state.ended, held))
         if not self._met_redis:
             self._met_redis = True
             client: Any = self._queue.client
@@ -274,10 +276,7 @@ class _Run(Generic[T]):
             result.close()
             raise TypeError("the handler returned a coroutine, of which nothing has run: use redisq.asyncio.Worker")
 
-    def _ended(self, held: Held[T], error: BaseException | None) -> None:
-        self._state.ended(held, error, monotonic())
-
-    def _waited(self, error: BaseException | None) -> None:
+    def _waited(self, error: BaseException | None, _: float) -> None:
         if error is not None and not isinstance(error, Exception):
             raise error
         self._state.wait_ended(error, monotonic())
@@ -295,7 +294,7 @@ class _Run(Generic[T]):
         return count
 
     def _give_back(self) -> None:
-        steps = self._state.last_turn()
+        steps = self._state.last_turn(monotonic())
         if steps:
             try:
                 results = self._queue.send(*(step.call for step in steps))
@@ -311,12 +310,12 @@ class _Threads:
     def __init__(self, name: str, inbox: SimpleQueue[Callable[[], object]]) -> None:
         self._name = name
         self._inbox = inbox
-        self._work: SimpleQueue[tuple[Callable[[], object], Callable[[BaseException | None], object]] | None]
+        self._work: SimpleQueue[tuple[Callable[[], object], Callable[[BaseException | None, float], object]] | None]
         self._work = SimpleQueue()
         self._busy = self._count = 0
 
-    def call(self, function: Callable[[], object], then: Callable[[BaseException | None], object]) -> None:
-        """Call a function in a thread, and put into the inbox a call of `then` with what it raised."""
+    def call(self, function: Callable[[], object], then: Callable[[BaseException | None, float], object]) -> None:
+        """Call a function in a thread; then put a call of `then` into the inbox, with what it raised and when it ended."""
         if self._busy == self._count:
             threading.Thread(target=self._run, name=f"{self._name}-{self._count + 1}", daemon=True).start()
             self._count += 1
@@ -331,12 +330,14 @@ class _Threads:
                 function()
             except BaseException as raised:  # whatever it is, it is the handler's, and the thread goes on
                 error = raised
-            self._inbox.put(partial(self._done, then, error))
+            self._inbox.put(partial(self._done, then, error, monotonic()))
             del work, function, then, error  # an idle thread keeps no batch in memory
 
-    def _done(self, then: Callable[[BaseException | None], object], error: BaseException | None) -> None:
+    def _done(
+        self, then: Callable[[BaseException | None, float], object], error: BaseException | None, at: float
+    ) -> None:
         self._busy -= 1
-        then(error)
+        then(error, at)
 
     def end(self) -> None:
         """Let each thread end when it has nothing to do any more."""

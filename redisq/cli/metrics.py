@@ -100,7 +100,7 @@ class _Exporter:
         url = url_of(self._args)
         try:
             # Under the ten seconds that Prometheus waits for a scrape.
-            client = open_client(url, socket_timeout=3, retry=Retry(NoBackoff(), 1))
+            client = open_client(url, socket_connect_timeout=3, socket_timeout=3, retry=Retry(NoBackoff(), 1))
             self._collector = Collector(client, self._args.prefix, self._args.queue)
         except (RedisqError, redis.RedisError) as error:
             if (said := str(failure(error, url))) != self._said:

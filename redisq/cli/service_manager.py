@@ -18,7 +18,8 @@ class ServiceManager:
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
         microseconds = os.environ.pop("WATCHDOG_USEC", "")
         mine = os.environ.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._every = int(microseconds) / 3e6 if microseconds.isdigit() and mine else float("inf")
+        self.every = int(microseconds) / 3e6 if microseconds.isdigit() and mine else float("inf")
+        """Seconds after which the watchdog wants to be told again."""
         self._due = 0.0
         self._said: set[str] = set()
 
@@ -30,8 +31,8 @@ class ServiceManager:
 
     def watchdog(self, alive: bool) -> None:
         """Tell the watchdog, as often as it wants, that all is well; if not, it restarts the service."""
-        if alive and monotonic() >= self._due and self._every < float("inf"):
-            self._due = monotonic() + self._every
+        if alive and monotonic() >= self._due and self.every < float("inf"):
+            self._due = monotonic() + self.every
             self._send(WATCHDOG)
 
     def _send(self, state: str) -> None:

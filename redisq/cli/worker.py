@@ -104,17 +104,13 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _counted_together() -> Iterator[str]:
-    """Give the processes a directory in which prometheus-client keeps what each counts."""
-    variable = "PROMETHEUS_MULTIPROC_DIR"
-    if given := os.environ.get(variable):
-        yield given
-        return
+    """Give the processes a directory in which prometheus-client keeps what each counts.
+
+    Always one of its own, whatever the environment says: two services that share one would write the same files.
+    """
     with tempfile.TemporaryDirectory(prefix="redisq-metrics-") as directory:
-        os.environ[variable] = directory
-        try:
-            yield directory
-        finally:
-            del os.environ[variable]
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        yield directory
 
 
 def _pages(pool: WorkerPool, directory: str) -> dict[str, Any]:

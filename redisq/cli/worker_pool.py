@@ -38,9 +38,11 @@ class _Place:
         """When it is to be started; None while it runs, and when it has ended for good."""
         self.began = 0.0
         self.begun = False
-        """Whether the process has said that its worker runs."""
+        """Whether a process has said that its worker runs, and has not died since."""
         self.recycled = False
         """Whether it has said that it has had all the batches that it may have."""
+        self.ended = False
+        """Whether it has ended for good, of its own accord."""
         self.pause = _PAUSE
 
 
@@ -59,6 +61,7 @@ class WorkerPool:
         self._unsound: list[int] = []
         self._failure: Failure | None = None
         self._kill_at = float("inf")
+        self._has_begun = False
 
     def run(self) -> int:
         """Run until all processes have ended; return 0 if they were asked to and did, or raise `Failure`."""
@@ -68,11 +71,11 @@ class WorkerPool:
             try:
                 while any(place.process or place.due is not None for place in self._places):
                     self._start_due()
-                    self._hear(min(1.0, max(0.0, line_due - time.monotonic())))
+                    self._hear(min(1.0, self._manager.every, max(0.0, line_due - time.monotonic())))
                     self._end_stubborn()
                     self._tell_manager()
                     if time.monotonic() >= line_due:
-                        shown, line_due = self._show(shown), line_due + 1
+                        shown, line_due = self._show(shown), time.monotonic() + 1
             finally:
                 self._kill()
         if self._job.live:
@@ -125,7 +128,7 @@ class WorkerPool:
                 ours, theirs = self._context.Pipe()
                 arguments = (self._job, theirs, place.report, first)
                 place.report.starts()
-                place.begun = place.recycled = False
+                place.recycled = False
                 process = self._context.Process(target=work, args=arguments, name=place.name)
                 with theirs, _interrupts_held():
                     process.start()
@@ -156,12 +159,17 @@ class WorkerPool:
             return
         if said == ENDED:
             place.recycled = True
-        elif said != BEGUN:
-            self._failure = self._failure or Failure(*said)
-            self._tell(STOP)
-        else:
-            place.begun = True
-        if said == BEGUN and not self._stopping:
+            return
+        if said != BEGUN:
+            reason, code, refused = said
+            if refused or not self._has_begun:
+                self._failure = self._failure or Failure(reason, code)
+                self._tell(STOP)
+            else:  # it has worked before, and the other processes still do: it is started again
+                logger.error("%s: %s", place.name, reason)
+            return
+        place.begun = self._has_begun = True
+        if not self._stopping:
             for other in self._places:
                 if not other.began and other.due is None:
                     other.due = 0.0
@@ -181,7 +189,12 @@ class WorkerPool:
         if not code:
             if place.recycled and not self._stopping:
                 place.due = time.monotonic()
+            elif not self._stopping:
+                place.ended = True
+                if not self._job.burst:
+                    logger.warning("%s has ended and is not started again", place.name)
             return
+        place.begun = False
         if self._stopping:
             if code != -signal.SIGTERM:  # which may have come, to all processes, before it listened
                 self._unsound.append(code)
@@ -210,12 +223,16 @@ class WorkerPool:
 
     def unready(self) -> str | None:
         """Say which process has not begun, or is not answered by Redis."""
-        places = self._places
-        waiting = [place.name for place in places if not (place.process and place.begun and place.report.answered)]
+        waiting = [
+            place.name
+            for place in self._places
+            # One that is being replaced because it has had its batches is as ready as the one before.
+            if not (place.ended or (place.begun and (place.report.answered or place.recycled)))
+        ]
         return f"has not begun, or Redis does not answer: {', '.join(waiting)}" if waiting else None
 
     def _tell_manager(self) -> None:
-        if all(place.begun for place in self._places):
+        if all(place.begun or place.ended for place in self._places):
             self._manager.tell_once(READY)
         if self._stopping:
             self._manager.tell_once(STOPPING)

@@ -109,13 +109,13 @@ def work(job: Job, pipe: Connection, report: Report, first: bool) -> None:
             thread.submit(making, job, pipe, report, first, stopper).result()
         except Failure as failed:
             with contextlib.suppress(OSError):  # the parent may be gone
-                pipe.send((str(failed), failed.code))
+                pipe.send((str(failed), failed.code, False))
             sys.exit(failed.code)
         except Exception as error:
             if remedy_for(error):  # refused for good: no other process would fare better
                 refusal = failure(error, job.url)
                 with contextlib.suppress(OSError):
-                    pipe.send((str(refusal), refusal.code))
+                    pipe.send((str(refusal), refusal.code, True))
                 sys.exit(refusal.code)
             trace = None if isinstance(error, RedisqError) else error
             logger.error("cannot go on: %s: %s", type(error).__name__, error, exc_info=trace)
@@ -168,8 +168,7 @@ async def _make_awaited(job: Job, pipe: Connection, report: Report, first: bool,
 
 async def _go_on(job: Job, found: AsyncWorker[Any], pipe: Connection, report: Report, stopper: _Stopper) -> None:
     _prepare(job, found, report)
-    loop = asyncio.get_running_loop()
-    stopper.attach(lambda: loop.call_soon_threadsafe(found.stop))
+    stopper.attach(found.stop)  # from any thread, and harmless when its event loop is closed
     pipe.send(BEGUN)
     await found.run(job.burst)
     _recycle(found, job, pipe)

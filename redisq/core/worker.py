@@ -196,6 +196,8 @@ class Held(Generic[T]):
     taken_at: float = 0.0
     begun: bool = False
     """Whether the handler has seen it."""
+    told: bool = False
+    """Whether observers were told that the handler has ended."""
     extend_at: float = math.inf
     """When its lease is to be extended."""
     ends_at: float = math.inf
@@ -474,11 +476,16 @@ class WorkLoop(Generic[T]):
             self._handled(held, error, now)
 
     def _handled(self, held: Held[T], error: BaseException | None, now: float) -> None:
-        self._tell("handled", held.batch, now - held.taken_at, error)
+        self._tell_handled(held, error, now)
         if how := self._settlement(held.batch, error):
             self._settle(held, how, error)
         else:
             self._tell("settled", held.batch, "lost" if held.batch.lost else "settled")
+
+    def _tell_handled(self, held: Held[T], error: BaseException | None, now: float) -> None:
+        if not held.told:  # a handler that is given up may end later
+            held.told = True
+            self._tell("handled", held.batch, now - held.taken_at, error)
 
     def overdue(self, now: float) -> list[Held[T]]:
         """Give back the batches of handlers that have run longer than they may; their places stay taken.
@@ -576,11 +583,12 @@ class WorkLoop(Generic[T]):
         """Let no handler begin any more."""
         self.closing = True
 
-    def last_turn(self) -> list[Step]:
+    def last_turn(self, now: float) -> list[Step]:
         """Return the calls that end the run: what is still held is given back, for others to do."""
         for held in self._running.values():
             if not (held.batch.settled or held.abandoned):
                 logger.warning("giving back batch %s, whose handler has not ended", held.batch.id)
+                self._tell_handled(held, TimeoutError(STOPPED), now)
                 self._settle(held, Settlement("release", reason=STOPPED) if held.begun else _NOT_BEGUN)
         steps = list(self._outbox.values())
         # A reserve whose reply was lost may have taken a batch; its lease's id is known all the same.
@@ -590,15 +598,21 @@ class WorkLoop(Generic[T]):
         return steps
 
     def abandoned(self, error: BaseException) -> None:
-        """Log what could not even be given back: its leases will run out."""
-        verbs = {name: "release" for name, held in self._running.items() if not held.batch.settled}
-        batches = {name: held.batch for name, held in self._running.items()}
+        """Log what could not even be given back: its leases will run out. Nobody is told of anything after it.
+
+        It may be called while the loop's thread hangs in a call: what comes of that is nobody's business any more.
+        """
+        observers, self._observers = self._observers, ()
+        running = list(self._running.items())
+        verbs = {name: "release" for name, held in running if not held.batch.settled}
+        batches = {name: held.batch for name, held in running}
         for name, step in list(self._outbox.items()):
             if step.held and step.settlement:
                 verbs[name], batches[name] = step.settlement.verb, step.held.batch
         for name, verb in verbs.items():
             log_abandoned(batches[name], verb, error)
-            self._tell("settled", batches[name], "abandoned")
+            for observer in observers:
+                call_hook(observer.settled, batches[name], "abandoned")
 
     # -- who watches
 

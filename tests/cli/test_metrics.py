@@ -206,6 +206,7 @@ def test_a_worker_is_counted(real: Flavour) -> None:
     for _ in range(2):  # two workers of one queue share their counters
         worker = real.worker(buffer, handle, size=3)
         observe(worker, registry)
+        observe(worker, registry)  # changes nothing
     real.do(worker.run(burst=True))
     found = {key: value for key, value in scrape(registry).items() if value}
     seconds = [key for key in found if key[0].startswith("redisq_worker_handler_seconds")]
@@ -397,6 +398,51 @@ def test_a_thread_that_never_ends_does_not_fail_liveness(server: Server, client:
         (held,) = buffer.leased()
         until(lambda: buffer.leased()[0].deadline > held.deadline)  # extended, so the loop is running
         assert get(f"{address}/livez")[0] == 200
+
+
+def test_a_replaced_process_is_as_ready_as_the_one_before(server: Server, client: redis.Redis, jobs: Path) -> None:
+    """A worker that is replaced after each batch is never unready, once it was ready."""
+    (jobs / "jobs.py").write_text(textwrap.dedent(JOBS).replace("MAX", "1"))
+    buffer: Buffer[Any] = Buffer(client, "q")
+    with working(server, jobs) as (address, _):
+        until(lambda: get(f"{address}/readyz")[0] == 200)
+        buffer.push(*range(4))
+        seen = set()
+        while buffer.stats().done < 4:
+            seen.add(get(f"{address}/readyz")[0])
+        assert seen == {200}
+
+
+def test_a_process_that_cannot_be_restarted_stops_no_other(server: Server, client: redis.Redis, jobs: Path) -> None:
+    """What it needs may be unavailable for a while: it is tried again, and the others go on."""
+    check = "import pathlib\nif pathlib.Path('broken').exists(): raise RuntimeError('no database')\n"
+    (jobs / "jobs.py").write_text(check + (jobs / "jobs.py").read_text())
+    buffer: Buffer[Any] = Buffer(client, "q")
+    with working(server, jobs, "--processes", "2") as (address, process):
+        until(lambda: get(f"{address}/readyz")[0] == 200)
+        (jobs / "broken").touch()
+        buffer.push("die", "other")  # the batch of the process that dies is handed out again, to the other one
+        until(lambda: buffer.stats().done == 2)
+        until(lambda: get(f"{address}/readyz")[0] == 503)
+        (jobs / "broken").unlink()
+        until(lambda: get(f"{address}/readyz")[0] == 200)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+
+
+def test_two_services_share_no_files(
+    server: Server, client: redis.Redis, jobs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the environment says: each counts its own batches."""
+    (jobs / "shared").mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(jobs / "shared"))
+    buffer: Buffer[Any] = Buffer(client, "q")
+    key = "redisq_worker_batches_total", "acked", "q"
+    with working(server, jobs) as (first, _), working(server, jobs) as (second, _):
+        buffer.push(*range(10))
+        until(lambda: buffer.stats().done == 10)
+        until(lambda: sum(samples(get(f"{one}/metrics")[1]).get(key, 0) for one in (first, second)) == 10)
+    assert not list((jobs / "shared").iterdir())
 
 
 # -- run options

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
+import threading
 from typing import Any
 
 import pytest
@@ -129,3 +131,29 @@ def test_the_loop_reports_that_it_is_alive(real: Flavour, monkeypatch: pytest.Mo
     assert set(recorder.seconds) <= {ALIVE, math.inf}
     # Threads may block on Redis for any time; with tasks, the event loop is alive whatever they wait for.
     assert (math.inf in recorder.seconds) == (real.name == "blocking")
+
+
+def test_a_handler_that_is_given_up_is_told_to_have_ended(real: Flavour) -> None:
+    """Once, though it ends later: else what counts the handlers that run would drift."""
+    began, may_end, recorder = threading.Event(), threading.Event(), Recorder()
+
+    def handle(_: Any) -> None:
+        began.set()
+        if real.name == "blocking":
+            may_end.wait(20)
+
+    async def handle_async(batch: Any) -> None:
+        handle(batch)
+        await asyncio.sleep(60)
+
+    buffer = real.buffer()
+    real.do(buffer.push("x"))
+    worker = real.library.Worker(buffer, handle if real.name == "blocking" else handle_async, grace=0)
+    worker.observers.append(recorder)
+    running = real.begin(worker.run)
+    assert began.wait(20)
+    worker.stop()
+    running.result(20)
+    may_end.set()
+    assert [one for one in recorder.calls if one[0] == "handled"] == [("handled", "x", TimeoutError)]
+    assert recorder.calls[-1] == ("released", "x")

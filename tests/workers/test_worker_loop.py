@@ -597,7 +597,7 @@ def test_stop_lets_handlers_finish() -> None:
     assert not loop.finished
     loop.reply(1)
     assert loop.finished
-    assert loop.state.last_turn() == []
+    assert loop.state.last_turn(loop.now) == []
 
 
 def test_held_batches_are_released_after_the_grace(caplog: pytest.LogCaptureFixture) -> None:
@@ -615,7 +615,7 @@ def test_held_batches_are_released_after_the_grace(caplog: pytest.LogCaptureFixt
     assert loop.finished
     loop.state.close()
     loop.end(unseen)  # a thread that notices the end of the run
-    steps = loop.state.last_turn()
+    steps = loop.state.last_turn(loop.now)
     by_id = {step.call.args[0]: step for step in steps}
     assert kind(by_id[ended.batch.id.encode()]) == "ack"
     assert b"count" in by_id[running.batch.id.encode()].call.args
@@ -624,7 +624,7 @@ def test_held_batches_are_released_after_the_grace(caplog: pytest.LogCaptureFixt
     assert sorted(word[0] for word in loop.hook_calls) == ["ack", "release", "release"]
     assert running.batch.settled
     loop.end(running, ValueError("it ended after all"))
-    assert loop.state.last_turn() == []
+    assert loop.state.last_turn(loop.now) == []
     assert "after it had settled" in caplog.text
 
 
@@ -647,7 +647,7 @@ def test_a_reserve_with_a_lost_reply_is_released_at_the_end() -> None:
     loop.fail(CONNECTION_LOST)
     loop.ending.stop(loop.now)
     assert loop.finished
-    (step,) = loop.state.last_turn()
+    (step,) = loop.state.last_turn(loop.now)
     assert step.call.args[0] == str(name).encode()
     assert b"forget" in step.call.args
     loop.state.replied([step], [LeaseLost("never was")], loop.now)
@@ -660,7 +660,7 @@ def test_a_batch_that_cannot_be_released_is_logged(caplog: pytest.LogCaptureFixt
     (ended,) = loop.reply("batch")
     (running,) = loop.reply("batch")
     loop.end(ended)
-    loop.state.last_turn()
+    loop.state.last_turn(loop.now)
     loop.state.abandoned(CONNECTION_LOST)
     assert f"could not ack batch {ended.batch.id}" in caplog.text
     assert f"could not release batch {running.batch.id}" in caplog.text
@@ -782,7 +782,7 @@ def test_the_run_ends_with_an_error_when_all_threads_are_stuck() -> None:
     assert not loop.finished
     loop.reply(1, 1)
     assert loop.finished
-    assert loop.state.last_turn() == []
+    assert loop.state.last_turn(loop.now) == []
 
 
 def test_stop_does_not_wait_for_stuck_threads() -> None:
@@ -794,7 +794,7 @@ def test_stop_does_not_wait_for_stuck_threads() -> None:
     loop.ending.stop(loop.now)
     loop.reply(1)
     assert loop.finished
-    assert loop.state.last_turn() == []
+    assert loop.state.last_turn(loop.now) == []
 
 
 def test_the_end_of_a_stuck_thread_changes_nothing() -> None:
@@ -805,7 +805,7 @@ def test_the_end_of_a_stuck_thread_changes_nothing() -> None:
         loop.now = 4.0
         loop.state.overdue(loop.now)
         before = loop.turn()[0].call
-        assert [step.call for step in loop.state.last_turn()] == [before]
+        assert [step.call for step in loop.state.last_turn(loop.now)] == [before]
         loop.end(held, error)
         assert loop.turn()[0].call is before
 

@@ -174,12 +174,13 @@ class RunningWorker:
 def test_the_server_is_killed_and_restarted(node: Node, client: redis.Redis, flavour: str, phase: str) -> None:
     """While the worker waits, while a handler runs, or just after it ended: the batch is acked once."""
     buffer: Buffer[int] = Buffer(client, "q")
-    began, back = threading.Event(), threading.Event()
+    pushed, began, back = threading.Event(), threading.Event(), threading.Event()
     handled: list[tuple[list[int], int]] = []
 
     def handle(batch: Any) -> None:
         handled.append((list(batch.items), batch.attempts))
         if batch.items == [1] and phase == "settling":
+            assert pushed.wait(TIMEOUT)  # else the push may be without its reply
             node.kill()
         began.set()
         if batch.items == [1] and phase == "handler":
@@ -191,6 +192,7 @@ def test_the_server_is_killed_and_restarted(node: Node, client: redis.Redis, fla
             node.kill()
         else:
             buffer.push(1)
+            pushed.set()
             assert began.wait(TIMEOUT)
             if phase == "handler":
                 node.kill()

@@ -315,7 +315,7 @@ class _Threads:
         self._busy = self._count = 0
 
     def call(self, function: Callable[[], object], then: Callable[[BaseException | None, float], object]) -> None:
-        """Call a function in a thread; then put a call of `then` into the inbox, with what it raised and when it ended."""
+        """Call a function in a thread, then put a call of `then`, with what it raised and when, into the inbox."""
         if self._busy == self._count:
             threading.Thread(target=self._run, name=f"{self._name}-{self._count + 1}", daemon=True).start()
             self._count += 1

@@ -136,6 +136,7 @@ CASES = (
     Case("redisq", "PriorityQueue, Worker, concurrency 8", LEAST, at_once=8, share=0.15, quick=True),
     Case("redisq", "asyncio, PriorityQueue, Worker", LEAST, share=0.15),
     Case("redisq", "asyncio, PriorityQueue, Worker, concurrency 10", LEAST, at_once=10, share=0.15, quick=True),
+    Case("redisq", "asyncio, PriorityQueue, Worker, concurrency 50", LEAST, at_once=50, share=0.15),
     Case("redisq", "PriorityQueue, reserve and ack", LEAST, worker=False, share=0.15),
     Case("redisq", "Buffer, reserve and ack", LEAST, worker=False, share=0.15),
     Case("redisq", "PriorityQueue, reserve_many(100) and ack each", LEAST, worker=False, share=0.15),

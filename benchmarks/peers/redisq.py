@@ -114,6 +114,8 @@ def work() -> None:
         asyncio.run(work_async(1))
     elif MODE == "asyncio, PriorityQueue, Worker, concurrency 10":
         asyncio.run(work_async(10))
+    elif MODE == "asyncio, PriorityQueue, Worker, concurrency 50":
+        asyncio.run(work_async(50))
     else:
         raise ValueError(MODE)
 

@@ -17,7 +17,7 @@ from ..core.worker import SAME_SIGNAL
 from .exit import NO, Failure
 from .service_manager import READY, STOPPING, ServiceManager
 from .worker_process import BEGUN, END, ENDED, STOP, Job, work
-from .worker_report import Report, Totals
+from .worker_report import START, Report, Totals
 
 logger = logging.getLogger("redisq.cli.worker")
 
@@ -127,7 +127,9 @@ class WorkerPool:
                 first = not any(each.began for each in self._places)
                 ours, theirs = self._context.Pipe()
                 arguments = (self._job, theirs, place.report, first)
-                place.report.starts()
+                place.report.live(START)
+                if not place.recycled:  # else it is as ready as the one before, until Redis does not answer
+                    place.report.note(False)
                 place.recycled = False
                 process = self._context.Process(target=work, args=arguments, name=place.name)
                 with theirs, _interrupts_held():
@@ -226,8 +228,7 @@ class WorkerPool:
         waiting = [
             place.name
             for place in self._places
-            # One that is being replaced because it has had its batches is as ready as the one before.
-            if not (place.ended or (place.begun and (place.report.answered or place.recycled)))
+            if not (place.ended or (place.begun and place.report.answered))
         ]
         return f"has not begun, or Redis does not answer: {', '.join(waiting)}" if waiting else None
 

@@ -48,11 +48,6 @@ class Report:
         """Whether Redis answered the process when it was last asked."""
         return bool(self._answered.value)
 
-    def starts(self) -> None:
-        """Note that a process is started."""
-        self.live(START)
-        self.note(False)
-
     def live(self, seconds: float) -> None:
         """Note that the process is alive for so long, whatever happens."""
         self._alive_until.value = monotonic() + seconds

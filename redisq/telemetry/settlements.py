@@ -51,8 +51,7 @@ class Settlements(Observer):
         if asked is None and outcome in ("settled", "lost"):
             return  # by a call of the handler's, which has a span of its own, or found out when the lease was extended
         error = {"lost": "LeaseLost", "abandoned": "abandoned"}.get(outcome)
-        # Without a handler's end it is given back, when the worker stops or where the batch cannot be decoded: only the
-        # moment of the answer is known.
+        # Without a handler it is given back, because it cannot be decoded: only the moment of the answer is known.
         verb, since = (asked.verb, asked.since) if asked else ("release", time_ns())
         span = self._recorder.start(verb, "settle", batch_attributes([batch]), context=parent, start_time=since)
         if error is not None:

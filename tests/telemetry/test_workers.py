@@ -224,7 +224,7 @@ def test_a_lost_lease_is_recorded_by_the_settlement(real: Flavour, recording: Re
 
 
 def test_the_release_of_a_stopped_worker_is_recorded(server: Server, recording: Recording) -> None:
-    """The handler was cancelled and its batch released; the start of that call is unknown."""
+    """The handler was cancelled and its batch released."""
 
     async def main() -> None:
         async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
@@ -245,10 +245,9 @@ def test_the_release_of_a_stopped_worker_is_recorded(server: Server, recording: 
     process, release = recording.span("process mails"), recording.span("release mails")
     assert attributes(process)["error.type"] == "CancelledError"
     assert release.parent == process.context
-    assert release.start_time
-    assert release.end_time
-    assert release.end_time - release.start_time < 1_000_000_000
-    assert [operation for operation, _ in recording.points("messaging.client.operation.duration")] == ["push"]
+    assert [operation for operation, _ in recording.points("messaging.client.operation.duration")] == [
+        *("push", "release")
+    ]
 
 
 def test_a_batch_that_cannot_be_decoded_is_released(real: Flavour, recording: Recording) -> None:

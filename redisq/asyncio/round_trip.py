@@ -1,8 +1,8 @@
-"""Several commands in one round trip, on a connection of the client's pool.
+"""Commands in one round trip, on a connection of the client's pool.
 
-A pipeline of redis-py's asyncio client takes as much time in Python as the server needs for the commands, most of it to
-pack their arguments one by one. Here hiredis packs them, where it is installed, and they are sent and read by the
-public methods of a connection, as that pipeline does. `python -m benchmarks worker` shows the difference.
+redis-py's asyncio client and its pipeline take as much time in Python as the server needs for the commands, most of it
+to pack their arguments one by one. Here hiredis packs them, where it is installed, and they are sent and read by the
+public methods of a connection, as that client does. `python -m benchmarks worker` shows the difference.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ except ImportError:
 
 
 class RoundTrip:
-    """Sends several commands at once on a connection of a client's pool, and again as the client's `Retry` says."""
+    """Sends commands at once on a connection of a client's pool, and again as the client's `Retry` says."""
 
     def __init__(self, client: Any, reply_errors: tuple[type[Exception], ...]) -> None:
         self._pool = client.connection_pool

@@ -49,7 +49,9 @@ class Runner:
         self._errors = error_classes()
         self.client: Any = client  # execute_command has no types in redis-py
         self._socket_timeout = socket_timeout(client, self._cluster)
-        if not self._cluster:
+        # A cluster's client finds the nodes itself, and one with a single connection means that one.
+        self._round_trips: RoundTrip | None = None
+        if not self._cluster and not getattr(client, "single_connection_client", False):
             self._round_trips = RoundTrip(client, self._errors.reply)
         self._replica_wait = replica_wait
         if replica_wait:
@@ -95,7 +97,7 @@ class Runner:
             # Nearly every call: nothing is under way, and the reply is no error. The rest would cost as much again.
             self._busy = True
             try:
-                refused = await self._execute(*call.evalsha())
+                (refused,) = await self._exchange((call.evalsha(),), renew=False)
             finally:
                 self._busy = False
                 if self._queued:
@@ -242,25 +244,16 @@ class Runner:
         return await self._exchange(commands, renew=False) if commands else []
 
     async def _exchange(self, commands: Sequence[tuple[Any, ...]], renew: bool) -> list[Any]:
-        if len(commands) > 1 or renew:
-            return await self._together(commands, renew)
-        return [await self._execute(*commands[0])]
-
-    async def _execute(self, *command: Any) -> Any:
         try:
-            # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
-            return await self.client.execute_command(*command, **{NEVER_DECODE: []})
-        except self._errors.reply as error:
-            return error
-
-    async def _together(self, commands: Sequence[tuple[Any, ...]], renew: bool) -> list[Any]:
-        try:
-            if self._cluster:
+            if self._round_trips is not None:
+                return await self._round_trips.send(commands, renew=renew)
+            if renew and self.client.connection:
+                await self.client.connection.disconnect(nowait=True)
+            if len(commands) > 1:
                 return await self._pipeline(commands)
-            if renew and (single := getattr(self.client, "connection", None)):  # of a single_connection_client
-                await single.disconnect(nowait=True)
-            return await self._round_trips.send(commands, renew=renew)
-        except self._errors.reply as error:  # refused while the connection was made
+            # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
+            return [await self.client.execute_command(*commands[0], **{NEVER_DECODE: []})]
+        except self._errors.reply as error:  # of one command alone, or while the connection was made
             return [_copy(error) for _ in commands]
 
     async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -297,19 +290,19 @@ class Runner:
 
     async def _blpop(self, key: bytes, seconds: float, renew: bool) -> Any:
         command = ("BLPOP", key, f"{seconds:.3f}")
-        reply: Any
-        read: Coroutine[Any, Any, Any] = self._together([command], renew) if renew else self._execute(*command)
+        read = self._exchange([command], renew)
         if self._socket_timeout:
-            reply = await read
+            (reply,) = await read
         else:
             # A connection that was dropped silently would be waited for without end.
             seconds += OVERDUE
-            done, reply = await _within(seconds, read)
-            if not done:
+            replies = await _within(seconds, read)
+            if replies is None:
                 logger.warning("no answer to BLPOP within %.1f s: its connection is lost, a new one is made", seconds)
                 await self._drop_idle_connections(key)
                 return None
-        return reply[0] if renew else reply
+            (reply,) = replies
+        return reply
 
     async def _drop_idle_connections(self, key: bytes) -> None:
         """Drop the connections that nobody uses to the server that has a key; others of the pool may be lost as well.
@@ -378,15 +371,15 @@ class _Shared(Request):
             self.waiter.set_exception(error)
 
 
-async def _within(seconds: float, read: Coroutine[Any, Any, R]) -> tuple[bool, R | None]:
-    """Wait so long for a read, and say whether it has ended; if not it is cancelled.
+async def _within(seconds: float, read: Coroutine[Any, Any, R]) -> R | None:
+    """Wait so long for a read, and return None if it has not ended; then it is cancelled.
 
     `asyncio.wait_for` swallows a cancellation, before Python 3.12, that comes together with the reply.
     """
     task = asyncio.ensure_future(read)
     try:
         await asyncio.wait([task], timeout=seconds)
-        return (True, task.result()) if task.done() else (False, None)
+        return task.result() if task.done() else None
     finally:
         if not task.done():
             task.cancel()

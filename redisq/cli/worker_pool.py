@@ -225,11 +225,7 @@ class WorkerPool:
 
     def unready(self) -> str | None:
         """Say which process has not begun, or is not answered by Redis."""
-        waiting = [
-            place.name
-            for place in self._places
-            if not (place.ended or (place.begun and place.report.answered))
-        ]
+        waiting = [place.name for place in self._places if not (place.ended or (place.begun and place.report.answered))]
         return f"has not begun, or Redis does not answer: {', '.join(waiting)}" if waiting else None
 
     def _tell_manager(self) -> None:

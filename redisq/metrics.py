@@ -9,11 +9,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .asyncio import Worker as AsyncWorker
-from .blocking import Client, Worker, overview, queues
+from .blocking import Client, Worker, overview
 from .core import validate
 from .core.batch import BatchData
 from .core.buffer import BufferStats
-from .core.clients import ErrorKind, errors, is_cluster
+from .core.clients import ErrorKind, errors, is_cluster, remedy_for
 from .core.observer import Observer, Outcome
 from .core.queues import QueueOverview
 
@@ -94,7 +94,8 @@ class Collector(_Collector):
         try:
             seen = self._look()
         except self._unavailable as error:
-            self._log({"": f"Redis does not answer: {error}"})
+            remedy = remedy_for(error)
+            self._log({"": f"Redis refuses: {error}; {remedy}" if remedy else f"Redis does not answer: {error}"})
             up.add_metric([], 0)
             yield up
             return
@@ -105,10 +106,11 @@ class Collector(_Collector):
 
     def _look(self) -> list[QueueOverview]:
         now = monotonic()
-        if not self._fixed and now >= self._refresh_at:
-            self._names = [info.name for info in queues(self._client, self._prefix)]
-            self._refresh_at = now + self._refresh
-        return overview(self._client, self._prefix, self._names)
+        if self._fixed or now < self._refresh_at:
+            return overview(self._client, self._prefix, self._names)
+        seen = overview(self._client, self._prefix)
+        self._names, self._refresh_at = [one.info.name for one in seen], now + self._refresh
+        return seen
 
     def _log(self, said: dict[str, str]) -> None:
         """Log what is new: a scrape every few seconds must not fill the log with one outage."""

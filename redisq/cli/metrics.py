@@ -13,9 +13,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from ..core import validate
 from ..core.errors import RedisqError
 from .command import Commands, describe
-from .connection import checked, failure, open_client, prefix_options, url_of
+from .connection import checked, explained, failure, open_client, prefix_options, url_of
 from .http_server import health, needs_prometheus, port, serving
 from .log import configure, log_options
 
@@ -52,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
     from prometheus_client import CollectorRegistry, make_wsgi_app
 
     checked(url_of(args))
+    with explained(url_of(args)):  # what no scrape could make good
+        validate.prefix(args.prefix)
+        for name in args.queue or ():
+            validate.key_prefix(args.prefix, name)
     configure(args.log, logging.INFO)
     registry = CollectorRegistry()
     registry.register(_Exporter(args))

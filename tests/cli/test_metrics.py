@@ -157,6 +157,26 @@ def test_names_that_are_not_text(client: redis.Redis, registry: CollectorRegistr
     assert shown == {"g\\xff", 'quote"', "back\\slash", "line\nend", "é"}
 
 
+def test_a_refusal_is_not_called_an_outage(
+    client: redis.Redis, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong password is told with its remedy."""
+    plain: Any = client
+    plain.execute_command("ACL", "SETUSER", "exporter", "on", ">right", "~*", "+@all")
+    registry = CollectorRegistry()
+    registry.register(Collector(server.client(username="exporter", password="wrong")))
+    with caplog.at_level("WARNING", "redisq.metrics"):
+        assert scrape(registry) == {("redisq_up",): 0}
+    assert caplog.records[0].message.startswith("Redis refuses: ")
+    assert "password" in caplog.text
+
+
+@pytest.mark.parametrize("options", [("--queue", "a{b"), ("--prefix", "{")], ids=str)
+def test_a_bad_name_is_refused_at_the_start(options: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "--port", "0", "--url", "redis://127.0.0.1:1", *options]) == 2
+    assert repr(options[1]) in capsys.readouterr().err
+
+
 def test_new_queues_are_found_after_the_refresh_interval(client: redis.Redis) -> None:
     """The server's keys are not scanned in each scrape."""
     registry, often = CollectorRegistry(), CollectorRegistry()

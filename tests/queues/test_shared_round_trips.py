@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import hiredis
 import pytest
 import redis
 import redis.asyncio
@@ -95,6 +94,26 @@ class Gated(redis.asyncio.Redis):
     gate: Gate
 
 
+def commands_in(data: bytes) -> list[list[bytes]]:
+    """Return the commands that a client sends, each with its arguments."""
+    found, at = [], 0
+
+    def number() -> int:
+        nonlocal at
+        end = data.index(b"\r\n", at)
+        value, at = int(data[at + 1 : end]), end + 2
+        return value
+
+    while at < len(data):
+        arguments = []
+        for _ in range(number()):
+            size = number()
+            arguments.append(data[at : at + size])
+            at += size + 2
+        found.append(arguments)
+    return found
+
+
 def gated(**options: Any) -> Gated:
     """Return such a client, with its gate open."""
     gate = Gate()
@@ -102,9 +121,7 @@ def gated(**options: Any) -> Gated:
 
     class GatedConnection(base):  # type: ignore[misc]
         async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-            reader = hiredis.Reader()
-            reader.feed(b"".join(command))
-            commands = list(iter(reader.gets, False))
+            commands = commands_in(b"".join(command))
             if any(name in (b"EVALSHA", b"EVAL") for name, *_ in commands):
                 await gate.through(len(commands))
             await super().send_packed_command(command, check_health)

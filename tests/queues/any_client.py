@@ -62,8 +62,12 @@ class ClientKind:
 
     def no_retries(self) -> Any:
         """Return a retry policy with which a client gives up at the first error."""
+        return self.retries(0)
+
+    def retries(self, count: int) -> Any:
+        """Return a retry policy with which a client tries so often again, at once."""
         backoff = importlib.import_module(f"{self.library}.backoff").NoBackoff()
-        return importlib.import_module(f"{self.package.__name__}.retry").Retry(backoff, 0)
+        return importlib.import_module(f"{self.package.__name__}.retry").Retry(backoff, count)
 
     def run(self, make_client: MakeClient, work: Callable[[Any], Work]) -> Any:
         """Run a test body with a new client, and return its result."""

@@ -271,7 +271,7 @@ class AskedAsyncio(redis.asyncio.Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Note a command, and send it."""
         self.__dict__.setdefault("commands", []).append(args[0])
-        return await super().execute_command(*args, **options)
+        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
 async def test_a_client_with_its_own_execute_command_sends_the_commands(server: Server) -> None:

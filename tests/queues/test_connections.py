@@ -556,6 +556,8 @@ def test_a_new_connection_asks_where_the_master_is(
     base: Any = flavour.package.Connection
 
     class BlockingConnection(base):  # type: ignore[misc]
+        port: int
+
         def connect(self) -> None:
             self.port = self.port if self._sock else master.port
             super().connect()
@@ -567,6 +569,8 @@ def test_a_new_connection_asks_where_the_master_is(
             super().send_packed_command(*args, **options)
 
     class AsyncioConnection(base):  # type: ignore[misc]
+        port: int
+
         async def connect(self) -> None:
             self.port = self.port if self.is_connected else master.port
             await super().connect()

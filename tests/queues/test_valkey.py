@@ -29,6 +29,7 @@ import redisq.blocking.runner
 from redisq import Buffer, PriorityQueue, Pushed, Rate, Replicas, Retry
 from redisq.embedded import Server
 from tests.conftest import real_server
+from tests.connections import closing_connections
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.node import HOST, until
 from tests.faults.proxy import Fault, Proxy
@@ -309,7 +310,8 @@ def test_waiting_at_a_node_that_stops_answering(
 def test_an_operation_in_a_clusters_pipeline(nodes: Cluster, flavour: ClientKind) -> None:
 
     async def awaited() -> list[Any]:
-        async with valkey.asyncio.ValkeyCluster(host=HOST, port=nodes.nodes[0].port) as client:
+        made = valkey.asyncio.ValkeyCluster(host=HOST, port=nodes.nodes[0].port)
+        async with closing_connections(made) as client:
             queue = redisq.asyncio.Buffer[int](client, "pipeline")
             await queue.purge()
             async with client.pipeline() as pipe:

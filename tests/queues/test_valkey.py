@@ -184,12 +184,14 @@ def test_a_client_from_sentinel(binary: Path, flavour: ClientKind) -> None:
 
         def work(client: Any) -> Work:
             queue = flavour.queues.PriorityQueue(client, "q")
-            assert (yield queue.push("a")) is Pushed.ADDED
-            batch = yield queue.reserve(timeout=1)
-            assert (yield batch.ack()) == 1
-            assert (yield queue.reserve(timeout=0.01)) is None
-            for one in sentinel.sentinels:
-                yield one.close() if flavour.name == "blocking" else one.aclose()
+            try:
+                assert (yield queue.push("a")) is Pushed.ADDED
+                batch = yield queue.reserve(timeout=1)
+                assert (yield batch.ack()) == 1
+                assert (yield queue.reserve(timeout=0.01)) is None
+            finally:
+                for one in sentinel.sentinels:
+                    yield one.close() if flavour.name == "blocking" else one.aclose()
 
         flavour.run(lambda: sentinel.master_for("q"), work)
 

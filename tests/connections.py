@@ -19,8 +19,8 @@ async def closing_connections(client: C) -> AsyncIterator[C]:
     """
     made: Any = client
     try:
-        async with made:
-            yield client
+        async with made as made:
+            yield made
     finally:
         if manager := getattr(made, "nodes_manager", None):
             for nodes in ("nodes_cache", "startup_nodes"):

@@ -9,7 +9,6 @@ set, they fail instead.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import re
 import signal
@@ -53,12 +52,6 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_finish() -> None:
-    """Exempt all modules and tests from garbage collection, so that collecting after each test costs little."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize each test with its servers."""
     labels = list(BINARIES) or ["none"] if metafunc.definition.get_closest_marker("every_server") else TESTED
@@ -84,13 +77,6 @@ def binary(label: str) -> Path:
 def backend(request: pytest.FixtureRequest) -> str:
     """Return the label of a real server, or `fakeredis`."""
     return str(request.param)
-
-
-@pytest.fixture(autouse=True)
-def _leaks_fail_the_test_that_made_them() -> Iterator[None]:
-    """Collect what a test has left: a connection that is still open is its error, else that of any later test."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)

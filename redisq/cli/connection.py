@@ -87,7 +87,7 @@ def connected(url: str, **options: Any) -> Iterator[Client]:
             yield client
         finally:
             if isinstance(client, RedisCluster):  # one that was made from a URL does not close them itself
-                client.disconnect_connection_pools()
+                client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

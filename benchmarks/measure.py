@@ -33,7 +33,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Effort:
-    """How much time a part may take: `quick` asks only whether what the README claims still holds."""
+    """How much time a part may take: `quick` asks only whether what the documentation claims still holds."""
 
     quick: bool
 
@@ -129,7 +129,7 @@ def write(part: str, result: dict[str, Any]) -> Path:
 
 @dataclass(frozen=True)
 class Claim:
-    """A figure that the README states, one value a round, and its target."""
+    """A figure that the documentation states, one value a round, and its target."""
 
     name: str
     values: list[float]

@@ -42,11 +42,10 @@ nitpick_ignore_regex = [
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_class_signature = "separated"
 autodoc_default_options = {"members": True, "inherited-members": "Exception,BaseException,Generic,Enum,str,tuple"}
 add_module_names = False
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 72
+python_maximum_signature_line_length = 100
 toc_object_entries_show_parents = "hide"
 
 copybutton_prompt_text = r"\$ |>>> "

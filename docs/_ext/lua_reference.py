@@ -88,5 +88,5 @@ def code(shape: str) -> str:
 
 def text(line: str) -> str:
     """Return a header's text as Markdown."""
-    line = re.sub(r"\s+", " ", line)
+    line = re.sub(r"\s+", " ", line).replace("->", "→")
     return re.sub(r"([\\`*_<>\[\]|{}])", r"\\\1", line)

@@ -1,4 +1,8 @@
-"""Links from where a class is defined to where it is documented: `redisq.core.batch.BatchData` is `redisq.BatchData`."""
+"""Names as users know them.
+
+A link to where a class is defined leads to where it is documented: `redisq.core.batch.BatchData` is `redisq.BatchData`.
+Classes that only redisq makes are shown without arguments.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,12 @@ from sphinx.environment import BuildEnvironment
 import redisq.asyncio
 
 _INNER = re.compile(r"redisq\.(core|blocking|asyncio|telemetry|embedded)\.(?:\w+\.)?(\w+)(\.\w+)?")
+
+
+MADE_BY_REDISQ = {
+    *("Audit", "Batch", "BatchData", "BufferStats", "Buried", "Call", "Endpoint", "Finding", "Grant", "Item", "Nothing"),
+    *("PriorityStats", "Pushed", "QueueInfo", "QueueOverview", "Script", "State"),
+}
 
 
 def public(target: str) -> str | None:
@@ -48,7 +58,15 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
     return None
 
 
+def signature(
+    app: Sphinx, kind: str, name: str, thing: object, options: object, arguments: str, returned: str
+) -> tuple[str, str] | None:
+    """Hide the arguments of classes that only redisq makes."""
+    return ("", "") if kind == "class" and name.rpartition(".")[2] in MADE_BY_REDISQ else None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension with Sphinx."""
     app.connect("missing-reference", resolve)
+    app.connect("autodoc-process-signature", signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -156,8 +156,10 @@ class Server:
 class Endpoint:
     """Where a server is, and what it is, for people."""
 
-    url: str = field(repr=False)  # it may have a password
+    url: str = field(repr=False)
+    """Where it is, for a client's `from_url`; it may have a password."""
     description: str
+    """What it is, without the password."""
 
 
 @contextlib.contextmanager

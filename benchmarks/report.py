@@ -1,4 +1,4 @@
-"""The documentation's tables, from the results: what stands between `<!-- bench: name -->` and `<!-- end -->` is made here."""
+"""The documentation's tables, from the results: what stands between `<!-- bench: name -->` and `<!-- end -->`."""
 
 from __future__ import annotations
 

@@ -35,7 +35,10 @@ nitpick_ignore_regex = [
     ("py:obj", "(?s).*"),
     # Type variables, and classes of other packages.
     ("py:class", r"(redisq\..*\.)?(T|C|R|Found|Result|[A-Z]_co|T_co|_\w+)"),
-    ("py:class", r"(redis|valkey|collections|typing|contextlib|pathlib|opentelemetry|prometheus_client|optional|abc)\b.*"),
+    (
+        "py:class",
+        r"(redis|valkey|collections|typing|contextlib|pathlib|opentelemetry|prometheus_client|optional|abc)\b.*",
+    ),
     ("py:class", r"(Client|AnyPipeline|Flow|Any|Literal.*|Iterable.*)"),
     ("py:class", r"redisq\.core\.(clients\.(Async)?ValkeyClient|scripts\.Slot)"),
     ("py:class", r"(BaseException|Exception|ValueError|Enum|str|bytes|int|float|bool|object|dict|list|tuple|None)"),

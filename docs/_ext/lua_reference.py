@@ -36,7 +36,13 @@ def anchor(script: Script) -> str:
 
 def section(script: Script) -> list[str]:
     """Return a script's section."""
-    lines = [f"({anchor(script)})=", f"## {script.name}", "", f"{text(script.summary[0].upper() + script.summary[1:])}.", ""]
+    lines = [
+        f"({anchor(script)})=",
+        f"## {script.name}",
+        "",
+        f"{text(script.summary[0].upper() + script.summary[1:])}.",
+        "",
+    ]
     lines += ["| KEYS | name | type | key |", "| ---: | --- | --- | --- |"]
     for place, key in enumerate(script.keys, 1):
         pattern, _, note = key.note.partition("  ")
@@ -45,7 +51,9 @@ def section(script: Script) -> list[str]:
     if script.args:
         lines += ["", "| ARGV | name | type | meaning |", "| ---: | --- | --- | --- |"]
         for place, argument in enumerate(script.args, 1):
-            lines.append(f"| {place}{'+' if argument.rest else ''} | `{argument.name}` | {argument.type} | {meaning(argument)} |")
+            lines.append(
+                f"| {place}{'+' if argument.rest else ''} | `{argument.name}` | {argument.type} | {meaning(argument)} |"
+            )
             lines += [f"| | `{field.name}` | | {meaning(field)} |" for field in argument.fields]
     if script.clauses("COMPUTES"):
         lines += ["", f"Computes {', '.join(f'`{pattern}`' for pattern in script.computes)}."]
@@ -65,7 +73,10 @@ def meaning(slot: Slot) -> str:
 
 
 def clauses(script: Script, kind: str) -> list[tuple[str, str]]:
-    """Return the shape and the meaning of each clause of a kind; a line may carry on the meaning, or begin another shape."""
+    """Return the shape and the meaning of each clause of a kind.
+
+    A line that begins with blanks carries the meaning on, or begins another shape.
+    """
     found: list[tuple[str, str]] = []
     inside = False
     for line in script.header:

@@ -20,7 +20,19 @@ _INNER = re.compile(r"redisq\.(core|blocking|asyncio|telemetry|embedded)\.(?:\w+
 
 
 MADE_BY_REDISQ = {
-    *("Audit", "Batch", "BatchData", "BufferStats", "Buried", "Call", "Endpoint", "Finding", "Grant", "Item", "Nothing"),
+    *(
+        "Audit",
+        "Batch",
+        "BatchData",
+        "BufferStats",
+        "Buried",
+        "Call",
+        "Endpoint",
+        "Finding",
+        "Grant",
+        "Item",
+        "Nothing",
+    ),
     *("PriorityStats", "Pushed", "QueueInfo", "QueueOverview", "Script", "State"),
 }
 
@@ -58,9 +70,7 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
     return None
 
 
-def signature(
-    app: Sphinx, kind: str, name: str, thing: object, options: object, arguments: str, returned: str
-) -> tuple[str, str] | None:
+def signature(app: Sphinx, kind: str, name: str, *_: object) -> tuple[str, str] | None:  # noqa: ARG001
     """Hide the arguments of classes that only redisq makes."""
     return ("", "") if kind == "class" and name.rpartition(".")[2] in MADE_BY_REDISQ else None
 

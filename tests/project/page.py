@@ -44,7 +44,7 @@ def write_files(page: Path, folder: Path) -> None:
 def stand_in(socket: str, original: type) -> Any:
     """Return a class of clients whose default server is the one of the tests."""
 
-    def at_socket(cls: Any, url: str, **options: Any) -> Any:  # noqa: ARG001
+    def at_socket(cls: Any, /, *_: object, **options: Any) -> Any:
         return cls(**options)
 
     def begin(self: Any, *arguments: Any, **options: Any) -> None:
@@ -75,13 +75,17 @@ def run(page: Path) -> None:
         for number, line in enumerate(code.splitlines(), before + 1):
             if re.match(r"\s*print\(", line):
                 expected[number] = line.partition("  # ")[2]
-    assert {number: ", ".join(lines) for number, lines in printed.items()} == expected
+    found = {number: ", ".join(lines) for number, lines in printed.items()}
+    differ = [number for number in sorted({*found, *expected}) if found.get(number) != expected.get(number)]
+    told = [f"line {n} prints {found.get(n)!r}, its comment says {expected.get(n)!r}" for n in differ]
+    if told:
+        raise AssertionError("\n".join(told))
 
 
 def replace_clients(socket: str) -> None:
     """Let `redis.Redis()` be a client of the tests' server, for the rest of this process."""
     for module in (redis, redis.asyncio):
-        module.Redis = stand_in(socket, module.Redis)  # type: ignore[misc]
+        setattr(module, "Redis", stand_in(socket, getattr(module, "Redis")))  # noqa: B009, B010
 
 
 if __name__ == "__main__":

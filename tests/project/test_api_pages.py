@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-
 API = Path(__file__).parents[2] / "docs" / "api"
-ENTRIES = re.findall(r"^\.\. (?:auto|py:)(\w+):: (redisq[\w.]*\.(\w+))$", "\n".join(p.read_text() for p in API.glob("*.md")), re.M)
+ENTRIES = re.findall(
+    r"^\.\. (?:auto|py:)(\w+):: (redisq[\w.]*\.(\w+))$", "\n".join(p.read_text() for p in API.glob("*.md")), re.M
+)
 MODULES = ("redisq", "redisq.asyncio", "redisq.metrics", "redisq.telemetry")
 
 
@@ -89,5 +90,3 @@ def test_missing_docstrings_are_found() -> None:
         def _f(self): ...
     '''
     assert list(undocumented(source)) == ["a", "C", "d"]
-
-

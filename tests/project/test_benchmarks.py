@@ -1,4 +1,4 @@
-"""The documentation's figures match the results, charts are reproducible, and a claim that does not hold is reported."""
+"""The documentation's figures match the results, charts are reproducible, and claims that do not hold are reported."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[2]
 
 
 # `redisq` on PyPI is another author's package. A hint names the distribution, a folder or a wheel.
-ANOTHER_PACKAGE = re.compile(r"(?<![\w./-])redisq\[[a-z]|\b(?:pip|pipx|uv|poetry) (?:pip )?(?:install|add|run) [^\n]*?\bredisq(?![\w-])")
+ANOTHER_PACKAGE = re.compile(
+    r"(?<![\w./-])redisq\[[a-z]|\b(?:pip|pipx|uv|poetry) (?:pip )?(?:install|add|run) [^\n]*?\bredisq(?![\w-])"
+)
 FOLDERS = ("benchmarks", "docs", "examples", "lua", "redisq", "tests", "tools", ".github", ".ci")
 
 

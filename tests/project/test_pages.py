@@ -25,9 +25,7 @@ DOCS, GUIDES = ROOT / "docs", ROOT / "docs" / "guides"
 WRITTEN = ("lua", "project")  # folders that the documentation's build writes
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "lua/README.md", "lua/CLIENTS.md")),
-    *sorted(
-        page for page in DOCS.rglob("*.md") if page.parent.name not in WRITTEN and page != DOCS / "commands.md"
-    ),
+    *sorted(page for page in DOCS.rglob("*.md") if page.parent.name not in WRITTEN and page != DOCS / "commands.md"),
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PACKAGES = {"django": "django", "fastapi": "fastapi", "flask": "flask", "gunicorn": "gunicorn", "pytest": "pytest"}

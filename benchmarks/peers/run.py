@@ -163,7 +163,7 @@ def run(effort: Effort, *, only: Sequence[str] = (), items: int = ITEMS) -> dict
 
 
 def claims(result: dict[str, Any]) -> list[Claim]:
-    """Say what the documentation says of the peers: redisq's items a second, pushed and worked off, over the best peer's.
+    """Say what the documentation says of the peers: redisq's items a second, pushed and done, over the best peer's.
 
     Single items: redisq's best worker against the peers' best, with one handler at a time, at the same guarantee; where
     redisq has no worker, with `pop`, its loop by hand. Peers that give the guarantee only if asked stand with those

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 # `redisq` on PyPI is another author's package. A hint names the distribution, a folder or a wheel.
 ANOTHER_PACKAGE = re.compile(
-    r"(?<![\w./-])redisq\[[a-z]|\b(?:pip|pipx|uv|poetry) (?:pip )?(?:install|add|run) [^\n]*?\bredisq(?![\w-])"
+    r"(?<![\w./-])redisq\[[a-z]|\b(?:pip|pipx|uv|poetry) (?:pip )?(?:install|add|run) [^\n`]*?(?<![\w./-])redisq(?![\w-])"
 )
 FOLDERS = ("benchmarks", "docs", "examples", "lua", "redisq", "tests", "tools", ".github", ".ci")
 
@@ -57,6 +57,7 @@ def test_no_hint_installs_another_package() -> None:
         ("pip install 'redisq-lua[cli]'", False),
         ("pip install ./redisq_lua-0.1.0-py3-none-any.whl", False),
         ("pip install -e '.[cli]'", False),
+        ("pip install './redisq[cli]'", False),
     ],
 )
 def test_hints_for_another_package_are_found(hint: str, other: bool) -> None:
@@ -64,7 +65,20 @@ def test_hints_for_another_package_are_found(hint: str, other: bool) -> None:
 
 
 def test_the_installed_distribution_is_redisq_lua() -> None:
-    assert "redisq-lua" in metadata.packages_distributions()["redisq"]
+    assert metadata.version("redisq-lua") == redisq.__version__
+
+
+def test_the_demo_installs_only_what_it_needs(tmp_path: Path) -> None:
+    """And the tests complete the same environment; neither installs what builds the documentation."""
+
+    def installed(target: str) -> list[str]:
+        plan = ["make", "-n", target, f"VENV={tmp_path / 'venv'}"]
+        done = subprocess.run(plan, cwd=ROOT, check=True, capture_output=True, text=True)
+        return re.findall(r"-e '\.\[([\w,]+)\]'", done.stdout)
+
+    assert installed("demo") == ["cli,embedded,fast"]
+    assert installed("test") == ["cli,embedded,fast", "dev"]
+    assert installed("docs") == ["cli,embedded,fast", "dev", "dev,docs"]
 
 
 def test_the_version_is_stated_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from redisq import Buffer, PriorityQueue, queues
+from redisq import Buffer, PriorityQueue, Worker, queues
 from redisq.embedded import Server
 from tests.conftest import skip_or_fail
 from tests.project.page import BLOCK, blocks, run, stand_in, write_files
@@ -141,6 +142,14 @@ def test_a_guide_is_short_and_in_the_index(page: Path) -> None:
     assert len(page.read_text("utf-8").splitlines()) <= 140
     index = (GUIDES / "index.md").read_text("utf-8")
     assert page.name in ("index.md", "rate-limiter.md") or f"({page.name})" in index
+
+
+def test_each_setting_is_in_the_guide_to_deploys() -> None:
+    """What happens while workers differ in it."""
+    text = (GUIDES / "deploys.md").read_text("utf-8")
+    settings = {one for thing in (Buffer, PriorityQueue, Worker) for one in inspect.signature(thing).parameters}
+    hooks = {"on_ack", "on_release", "on_dead"}
+    assert {one for one in settings - {"client", "name", "queue", "handler"} - hooks if f"`{one}`" not in text} == set()
 
 
 # -- pages with more to them than their blocks

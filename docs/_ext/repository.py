@@ -83,7 +83,9 @@ def on_site(text: str, origin: Path, docname: str, url: str) -> str:
     up = "../" * docname.count("/")
 
     def drawn(found: re.Match[str]) -> str:
-        name = next(name for sign, name in DIAGRAMS.items() if sign in found[1])
+        name = next((name for sign, name in DIAGRAMS.items() if sign in found[1]), None)
+        if name is None:
+            raise ValueError(f"a Mermaid diagram of {origin} has no picture in DIAGRAMS: {found[1][:60]}")
         start = f"{up}images/diagrams/{name}"
         return f"![A diagram]({start}.svg){{.only-light}}\n![A diagram]({start}-dark.svg){{.only-dark}}"
 

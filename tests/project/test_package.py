@@ -24,8 +24,9 @@ ROOT = Path(__file__).parents[2]
 
 
 # `redisq` on PyPI is another author's package. A hint names the distribution, a folder or a wheel.
+_NAME = r"(?<![\w./-])redisq"
 ANOTHER_PACKAGE = re.compile(
-    r"(?<![\w./-])redisq\[[a-z]|\b(?:pip|pipx|uv|poetry) (?:pip )?(?:install|add|run) [^\n`]*?(?<![\w./-])redisq(?![\w-])"
+    rf"{_NAME}\[[a-z]|\b(?:pip|pipx|uv|poetry) (?:pip )?(?:install|add|run) [^\n`]*?{_NAME}(?![\w-])"
 )
 FOLDERS = ("benchmarks", "docs", "examples", "lua", "redisq", "tests", "tools", ".github", ".ci")
 

@@ -22,22 +22,22 @@ def page(structure: str) -> str:
     lines += ["Made from the headers. [The scripts](/lua/scripts.md) explains keys, types and house rules.", ""]
     if len(scripts) > 1:
         lines += ["| script | does |", "| --- | --- |"]
-        lines += [f"| [`{one.name}`](#{anchor(one)}) | {text(one.summary)} |" for one in scripts]
+        lines += [f"| [`{one.name}`](#{label(*one.name.split('/'))}) | {text(one.summary)} |" for one in scripts]
         lines.append("")
     for one in scripts:
         lines += section(one)
     return "\n".join(lines) + "\n"
 
 
-def anchor(script: Script) -> str:
+def label(structure: str, verb: str) -> str:
     """Return the link target of a script."""
-    return script.name.replace("/", "-").replace("_", "-")
+    return f"lua-{structure}-{verb.replace('_', '-')}"
 
 
 def section(script: Script) -> list[str]:
     """Return a script's section."""
     lines = [
-        f"({anchor(script)})=",
+        f"({label(*script.name.split('/'))})=",
         f"## {script.name}",
         "",
         f"{text(script.summary[0].upper() + script.summary[1:])}.",

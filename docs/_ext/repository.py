@@ -50,13 +50,13 @@ _PICTURE = re.compile(
 
 
 def page_of(path: str) -> str | None:
-    """Return the page of the site for a file or folder of the repository."""
+    """Return the page for a file or folder of the repository, or a label on one, such as `#lua-buffer-push`."""
     if path in PAGES:
         return PAGES[path]
     if script := re.fullmatch(r"lua/(buffer|priority|limit)/(\w+)\.lua", path):
-        return f"lua/{script[1]}.md#{script[1]}-{script[2].replace('_', '-')}"
+        return f"#{lua_reference.label(script[1], script[2])}"
     if example := re.fullmatch(r"examples/(\w+)\.py", path):
-        return f"examples.md#{example[1].replace('_', '-')}-py"
+        return f"#example-{example[1].replace('_', '-')}"
     inside = re.fullmatch(r"docs/(.+\.md)", path)
     return inside[1] if inside else None
 
@@ -69,8 +69,11 @@ def link(text: str, target: str, folder: Path, url: str) -> str:
     full = Path(os.path.normpath(folder / path)).relative_to(ROOT).as_posix()
     if not (ROOT / full).exists():
         raise FileNotFoundError(f"a link to {target} from {folder}: there is no such file")
-    if page := page_of(full):
-        return f"[{text}](/{page}{f'#{anchor}' if anchor and '#' not in page else ''})"
+    page = page_of(full)
+    if page and page.startswith("#"):
+        return f"[{text}]({page})"
+    if page:
+        return f"[{text}](/{page}{f'#{anchor}' if anchor else ''})"
     if url:
         return f"[{text}]({url}/{full}{f'#{anchor}' if anchor else ''})"
     # Named, not linked: by its path, unless the text is a phrase of its own.

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 import redisq
 from redisq.core.scripts import load, names
@@ -115,3 +116,21 @@ def test_wheel_from_sdist_has_the_same_scripts(tmp_path: Path) -> None:
     with tarfile.open(sdist) as tar:
         members = {member.partition("/")[2] for member in tar.getnames()}
     assert {"lua/README.md", "docs/conf.py", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile"} <= members
+
+
+def test_the_release_workflow_says_that_it_was_never_run_and_names_what_exists() -> None:
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
+    assert text.startswith("# NEVER RUN")
+    jobs = yaml.safe_load(text)["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert {".ci/run", "make dist"} <= set(commands)
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    subprocess.run(["make", "-n", "dist"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_pre_commit_downloads_nothing() -> None:
+    """Its hooks run the tools of .venv."""
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    assert [one["repo"] for one in config["repos"]] == ["local"]
+    hooks = [hook for one in config["repos"] for hook in one["hooks"]]
+    assert all(hook["language"] == "system" and ".venv/bin/" in hook["entry"] for hook in hooks)

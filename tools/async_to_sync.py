@@ -15,12 +15,13 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "redisq"
-FILES = ("batch", "buffer", "limiter", "priority", "queue", "queues")
+FILES = ("batch", "buffer", "limiter", "priority", "queue", "queues", "round_trip")
 _NAMES = {
     "async def": "def",
     "async with": "with",
     "async for": "for",
     "await ": "",
+    "nowait=True": "",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
     "AsyncGenerator[Batch[T], None]": "Generator[Batch[T], None, None]",

@@ -10,7 +10,7 @@ from typing import Any
 
 from bullmq import Queue, Worker
 
-from benchmarks.peers.contract import MODE, URL, hundreds, main, record_async
+from benchmarks.peers.contract import MODE, URL, each, hundreds, main, record_async
 
 CONNECTION = {"unix_socket_path": URL.removeprefix("unix://")}
 
@@ -32,8 +32,7 @@ def push(items: Iterator[int]) -> float:
             for piece in hundreds(items):
                 await queue.addBulk([{"name": "handle", "data": {"item": item}, "opts": options} for item in piece])
         else:
-            for item in items:
-                await queue.add("handle", {"item": item}, options)
+            await each(items, lambda item: queue.add("handle", {"item": item}, options))
         seconds = time.perf_counter() - start
         await queue.close()
         return seconds

@@ -15,7 +15,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 URL = os.environ.get("PEERS_URL", "")
 MODE = os.environ.get("PEERS_MODE", "")
@@ -53,6 +53,16 @@ def hundreds(items: Iterator[int]) -> Iterator[list[int]]:
             piece = []
     if piece:
         yield piece
+
+
+async def each(items: Iterator[int], push: Callable[[int], Awaitable[object]]) -> None:
+    """Push every item: one after the other, or by 50 tasks where the mode says so."""
+
+    async def task() -> None:
+        for item in items:
+            await push(item)
+
+    await asyncio.gather(*(task() for _ in range(50 if MODE.endswith("pushed by 50 tasks") else 1)))
 
 
 def main(push: Callable[[Iterator[int]], float], work: Callable[[], object]) -> None:

@@ -11,7 +11,7 @@ import redis
 import redis.asyncio
 
 import redisq.asyncio
-from benchmarks.peers.contract import MODE, URL, hundreds, main, record, record_async
+from benchmarks.peers.contract import MODE, URL, each, hundreds, main, record, record_async
 from redisq import Buffer, PriorityQueue, Worker
 
 
@@ -44,8 +44,7 @@ async def push_async(items: Iterator[int]) -> float:
         await client.ping()
         queue = redisq.asyncio.PriorityQueue(client, "bench")
         start = time.perf_counter()
-        for item in items:
-            await queue.push(str(item))
+        await each(items, lambda item: queue.push(str(item)))
         return time.perf_counter() - start
 
 
@@ -69,7 +68,15 @@ def work() -> None:
     """Be the worker of the mode."""
     client = redis.Redis.from_url(URL)
     queue, buffer = PriorityQueue(client, "bench"), Buffer[int](client, "bench")
-    if MODE == "PriorityQueue, Worker":
+    if MODE == "PriorityQueue, for batch in batches":
+        while True:
+            for one in queue.batches(timeout=1):
+                handle(one)
+    elif MODE == "Buffer, for batch in batches":
+        while True:
+            for first in buffer.batches(1, timeout=1):
+                handle(first)
+    elif MODE == "PriorityQueue, Worker":
         Worker(queue, handle).run()
     elif MODE == "PriorityQueue, Worker, concurrency 8":
         Worker(queue, handle, concurrency=8).run()
@@ -114,7 +121,7 @@ def work() -> None:
         asyncio.run(work_async(1))
     elif MODE == "asyncio, PriorityQueue, Worker, concurrency 10":
         asyncio.run(work_async(10))
-    elif MODE == "asyncio, PriorityQueue, Worker, concurrency 50":
+    elif MODE.startswith("asyncio, PriorityQueue, Worker, concurrency 50"):
         asyncio.run(work_async(50))
     else:
         raise ValueError(MODE)

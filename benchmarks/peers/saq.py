@@ -10,7 +10,7 @@ from typing import Any
 from saq import Worker
 from saq.queue.redis import RedisQueue
 
-from benchmarks.peers.contract import MODE, URL, main, record_async
+from benchmarks.peers.contract import MODE, URL, each, main, record_async
 
 
 async def handle(context: Any, *, item: int) -> None:  # noqa: ARG001
@@ -27,8 +27,7 @@ def push(items: Iterator[int]) -> float:
         await queue.connect()
         await queue.redis.ping()
         start = time.perf_counter()
-        for item in items:
-            await queue.enqueue("handle", item=item, **options)
+        await each(items, lambda item: queue.enqueue("handle", item=item, **options))
         return time.perf_counter() - start
 
     return asyncio.run(pushing())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
-from benchmarks.peers.contract import MODE, URL, command, main, record_async
+from benchmarks.peers.contract import MODE, URL, command, each, main, record_async
 
 broker = (ListQueueBroker if MODE.startswith("list") else RedisStreamBroker)(url=URL)
 handle = broker.task(task_name="handle")(record_async)
@@ -20,8 +20,7 @@ def push(items: Iterator[int]) -> float:
     async def pushing() -> float:
         await broker.startup()
         start = time.perf_counter()
-        for item in items:
-            await handle.kiq(item)
+        await each(items, handle.kiq)
         return time.perf_counter() - start
 
     return asyncio.run(pushing())
@@ -29,7 +28,7 @@ def push(items: Iterator[int]) -> float:
 
 def work() -> None:
     """Run one worker process, with one task at a time or with the default 100."""
-    tasks = "1" if MODE.endswith("1 task") else "100"
+    tasks = "1" if ", 1 task" in MODE else "100"
     options = ("--workers", "1", "--max-async-tasks", tasks, "--log-level", "WARNING")
     command("taskiq", "worker", "benchmarks.peers.taskiq:broker", *options)
 

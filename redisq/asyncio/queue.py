@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ..core.batch import BatchData, Event, batch_of
@@ -32,6 +33,20 @@ class Queue(Generic[C, T]):
     def _batches(self, events: Iterable[Event[T]]) -> list[Batch[T]]:
         queue: Any = self
         return [Batch(queue, event) for event in events if isinstance(event, BatchData)]
+
+    async def _turns(self, take: partial[Any]) -> AsyncGenerator[Batch[T], None]:
+        """Hand out batch after batch; the ack of one and the reserve of the next are one round trip."""
+        batch: Batch[T] | None = await take()
+        while batch:
+            done: Batch[T] | None = None
+            try:
+                yield batch
+            except BaseException:  # the loop was left, or something was thrown in
+                async with batch:
+                    raise
+            else:
+                done = None if batch.settled else batch
+            batch = await take(ack=done)
 
     async def extend(self, *batches: BatchData[T], lease: float | None = None) -> None:
         """Keep batches `lease` seconds from now (default: the queue's lease); a later deadline stays.

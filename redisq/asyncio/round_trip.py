@@ -1,8 +1,8 @@
-"""Commands in one round trip, on a connection of the client's pool.
+"""Commands in one round trip on a connection of the client's pool, for asyncio.
 
-redis-py's asyncio client and its pipeline take as much time in Python as the server needs for the commands, most of it
-to pack their arguments one by one. Here hiredis packs them, where it is installed, and they are sent and read by the
-public methods of a connection, as that client does. `python -m benchmarks worker` shows the difference.
+redis-py's clients and their pipelines take as much time in Python as the server needs for the commands, most of it to
+pack their arguments one by one. Here hiredis packs them, where it is installed, and they are sent and read by the
+public methods of a connection, as those clients do. `python -m benchmarks worker` shows the difference.
 """
 
 from __future__ import annotations
@@ -36,10 +36,13 @@ class RoundTrip:
         With `renew` the connection is made anew first, wherever the server's name leads by now.
         """
         connection = await self._pool.get_connection(*self._arguments)
+        connected = not renew  # by the pool
 
         async def exchange() -> list[Any]:
-            if not connection.is_connected:
+            nonlocal connected
+            if not connected:
                 await connection.connect()  # the one behind a Sentinel asks it here who the master is
+            connected = False  # if it is to be done again, because this has failed
             await connection.send_packed_command(_packed(connection, commands))
             return [await self._read(connection) for _ in commands]
 
@@ -50,11 +53,13 @@ class RoundTrip:
             if renew:
                 await connection.disconnect(nowait=True)
             return await connection.retry.call_with_retry(exchange, failed)  # type: ignore[no-any-return]
+        except BaseException:
+            await connection.disconnect(nowait=True)  # a reply that comes yet would be taken for the next one's
+            raise
         finally:
             await self._pool.release(connection)
 
     async def _read(self, connection: Any) -> Any:
-        # Any other error, and a cancellation, closes the connection: no reply is left for whoever has it next.
         try:
             return await connection.read_response(disable_decoding=True)
         except self._reply_errors as error:

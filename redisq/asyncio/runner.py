@@ -21,6 +21,7 @@ from ..core.clients import (
     connection_error,
     error_classes,
     is_cluster,
+    must_send,
     socket_timeout,
 )
 from ..core.errors import NotDurable, RedisqError
@@ -49,10 +50,7 @@ class Runner:
         self._errors = error_classes()
         self.client: Any = client  # execute_command has no types in redis-py
         self._socket_timeout = socket_timeout(client, self._cluster)
-        # A cluster's client finds the nodes itself, and one with a single connection means that one.
-        self._round_trips: RoundTrip | None = None
-        if not self._cluster and not getattr(client, "single_connection_client", False):
-            self._round_trips = RoundTrip(client, self._errors.reply)
+        self._round_trips = None if must_send(client, self._cluster) else RoundTrip(client, self._errors.reply)
         self._replica_wait = replica_wait
         if replica_wait:
             replica_wait.check_client(self._cluster, self._socket_timeout)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
+from functools import partial
 
 from ..core.audit import Audit
 from ..core.batch import BatchData
@@ -142,6 +143,7 @@ class Buffer(Queue[BufferCalls[T], T]):
         lease: float | None = None,
         lease_id: str | None = None,
         holder: str | None = None,
+        ack: BatchData[T] | None = None,
     ) -> Batch[T] | None:
         """Choose a group, take up to `size` (1 to 3,000) of its items and lease them, in one step.
 
@@ -153,12 +155,13 @@ class Buffer(Queue[BufferCalls[T], T]):
         At least once: until it is settled the batch comes back, when its `lease` (seconds; default: the queue's) runs
         out or it is released; no item is in two unexpired leases. `timeout`: seconds to wait for something to come.
         `lease_id` names the lease; sent again with the same one, by redis-py or by you, it answers with the same batch
-        while that is held, and never with a second one. `holder` (default: `host:pid`) is shown to people. Raises
-        `CodecError`, whose `raw` is the batch in bytes, for bytes that cannot be decoded; the batch is held until its
-        lease runs out.
+        while that is held, and never with a second one. `holder` (default: `host:pid`) is shown to people. `ack`: a
+        batch to ack in the same round trip, before anything is taken; if it is no longer held, that raises `LeaseLost`
+        and nothing stays taken. Raises `CodecError`, whose `raw` is the batch in bytes, for bytes that cannot be
+        decoded; the batch is held until its lease runs out.
         """
         flow = self.calls.reserve_flow(
-            size, max_bytes=max_bytes, timeout=timeout, lease=lease, lease_id=lease_id, holder=holder
+            size, max_bytes=max_bytes, timeout=timeout, lease=lease, lease_id=lease_id, holder=holder, ack=ack
         )
         return self.runner.run(mapped(flow, self._batch))
 
@@ -180,9 +183,8 @@ class Buffer(Queue[BufferCalls[T], T]):
         the body: then break and return ack the batch, the reason of an exception is kept with it, and after `Retry` and
         `Bury` the loop goes on. The lease is not extended meanwhile, see `Batch.extend`.
         """
-        while batch := self.reserve(size, max_bytes=max_bytes, timeout=timeout, lease=lease, holder=holder):
-            with batch:
-                yield batch
+        take = partial(self.reserve, size, max_bytes=max_bytes, timeout=timeout, lease=lease, holder=holder)
+        return self._turns(take)
 
     def reserve_many(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..core.audit import Audit
@@ -138,6 +139,7 @@ class PriorityQueue(Queue[PriorityCalls[T], T]):
         lease: float | None = None,
         lease_id: str | None = None,
         holder: str | None = None,
+        ack: BatchData[T] | None = None,
     ) -> Batch[T] | None:
         """Take up to `size` (1 to 500) of the most urgent members and lease them, in one step; None if none is ready.
 
@@ -145,11 +147,13 @@ class PriorityQueue(Queue[PriorityCalls[T], T]):
         until it is settled a member comes back, when its `lease` (seconds; default: the queue's) runs out or it is
         released; no member is in two unexpired leases. `timeout`: seconds to wait for something to come. `lease_id`
         names the lease; sent again with the same one, by redis-py or by you, it answers with the same batch while that
-        is held, and never with a second one. `holder` (default: `host:pid`) is shown to people. Raises `CodecError`,
-        whose `raw` is the batch in bytes, for bytes that cannot be decoded, and `WrongOrder`.
+        is held, and never with a second one. `holder` (default: `host:pid`) is shown to people. `ack`: a batch to ack
+        in the same round trip, before anything is taken; if it is no longer held, that raises `LeaseLost` and nothing
+        stays taken. Raises `CodecError`, whose `raw` is the batch in bytes, for bytes that cannot be decoded, and
+        `WrongOrder`.
         """
         flow = self.calls.reserve_flow(
-            size, max_bytes=max_bytes, timeout=timeout, lease=lease, lease_id=lease_id, holder=holder
+            size, max_bytes=max_bytes, timeout=timeout, lease=lease, lease_id=lease_id, holder=holder, ack=ack
         )
         return self.runner.run(mapped(flow, self._batch))
 
@@ -171,9 +175,8 @@ class PriorityQueue(Queue[PriorityCalls[T], T]):
         the body: then break and return ack the batch, the reason of an exception is kept with it, and after `Retry` and
         `Bury` the loop goes on. The lease is not extended meanwhile, see `Batch.extend`.
         """
-        while batch := self.reserve(size, max_bytes=max_bytes, timeout=timeout, lease=lease, holder=holder):
-            with batch:
-                yield batch
+        take = partial(self.reserve, size, max_bytes=max_bytes, timeout=timeout, lease=lease, holder=holder)
+        return self._turns(take)
 
     def reserve_many(
         self,

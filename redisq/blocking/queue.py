@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ..core.batch import BatchData, Event, batch_of
@@ -33,6 +34,20 @@ class Queue(Generic[C, T]):
     def _batches(self, events: Iterable[Event[T]]) -> list[Batch[T]]:
         queue: Any = self
         return [Batch(queue, event) for event in events if isinstance(event, BatchData)]
+
+    def _turns(self, take: partial[Any]) -> Generator[Batch[T], None, None]:
+        """Hand out batch after batch; the ack of one and the reserve of the next are one round trip."""
+        batch: Batch[T] | None = take()
+        while batch:
+            done: Batch[T] | None = None
+            try:
+                yield batch
+            except BaseException:  # the loop was left, or something was thrown in
+                with batch:
+                    raise
+            else:
+                done = None if batch.settled else batch
+            batch = take(ack=done)
 
     def extend(self, *batches: BatchData[T], lease: float | None = None) -> None:
         """Keep batches `lease` seconds from now (default: the queue's lease); a later deadline stays.

@@ -15,11 +15,12 @@ from redis.client import NEVER_DECODE
 from redis.cluster import RedisCluster
 
 from ..core.calls import Call, as_bytes
-from ..core.clients import ValkeyClient, connection_arguments, error_classes, is_cluster, socket_timeout
+from ..core.clients import ValkeyClient, connection_arguments, error_classes, is_cluster, must_send, socket_timeout
 from ..core.errors import NotDurable
 from ..core.flow import OVERDUE, POLL, Block, Flow, Operation, Pipeline, Sleep, block_seconds, results
 from ..core.replication import ReplicaWait, finish_unconfirmed
 from ..core.request import RETRY_AFTER, Request, commands_of
+from .round_trip import RoundTrip
 
 R = TypeVar("R")
 Client: TypeAlias = Redis | RedisCluster | ValkeyClient
@@ -34,6 +35,7 @@ class Runner:
         self._errors = error_classes()
         self.client: Any = client  # execute_command has no types in redis-py
         self._socket_timeout = socket_timeout(client, self._cluster)
+        self._round_trips = None if must_send(client, self._cluster) else RoundTrip(client, self._errors.reply)
         self._replica_wait = replica_wait
         if replica_wait:
             replica_wait.check_client(self._cluster, self._socket_timeout)
@@ -70,7 +72,7 @@ class Runner:
         refused: Any = None
         if self._replica_wait is None:
             # Nearly every call: its reply is no error. The rest would cost as much again.
-            refused = self._execute(*call.evalsha())
+            (refused,) = self._exchange((call.evalsha(),), renew=False)
             if not isinstance(refused, Exception):
                 return call.read(refused)
         request = self._send([call], refused)
@@ -113,27 +115,23 @@ class Runner:
         return self._exchange(commands, renew=False) if commands else []
 
     def _exchange(self, commands: Sequence[tuple[Any, ...]], renew: bool) -> list[Any]:
-        if len(commands) > 1 or renew:
-            return self._pipeline(commands, renew)
-        return [self._execute(*commands[0])]
-
-    def _execute(self, *command: Any) -> Any:
         try:
-            # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
-            return self.client.execute_command(*command, **{NEVER_DECODE: []})
-        except self._errors.reply as error:
-            return error
-
-    def _pipeline(self, commands: Sequence[tuple[Any, ...]], renew: bool) -> list[Any]:
-        with self.client.pipeline(transaction=False) as pipe:
+            if self._round_trips is not None:
+                return self._round_trips.send(commands, renew=renew)
             if renew:
-                pipe.connection = self._renewed_connection()  # the pipeline gives it back
+                self._drop_single_connection()
+            if len(commands) > 1:
+                return self._pipeline(commands)
+            # NEVER_DECODE keeps payloads bytes, whatever the client's settings.
+            return [self.client.execute_command(*commands[0], **{NEVER_DECODE: []})]
+        except self._errors.reply as error:  # of one command alone, or while the connection was made
+            return [error] * len(commands)
+
+    def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        with self.client.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command, **{NEVER_DECODE: []})
-            try:
-                return pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
-            except self._errors.reply as error:
-                return [error] * len(commands)
+            return pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
 
     def _renewed_connection(self) -> Any:
         """Take a connection from the pool that will be made anew, wherever the server's name leads by now."""

@@ -83,7 +83,11 @@ def connected(url: str, **options: Any) -> Iterator[Client]:
     `options` are those of a client of redis-py, in place of the usual ones.
     """
     with explained(url), contextlib.closing(open_client(url, **options)) as client:
-        yield client
+        try:
+            yield client
+        finally:
+            if isinstance(client, RedisCluster):  # one that was made from a URL does not close them itself
+                client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

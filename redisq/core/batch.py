@@ -180,17 +180,20 @@ def new_id(lease_id: Any) -> bytes:
     return validate.new_id() if lease_id is None else validate.text("lease_id", lease_id)
 
 
-def reserve_flow(call: Call[list[Event[T]]], wake: bytes, timeout: float) -> Flow[list[Event[T]]]:
+def reserve_flow(
+    call: Call[list[Event[T]]], wake: bytes, timeout: float, first: Flow[list[Event[T]]] | None = None
+) -> Flow[list[Event[T]]]:
     """Ask until there is something or the time is over; all calls have one lease id, so a lost reply costs nothing.
 
     Between two calls it waits for a wake-up, for the time that the last reply named, or for the timeout. A burial, and
-    a reply that names 0, is followed by another call at once, even when there is no time to wait.
+    a reply that names 0, is followed by another call at once, even when there is no time to wait. `first` makes the
+    first call, together with another one.
     """
     end = monotonic() + timeout
     buried: list[Event[T]] = []
     while True:
-        events: list[Event[T]] = yield call
-        last = events[-1]
+        events: list[Event[T]] = (yield call) if first is None else (yield from first)
+        first, last = None, events[-1]
         buried += buried_in(events)
         left = end - monotonic()
         if isinstance(last, BatchData):
@@ -230,10 +233,14 @@ def settle(
     pairs = list(zip(batches, results, strict=True))
     for batch, result in pairs:
         record(batch, result, ends=ends)
-    lost = [batch.id for batch, result in pairs if isinstance(result, LeaseLost)]
-    if lost:
-        raise LeaseLost(f"no longer held: {', '.join(lost)}; handed out again, buried, settled or purged", lost)
+    if lost := [batch.id for batch, result in pairs if isinstance(result, LeaseLost)]:
+        raise no_longer_held(lost)
     return pairs
+
+
+def no_longer_held(ids: Sequence[str]) -> LeaseLost:
+    """Return the error that names leases that were lost."""
+    return LeaseLost(f"no longer held: {', '.join(ids)}; handed out again, buried, settled or purged", list(ids))
 
 
 def total(settled: Flow[list[tuple[BatchData[T], int]]]) -> Flow[int]:

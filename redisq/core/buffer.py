@@ -10,7 +10,7 @@ from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import validate
-from .batch import BatchData, Buried, Event, Nothing, new_id, reserve_flow, reserve_many
+from .batch import BatchData, Buried, Event, Nothing, new_id, reserve_many
 from .calls import Call, all_bytes, as_text
 from .codecs import JSON, Codec
 from .errors import InvalidArgument
@@ -290,11 +290,11 @@ class BufferCalls(LeaseCalls[T]):
         lease: float | None = None,
         lease_id: str | None = None,
         holder: str | None = None,
+        ack: BatchData[T] | None = None,
     ) -> Flow[list[Event[T]]]:
-        """Take one batch, waiting for it."""
-        timeout = validate.milliseconds("timeout", timeout) / 1000
+        """Take one batch, waiting for it; the first call goes together with the ack of another one."""
         call = self.reserve(size, max_bytes=max_bytes, lease=lease, lease_id=lease_id, holder=holder)
-        return reserve_flow(call, self._wake, timeout)
+        return self._reserve_flow(call, timeout, ack)
 
     def reserve_many(
         self,

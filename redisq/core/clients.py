@@ -236,6 +236,18 @@ def _default_timeout(connection_class: Any) -> Any:
     return None
 
 
+def must_send(client: Any, cluster: bool) -> bool:
+    """Say whether a client has to send the commands itself, rather than one of its connections.
+
+    A cluster's client finds the nodes, and one with a single connection means that one. Where `execute_command` is not
+    the library's own, its author or whoever traces the client wants to be asked.
+    """
+    if cluster or getattr(client, "single_connection_client", False) or getattr(client, "connection", None) is not None:
+        return True
+    method = inspect.getattr_static(client, "execute_command", None)
+    return not inspect.isfunction(method) or method.__globals__["__name__"].partition(".")[0] not in _PREFIXES
+
+
 def connection_arguments(pool: Any) -> tuple[str, ...]:
     """Return what a pool's `get_connection` wants: a command's name in older versions, nothing in newer ones."""
     parameters = inspect.signature(pool.get_connection).parameters.values()

@@ -9,10 +9,11 @@ from typing import Generic, TypeVar
 
 from . import validate
 from .audit import Audit, AuditPage, horizon, page, run_audit
-from .batch import ENDED_WINDOW, BatchData, settle, total
+from .batch import ENDED_WINDOW, BatchData, Event, batch_of, no_longer_held, record, reserve_flow, settle, total
 from .calls import Call, as_text
 from .codecs import Codec
-from .flow import Block, Flow
+from .errors import CodecError, LeaseLost
+from .flow import Block, Flow, Pipeline
 from .limiter import Rate, flatten
 from .queue import QueueCalls, duration, nothing, pack, reason_bytes
 
@@ -47,6 +48,26 @@ class LeaseCalls(QueueCalls, ABC, Generic[T]):
     def wake_up(self, seconds: float) -> Block:
         """Return a wait for a wake-up, of so many seconds at most."""
         return Block(self._wake, seconds)
+
+    def _reserve_flow(
+        self, call: Call[list[Event[T]]], timeout: float, ack: BatchData[T] | None
+    ) -> Flow[list[Event[T]]]:
+        seconds = validate.milliseconds("timeout", timeout) / 1000
+        return reserve_flow(call, self._wake, seconds, None if ack is None else self._ack_and_reserve(ack, call))
+
+    def _ack_and_reserve(self, batch: BatchData[T], call: Call[list[Event[T]]]) -> Flow[list[Event[T]]]:
+        acked: int | LeaseLost
+        events: list[Event[T]] | CodecError
+        acked, events = yield Pipeline([self.ack(batch), call])
+        record(batch, acked)
+        if isinstance(acked, LeaseLost):
+            if not isinstance(events, CodecError) and (taken := batch_of(events)):
+                # Whoever asked gets the error and will not know of it: others need not wait for its lease to run out.
+                yield Pipeline([self.release(taken, count=False)])
+            raise no_longer_held([batch.id])
+        if isinstance(events, CodecError):
+            raise events
+        return events
 
     @abstractmethod
     def ack(self, batch: BatchData[T], delay: float = 0.0) -> Call[int]:

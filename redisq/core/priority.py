@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from . import validate
-from .batch import BatchData, Buried, Event, Nothing, new_id, reserve_flow, reserve_many
+from .batch import BatchData, Buried, Event, Nothing, new_id, reserve_many
 from .calls import Call, all_bytes, as_bytes, as_text
 from .codecs import JSON, TEXT, Codec
 from .errors import InvalidArgument
@@ -359,11 +359,11 @@ class PriorityCalls(LeaseCalls[T]):
         lease: float | None = None,
         lease_id: str | None = None,
         holder: str | None = None,
+        ack: BatchData[T] | None = None,
     ) -> Flow[list[Event[T]]]:
         """Take the most urgent members as one batch, waiting for one."""
-        timeout = validate.milliseconds("timeout", timeout) / 1000
         call = self.reserve(size, max_bytes=max_bytes, lease=lease, lease_id=lease_id, holder=holder)
-        return reserve_flow(call, self._wake, timeout)
+        return self._reserve_flow(call, timeout, ack)
 
     def reserve_many(
         self,

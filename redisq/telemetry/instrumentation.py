@@ -70,6 +70,7 @@ def _instrument_queue(queue: AnyQueue, recorder: Recorder) -> None:
         verb = name.removesuffix("_many")
         # On the object, where the methods of its batches and `batches` find it; types and editors see the class.
         setattr(queue, name, _recorded(getattr(queue, name), partial(make, recorder, verb)))
+    queue.reserve = _acking_apart(queue, queue.reserve)  # type: ignore[method-assign]
 
 
 def _recorded(method: Any, make: Callable[[tuple[Any, ...], dict[str, Any]], Operation]) -> Any:
@@ -91,6 +92,27 @@ def _recorded(method: Any, make: Callable[[tuple[Any, ...], dict[str, Any]], Ope
         return operation.result
 
     return call
+
+
+def _acking_apart(queue: Any, reserve: Any) -> Any:
+    """Return a reserve that acks in a round trip of its own: each has a span, and no ack lasts as long as a wait."""
+    if iscoroutinefunction(reserve):
+
+        @wraps(reserve)
+        async def reserve_async(*args: Any, ack: BatchData[Any] | None = None, **kwargs: Any) -> Any:
+            if ack is not None:
+                await queue.ack(ack)
+            return await reserve(*args, **kwargs)
+
+        return reserve_async
+
+    @wraps(reserve)
+    def reserve_blocking(*args: Any, ack: BatchData[Any] | None = None, **kwargs: Any) -> Any:
+        if ack is not None:
+            queue.ack(ack)
+        return reserve(*args, **kwargs)
+
+    return reserve_blocking
 
 
 def _buffer_push(recorder: Recorder, verb: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Push:

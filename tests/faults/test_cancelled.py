@@ -11,8 +11,7 @@ import asyncio
 import random
 import types
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Generator
 from itertools import count
 from typing import Any, TypeVar
 
@@ -23,6 +22,7 @@ import redis.asyncio
 import redisq.asyncio
 from redisq import Pushed
 from redisq.embedded import Server
+from tests.connections import closing_connections
 
 from . import settings
 from .lease_log import read_lease_log
@@ -34,14 +34,6 @@ SHARE = 0.1 / 6  # of the minutes, for each
 CONTROL = 100
 LEASE = 0.02
 R = TypeVar("R")
-
-
-@asynccontextmanager
-async def closing(client: redis.asyncio.Redis) -> AsyncIterator[redis.asyncio.Redis]:
-    """Close a client and its pool at the end: a pool that was passed in is not closed with the client."""
-    async with client:
-        yield client
-    await client.connection_pool.disconnect()
 
 
 CLIENTS: dict[str, Callable[[str], redis.asyncio.Redis]] = {
@@ -184,7 +176,7 @@ class Caller:
 @pytest.mark.parametrize("way", CLIENTS)
 async def test_a_cancelled_call_loses_nothing(way: str, structure: str, socket: str) -> None:
     for seed in settings.seeds(SHARE):
-        async with closing(CLIENTS[way](socket)) as client:
+        async with closing_connections(CLIENTS[way](socket)) as client:
             await client.flushall()
             caller = Caller(structure, seed, client)
             verbs = {"push", "reserve", "reserve and wait", "extend", "ack", "release", *["push_front"] * caller.fronts}
@@ -208,7 +200,7 @@ async def test_a_cancelled_call_loses_nothing(way: str, structure: str, socket: 
 
 async def test_control_plain_commands_lose_and_duplicate(socket: str) -> None:
     """With LPUSH, repeated when it was cancelled, and RPOP."""
-    async with closing(CLIENTS["Redis"](socket)) as client:
+    async with closing_connections(CLIENTS["Redis"](socket)) as client:
         cancel = Canceller(settings.SEED, client)
         items = lost = doubled = 0
         while items < CONTROL or not (lost and doubled):  # of a hundred, a busy machine may let all complete

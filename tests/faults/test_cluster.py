@@ -29,6 +29,7 @@ from redisq.core.calls import Call
 from redisq.core.clients import KEY_MOVED
 from redisq.core.scripts import Script, names
 from redisq.embedded import Server
+from tests.connections import closing_connections
 from tests.model import Keys
 from tests.scripts import keyspace
 
@@ -238,8 +239,9 @@ def run_blocking(port: int, tally: Tally) -> None:
 async def run_asyncio(port: int, tally: Tally) -> None:
     """Run the load with tasks."""
     # By default redis-py's asyncio client closes all its connections, even those in use, after every fifth MOVED.
-    async with redis.asyncio.RedisCluster(host=HOST, port=port, reinitialize_steps=0) as client:
-        made = queue_loads(redisq.asyncio, client)
+    made = redis.asyncio.RedisCluster(host=HOST, port=port, reinitialize_steps=0)
+    async with closing_connections(made) as client:
+        loads = queue_loads(redisq.asyncio, client)
 
         async def drive(work: Work) -> None:
             result: Any = None
@@ -250,8 +252,8 @@ async def run_asyncio(port: int, tally: Tally) -> None:
                     return
                 result = await coming
 
-        await asyncio.gather(*(drive(load.work(tally, part)) for load in made for part in range(2)))
-        for load in made:
+        await asyncio.gather(*(drive(load.work(tally, part)) for load in loads for part in range(2)))
+        for load in loads:
             assert (await load.queue.audit()).ok
             assert await load.queue.purge() == 0
 
@@ -474,7 +476,7 @@ def test_a_call_that_is_sent_again_waits_too(nodes: Cluster, flavour: str) -> No
     port = nodes.nodes[0].port
 
     async def again() -> Any:
-        async with redis.asyncio.RedisCluster(host=HOST, port=port) as client:
+        async with closing_connections(redis.asyncio.RedisCluster(host=HOST, port=port)) as client:
             return await redisq.asyncio.PriorityQueue(client, "again").push("a", 1, token=flavour)
 
     with redis.RedisCluster(host=HOST, port=port) as client, ThreadPoolExecutor(1) as pool:
@@ -519,7 +521,8 @@ def test_redis_pys_error_is_raised_after_the_deadline(
     moving = (redis.exceptions.ClusterError, redis.exceptions.TryAgainError)
 
     async def awaited() -> None:
-        async with redis.asyncio.RedisCluster(host=HOST, port=half_moved.nodes.nodes[0].port) as client:
+        made = redis.asyncio.RedisCluster(host=HOST, port=half_moved.nodes.nodes[0].port)
+        async with closing_connections(made) as client:
             for call in calls:
                 with pytest.raises(moving):
                     await call(redisq.asyncio.Buffer(client, half_moved.queue.calls.queue[8:-2].decode()))
@@ -539,7 +542,8 @@ def test_durability_is_refused_in_a_cluster(nodes: Cluster) -> None:
     """A call and its WAIT cannot be kept on one connection; this is an error before anything is sent."""
 
     async def refused() -> None:
-        async with redis.asyncio.RedisCluster(host=HOST, port=nodes.nodes[0].port) as client:
+        made = redis.asyncio.RedisCluster(host=HOST, port=nodes.nodes[0].port)
+        async with closing_connections(made) as client:
             with pytest.raises(redisq.InvalidArgument, match="RedisCluster"):
                 redisq.asyncio.Buffer(client, "q", durability="replica")
 

@@ -465,7 +465,10 @@ def attempt(call: Callable[[], Any]) -> bool:
 async def work_asyncio(port: int, done: Counter[str]) -> None:
     """Push and work with a client from Sentinel, with tasks."""
     sentinel: Any = redis.asyncio.sentinel.Sentinel([(HOST, port)], socket_timeout=2)  # type: ignore[no-untyped-call]
-    async with sentinel.master_for("q", socket_timeout=2) as client:
+    async with contextlib.AsyncExitStack() as stack:
+        for one in sentinel.sentinels:
+            stack.push_async_callback(one.aclose)
+        client = await stack.enter_async_context(sentinel.master_for("q", socket_timeout=2))
         queue: redisq.asyncio.Buffer[str] = redisq.asyncio.Buffer(
             client, "q", lease=2, durability=Replicas(timeout=0.5)
         )
@@ -488,5 +491,3 @@ async def work_asyncio(port: int, done: Counter[str]) -> None:
             await asyncio.sleep(0.01)
         worker.stop()
         await working
-    for one in sentinel.sentinels:
-        await one.aclose()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from redis.retry import Retry
 import redisq.asyncio
 from redisq import Buffer, PriorityQueue
 from redisq.embedded import Server
+from tests.connections import closing_connections
 
 from . import settings
 from .proxy import Fault, Proxy
@@ -95,17 +96,11 @@ def proxy(server: Server) -> Iterator[Proxy]:
 @contextmanager
 def closing(client: redis.Redis) -> Iterator[redis.Redis]:
     """Close a client and its pool at the end: a pool that was passed in is not closed with the client."""
-    with client:
-        yield client
-    client.connection_pool.disconnect()
-
-
-@asynccontextmanager
-async def aclosing(client: redis.asyncio.Redis) -> AsyncIterator[redis.asyncio.Redis]:
-    """Do the same with asyncio."""
-    async with client:
-        yield client
-    await client.connection_pool.disconnect()
+    try:
+        with client:
+            yield client
+    finally:
+        client.connection_pool.disconnect()
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +153,7 @@ def test_lost_requests_and_replies(way: str, structure: str, server: Server, pro
 @pytest.mark.parametrize("way", ASYNCIO)
 async def test_lost_requests_and_replies_asyncio(way: str, structure: str, server: Server, proxy: Proxy) -> None:
     for seed in settings.seeds(SHARE / len(ASYNCIO)):
-        async with aclosing(ASYNCIO[way](proxy.port)) as client:
+        async with closing_connections(ASYNCIO[way](proxy.port)) as client:
             kind: Any = redisq.asyncio.Buffer if structure == "buffer" else redisq.asyncio.PriorityQueue
             queue = kind(client, "q", **OPTIONS)
             injector = injector_for(way, seed, proxy)
@@ -199,6 +194,6 @@ def test_control_plain_commands_lose_and_duplicate(way: str, proxy: Proxy) -> No
 @pytest.mark.parametrize("way", CONTROLS)
 async def test_control_plain_commands_lose_and_duplicate_asyncio(way: str, proxy: Proxy) -> None:
     seen: Counter[int] = Counter()
-    async with aclosing(ASYNCIO[way](proxy.port)) as client:
+    async with closing_connections(ASYNCIO[way](proxy.port)) as client:
         await adrive(naive_workload(seen), client, FaultInjector(proxy, settings.SEED, KINDS, NAIVE))
     check_naive(seen, proxy)

@@ -43,6 +43,7 @@ from redisq.cli.worker_process import Job
 from redisq.core.scripts import names
 from redisq.embedded import NoServer, Server
 from tests.conftest import BINARIES, TESTED, real_server, skip_or_fail
+from tests.connections import closing_connections
 from tests.scripts import backends
 from tests.scripts.backends import at
 from tests.scripts.calls import calls
@@ -184,7 +185,7 @@ def drive(name: str, make: Callable[[Any], Any], admin: redis.Redis) -> None:
     async def through_asyncio() -> None:
         for each in (drive_buffer, drive_queue):
             reset(admin)
-            async with make(redis.asyncio.Redis) as client:
+            async with closing_connections(make(redis.asyncio.Redis)) as client:
                 await each(client, redisq.asyncio, name)
 
     for each in (drive_buffer, drive_queue):

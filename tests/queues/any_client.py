@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import redisq.asyncio
+from tests.connections import closing_connections
 
 Work = Generator[Any, Any, Any]
 MakeClient = Callable[[], Any]
@@ -62,8 +63,12 @@ class ClientKind:
 
     def no_retries(self) -> Any:
         """Return a retry policy with which a client gives up at the first error."""
+        return self.retries(0)
+
+    def retries(self, count: int) -> Any:
+        """Return a retry policy with which a client tries so often again, at once."""
         backoff = importlib.import_module(f"{self.library}.backoff").NoBackoff()
-        return importlib.import_module(f"{self.package.__name__}.retry").Retry(backoff, 0)
+        return importlib.import_module(f"{self.package.__name__}.retry").Retry(backoff, count)
 
     def run(self, make_client: MakeClient, work: Callable[[Any], Work]) -> Any:
         """Run a test body with a new client, and return its result."""
@@ -96,7 +101,7 @@ class ClientKind:
             async def handle_async(batch: Any) -> None:
                 await asyncio.to_thread(handle, batch)
 
-            async with make_client() as client:
+            async with closing_connections(make_client()) as client:
                 worker = redisq.asyncio.Worker(redisq.asyncio.Buffer(client, "q"), handle_async, **options)
                 loop = asyncio.get_running_loop()
                 stop.append(lambda: loop.call_soon_threadsafe(worker.stop))
@@ -116,7 +121,7 @@ class ClientKind:
 
 
 async def _run(make_client: MakeClient, work: Callable[[Any], Work]) -> Any:
-    async with make_client() as client:
+    async with closing_connections(make_client()) as client:
         running = work(client)
         go_on: Callable[[], Any] = partial(next, running)
         while True:

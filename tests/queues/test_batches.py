@@ -189,6 +189,92 @@ def test_a_lost_lease(client: redis.Redis) -> None:
     assert len(turns) == 1
 
 
+def round_trips(monkeypatch: pytest.MonkeyPatch, queue: Any) -> list[list[str]]:
+    """Note the operations of each round trip that a queue makes."""
+    made: list[list[str]] = []
+
+    def noted(method: Any) -> Any:
+        def call(calls: Any, *more: Any) -> Any:
+            made.append([one.script.name.split("/")[1] for one in (calls if isinstance(calls, list) else [calls])])
+            return method(calls, *more)
+
+        return call
+
+    for name in ("_call", "send"):
+        monkeypatch.setattr(queue.runner, name, noted(getattr(queue.runner, name)))
+    return made
+
+
+def test_an_ack_and_the_next_reserve_are_one_round_trip(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last ack too, which goes with the reserve that finds nothing; what was settled is not acked again."""
+    buffer = filled(client)
+    made = round_trips(monkeypatch, buffer)
+    for turn, batch in enumerate(buffer.batches()):
+        if turn == 1:
+            batch.release(3600)
+    assert made == [["reserve"], ["ack", "reserve"], ["release"], ["reserve"], ["ack", "reserve"]]
+    assert states(buffer) == {"done": 2, "delayed": 1}
+
+
+def test_the_ack_comes_before_the_reserve(client: redis.Redis) -> None:
+    """An ordered buffer hands the next batch of the same group out in that round trip."""
+    buffer: Buffer[int] = Buffer(client, "q", ordered=True)
+    buffer.push(1, 2)
+    first = buffer.reserve(1)
+    assert buffer.reserve(1) is None
+    second = buffer.reserve(1, ack=first)
+    assert second
+    assert (first.settled, second.items) == (True, [2])  # type: ignore[union-attr]
+    second.fail(2)
+    again = buffer.reserve(1, ack=second)
+    assert again
+    assert (again.items, again.attempts) == ([2], 2)
+
+
+@pytest.mark.parametrize("structure", ["buffer", "priority"])
+def test_a_reserve_that_finds_the_ack_lost_takes_nothing(client: redis.Redis, structure: str) -> None:
+    """What it took goes back at once, as if it had not been handed out."""
+    queue: Any = Buffer(client, "q") if structure == "buffer" else PriorityQueue(client, "q")
+    queue.push("a")
+    lost = queue.reserve(lease=60)
+    queue.bury(lost)
+    queue.push("b")
+    with pytest.raises(LeaseLost) as raised:
+        queue.reserve(ack=lost)
+    assert raised.value.ids == [lost.id]
+    assert lost.lost
+    assert queue.stats().leased == 0
+    batch = queue.reserve()
+    assert batch
+    assert (batch.items, batch.attempts) == (["b"], 1)
+
+
+def test_a_reserve_that_cannot_be_decoded_has_acked(client: redis.Redis) -> None:
+    """The error is that of the reserve, and the other batch is done."""
+    Buffer(client, "q", codec=redisq.BYTES).push(b"1", b"{")
+    buffer: Buffer[int] = Buffer(client, "q")
+    first = buffer.reserve(1)
+    with pytest.raises(CodecError):
+        buffer.reserve(1, ack=first)
+    assert first
+    assert first.settled
+    assert states(buffer) == {"leased": 1, "done": 1}
+
+
+def test_what_was_thrown_in_is_not_acked_though_it_could_not_be_released(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retry goes no further, so the loop goes on; the batch comes back when its lease runs out."""
+    buffer = filled(client, 2)
+    batches = buffer.batches()
+    first = next(batches)
+    with monkeypatch.context() as patch:
+        patch.setattr(buffer, "release", lambda *_, **__: 1 / 0)
+        second = batches.throw(Retry())
+    assert second.id != first.id
+    assert states(buffer) == {"leased": 2}
+
+
 def test_arguments_are_those_of_reserve(client: redis.Redis) -> None:
     """Except the lease id, which is new each time; invalid arguments are refused when the loop begins."""
     for kind in (Buffer, PriorityQueue):
@@ -196,7 +282,7 @@ def test_arguments_are_those_of_reserve(client: redis.Redis) -> None:
         assert own == {
             name: parameter
             for name, parameter in inspect.signature(kind.reserve).parameters.items()
-            if name != "lease_id"
+            if name not in ("lease_id", "ack")
         }
     buffer = filled(client, 1)
     (batch,) = [(batch.holder, batch.items) for batch in buffer.batches(1, max_bytes=5, lease=60, holder="me")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import redis
 import redis.asyncio
 
 import redisq.asyncio
+import redisq.blocking.round_trip
 from redisq import BYTES, Batch, Buffer, Call, Item, PriorityQueue, Pushed, Rate, RateLimiter, State
 from redisq.embedded import Server
 from tests.conftest import MakeClient
@@ -61,7 +63,7 @@ def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], set[str]]:
             return call
 
         for name, method in inspect.getmembers(cls, inspect.isfunction):
-            awaited = inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method)
+            awaited = inspect.iscoroutinefunction(method) or name == "batches"
             if awaited and not name.startswith("_"):
                 monkeypatch.setattr(cls, name, recorded(name, method))
         return called
@@ -249,3 +251,86 @@ def test_errors_of_redis_py_pass_through() -> None:
     """An unreachable server raises redis-py's own ConnectionError."""
     with redis.Redis(unix_socket_path="/nonexistent/redis.sock") as client, pytest.raises(redis.ConnectionError):
         Buffer(client, "q").push(1)
+
+
+# -- who sends the commands
+
+
+class Asked(redis.Redis):
+    """A client of the user's own, that wants to be asked."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Note a command, and send it."""
+        self.__dict__.setdefault("commands", []).append(args[0])
+        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
+class AskedAsyncio(redis.asyncio.Redis):
+    """The same for asyncio."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Note a command, and send it."""
+        self.__dict__.setdefault("commands", []).append(args[0])
+        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
+async def test_a_client_with_its_own_execute_command_sends_the_commands(server: Server) -> None:
+    """So that what a subclass adds, or a tracer that patched it, is not passed by."""
+    with Asked(unix_socket_path=server.socket) as client:
+        Buffer[int](client, "q").push(1)
+        assert "EVALSHA" in client.__dict__["commands"]
+    async with AskedAsyncio(unix_socket_path=server.socket) as aclient:
+        await redisq.asyncio.Buffer[int](aclient, "q").push(1)
+        assert "EVALSHA" in aclient.__dict__["commands"]
+
+
+def test_a_patched_client_sends_the_commands(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the object or the class; when it is patched after the queue was made, it is too late."""
+    client, seen = make_client(), []
+    owner: Any = next(cls for cls in type(client).__mro__ if "execute_command" in vars(cls))
+    send = owner.execute_command
+    early: Buffer[int] = Buffer(client, "q")
+
+    def traced(self: Any, *args: Any, **options: Any) -> Any:
+        seen.append(args[0])
+        return send(self, *args, **options)
+
+    functools.update_wrapper(traced, send)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, "execute_command", traced)
+        Buffer[int](client, "q").push(1)
+        assert seen.count("EVALSHA") == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "execute_command", functools.partial(traced, client))
+        Buffer[int](client, "q").push(1)
+        early.push(1)
+    assert seen.count("EVALSHA") == 2
+
+
+def test_an_interrupted_read_leaves_no_reply_behind(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between two replies of one round trip: the next call gets its own reply, on a new connection."""
+    with server.client() as client:
+        buffer: Buffer[int] = Buffer(client, "q")
+        buffer.push(1, 2, 3)
+        with monkeypatch.context() as patch:
+            read = redis.UnixDomainSocketConnection.read_response
+            replies: list[Any] = []
+
+            def interrupted(self: Any, *args: Any, **options: Any) -> Any:
+                replies.append(read(self, *args, **options))
+                if len(replies) == 2:
+                    raise KeyboardInterrupt
+                return replies[-1]
+
+            patch.setattr(redis.UnixDomainSocketConnection, "read_response", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                buffer.reserve_many(3, 1)
+        assert buffer.stats().leased == 3
+
+
+def test_without_hiredis(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection packs the commands itself, and items of any bytes are unchanged."""
+    monkeypatch.setattr(redisq.blocking.round_trip, "_pack", None)
+    buffer: Buffer[bytes] = Buffer(make_client(), "q", codec=BYTES)
+    assert buffer.push(*NOT_UTF8, b"x" * 10_000) == 6
+    assert [batch.items for batch in buffer.batches(3)] == [NOT_UTF8[:3], [*NOT_UTF8[3:], b"x" * 10_000]]

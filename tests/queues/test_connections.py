@@ -546,6 +546,61 @@ def test_pipelines_go_to_the_new_master(demotable: DemotableMaster, flavour: Cli
 
 @real
 @each_flavour
+@pytest.mark.parametrize("breaks", [False, True], ids=["refused", "broken"])
+def test_a_new_connection_asks_where_the_master_is(
+    demotable: DemotableMaster, flavour: ClientKind, breaks: bool
+) -> None:
+    """As those behind a Sentinel do when they connect: after READONLY, and when a call is sent again."""
+    master = demotable.first
+    broken: list[bool] = []
+    base: Any = flavour.package.Connection
+
+    class BlockingConnection(base):  # type: ignore[misc]
+        port: int
+
+        def connect(self) -> None:
+            self.port = self.port if self._sock else master.port
+            super().connect()
+
+        def send_packed_command(self, *args: Any, **options: Any) -> None:
+            if broken:
+                broken.pop()
+                raise flavour.errors.ConnectionError("broken")
+            super().send_packed_command(*args, **options)
+
+    class AsyncioConnection(base):  # type: ignore[misc]
+        port: int
+
+        async def connect(self) -> None:
+            self.port = self.port if self.is_connected else master.port
+            await super().connect()
+
+        async def send_packed_command(self, *args: Any, **options: Any) -> None:
+            if broken:
+                broken.pop()
+                raise flavour.errors.ConnectionError("broken")
+            await super().send_packed_command(*args, **options)
+
+    def make() -> Any:
+        kind = BlockingConnection if flavour.name == "blocking" else AsyncioConnection
+        retry = flavour.retries(1)
+        return flavour.client.from_pool(flavour.package.ConnectionPool(connection_class=kind, host=HOST, retry=retry))
+
+    def work(client: Any) -> Work:
+        nonlocal master
+        queue = flavour.queues.Buffer(client, "q")
+        assert (yield queue.push(0)) == 1
+        demotable.demote()
+        before, master = count_scripts(demotable.first), demotable.second
+        broken.extend([True] if breaks else [])
+        assert (yield queue.push(1)) == 2
+        assert count_scripts(demotable.first) == before + (0 if breaks else 1)
+
+    flavour.run(make, work)
+
+
+@real
+@each_flavour
 def test_an_error_while_the_name_leads_to_a_replica(demotable: DemotableMaster, flavour: ClientKind) -> None:
     """A call is retried once; a worker waits."""
 

@@ -149,7 +149,7 @@ def test_the_exception_takes_precedence_over_an_error_of_redis(
         raise errors.ConnectionError("gone")
 
     batch = take(queue)
-    monkeypatch.setattr(client, "execute_command", broken)
+    monkeypatch.setattr(queue.runner, "_exchange", broken)
     with caplog.at_level(logging.WARNING, "redisq"), pytest.raises(ZeroDivisionError), batch:
         assert 1 / 0
     assert not batch.settled
@@ -970,18 +970,18 @@ def test_an_interrupted_redrive_can_be_repeated(client: redis.Redis, monkeypatch
     batches = buffer.reserve_many(600, 1)
     buffer.bury(*batches)
     ids = [batch.id for batch in batches]
-    execute: Any = client.execute_command
+    exchange: Any = buffer.runner._exchange
     calls = 0
 
-    def stop_at_the_third(*command: Any, **options: Any) -> Any:
+    def stop_at_the_third(*commands: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise redis.ConnectionError("gone")
-        return execute(*command, **options)
+        return exchange(*commands, **options)
 
     client.script_load(load("buffer/redrive").text)
-    monkeypatch.setattr(client, "execute_command", stop_at_the_third)
+    monkeypatch.setattr(buffer.runner, "_exchange", stop_at_the_third)
     with pytest.raises(redis.ConnectionError):
         buffer.redrive(*ids, token="t")
     assert buffer.stats().dead == 600 - 2 * load("buffer/redrive").limit("id")[1]

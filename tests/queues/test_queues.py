@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import redis.asyncio
 import redisq
 import redisq.asyncio
 from redisq import Buffer, InvalidArgument, PriorityQueue, QueueInfo
+from tests.connections import closing_connections
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.node import HOST
 from tests.queues.flavours import Flavour
@@ -190,15 +192,18 @@ def test_the_queues_of_all_nodes_are_found(nodes: Cluster, decode: bool) -> None
 async def test_the_queues_of_all_nodes_are_found_with_asyncio(nodes: Cluster, decode: bool) -> None:
     """Also with a client that has sent nothing yet."""
     for node in nodes.nodes[:3]:
-        async with redis.asyncio.RedisCluster(HOST, node.port, decode_responses=decode) as client:
+        make = partial(redis.asyncio.RedisCluster, HOST, node.port, decode_responses=decode)
+        async with closing_connections(make()) as client:
             assert await redisq.asyncio.queues(client) == EXPECTED
             assert all(one.stats and one.stats.waiting == 1 for one in await redisq.asyncio.overview(client))
-        async with redis.asyncio.RedisCluster(HOST, node.port, decode_responses=decode) as client:
+        async with closing_connections(make()) as client:
             assert await redisq.asyncio.queues(client, "app*") == [QueueInfo("other", "buffer", 2)]
             assert await redisq.asyncio.queues(client, "nobody's") == []
-        fresh = redis.asyncio.RedisCluster(HOST, node.port, decode_responses=decode)
-        assert await redisq.asyncio.queues(fresh) == EXPECTED
-        await fresh.aclose()
+        fresh = make()
+        try:
+            assert await redisq.asyncio.queues(fresh) == EXPECTED
+        finally:
+            await fresh.aclose()
 
 
 @pytest.mark.server

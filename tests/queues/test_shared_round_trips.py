@@ -31,6 +31,7 @@ from redisq import BYTES, CodecError, LeaseLost, NotDurable, Replicas, ScriptErr
 from redisq.asyncio import Buffer, PriorityQueue
 from redisq.core.scripts import load
 from redisq.embedded import Server
+from tests.connections import closing_connections
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.node import HOST
 from tests.faults.proxy import Fault, Proxy
@@ -653,7 +654,7 @@ def nodes(binary: Path) -> Iterator[Cluster]:
 async def test_calls_share_round_trips_in_a_cluster(nodes: Cluster) -> None:
     """As on one server, also with an unloaded script and a slot that has moved."""
     made: Any = GatedCluster(host=HOST, port=nodes.nodes[0].port)
-    async with made as client:
+    async with closing_connections(made) as client:
         client.gate = Gate()
         queue: Buffer[int] = Buffer(client, "shared")
 
@@ -677,7 +678,7 @@ async def test_calls_share_round_trips_in_a_cluster(nodes: Cluster) -> None:
 async def test_calls_that_wait_for_a_moving_slot_share_round_trips_too(nodes: Cluster) -> None:
     """Half of the queue's keys have moved: all calls are sent again together, until the rest is there."""
     made: Any = GatedCluster(host=HOST, port=nodes.nodes[0].port, reinitialize_steps=0)
-    async with made as client:
+    async with closing_connections(made) as client:
         client.gate = Gate()
         queue: PriorityQueue[str] = PriorityQueue(client, "half")
         await queue.push("a", token="a")

@@ -29,6 +29,7 @@ import redisq.blocking.runner
 from redisq import Buffer, PriorityQueue, Pushed, Rate, Replicas, Retry
 from redisq.embedded import Server
 from tests.conftest import real_server
+from tests.connections import closing_connections
 from tests.faults.cluster import Cluster, cluster
 from tests.faults.node import HOST, until
 from tests.faults.proxy import Fault, Proxy
@@ -183,12 +184,14 @@ def test_a_client_from_sentinel(binary: Path, flavour: ClientKind) -> None:
 
         def work(client: Any) -> Work:
             queue = flavour.queues.PriorityQueue(client, "q")
-            assert (yield queue.push("a")) is Pushed.ADDED
-            batch = yield queue.reserve(timeout=1)
-            assert (yield batch.ack()) == 1
-            assert (yield queue.reserve(timeout=0.01)) is None
-            for one in sentinel.sentinels:
-                yield one.close() if flavour.name == "blocking" else one.aclose()
+            try:
+                assert (yield queue.push("a")) is Pushed.ADDED
+                batch = yield queue.reserve(timeout=1)
+                assert (yield batch.ack()) == 1
+                assert (yield queue.reserve(timeout=0.01)) is None
+            finally:
+                for one in sentinel.sentinels:
+                    yield one.close() if flavour.name == "blocking" else one.aclose()
 
         flavour.run(lambda: sentinel.master_for("q"), work)
 
@@ -309,7 +312,8 @@ def test_waiting_at_a_node_that_stops_answering(
 def test_an_operation_in_a_clusters_pipeline(nodes: Cluster, flavour: ClientKind) -> None:
 
     async def awaited() -> list[Any]:
-        async with valkey.asyncio.ValkeyCluster(host=HOST, port=nodes.nodes[0].port) as client:
+        made = valkey.asyncio.ValkeyCluster(host=HOST, port=nodes.nodes[0].port)
+        async with closing_connections(made) as client:
             queue = redisq.asyncio.Buffer[int](client, "pipeline")
             await queue.purge()
             async with client.pipeline() as pipe:

@@ -114,9 +114,9 @@ async def test_an_asyncio_worker_runs_in_one_loop_after_another(server: Server) 
     worker = redisq.asyncio.Worker(redisq.asyncio.Buffer(client, "q"), handle, max_batches=1)
 
     async def once(number: int) -> None:
-        await worker.queue.push(number)
-        await worker.run()
-        await client.aclose()
+        async with client:
+            await worker.queue.push(number)
+            await worker.run()
 
     def both() -> None:
         for number in (1, 2):

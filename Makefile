@@ -1,28 +1,42 @@
-# `make demo` and `make test` set up everything they need in .venv; the rest is for who works on redisq itself.
+# `make demo` and `make test` set up what they need in .venv: the demo little, the tests everything but the packages that
+# build the documentation. The rest is for who works on redisq itself.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 
-.PHONY: demo test test-oldest check format instructions bench chaos clean
+.PHONY: demo test test-oldest check docs dist format instructions bench chaos clean
 
-demo: $(VENV)/ready
+demo: $(VENV)/demo
 	$(BIN)/redisq demo
 
 test: $(VENV)/ready
 	$(BIN)/pytest -q -n 4 --dist worksteal  # more than cores: many tests wait for events
 
+# The site in build/docs. A warning is an error: also a link that leads nowhere, and a name that no page describes.
+docs: $(VENV)/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -n -j auto -b dirhtml docs build/docs
+	@echo "the site is in build/docs: open build/docs/index.html, or run $(BIN)/python -m http.server -d build/docs"
+
+# The wheel and the sdist of a release, in dist/. The wheel is built from the sdist.
+dist: $(VENV)/ready
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+
 # The oldest redis-py and opentelemetry that redisq takes.
 test-oldest: $(OLDEST)/ready
 	$(OLDEST)/bin/pytest -q -n auto tests/queues/test_clients.py tests/queues/test_bad_input.py tests/scripts/test_raw.py tests/workers/test_worker.py tests/telemetry
 
-check: $(VENV)/ready
+check: $(VENV)/docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m tools.idioms --check
 	$(BIN)/python -m tools.own_lines --check
 	$(BIN)/python -m tools.async_to_sync --check
+	$(BIN)/python -m tools.diagrams --check
+	$(MAKE) --no-print-directory docs
 	@if command -v luacheck >/dev/null; then luacheck -q lua; \
 	elif [ -n "$$CI" ]; then echo "luacheck is missing: CI installs lua-check" >&2; exit 1; \
 	else echo "luacheck is not installed, so the Lua was not checked: apt-get install lua-check, or luarocks install luacheck" >&2; fi
@@ -33,6 +47,7 @@ format: $(VENV)/ready
 	$(BIN)/python -m tools.idioms
 	$(BIN)/python -m tools.own_lines --write
 	$(BIN)/python -m tools.async_to_sync
+	$(BIN)/python -m tools.diagrams
 
 # The budgets: what a call may cost the server, in instructions. Needs valgrind.
 instructions: $(VENV)/ready
@@ -56,9 +71,18 @@ chaos: $(VENV)/ready
 clean:
 	rm -rf $(VENV) $(OLDEST) .venv-peers examples/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(VENV)/ready: pyproject.toml
+# Three stages of one environment, each completing the one before.
+$(VENV)/demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[cli,embedded,fast]'
+	touch $@
+
+$(VENV)/ready: $(VENV)/demo
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+$(VENV)/docs: $(VENV)/ready
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev,docs]'
 	touch $@
 
 $(OLDEST)/ready: pyproject.toml

@@ -1,8 +1,8 @@
 """Run the benchmarks: `python -m benchmarks [PART ...] [--quick] [--json]`.
 
-A full run writes `results/<part>.json` for each part, and from all of them the charts and the README's tables. A quick
-one takes under a minute, writes nothing, and ends with 1 when a ratio that the results state does not hold within its
-stated spread.
+A full run writes `results/<part>.json` for each part, and from all of them the charts and the documentation's tables. A
+quick one takes under a minute, writes nothing, and ends with 1 when a ratio that the results state does not hold within
+its stated spread.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def run(effort: Effort) -> dict[str, Any]:
 
 
 def claims(result: dict[str, Any]) -> list[Claim]:
-    """Say what the README says of this part: 1,000 items a call against the raw commands."""
+    """Say what the documentation says of this part: 1,000 items a call against the raw commands."""
     rates = {(r["operation"], r["contender"], r["size"]): r["rounds_per_second"] for r in result["results"]}
     return [
         Claim.ratio(

@@ -156,7 +156,7 @@ def run(effort: Effort) -> dict[str, Any]:
 
 
 def claims(result: dict[str, Any]) -> list[Claim]:
-    """Say what the README says of this part."""
+    """Say what the documentation says of this part."""
     rates = {
         (row["operation"], row["contender"], row["workers"]): row["rounds_per_second"]
         for row in result["results"]

@@ -193,7 +193,7 @@ def run(effort: Effort) -> dict[str, Any]:
 
 
 def claims(result: dict[str, Any]) -> list[Claim]:
-    """Say what the README says of this part."""
+    """Say what the documentation says of this part."""
     ticks = {(row["contender"], row["workers"]): row for row in result["results"] if row["operation"] == "tick"}
     ours = [row for (contender, _), row in ticks.items() if contender.startswith("redisq")]
     one, other = ticks["redisq", 1], ticks["recipe", 1]

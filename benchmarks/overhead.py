@@ -235,7 +235,7 @@ def run(effort: Effort) -> dict[str, Any]:
 
 
 def claims(result: dict[str, Any]) -> list[Claim]:
-    """Say what the README says of this part: what redisq's Python adds to one call, at the worst operation."""
+    """Say what the documentation says of this part: what redisq's Python adds to one call, at the worst operation."""
     found = []
     for flavour in ("blocking", "asyncio"):
         rows = [row for row in result["results"] if row["flavour"] == flavour and "ratio" in row]

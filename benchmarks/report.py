@@ -1,4 +1,4 @@
-"""The READMEs' tables, from the results: what stands between `<!-- bench: name -->` and `<!-- end -->` is made here."""
+"""The documentation's tables, from the results: what stands between `<!-- bench: name -->` and `<!-- end -->`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .measure import RESULTS
 
 ROOT = Path(__file__).parent.parent
-READMES = (ROOT / "README.md", ROOT / "lua" / "README.md", ROOT / "docs" / "instructions.md")
+PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "instructions.md", ROOT / "lua" / "README.md")
 MARKED = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -160,10 +160,9 @@ def filled(text: str) -> str:
 
 
 def write() -> None:
-    """Write the tables; where there is no README, as in an installed package, do nothing."""
-    for readme in READMES:
-        if readme.exists():
-            readme.write_text(filled(readme.read_text()))
+    """Write the tables."""
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def run(effort: Effort) -> dict[str, Any]:
 
 
 def claims(result: dict[str, Any]) -> list[Claim]:
-    """Say what the README says of this part: milliseconds, not seconds."""
+    """Say what the documentation says of this part: milliseconds, not seconds."""
     return [
         Claim(f"ms from a push to a sleeping worker's handler, {name}", [figures["median"]], 10, at_most=True)
         for name, figures in result["ms"].items()

@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "prometheus_client":
         raise
     raise ModuleNotFoundError(
-        "redisq.metrics needs prometheus-client: pip install 'redisq[prometheus]'", name=error.name
+        "redisq.metrics needs prometheus-client: pip install 'redisq-lua[prometheus]'", name=error.name
     ) from error
 
 logger = logging.getLogger("redisq.metrics")

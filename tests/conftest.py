@@ -96,7 +96,7 @@ def _reset(client: redis.Redis) -> None:
 def require_server(label: str) -> str:
     """Return the label of a real server; skip the test if there is none."""
     if label == "none":
-        skip_or_fail("no real Redis server found: apt-get install redis-server, or pip install 'redisq[embedded]'")
+        skip_or_fail("no real Redis server found: apt-get install redis-server, or pip install 'redisq-lua[embedded]'")
     return label
 
 

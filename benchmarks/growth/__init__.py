@@ -41,7 +41,7 @@ def run(effort: Effort) -> dict[str, Any]:
 
 
 def claims(result: dict[str, Any]) -> list[Claim]:
-    """Say what the README says of this part; a quick run, on a busy machine, only sees what is far off."""
+    """Say what the documentation says of this part; a quick run, on a busy machine, only sees what is far off."""
     slack = 4.0 if result["quick"] else 1.0
     worst = max(row["fitted_ratio"] / row["log_ratio"] for row in result["growth"])
     found = [Claim("growth: an operation's time / log N, the worst", [worst], slack, at_most=True)]

@@ -163,7 +163,7 @@ def run(effort: Effort, *, only: Sequence[str] = (), items: int = ITEMS) -> dict
 
 
 def claims(result: dict[str, Any]) -> list[Claim]:
-    """Say what the README says of the peers: redisq's items a second, enqueued and worked off, over the best peer's.
+    """Say what the documentation says of the peers: redisq's items a second, pushed and done, over the best peer's.
 
     Single items: redisq's best against the peers' best, with one handler at a time, at the same guarantee: its worker,
     or its loop, `for batch in batches`; of `pop` a loop by hand. At any concurrency its worker, and on both sides also

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import shtab
     except ModuleNotFoundError as error:
-        raise Failure("completion needs shtab: pip install 'redisq[cli]'") from error
+        raise Failure("completion needs shtab: pip install 'redisq-lua[cli]'") from error
     from . import make_parser
 
     print(shtab.complete(make_parser(), args.shell))

@@ -31,5 +31,5 @@ def run(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise
-        raise RedisqError("the demo needs rich: pip install 'redisq[cli]'") from error
+        raise RedisqError("the demo needs rich: pip install 'redisq-lua[cli]'") from error
     return demo.run(args.url, args.files)

@@ -96,4 +96,4 @@ def needs_prometheus() -> None:
     except ModuleNotFoundError as error:
         if error.name != "prometheus_client":
             raise
-        raise Failure("metrics need prometheus-client: pip install 'redisq[prometheus]'", NO) from error
+        raise Failure("metrics need prometheus-client: pip install 'redisq-lua[prometheus]'", NO) from error

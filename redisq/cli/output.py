@@ -103,7 +103,7 @@ def console(*, stderr: bool = False) -> Console:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise
-        raise Failure("tables need rich: pip install 'redisq[cli]', or say --json", NO) from error
+        raise Failure("tables need rich: pip install 'redisq-lua[cli]', or say --json", NO) from error
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if terminal else 100_000)
 

@@ -18,9 +18,13 @@ class Finding:
     """One disagreement between keys: its kind, the group, member or key, what is there, what should be."""
 
     kind: str
+    """What is wrong, in a word."""
     name: str
+    """The group, member or key that it is about."""
     found: str
+    """What is there."""
     expected: str
+    """What should be."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,9 @@ class Audit:
     """What an audit found; `checked` counts the keys and entries that it looked at."""
 
     findings: list[Finding] = field(default_factory=list)
+    """What disagrees; empty if nothing does."""
     checked: int = 0
+    """How many keys and entries were looked at."""
     repaired: bool = False
     """Whether what can be repaired was: everything but findings of kind `type`, `unknown` and `order`."""
 

@@ -142,9 +142,13 @@ class Buried(NamedTuple):
     """What became a dead letter: a batch by its id, with its group and attempts, or a member by itself."""
 
     name: Any
+    """The batch's id, or the member."""
     group: str | None = None
+    """The batch's group; None for a member."""
     attempts: int | None = None
+    """How often it was handed out; None if it is not known."""
     reason: str = ""
+    """Why it failed last, or was buried."""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,11 @@ class Call(Generic[R]):
     """
 
     script: Script
+    """The script that is called."""
     keys: tuple[bytes, ...]
+    """Its keys, in the order of its header."""
     args: tuple[bytes | str | int, ...]
+    """Its arguments, in the order of its header."""
     read: Callable[[Any], R]
     """Reads a reply that is no error."""
     writes: bool = True

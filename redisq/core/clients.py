@@ -23,7 +23,7 @@ _NAMES = {
     "RedisClusterException": "{}ClusterException",
 }
 _PASSWORD = "give the client the username and password that the server asks for"
-_RIGHTS = "give this user the rights that the README lists, with ACL SETUSER"
+_RIGHTS = "give this user the rights that the documentation lists under Rights, with ACL SETUSER"
 _DATABASE = "give a database that the server has: its setting `databases` says how many there are"
 _CLUSTER = "this server is a node of a cluster: give a RedisCluster"
 _REMEDIES = {

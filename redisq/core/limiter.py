@@ -23,7 +23,9 @@ class Rate:
     """A limit of `limit` in any span of `per` seconds, exact: the span slides, it is no fixed window."""
 
     limit: int
+    """How many, in any span of `per` seconds."""
     per: float
+    """The span in seconds."""
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -36,7 +38,9 @@ class Grant(NamedTuple):
     """How much was granted, and in how many seconds more can be had (0 when nothing is missing)."""
 
     granted: int
+    """How much of the cost was granted, perhaps a part of it."""
     retry_after: float
+    """Seconds until more can be had; 0 if all of it was granted."""
 
 
 def flatten(rates: Sequence[Rate]) -> tuple[int, ...]:

@@ -56,10 +56,15 @@ class State(str, Enum):
     """Where a member is."""
 
     ABSENT = "absent"
+    """It is not in the queue."""
     READY = "ready"
+    """It waits, and may be handed out."""
     DELAYED = "delayed"
+    """It waits for its time."""
     LEASED = "leased"
+    """A worker has it."""
     DEAD = "dead"
+    """It was buried, or has used its attempts."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Item(Generic[T]):
     """One member of a priority queue."""
 
     member: T
+    """The member."""
     priority: float
     """As it was pushed, the lowest: an int in `fifo` order, a float in `score` order."""
     attempts: int

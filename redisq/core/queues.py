@@ -33,6 +33,7 @@ class QueueOverview:
     """A queue and what it holds."""
 
     info: QueueInfo
+    """Which queue it is."""
     stats: BufferStats | PriorityStats | None
     """None if it could not be read."""
     error: Exception | None = None

@@ -25,7 +25,9 @@ class Replicas:
     """
 
     count: int = 1
+    """How many replicas."""
     timeout: float = 1.0
+    """Seconds to wait for them, in each call."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "count", validate.integer("count", self.count, 1, 1000))  # whatever was given

@@ -45,7 +45,9 @@ class Script:
     """One script: its name (`buffer/push`), its text byte for byte, and what its header declares."""
 
     name: str
+    """Its path without the ending, such as `buffer/push`."""
     text: bytes
+    """Its text, byte for byte."""
 
     @cached_property
     def sha(self) -> str:

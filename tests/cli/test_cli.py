@@ -156,7 +156,7 @@ def test_json_works_without_rich(client: redis.Redis) -> None:
     code = "import sys; sys.modules['rich'] = None; from redisq.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "stats", "b"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    message = "redisq: tables need rich: pip install 'redisq[cli]', or say --json\n"
+    message = "redisq: tables need rich: pip install 'redisq-lua[cli]', or say --json\n"
     assert (done.returncode, done.stderr) == (1, message)
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, json.loads(done.stdout)["waiting"]) == (0, 1)

@@ -50,7 +50,7 @@ def without(*modules: str) -> list[str]:
 def test_completion_without_shtab() -> None:
     done = subprocess.run([*without("shtab"), "completion", "bash"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "redisq: completion needs shtab: pip install 'redisq[cli]'\n"
+    assert done.stderr == "redisq: completion needs shtab: pip install 'redisq-lua[cli]'\n"
 
 
 @pytest.mark.parametrize("modules", [["rich"], ["rich_argparse"]])

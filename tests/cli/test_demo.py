@@ -148,7 +148,7 @@ def test_errors_are_one_line(arguments: list[str], code: int, output: str) -> No
 def test_without_rich_it_says_what_to_install() -> None:
     code = "import sys; sys.modules['rich'] = None; from redisq.cli import main; sys.exit(main(['demo']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (1, "redisq: the demo needs rich: pip install 'redisq[cli]'\n")
+    assert (done.returncode, done.stderr) == (1, "redisq: the demo needs rich: pip install 'redisq-lua[cli]'\n")
 
 
 def line(pushed: str, done: str, again: str = "", waiting: int = 0, refused: int = 0) -> Line:

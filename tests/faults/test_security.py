@@ -58,9 +58,10 @@ from .settings import MINUTES, SEED, limit
 pytestmark = [pytest.mark.server, limit]
 
 ROOT = Path(__file__).parents[2]
-(_acl_command,) = re.findall(r"^redis-cli (ACL SETUSER (?:.*\\\n)*.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+RIGHTS = ROOT / "docs" / "operations" / "redis.md"
+(_acl_command,) = re.findall(r"^redis-cli (ACL SETUSER (?:.*\\\n)*.*)$", RIGHTS.read_text(), re.MULTILINE)
 ACL = shlex.split(_acl_command.replace("\\\n", ""))
-"""the README's command, unchanged"""
+"""the documentation's command, unchanged"""
 OUTSIDE = ("blpop", "eval", "evalsha", "ping")
 """Commands sent outside of scripts; EXISTS, HGET and TIME, which the command line sends, are called by scripts too."""
 
@@ -81,15 +82,15 @@ def required_commands() -> list[str]:
 def create_user(
     client: redis.Redis, *, user: str = "worker", password: str = "secret", name: str = "orders", but: str = ""
 ) -> None:
-    """Create a user with the README's command, for other names, and without one permission."""
+    """Create a user with the documentation's command, for other names, and without one permission."""
     replaced = {"worker": user, ">secret": ">" + password, "~redisq:{orders}:*": f"~redisq:{{{name}}}:*"}
     plain(client, "ACL", "DELUSER", user)
     plain(client, *(replaced.get(word, word) for word in ACL if word != f"+{but}"))
 
 
 def allow(client: redis.Redis, more: str) -> None:
-    """Return the user `worker` a permission that the README lists for some settings."""
-    assert f"`{more}`" in (ROOT / "README.md").read_text()
+    """Return the user `worker` a permission that the documentation lists for some settings."""
+    assert f"`{more}`" in RIGHTS.read_text().replace("\\|", "|")
     plain(client, "ACL", "SETUSER", "worker", *more.split())
 
 
@@ -300,7 +301,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 # permissions
 
 
-def test_the_readme_lists_all_commands() -> None:
+def test_the_documentation_lists_all_commands() -> None:
     """Those that the scripts call, as in their text, and those that the Python code sends, and no others."""
     assert [word for word in ACL if word[0] == "+"] == [f"+{command}" for command in required_commands()]
 
@@ -391,7 +392,7 @@ def refused(call: Callable[[], object]) -> bool:
 
 
 def test_durability_also_needs_wait(client: redis.Redis, server: Server) -> None:
-    """WAIT is not listed, as it does not belong to one queue; the README lists it for replicas."""
+    """WAIT is not listed, as it does not belong to one queue; the documentation lists it for replicas."""
     create_user(client)
     with server.client(username="worker", password="secret") as user:
         buffer: Buffer[str] = Buffer(user, "orders", durability="replica")

@@ -1,4 +1,4 @@
-"""The README's figures match the results, charts are reproducible, and a claim that does not hold is reported."""
+"""The documentation's figures match the results, charts are reproducible, and claims that do not hold are reported."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from benchmarks import charts, report
 from benchmarks.measure import RESULTS, Claim, spread
 
 
-def test_the_readmes_tables_match_the_results() -> None:
+def test_the_tables_match_the_results() -> None:
     """They are generated from the result files."""
-    texts = [readme.read_text() for readme in report.READMES]
+    texts = [page.read_text() for page in report.PAGES]
     assert {name for text in texts for _, name, _ in report.MARKED.findall(text)} == set(report.TABLES)
     assert [report.filled(text) for text in texts] == texts
 
 
 def test_charts_are_reproducible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn twice, light and dark, they are the same bytes; and all charts that the README shows are there."""
+    """Drawn twice, light and dark, they are the same bytes; and all charts are there."""
     drawn = []
     for name in ("one", "other"):
         monkeypatch.setattr(charts, "CHARTS", tmp_path / name)

@@ -1,6 +1,6 @@
 """The defects of the two recipes: each test shows one with the recipe's own commands, then that redisq is free of it.
 
-The numbers are those of the rows of the README's table "Problems it solves". Defects that leases solve are in
+The numbers are those of the rows of the tables in `docs/recipes.md`, counted through. Defects that leases solve are in
 `test_defects_leases.py`.
 
 Races are reproduced without luck: the recipe's clients take turns, command by command. redisq leaves no point between

@@ -163,7 +163,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    assert run_python(program) == "redisq.telemetry needs opentelemetry-api: pip install 'redisq[otel]'\n"
+    assert run_python(program) == "redisq.telemetry needs opentelemetry-api: pip install 'redisq-lua[otel]'\n"
 
 
 def test_types() -> None:

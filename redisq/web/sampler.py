@@ -99,8 +99,8 @@ class Sample:
             return [f"It cannot be read: {self.overview.error}"] if self.overview.error else []
         if self.still >= STILL:
             return [
-                f"Nothing was acked for {span(self.still)}, while {self.stats.waiting:,} wait. Do its workers run, and "
-                "do their handlers return?"
+                f"Nothing was acked for {span(self.still)}, while something waits. Do its workers run, and do their "
+                "handlers return?"
             ]
         return []
 

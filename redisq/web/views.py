@@ -41,12 +41,19 @@ def environment() -> jinja2.Environment:
         size=size,
         time=time_tag,
         payload=Payload,
+        preview=preview,
         priority=priority,
     )
     made.globals.update(
         token=new_token, sparkline=sparkline, chart=chart, oldest_wait=oldest_wait, infinity=float("inf")
     )
     return made
+
+
+def preview(data: bytes) -> Markup:
+    """Write the beginning of a payload on one line, in front of the whole."""
+    cut = data[:200].decode("utf-8", "backslashreplace").replace("\n", " ")
+    return shown_markup(cut + "…" if len(data) > 200 else cut)
 
 
 def number(value: int) -> str:

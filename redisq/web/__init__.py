@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import Any
 
 from ..asyncio.runner import Client
 from ..core.clients import errors
@@ -51,9 +52,9 @@ def app(
     - `password`: what HTTP Basic authentication asks for, with any user name, everywhere but at `/healthz`; None: no
       authentication, for whoever can reach the app.
 
-    Its links are absolute paths under the place where it is mounted. It samples Redis while somebody looks, in the event
-    loop of the requests, and needs no lifespan. Which hosts may be asked for is the business of the app around it. Raises
-    `InvalidArgument` for a blocking client, a bad name, an unknown act, or an empty password.
+    Its links are absolute paths under the place where it is mounted. It samples Redis while somebody looks, in the
+    event loop of the requests, and needs no lifespan. Which hosts may be asked for is the business of the app around
+    it. Raises `InvalidArgument` for a blocking client, a bad name, an unknown act, or an empty password.
     """
     board = Dashboard(client, prefix, queues, allow)
 
@@ -73,15 +74,15 @@ def app(
         said = shown(str(error) or type(error).__name__)
         return _error(view, request, 503 if down else 409, f"Redis does not answer: {said}" if down else said, {})
 
-    unavailable = (OSError, *errors("RedisError", "RedisClusterException"))
-    handlers = dict.fromkeys((RedisqError, *unavailable), failed)
+    unavailable: tuple[type[Exception], ...] = (OSError, *errors("RedisError", "RedisClusterException"))
+    handlers: dict[Any, Any] = {HTTPException: refused, **dict.fromkeys((RedisqError, *unavailable), failed)}
     made = Starlette(
         routes=[
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static"),
             *api.routes(board),
             *pages.routes(board),
         ],
-        exception_handlers={HTTPException: refused, **handlers},
+        exception_handlers=handlers,
         lifespan=lifespan,
     )
     return Guard(made, password)

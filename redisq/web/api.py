@@ -81,8 +81,8 @@ class _Api:
 
     async def queue(self, request: Request) -> Response:
         reader = await self._board.reader(request)
-        sample = await self._board.sample(reader.info)
-        if sample is None:
+        sample = await self._board.sampler.sample(reader.info)
+        if not sample.at:
             raise HTTPException(503, f"Redis does not answer: {self._board.sampler.outage}")
         job = self._board.jobs.of(reader.info.name)
         return JSONResponse({**_sample(sample), "job": None if job is None else job.document()})

@@ -17,7 +17,7 @@ from .acts import Acts, Outcome, Refused, check_allowed, new_token
 from .jobs import Jobs
 from .names import from_segment, name_text, shown
 from .reader import Reader, marked, refuse_layout
-from .sampler import Sample, Sampler
+from .sampler import Sampler
 from .seen import FirstSeen
 
 _LONGEST_BODY = 1_000_000  # bytes of a form or a document
@@ -54,19 +54,10 @@ class Dashboard:
         if not found:
             raise HTTPException(
                 404,
-                f"There is no queue {shown(name)}: it was never pushed to, was purged, or has been empty for seven days.",
+                f"There is no queue {shown(name)}: it was never pushed to, was purged, or is empty for a week.",
             )
         refuse_layout(found[0])
         return Reader(self.client, found[0], self.prefix)
-
-    async def sample(self, info: QueueInfo) -> Sample | None:
-        """Return what is known of a queue, as new as the sampler's budget allows; None if it is not known yet."""
-        await self.sampler.refresh()
-        found = self.sampler.samples.get(info.name)
-        if found is None or found.info != info:
-            await self.sampler.add(info)
-            found = self.sampler.samples.get(info.name)
-        return found
 
     # -- acts
 
@@ -78,15 +69,15 @@ class Dashboard:
         `key` says what the act is: a token that is used for two acts, by going back to an older page, stands for each.
         """
         given = token if isinstance(token, str) and token else new_token()
-        id = hashlib.sha256("\0".join([given, *key]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        act_id = hashlib.sha256("\0".join([given, *key]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
         async def performed() -> Outcome:
             try:
-                return await act(id)
+                return await act(act_id)
             except Refused as error:
                 return Outcome(str(error), {"error": str(error)}, error.status)
 
-        return id, await self.acts.once(id, performed)
+        return act_id, await self.acts.once(act_id, performed)
 
     def stop(self) -> None:
         """Stop everything that goes on in the background."""

@@ -1,4 +1,4 @@
-"""What takes longer than a page may: redriving or discarding all dead letters, purges and audits, one at a time a queue."""
+"""What takes longer than a page may: redriving or discarding all that is dead, purges and audits."""
 
 from __future__ import annotations
 
@@ -166,10 +166,11 @@ async def _act(job: Job, reader: Reader, names: list[bytes], step: int) -> int:
 
 async def _again(act: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Make a call that may be sent twice, some times if Redis does not answer."""
+    unreachable: tuple[type[Exception], ...] = (OSError, *errors("ConnectionError", "TimeoutError"))
     for left in reversed(range(_TRIES)):
         try:
             return await act()
-        except (OSError, *errors("ConnectionError", "TimeoutError")):
+        except unreachable:
             if not left:
                 raise
             await asyncio.sleep(1.0)

@@ -1,8 +1,8 @@
 """Names of queues, groups and members: in a URL, and on the page, where no two names look the same.
 
-In a URL a name is one segment of the path: letters, digits and `-._` stand for themselves, any other byte is `~` and two
-hexadecimal digits. No proxy, framework or browser changes such a segment, whatever the name: one with `/`, NUL, `..` or
-bytes that are not UTF-8.
+In a URL a name is one segment of the path: letters, digits and `-._` stand for themselves, any other byte is `~` and
+two hexadecimal digits. No proxy, framework or browser changes such a segment, whatever the name: one with `/`, NUL,
+`..` or bytes that are not UTF-8.
 """
 
 from __future__ import annotations

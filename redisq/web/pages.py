@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from . import sampler
 from .acts import Outcome, Refused
 from .dashboard import Dashboard, body_of, choice, count
 from .jobs import Job, briefly
@@ -23,7 +24,7 @@ from .views import COLUMNS, SORTS, environment, ordered
 
 PAGE = 50
 _PING = 15  # seconds after which a connection without news is shown to be alive
-_STATES = ("leased", "delayed", "dead")
+_STATES: tuple[ListState, ...] = ("leased", "delayed", "dead")
 _TEMPLATES = environment()
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -103,7 +104,8 @@ class Pages:
 
     async def overview(self, request: Request) -> Response:
         """Show all queues."""
-        await self._board.sampler.refresh()
+        known = self._board.sampler.answered
+        await self._board.sampler.refresh(sampler.PATIENCE * (1 if known else 5))
         return self.render(request, "overview.html", **self._overview(request))
 
     def _overview(self, request: Request) -> dict[str, Any]:
@@ -134,9 +136,9 @@ class Pages:
         async def events() -> AsyncIterator[dict[str, str]]:
             async with board.sampler.watching() as changed:
                 while True:
+                    yield {"event": "part", "data": rendered()}
                     await changed.wait()
                     changed.clear()
-                    yield {"event": "part", "data": rendered()}
 
         return EventSourceResponse(events(), ping=_PING, send_timeout=30)
 
@@ -144,7 +146,7 @@ class Pages:
 
     async def _page(self, request: Request, reader: Reader, template: str, tab: str, **context: Any) -> Response:
         board, name = self._board, reader.info.name
-        sample = await board.sample(reader.info)
+        sample = await board.sampler.sample(reader.info, sampler.PATIENCE)
         return self.render(
             request,
             template,
@@ -246,15 +248,15 @@ class Pages:
     async def batch(self, state: ListState, request: Request) -> Response:
         """Show one batch with all its items, a page at a time."""
         reader = await self._board.reader(request)
-        id = from_segment(request.path_params["id"])
+        name = from_segment(request.path_params["id"])
         if state != "leased" and reader.buffer is None:
-            return self._to(request, f"/queues/{to_segment(reader.info.name)}/members/{to_segment(id)}")
-        found = await reader.batch(state, id, count(request, "after", 0, 0, 10**9 - 1), PAGE)
+            return self._to(request, f"/queues/{to_segment(reader.info.name)}/members/{to_segment(name)}")
+        found = await reader.batch(state, name, count(request, "after", 0, 0, 10**9 - 1), PAGE)
         if found is None:
-            raise HTTPException(404, f"The batch {shown(id)} is not {state} any more.")
+            raise HTTPException(404, f"The batch {shown(name)} is not {state} any more.")
         batch, items = found
         if state == "leased":
-            self._board.seen.note(reader.info.name, [id])
+            self._board.seen.note(reader.info.name, [name])
         return await self._page(
             request,
             reader,
@@ -297,10 +299,10 @@ class Pages:
         form = await self._form(request)
         token = _one(form, "token")
         key = [str(request.scope["path"]), *(f"{name}={value}" for name in sorted(form) for value in form[name])]
-        id, outcome = await self._board.perform(token, key, lambda id: perform(reader, form, id))
+        act_id, outcome = await self._board.perform(token, key, lambda act_id: perform(reader, form, act_id))
         if not outcome.ok:
             return self.error(request, outcome.status, outcome.message)
-        return self._to(request, f"/queues/{request.path_params['queue']}{back}", outcome=id)
+        return self._to(request, f"/queues/{request.path_params['queue']}{back}", outcome=act_id)
 
     def _need(self, act: str) -> None:
         try:
@@ -320,7 +322,7 @@ class Pages:
         return await self._do(
             request,
             "pause",
-            lambda reader, form, id: acts.pause(reader, _one(form, "duration"), _one(form, "reason"), id, group),
+            lambda reader, form, token: acts.pause(reader, _one(form, "duration"), _one(form, "reason"), token, group),
             back,
         )
 
@@ -328,19 +330,19 @@ class Pages:
         """End the pause of a queue or a group."""
         group, back = _group_of(request)
         return await self._do(
-            request, "pause", lambda reader, form, id: self._board.acts.resume(reader, id, group), back
+            request, "pause", lambda reader, _, token: self._board.acts.resume(reader, token, group), back
         )
 
     async def settle(self, verb: Any, request: Request) -> Response:
         """Redrive or discard one dead letter, those that are chosen, or all."""
 
-        async def perform(reader: Reader, form: dict[str, list[str]], id: str) -> Outcome:
+        async def perform(reader: Reader, form: dict[str, list[str]], token: str) -> Outcome:
             if _one(form, "all"):
                 return await self._board.acts.settle_all(verb, reader)
             chosen = form.get("only") or form.get("id", [])
             if not chosen:
                 raise Refused(400, "Nothing is chosen: tick the dead letters that are meant.")
-            return await self._board.acts.settle(verb, reader, chosen, id)
+            return await self._board.acts.settle(verb, reader, chosen, token)
 
         return await self._do(request, verb, perform, "/dead")
 

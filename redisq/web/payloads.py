@@ -1,4 +1,4 @@
-"""Payloads on a page: whole, as JSON with indentation, as text, or as bytes. The dashboard does not know their codec."""
+"""Payloads on a page: whole, as indented JSON, as text, or as bytes. The dashboard does not know their codec."""
 
 from __future__ import annotations
 

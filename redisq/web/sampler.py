@@ -1,8 +1,8 @@
 """The one sampler of a dashboard: it asks Redis for all viewers together, and for none when nobody looks.
 
-Counting costs the server time: some 50 us for a queue, and more for each group of a buffer. So that all samples together
-cost less than `BUDGET` of each second, queues are asked for less often the more there are, and those with very many
-groups more rarely than the others; each sample says how old it is.
+Counting costs the server time: some 50 us for a queue, and more for each group of a buffer. So that all samples
+together cost less than `BUDGET` of each second, queues are asked for less often the more there are, and those with very
+many groups more rarely than the others; each sample says how old it is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,15 +32,17 @@ TICK = 2.0
 BUDGET = 0.004
 """of the server's time, for samples of stats"""
 FIND_EVERY = 30.0
-"""seconds between two scans for new queues, on a server that has no more than a million keys"""
+"""seconds between two scans for new queues; with more than 30,000 keys on the server there are more"""
 CONDITION_EVERY = 60.0
 STILL = 60.0
 """seconds without anything done after which a queue stands still"""
 HISTORY = 60
 """points of a sparkline"""
 _LARGE = 0.001  # seconds of the server's time, from which on a queue is asked for more rarely than others
-_KEY_COST, _FIND_BUDGET = 0.4e-6, 0.0008  # seconds of the server's time for a key in a scan; of each second, for scans
-_ANSWER_WITHIN = 10.0
+_KEY_COST, _FIND_BUDGET = 1e-6, 0.001  # seconds of the server's time for a key in a scan; of each second, for scans
+PATIENCE = 0.2
+"""seconds that a page waits for numbers that nobody has asked for yet; then it shows the others, and these come live"""
+_ANSWER_WITHIN, _FOUND_WITHIN = 20.0, 600.0
 _FORGET = 120.0  # seconds after which a rate over the time since the last sample would say nothing of now
 
 
@@ -113,6 +115,11 @@ class Sampler:
     ) -> None:
         self.client, self.prefix = client, prefix
         self._runner = Runner(client)
+        self._unavailable: tuple[type[Exception], ...] = (
+            OSError,
+            asyncio.TimeoutError,
+            *errors("RedisError", "RedisClusterException"),
+        )
         self._names = names
         self._monotonic = monotonic
         self.samples: dict[str, Sample] = {}
@@ -130,9 +137,10 @@ class Sampler:
         self._rated: dict[str, Used | None] = {}  # queues with rates
         self._due: dict[str, float] = {}
         self._tick_due = self._find_due = self._condition_due = 0.0
+        self._often, self._found = TICK, False
         self._watchers: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
-        self._pass: asyncio.Future[None] | None = None
+        self._passes: dict[tuple[str, ...], asyncio.Task[None]] = {}
 
     @property
     def now(self) -> float:
@@ -186,27 +194,47 @@ class Sampler:
         if self._task is not None:
             self._task.cancel()
 
-    async def refresh(self) -> None:
-        """Ask Redis for what is due, once for all who call meanwhile; an outage is noted, not raised."""
-        if self._monotonic() < self._tick_due:
-            return
-        loop = asyncio.get_running_loop()
-        if self._pass is None or self._pass.get_loop() is not loop or self._pass.done():
-            self._pass = loop.create_task(self._look())
-        await asyncio.shield(self._pass)
+    async def refresh(self, patience: float | None = None) -> None:
+        """Ask Redis for what is due, once for all who call meanwhile; an outage is noted, not raised.
 
-    async def add(self, info: QueueInfo) -> None:
-        """Take in a queue that was found by its name, before the next scan finds it."""
-        self.samples[info.name] = Sample(QueueOverview(info, None))
-        self.soon(info.name)
-        await self.refresh()
+        With `patience`, wait so many seconds at most: it goes on by itself.
+        """
+        if self._monotonic() >= self._tick_due:
+            await self._once(("all",), self._sample, patience, _ANSWER_WITHIN if self._found else _FOUND_WITHIN)
+
+    async def sample(self, info: QueueInfo, patience: float | None = None) -> Sample:
+        """Return what is known of one queue; if nothing is yet, ask for it alone, before any scan has found it."""
+        found = self.samples.get(info.name)
+        if found is None or found.info != info:
+            found = self.samples[info.name] = Sample(QueueOverview(info, None))
+        if found.at:
+            await self.refresh(patience)
+        else:
+            await self._once(("queue", info.name), lambda: self._count([info]), patience)
+        return self.samples.get(info.name, found)
+
+    async def _once(
+        self,
+        key: tuple[str, ...],
+        act: Callable[[], Awaitable[None]],
+        patience: float | None,
+        timeout: float = _ANSWER_WITHIN,
+    ) -> None:
+        """Do something for all who ask for it meanwhile."""
+        loop = asyncio.get_running_loop()
+        task = self._passes.get(key)
+        if task is None or task.done() or task.get_loop() is not loop:
+            task = self._passes[key] = loop.create_task(self._look(act, timeout))
+        await asyncio.wait([task], timeout=patience)
+        if task.done() and self._passes.get(key) is task:
+            del self._passes[key]
 
     async def ping(self) -> bool:
         """Say whether Redis answers now."""
         try:
             probe = self._runner.commands([("EXISTS", validate.key_prefix(self.prefix, "redisq-web"))])
             (reply,) = await asyncio.wait_for(probe, _ANSWER_WITHIN)
-        except (OSError, asyncio.TimeoutError, *errors("RedisError", "RedisClusterException")):
+        except self._unavailable:
             return False
         return not isinstance(reply, Exception)
 
@@ -214,13 +242,13 @@ class Sampler:
         """Ask for a queue with the next refresh, because something was done to it."""
         self._due[name] = self._tick_due = 0.0
 
-    async def _look(self) -> None:
+    async def _look(self, act: Callable[[], Awaitable[None]], timeout: float) -> None:
         try:
-            await asyncio.wait_for(self._sample(), _ANSWER_WITHIN)
+            await asyncio.wait_for(act(), timeout)
             self.outage, self.answered, self.at, self.refused = "", True, self._monotonic(), False
-        except (OSError, asyncio.TimeoutError, *errors("RedisError", "RedisClusterException")) as error:
+        except self._unavailable as error:
             remedy = remedy_for(error)
-            said = str(error) or f"no answer within {_ANSWER_WITHIN:g} seconds"
+            said = str(error) or f"no answer within {timeout:g} seconds"
             self.refused = remedy is not None
             self.outage = f"{said}; {remedy}" if remedy else said
             self._tick_due = self._monotonic() + TICK
@@ -230,12 +258,20 @@ class Sampler:
 
     async def _sample(self) -> None:
         started = self._monotonic()
-        if started >= self._find_due:
-            await self._find(started)
+        if not self._found:
+            await self._find()
+        elif started >= self._find_due:
+            # A scan of many keys takes a while, and the numbers of what is known do not wait for it.
+            await self._once(("find",), self._find, 0, _FOUND_WITHIN)
         if started >= self._condition_due:
             self.condition = await condition(self.client)
             self._condition_due = started + CONDITION_EVERY
-        due = [one.info for one in self.samples.values() if self._due.get(one.info.name, 0.0) <= started]
+        await self._count([one.info for one in self.samples.values() if self._due.get(one.info.name, 0.0) <= started])
+        self._tick_due = started + self._often
+
+    async def _count(self, due: Sequence[QueueInfo]) -> None:
+        """Count what some queues hold."""
+        started = self._monotonic()
         seen = await self._runner.run(overviews(due, self.prefix))
         at, now = self._monotonic(), self.now
         await self._ask_rates([info.name for info in due if info.name in self._rated], now)
@@ -243,8 +279,9 @@ class Sampler:
             self._take(one, at, now)
         self._plan(started, {info.name for info in due})
 
-    async def _find(self, started: float) -> None:
+    async def _find(self) -> None:
         """Look for queues, and which of them have rates."""
+        started = self._monotonic()
         if self._names is None:
             found = await queues(self.client, self.prefix)
             cost = await key_count(self.client) * _KEY_COST
@@ -262,7 +299,7 @@ class Sampler:
             known = before.get(info.name)
             self.samples[info.name] = known if known and known.info == info else Sample(QueueOverview(info, None))
         self._due = {name: due for name, due in self._due.items() if name in self.samples}
-        self._find_due = started + max(FIND_EVERY, cost / _FIND_BUDGET)
+        self._found, self._find_due = True, started + max(FIND_EVERY, cost / _FIND_BUDGET)
 
     def _take(self, one: QueueOverview, at: float, now: float) -> None:
         """Take in what a queue holds."""
@@ -289,7 +326,7 @@ class Sampler:
         often, rarely = max(TICK, small / share), max(TICK, large / share)
         for name in asked:
             self._due[name] = started + (rarely if costs[name] >= _LARGE else often)
-        self._tick_due = started + min(often, rarely if large else often)
+        self._often = often
 
     # -- rates
 
@@ -348,5 +385,5 @@ def _moves(now: Stats, before: Stats) -> bool:
 def _cost(one: QueueOverview) -> float:
     """Return about how many seconds of the server's time it takes to count what a queue holds."""
     if isinstance(one.stats, BufferStats):
-        return 60e-6 + 0.6e-6 * (one.stats.groups + one.stats.busy_groups + one.stats.paused_groups)
-    return 40e-6
+        return 45e-6 + 0.9e-6 * (one.stats.groups + one.stats.busy_groups + one.stats.paused_groups)
+    return 20e-6

@@ -116,7 +116,9 @@ def foreign(headers: Headers, api: bool) -> str | None:
         return None if site == "same-origin" else f"This came from another site (Sec-Fetch-Site: {site[:20]})."
     host = headers.get("host", "")
     if origin := headers.get("origin"):
-        if _place(origin) == _place(f"//{host}", urlsplit(origin).scheme):
+        scheme = origin.partition("://")[0]
+        place = _place(origin)
+        if place is not None and place == _place(f"//{host}", scheme):
             return None
         return "This came from another origin: its Origin is not the Host that was asked."
     if api and headers.get(PROGRAM):

@@ -18,12 +18,12 @@ class FirstSeen:
     def note(self, queue: str, ids: Iterable[bytes]) -> None:
         """Note those that are new."""
         now = time.monotonic()
-        for id in ids:
-            self._seen.setdefault((queue, id), now)
+        for one in ids:
+            self._seen.setdefault((queue, one), now)
         while len(self._seen) > _MOST:
             self._seen.popitem(last=False)
 
-    def since(self, queue: str, id: bytes) -> float:
+    def since(self, queue: str, lease: bytes) -> float:
         """Return for how many seconds a lease has been held at the least."""
         now = time.monotonic()
-        return now - self._seen.get((queue, id), now)
+        return now - self._seen.get((queue, lease), now)

@@ -64,13 +64,13 @@ def number(value: int) -> str:
 def rate(value: float | None) -> str:
     """Write how much a second, with two digits where there are few."""
     if value is None:
-        return "–"
+        return "\u2013"
     return f"{value:,.0f}" if abs(value) >= 9.95 or value == 0 else f"{value:.1f}"
 
 
 def priority(value: float | None) -> str:
     """Write a priority."""
-    return "–" if value is None else f"{value:.15g}"
+    return "\u2013" if value is None else f"{value:.15g}"
 
 
 def size(count: int) -> str:

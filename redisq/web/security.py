@@ -64,20 +64,23 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        started = ended = False
 
         async def sending(message: Message) -> None:
-            nonlocal started
+            nonlocal started, ended
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(raw=message.setdefault("headers", []))
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+            ended = message["type"] == "http.response.body" and not message.get("more_body")
             await send(message)
 
         try:
             answer = self._refused(scope) or self._app
             await answer(scope, receive, sending)
+            if started and not ended:  # a stream of events that ends with the server
+                await send({"type": "http.response.body", "body": b""})
         except Exception as error:
             places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
             logger.error("a page failed with %s at %s", type(error).__name__, ", ".join(places))

@@ -130,7 +130,7 @@ async def test_acts(web: Make, client: redis.Redis) -> None:
         ("pause", {"reason": 1}),
         ("purge", {"name": 1}),
     ):
-        status, answer = await post(path, **body)  # type: ignore[arg-type]
+        status, answer = await post(path, **body)
         assert status == 400, (path, body)
         assert answer["error"]
 

@@ -337,7 +337,7 @@ async def test_only_the_queues_that_were_named_can_be_reached(web: Make, client:
         assert (await browser.get(f"/api/queues/theirs{path}")).status_code == 404
     for path in ("/queues/theirs/purge", "/api/queues/theirs/purge", "/queues/theirs/pause"):
         body = {"content": json.dumps({"name": "theirs"})} if "api" in path else {"data": {"name": "theirs"}}
-        assert (await browser.post(path, headers=same, **body)).status_code == 404  # type: ignore[arg-type]
+        assert (await browser.post(path, headers=same, **body)).status_code == 404
     assert PriorityQueue(client, "theirs").stats().waiting == 1
 
 

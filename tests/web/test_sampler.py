@@ -249,7 +249,7 @@ async def test_a_user_who_may_not_read_that(
     client: redis.Redis, aclient: redis.asyncio.Redis, clock: Clock, rules: str, unread: str
 ) -> None:
     PriorityQueue(client, "p").push("a")
-    client.execute_command("ACL", "SETUSER", "narrow", "on", "nopass", "~*", "+@all", rules)
+    client.acl_setuser("narrow", enabled=True, nopass=True, keys="*", commands=["+@all", rules])
     narrow = redis.asyncio.Redis(
         unix_socket_path=aclient.connection_pool.connection_kwargs["path"], username="narrow", password="x"
     )
@@ -261,7 +261,7 @@ async def test_a_user_who_may_not_read_that(
         assert "p" in made.samples
     finally:
         await narrow.aclose()
-        client.execute_command("ACL", "DELUSER", "narrow")
+        client.acl_deluser("narrow")
 
 
 async def test_a_refusal_is_not_called_an_outage(aclient: redis.asyncio.Redis) -> None:

@@ -41,7 +41,7 @@ async def key_count(client: Client) -> int:
 
 async def condition(client: Client) -> Condition:
     """Look at INFO and CONFIG of the server, or of each master of a cluster."""
-    found: list[Finding] = []
+    found: dict[Finding, list[str]] = {}
     unread, product = [], ""
     async for name, options in _nodes(client):
         info = await _allowed(client, "INFO", **options)
@@ -59,9 +59,15 @@ async def condition(client: Client) -> Condition:
         valkey = info.get("valkey_version")
         product = f"Valkey {valkey}" if valkey else f"Redis {info.get('redis_version', '?')}"
         for one in doctor.server(info, config):
-            subject = f"{name}: {one.subject}" if name else one.subject
-            found.append(Finding(one.severity, subject, one.problem, one.remedy))
-    return Condition(tuple(found), " and ".join(sorted(set(unread))), product)
+            found.setdefault(one, []).append(name)
+    findings = tuple(_named(one, names) for one, names in found.items())
+    return Condition(findings, " and ".join(sorted(set(unread))), product)
+
+
+def _named(one: Finding, nodes: list[str]) -> Finding:
+    """Return what was found with the nodes of a cluster that it is about: one line for all that have it."""
+    where = f"{len(nodes)} nodes: " if len(nodes) > 1 else f"{nodes[0]}: " if nodes[0] else ""
+    return Finding(one.severity, where + one.subject, one.problem, one.remedy)
 
 
 async def _allowed(client: Client, command: str, *args: str, **options: Any) -> Any:

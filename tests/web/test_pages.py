@@ -10,6 +10,7 @@ import httpx
 import pytest
 import redis
 import redis.asyncio
+import valkey.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from starlette.applications import Starlette
@@ -408,3 +409,39 @@ async def test_names_in_titles_and_links_of_a_batch(web: Make, client: redis.Red
         page = await browser.get(f"/queues/{to_segment(name)}{path}")
         assert page.status_code == 200
         assert "<script>alert" not in page.text
+
+
+@pytest.mark.parametrize("options", [{"protocol": 3}, {"decode_responses": True}, {"single_connection_client": True}])
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+async def test_any_asyncio_client(
+    server: Server, client: redis.Redis, library: str, options: dict[str, object]
+) -> None:
+    """Whatever its settings, and its protocol."""
+    buffer: Buffer[bytes] = Buffer(client, "b", codec=BYTES, rates=[Rate(9, 60)])
+    buffer.push(b"\xff the item", group="\udcff")
+    buffer.push(b"the other", group="g")
+    batch = buffer.reserve()
+    assert batch
+    batch.bury("the reason")
+    queue = PriorityQueue(client, "p")
+    queue.push("m", 7, payload="the load")
+    queue.push("late", 5, delay=500)
+    made = (redis.asyncio.Redis if library == "redis" else valkey.asyncio.Valkey)(
+        unix_socket_path=server.socket,
+        **options,  # type: ignore[arg-type]
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app(made)), base_url=BASE) as browser:
+        for path, words in (
+            ("/", ["1 in 1m", "appendonly no"]),
+            ("/queues/b", ["Groups"]),
+            ("/queues/b/dead", ["the reason"]),
+            ("/queues/b/leased", ["Nothing is leased"]),
+            ("/queues/p", ["the load", '<td class="n">7</td>']),
+            ("/queues/p/members/m", ["<dd>7</dd>", "the load"]),
+            ("/queues/p/delayed", ["late", "in 8m"]),
+        ):
+            page = await browser.get(path)
+            assert page.status_code == 200
+            for word in words:
+                assert word in page.text, (path, word)
+    await made.aclose()

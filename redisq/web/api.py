@@ -69,7 +69,7 @@ class _Api:
         return JSONResponse(
             {
                 "time": time_json(sampler.now),
-                "outage": sampler.outage or None,
+                "outage": text(sampler.outage) or None,
                 "server": condition.product or None,
                 "warnings": [
                     {"severity": one.severity, "subject": one.subject, "problem": one.problem, "remedy": one.remedy}
@@ -83,7 +83,7 @@ class _Api:
         reader = await self._board.reader(request)
         sample = await self._board.sampler.sample(reader.info)
         if not sample.at:
-            raise HTTPException(503, f"Redis does not answer: {self._board.sampler.outage}")
+            raise HTTPException(503, f"Redis does not answer: {text(self._board.sampler.outage)}")
         job = self._board.jobs.of(reader.info.name)
         return JSONResponse({**_sample(sample), "job": None if job is None else job.document()})
 
@@ -276,7 +276,7 @@ def _sample(one: Sample) -> dict[str, Any]:
         "done_per_second": one.rates.done,
         "failed_per_second": one.rates.failed,
         "rates_used": None if used is None else {"granted": used.granted, "seconds": used.seconds},
-        "warnings": one.warnings,
+        "warnings": [text(said) for said in one.warnings],
     }
 
 

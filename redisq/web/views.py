@@ -43,6 +43,7 @@ def environment() -> jinja2.Environment:
         payload=Payload,
         preview=preview,
         priority=priority,
+        brief=brief,
     )
     made.globals.update(
         token=new_token, sparkline=sparkline, chart=chart, oldest_wait=oldest_wait, infinity=float("inf")
@@ -71,6 +72,11 @@ def rate(value: float | None) -> str:
 def priority(value: float | None) -> str:
     """Write a priority."""
     return "\u2013" if value is None else f"{value:.15g}"
+
+
+def brief(value: float | None) -> str:
+    """Write a priority in a narrow column."""
+    return priority(value) if value is None or float(value).is_integer() else f"{value:.6g}"
 
 
 def size(count: int) -> str:

@@ -338,3 +338,15 @@ async def test_forms_that_are_none(web: Make, client: redis.Redis) -> None:
     for content in (b"[", b"[]", b"\xff", b"[" * 100_000):
         answer = await browser.post("/api/queues/b/pause", headers=PROGRAM, content=content)
         assert answer.status_code == 400
+
+
+async def test_a_double_click_begins_one_job(web: Make, client: redis.Redis) -> None:
+    """What takes no token in Redis is done once by the app."""
+    PriorityQueue(client, "p").push("m")
+    browser = web(allow=["purge"])
+    fields = {"token": "t", "name": "p"}
+    answers = await asyncio.gather(
+        *(browser.post("/queues/p/purge", data=fields, headers=SAME_ORIGIN) for _ in range(5))
+    )
+    assert {one.status_code for one in answers} == {303}
+    assert len({one.headers["location"] for one in answers}) == 1

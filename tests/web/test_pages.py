@@ -436,7 +436,7 @@ async def test_any_asyncio_client(
             ("/queues/b", ["Groups"]),
             ("/queues/b/dead", ["the reason"]),
             ("/queues/b/leased", ["Nothing is leased"]),
-            ("/queues/p", ["the load", '<td class="n">7</td>']),
+            ("/queues/p", ["the load", '<td class="n" title="7">7</td>']),
             ("/queues/p/members/m", ["<dd>7</dd>", "the load"]),
             ("/queues/p/delayed", ["late", "in 8m"]),
         ):

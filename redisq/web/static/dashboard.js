@@ -117,6 +117,7 @@ function look() {
 
 localize(document);
 reveal(document);
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 if (document.body.dataset.live) {
   say("waiting", "Connecting…");
   document.addEventListener("visibilitychange", look);

@@ -34,6 +34,7 @@ from . import (
     resume,
     stats,
     top,
+    web,
     worker,
 )
 from .command import formatter
@@ -46,7 +47,7 @@ class _Command(Protocol):
 
 _COMMANDS: tuple[_Command, ...] = (
     *(demo, worker, push),
-    *(queues, top, stats, groups, peek, leased, delayed, dead),
+    *(queues, top, web, stats, groups, peek, leased, delayed, dead),
     *(pause, resume, drop_group, purge),
     *(audit, doctor, metrics, bench, lua, completion),
 )

@@ -6,10 +6,11 @@ import argparse
 
 from ..blocking import Buffer, PriorityQueue
 from ..core.codecs import BYTES
+from ..core.documents import text
 from .command import Commands, describe, json_option
 from .connection import Client, Queue, connected, find, heading, nowhere, queue_options, url_of
 from .exit import NO
-from .output import line, show_json, show_table, text
+from .output import line, show_json, show_table
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:

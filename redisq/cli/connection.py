@@ -19,11 +19,12 @@ from ..blocking import Buffer, PriorityQueue
 from ..core import validate
 from ..core.clients import remedy_for
 from ..core.codecs import BYTES
+from ..core.documents import text
 from ..core.errors import InvalidArgument, RedisqError
 from ..core.priority import Order
 from . import sentinel
 from .exit import NO, UNREACHABLE, USAGE, Failure
-from .output import line, text
+from .output import line
 
 LAYOUT = 2  # of the keys that this version works on
 Kind = Literal["buffer", "priority"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from ..core.documents import text
 from .command import Commands, describe, json_option
 from .confirm import can_ask, confirm, yes_option
 from .connection import connected, existing_buffer, heading, place, queue_options, url_of
-from .output import line, show_json, text
+from .output import line, show_json
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:

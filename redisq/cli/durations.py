@@ -1,24 +1,23 @@
-"""Durations, as people type and read them: `500ms`, `90s`, `10m`, `1h30m`, `7d`."""
+"""Durations as options: `500ms`, `90s`, `10m`, `1h30m`, `7d`."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import re
 from collections.abc import Callable
 
+from ..core.durations import seconds as seconds_of
+from ..core.durations import span
 from ..core.validate import MAX_SECONDS
 
-_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1, "ms": 0.001}
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|[smhd])")
-_PARTS = re.compile(f"(?:{_PART.pattern})+")
+__all__ = ["duration", "span"]
 
 
 def duration(low: float = 0.001, high: float = MAX_SECONDS) -> Callable[[str], float]:
     """Return a function that reads a duration from `low` to `high` seconds; a plain number is in seconds."""
 
     def read(text: str) -> float:
-        seconds = _seconds(text.strip())
+        seconds = seconds_of(text.strip())
         if math.isnan(seconds):
             raise argparse.ArgumentTypeError(f"{text} is not a duration: give 90, 500ms, 90s, 10m, 1h30m or 7d")
         if not low <= seconds <= high:
@@ -26,30 +25,3 @@ def duration(low: float = 0.001, high: float = MAX_SECONDS) -> Callable[[str], f
         return seconds
 
     return read
-
-
-def _seconds(text: str) -> float:
-    if _PARTS.fullmatch(text):
-        return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def span(seconds: float) -> str:
-    """Return a duration as `duration` reads it, with its two largest units."""
-    if seconds < 1:
-        return f"{max(seconds, 0) * 1000:.0f}ms" if round(seconds * 1000) < 1000 else "1s"
-    if seconds < 9.95 and not float(seconds).is_integer():
-        return f"{seconds:.1f}s"
-    rest = round(seconds)
-    for (large, size), (small, part) in (
-        (("d", 86_400), ("h", 3_600)),
-        (("h", 3_600), ("m", 60)),
-        (("m", 60), ("s", 1)),
-    ):
-        if rest >= size:
-            more = rest % size // part
-            return f"{rest // size}{large}" + (f"{more}{small}" if more else "")
-    return f"{rest}s"

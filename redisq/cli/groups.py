@@ -8,9 +8,10 @@ from itertools import islice
 
 from ..blocking import Buffer
 from ..core.buffer import GroupState
+from ..core.documents import text
 from .command import Commands, describe, json_option, positive, whole
 from .connection import connected, existing_buffer, heading, queue_options, url_of
-from .output import line, note, show_json, show_table, text
+from .output import line, note, show_json, show_table
 
 STATES: tuple[GroupState, ...] = ("waiting", "busy", "paused")
 _PAGE = 1_000

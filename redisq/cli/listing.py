@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from ..blocking import Buffer
 from ..core.batch import BatchData
+from ..core.documents import member_json, text, time_json
 from ..core.priority import Item
 from .command import json_option, positive
 from .connection import Queue, connected, existing, heading, server_time, url_of
 from .durations import span
-from .output import brief, line, member_json, note, show_json, show_table, text, time_json, time_text
+from .output import brief, line, note, show_json, show_table, time_text
 
 _ITEMS_SHOWN = 3
 _MEMBERS = 1_000

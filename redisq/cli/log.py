@@ -7,7 +7,7 @@ import json
 import logging
 from typing import Any
 
-from .output import time_json
+from ..core.documents import time_json
 
 _FORMAT = "%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s"
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -6,11 +6,10 @@ import datetime
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..core.buffer import BufferStats
-from ..core.priority import Item, PriorityStats
+from ..core.documents import Stats, text
 from .durations import span
 from .exit import NO, Failure
 
@@ -18,16 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-Stats = BufferStats | PriorityStats
-
 _GAP = 2  # between columns
 _LEAST = 10  # characters of a column that is cut or wrapped
-
-
-def text(value: bytes | str) -> str:
-    """Give a name or a payload as text; bytes that are not UTF-8 are written as `\\xff`."""
-    data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-    return data.decode("utf-8", "backslashreplace")
 
 
 def line(value: bytes | str) -> str:
@@ -41,34 +32,9 @@ def brief(value: bytes | str, most: int = 60) -> str:
     return said if len(said) <= most else said[: most - 3] + "..."
 
 
-def time_json(seconds: float | None) -> str | None:
-    """Give a Unix time as programs read it: UTC, in ISO 8601, with its ms."""
-    if seconds is None:
-        return None
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="milliseconds")
-
-
 def time_text(seconds: float) -> str:
     """Give a Unix time as people read it: in their own time zone."""
     return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def member_json(item: Item[bytes]) -> dict[str, Any]:
-    """Give a member of a priority queue as a part of a JSON document."""
-    return {
-        "member": text(item.member),
-        "priority": item.priority,
-        "attempts": item.attempts,
-        "payload": None if item.payload is None else text(item.payload),
-        "reason": text(item.reason),
-    }
-
-
-def stats_json(stats: Stats) -> dict[str, Any]:
-    """Give what a queue holds as a part of a JSON document."""
-    found = asdict(stats)
-    times = {name: time_json(found[name]) for name in ("next_expiry", "paused_until")}
-    return {**found, **times, "pause_reason": text(stats.pause_reason)}
 
 
 def pause_text(stats: Stats, now: float) -> str:
@@ -78,11 +44,6 @@ def pause_text(stats: Stats, now: float) -> str:
     until = stats.paused_until
     ends = "until resumed" if until is None else f"for {span(max(0.0, until - now))} more"
     return f"{ends}: {line(stats.pause_reason)}" if stats.pause_reason else ends
-
-
-def oldest_wait(stats: Stats) -> float | None:
-    """Return for how many seconds something has waited in a buffer; a priority queue has no such time."""
-    return stats.oldest_wait if isinstance(stats, BufferStats) else None
 
 
 def note(said: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from ..core.documents import text, time_json
 from .command import Commands, describe, group_option, json_option
 from .connection import connected, existing, existing_buffer, heading, queue_options, server_time, url_of
 from .durations import duration, span
 from .exit import USAGE, Failure
-from .output import line, show_json, text, time_json
+from .output import line, show_json
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -7,11 +7,12 @@ from itertools import islice
 from typing import Any
 
 from ..blocking import Buffer, PriorityQueue
+from ..core.documents import member_json, text
 from .command import Commands, describe, group_option, json_option, positive, whole
 from .connection import connected, existing, existing_buffer, heading, queue_options, url_of
 from .exit import USAGE, Failure
 from .groups import groups, groups_json, show_groups
-from .output import brief, line, member_json, note, show_json, show_table, text
+from .output import brief, line, note, show_json, show_table
 
 _SHOWN = 200  # characters of an item
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from ..blocking.queues import overview
+from ..core.documents import oldest_wait, overview_json, time_json
 from ..core.queues import QueueInfo, QueueOverview
 from .command import Commands, describe, json_option
 from .connection import LAYOUT, connected, place, prefix_options, server_time, url_of
 from .durations import span
-from .output import line, note, oldest_wait, pause_text, show_json, show_table, stats_json, text, time_json
+from .output import line, note, pause_text, show_json, show_table
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -43,15 +43,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         note(f"no queue at {place(url_of(args))} with the prefix {line(args.prefix)}")
     return 0
-
-
-def overview_json(one: QueueOverview) -> dict[str, Any]:
-    """Return a queue and what it holds as a part of a JSON document."""
-    about: dict[str, Any] = {"queue": text(one.info.name), "kind": "buffer", "layout": one.info.layout}
-    if one.info.kind != "buffer":
-        about |= {"kind": "priority", "order": one.info.kind}
-    held = {} if one.stats is None else stats_json(one.stats)
-    return {**about, "error": None if one.error is None else text(str(one.error)), **held}
 
 
 def _row(one: QueueOverview, now: float) -> tuple[object, ...]:

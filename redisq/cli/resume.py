@@ -7,9 +7,10 @@ import argparse
 from ..blocking import Buffer
 from ..core import validate
 from ..core.codecs import BYTES
+from ..core.documents import text
 from .command import Commands, describe, group_option, json_option
 from .connection import Client, Queue, connected, existing_buffer, find, heading, nowhere, queue_options, url_of
-from .output import show_json, text
+from .output import show_json
 from .pause import paused_name
 
 

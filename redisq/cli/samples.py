@@ -11,9 +11,10 @@ import redis
 
 from ..blocking.queues import overview
 from ..core.clients import remedy_for
+from ..core.documents import Stats, oldest_wait
 from ..core.queues import QueueOverview
+from ..core.rates import rates
 from .connection import Client, nodes
-from .output import Stats, oldest_wait
 
 SORTS = ("waiting", "oldest", "done", "name")
 _FIND_EVERY = 30.0  # seconds: new queues are found by a scan of all keys
@@ -74,19 +75,14 @@ class Sampler:
 def rows(sample: Sample, before: Sample | None, sort: str) -> list[Row]:
     """Return the queues of a sample in order, those that cannot be read last."""
     old = {one.info: one.stats for one in before.queues} if before else {}
-    seconds = max(0.001, sample.time - before.time) if before else 1.0
+    seconds = sample.time - before.time if before else 1.0
     found = [_row(one, old.get(one.info), seconds) for one in sample.queues]
     return sorted(found, key=lambda row: (row.queue.stats is None, -_weight(row, sort), row.queue.info))
 
 
 def _row(queue: QueueOverview, before: Stats | None, seconds: float) -> Row:
-    now = queue.stats
-    if now is None or before is None:
-        return Row(queue)
-    done, failed = now.done - before.done, now.failed - before.failed
-    if done < 0 or failed < 0:  # purged meanwhile: the counters began anew
-        return Row(queue)
-    return Row(queue, (now.waiting - before.waiting) / seconds, done / seconds, failed / seconds)
+    changed = rates(queue.stats, before, seconds)
+    return Row(queue, changed.change, changed.done, changed.failed)
 
 
 def _weight(row: Row, sort: str) -> float:

@@ -8,21 +8,11 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..core.documents import Stats, oldest_wait, stats_json, time_json
 from .command import Commands, describe, json_option
 from .connection import Client, Queue, connected, existing, heading, kind_of, queue_options, server_time, url_of
 from .durations import duration, span
-from .output import (
-    Stats,
-    console,
-    line,
-    oldest_wait,
-    pause_text,
-    show_json,
-    show_table,
-    stats_json,
-    table,
-    time_json,
-)
+from .output import console, line, pause_text, show_json, show_table, table
 
 _HELD = ("waiting", "groups", "busy_groups", "paused_groups", "leased", "batches", "delayed", "dead", "due")
 _TOTALS = ("done", "failed", "buried", "trimmed")

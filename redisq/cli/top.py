@@ -17,12 +17,12 @@ from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
 from ..core.clients import remedy_for
+from ..core.documents import overview_json, time_json
 from .command import Commands, describe, json_option
 from .connection import connected, place, prefix_options, url_of
 from .durations import duration, span
 from .keys import Pressed, keys
-from .output import console, line, show, show_json, time_json
-from .queues import overview_json
+from .output import console, line, show, show_json
 from .samples import SORTS, Row, Sample, Sampler, rows
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ..core.documents import Stats, oldest_wait
 from .durations import span
-from .output import Stats, line, oldest_wait
+from .output import line
 from .queues import unreadable
 from .samples import Row, Sample, ServerFacts
 

@@ -1,0 +1,58 @@
+"""What programs are told of queues, as parts of JSON documents: by the command line and by the dashboard."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import asdict
+from typing import Any
+
+from .buffer import BufferStats
+from .priority import Item, PriorityStats
+from .queues import QueueOverview
+
+Stats = BufferStats | PriorityStats
+
+
+def text(value: bytes | str) -> str:
+    """Give a name or a payload as text; bytes that are not UTF-8 are written as `\\xff`."""
+    data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+    return data.decode("utf-8", "backslashreplace")
+
+
+def time_json(seconds: float | None) -> str | None:
+    """Give a Unix time as programs read it: UTC, in ISO 8601, with its ms."""
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="milliseconds")
+
+
+def member_json(item: Item[bytes]) -> dict[str, Any]:
+    """Give a member of a priority queue."""
+    return {
+        "member": text(item.member),
+        "priority": item.priority,
+        "attempts": item.attempts,
+        "payload": None if item.payload is None else text(item.payload),
+        "reason": text(item.reason),
+    }
+
+
+def stats_json(stats: Stats) -> dict[str, Any]:
+    """Give what a queue holds."""
+    found = asdict(stats)
+    times = {name: time_json(found[name]) for name in ("next_expiry", "paused_until")}
+    return {**found, **times, "pause_reason": text(stats.pause_reason)}
+
+
+def overview_json(one: QueueOverview) -> dict[str, Any]:
+    """Give a queue and what it holds."""
+    about: dict[str, Any] = {"queue": text(one.info.name), "kind": "buffer", "layout": one.info.layout}
+    if one.info.kind != "buffer":
+        about |= {"kind": "priority", "order": one.info.kind}
+    held = {} if one.stats is None else stats_json(one.stats)
+    return {**about, "error": None if one.error is None else text(str(one.error)), **held}
+
+
+def oldest_wait(stats: Stats) -> float | None:
+    """Return for how many seconds something has waited in a buffer; a priority queue has no such time."""
+    return stats.oldest_wait if isinstance(stats, BufferStats) else None

@@ -1,0 +1,48 @@
+"""A cluster's queues are on all of its nodes, and the dashboard shows them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from redis.asyncio.cluster import RedisCluster as AsyncCluster
+from redis.cluster import RedisCluster
+
+from redisq import Buffer, PriorityQueue, Rate
+from redisq.web import app
+from tests.faults.cluster import cluster
+from tests.web.conftest import BASE, SAME_ORIGIN
+
+
+@pytest.mark.timeout(300)
+async def test_queues_of_all_nodes(binary: Path) -> None:
+    with cluster(binary) as made:
+        host, port = "127.0.0.1", made.nodes[0].port
+        with RedisCluster(host=host, port=port) as client:
+            for i in range(9):
+                buffer: Buffer[int] = Buffer(client, f"b{i}", rates=[Rate(9, 60)])
+                buffer.push(1, 2, group="g/x")
+                buffer.reserve(1)
+                queue = PriorityQueue(client, f"p{i}")
+                queue.push("dead", 3)
+                batch = queue.reserve()
+                assert batch
+                batch.bury("bad")
+                queue.push("ready", 7)
+            async with AsyncCluster(host=host, port=port) as asked:
+                transport = httpx.ASGITransport(app(asked, allow=["redrive"]))
+                async with httpx.AsyncClient(transport=transport, base_url=BASE) as browser:
+                    found = (await browser.get("/api/queues")).json()
+                    assert len(found["queues"]) == 18
+                    assert [one["subject"] for one in found["warnings"]] == ['3 nodes: appendonly no, save ""']
+                    assert found["queues"][0]["rates_used"] == {"granted": 1, "seconds": 60.0}
+                    for i in range(9):
+                        (one,) = (await browser.get(f"/api/queues/b{i}/leased")).json()["leased"]
+                        assert one["group"] == "g/x"
+                        (member,) = (await browser.get(f"/api/queues/p{i}/members")).json()["members"]
+                        assert member["priority"] == 7
+                        answer = await browser.post(f"/queues/p{i}/redrive", data={"all": "1"}, headers=SAME_ORIGIN)
+                        assert answer.status_code == 303
+                        assert PriorityQueue(client, f"p{i}").stats().dead == 0
+                    assert (await browser.get("/healthz")).text == "ok\n"

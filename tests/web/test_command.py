@@ -1,0 +1,140 @@
+"""`redisq web`, in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import redis
+
+from redisq import PriorityQueue
+from redisq.cli import main
+from redisq.embedded import Server
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "REDISQ_WEB_PASSWORD"}
+
+
+@contextlib.contextmanager
+def serving(url: str, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the command, and yield the process and where it serves."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "redisq", "web", "--url", url, "--port", "0", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**ENVIRONMENT, **environment},
+    )
+    try:
+        assert process.stderr
+        for line in process.stderr:
+            if found := re.search(r"serving (http://\S+)/ of", line):
+                yield process, found[1]
+                return
+        raise AssertionError(f"it ended with {process.wait()}")
+    finally:
+        process.kill()
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_it_is_told_to_end(server: Server, client: redis.Redis, number: signal.Signals) -> None:
+    """Also while somebody watches."""
+    PriorityQueue(client, "index").push("a")
+    with serving(server.url) as (process, where), httpx.Client(base_url=where, timeout=30) as browser:
+        assert "index" in browser.get("/").text
+        assert browser.get("/static/htmx/htmx.min.js").status_code == 200
+        with browser.stream("GET", "/live?sort=waiting") as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            assert stream.headers["content-security-policy"]
+            lines = stream.iter_lines()
+            assert any("q-index" in line for line in lines)
+            process.send_signal(number)
+            with contextlib.suppress(httpx.HTTPError):
+                for _ in lines:
+                    pass
+        assert process.wait(30) == 0
+        assert process.stderr
+        assert process.stderr.read() == ""
+
+
+def test_the_numbers_are_live(server: Server, client: redis.Redis) -> None:
+    queue = PriorityQueue(client, "index")
+    queue.push("a")
+    with (
+        serving(server.url) as (_, where),
+        httpx.Client(base_url=where, timeout=30) as browser,
+        browser.stream("GET", "/queues/index/live?tab=members") as stream,
+    ):
+        lines = stream.iter_lines()
+        assert any("<dd>1</dd>" in line for line in lines)
+        queue.push_many({"b": 1, "c": 2, "d": 3})
+        assert any("<dd>4</dd>" in line for line in lines)
+
+
+def test_a_foreign_host_is_refused(server: Server) -> None:
+    with serving(server.url, "--allowed-host", "queues.test") as (_, where):
+        for host, status in (("queues.test", 200), ("evil.test", 400), ("localhost", 200)):
+            assert httpx.get(where, headers={"Host": host}, timeout=30).status_code == status
+
+
+def test_a_password_from_the_environment(server: Server) -> None:
+    with serving(server.url, REDISQ_WEB_PASSWORD="secret") as (_, where):
+        assert httpx.get(where, timeout=30).status_code == 401
+        assert httpx.get(where, auth=("me", "secret"), timeout=30).status_code == 200
+        assert httpx.get(f"{where}/healthz", timeout=30).text == "ok\n"
+    with serving(server.url, "--no-auth", REDISQ_WEB_PASSWORD="secret") as (_, where):
+        assert httpx.get(where, timeout=30).status_code == 200
+
+
+def test_it_starts_without_redis() -> None:
+    """An outage is what it has to tell."""
+    with serving("redis://127.0.0.1:1") as (_, where):
+        page = httpx.get(where, timeout=30)
+        assert page.status_code == 200
+        assert "Redis does not answer" in page.text
+        assert httpx.get(f"{where}/healthz", timeout=30).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--host", "0.0.0.0"], 2, "REDISQ_WEB_PASSWORD"),
+        (["--host", "192.0.2.1"], 2, "--no-auth"),
+        (["--host", "::"], 2, "REDISQ_WEB_PASSWORD"),
+        (["--host", "example.com"], 2, "REDISQ_WEB_PASSWORD"),
+        (["--allow", "delete"], 2, "delete is no act"),
+        (["--url", "nonsense"], 2, "is not the URL"),
+        (["--prefix", "{"], 2, "prefix"),
+        (["--queue", "{"], 2, "queue name"),
+        (["--host", "192.0.2.1", "--no-auth"], 1, "cannot listen"),
+        (["--port", "70000"], 2, "port"),
+    ],
+)
+def test_what_is_refused_at_once(
+    arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDISQ_WEB_PASSWORD", raising=False)
+    try:
+        found = main(["web", *arguments])
+    except SystemExit as end:
+        found = int(end.code or 0)
+    assert found == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("library", ["starlette", "jinja2", "sse_starlette", "uvicorn"])
+def test_what_is_missing_is_named(
+    library: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delenv("REDISQ_WEB_PASSWORD", raising=False)
+    assert main(["web", "--port", "0"]) == 1
+    assert f"{library.replace('_', '-')}: pip install 'redisq-lua[web]'" in capsys.readouterr().err

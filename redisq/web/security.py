@@ -82,8 +82,7 @@ class Guard:
             if started and not ended:  # a stream of events that ends with the server
                 await send({"type": "http.response.body", "body": b""})
         except Exception as error:
-            places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
-            logger.error("a page failed with %s at %s", type(error).__name__, ", ".join(places))
+            logger.error("a page failed with %s at %s", type(error).__name__, places(error))
             if not started:
                 await refusal(scope, 500, "The dashboard failed; its log says where.")(scope, receive, sending)
 
@@ -107,6 +106,11 @@ class Guard:
         except (binascii.Error, ValueError):
             return False
         return hmac.compare_digest(given, self._password)
+
+
+def places(error: BaseException) -> str:
+    """Return where an error was raised, for a log: its message may have a payload or a name in it."""
+    return ", ".join(f"{one.filename}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__)[-4:])
 
 
 def foreign(headers: Headers, api: bool) -> str | None:

@@ -1,0 +1,94 @@
+"""What is in one queue's keys, or in a request, and must not harm the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+
+import pytest
+import redis
+import redis.asyncio
+
+from redisq import BYTES, Buffer, InvalidArgument, PriorityQueue, Rate
+from redisq.web import app, sampler
+from redisq.web.sampler import Sampler
+from tests.web.conftest import Make, bodies
+
+PROGRAM = {"X-Requested-With": "redisq"}
+
+
+@pytest.mark.parametrize("garbage", ["a string", "no numbers"])
+async def test_a_broken_key_of_one_queue_hides_no_other(web: Make, client: redis.Redis, garbage: str) -> None:
+    for name in ("broken", "whole"):
+        buffer: Buffer[int] = Buffer(client, name, rates=[Rate(50, 60)])
+        buffer.push(1, 2)
+        buffer.reserve(1)
+    client.delete("redisq:{broken}:grants")
+    if garbage == "a string":
+        client.set("redisq:{broken}:grants", "x")
+    else:
+        client.zadd("redisq:{broken}:grants", {"no numbers": 1})
+    client.expire("redisq:{broken}:grants", 100)
+    browser = web()
+    page = bodies((await browser.get("/")).text)
+    assert "Redis refuses" not in page and "Redis does not answer" not in page
+    assert "1 in 1m" in page
+    assert (await browser.get("/api/queues/broken")).json()["waiting"] == 1
+
+
+async def test_a_sampler_that_fails_says_so_once_and_comes_back(
+    aclient: redis.asyncio.Redis,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Buffer(client, "b").push(1)
+    whole, failures = sampler.overviews, 0
+
+    def broken(*_: object) -> None:
+        nonlocal failures
+        failures += 1
+        raise ZeroDivisionError("secret-payload")
+
+    monkeypatch.setattr(sampler, "overviews", broken)
+    found = Sampler(aclient, "redisq", None)
+    with caplog.at_level(logging.DEBUG):
+        for _ in range(3):
+            await found.refresh()
+        assert failures == 1  # it waits before it tries again
+        assert "ZeroDivisionError" in found.outage
+        found._tick_due = 0.0
+        await found.refresh()
+    said = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert failures == 2
+    assert len(said) == 1
+    assert "secret" not in said[0] + found.outage
+    monkeypatch.setattr(sampler, "overviews", whole)
+    found._tick_due = 0.0
+    await found.refresh()
+    assert not found.outage
+    assert found.samples["b"].stats
+
+
+async def test_a_queue_that_a_scan_finds_gone_while_it_is_counted(
+    aclient: redis.asyncio.Redis, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Buffer(client, "b").push(1)
+    PriorityQueue(client, "p").push("a")
+    found = Sampler(aclient, "redisq", None)
+    await found.refresh()
+    asked = found._ask_rates
+
+    async def meanwhile(*args: object) -> None:
+        client.delete("redisq:{b}:meta")
+        await found._find()
+        await asked(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(found, "_ask_rates", meanwhile)
+    found._tick_due = 0.0
+    found._due.clear()
+    await found.refresh()
+    assert not found.outage
+    assert list(found.samples) == ["p"]

@@ -125,7 +125,7 @@ def foreign(headers: Headers, api: bool) -> str | None:
     if origin := headers.get("origin"):
         scheme = origin.partition("://")[0]
         place = _place(origin)
-        if place is not None and place == _place(f"//{host}", scheme):
+        if place is not None and place[0] and place == _place(f"//{host}", scheme):
             return None
         return "This came from another origin: its Origin is not the Host that was asked."
     if api and headers.get(PROGRAM):

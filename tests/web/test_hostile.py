@@ -92,3 +92,63 @@ async def test_a_queue_that_a_scan_finds_gone_while_it_is_counted(
     await found.refresh()
     assert not found.outage
     assert list(found.samples) == ["p"]
+
+
+@pytest.mark.parametrize(
+    ("act", "body", "said"),
+    [
+        ("redrive", '{"ids": ["\\ud800"]}', "no JSON object"),
+        ("purge", '{"name": "\\ud800"}', "no JSON object"),
+        ("pause", '{"token": "\\ud800"}', "no JSON object"),
+        ("pause", '{"seconds": %s}' % ("9" * 400), "out of range"),
+        ("redrive", '{"ids": [""]}', "ids is ''"),
+        ("groups/~_/pause", "{}", "group is ''"),
+    ],
+)
+async def test_what_cannot_be_meant_is_a_bad_request(
+    web: Make, client: redis.Redis, act: str, body: str, said: str
+) -> None:
+    Buffer(client, "q").push(1)
+    browser = web(allow=["redrive", "pause", "purge"])
+    answer = await browser.post(f"/api/queues/q/{act}", content=body, headers=PROGRAM)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]
+
+
+@pytest.mark.parametrize("score", [1e18, float("inf"), -1e18])
+async def test_a_time_that_no_calendar_has(web: Make, client: redis.Redis, score: float) -> None:
+    buffer: Buffer[int] = Buffer(client, "q", max_attempts=1)
+    buffer.push(1)
+    batch = buffer.reserve()
+    assert batch
+    batch.bury("broken")
+    client.zadd("redisq:{q}:dead", {client.zrange("redisq:{q}:dead", 0, 0)[0]: score})
+    answer = await web().get("/api/queues/q/dead")
+    assert answer.json()["dead"][0]["died"] == (
+        "9999-12-31T23:59:59.000+00:00" if score > 0 else "0001-01-01T00:00:00.000+00:00"
+    )
+    assert (await web().get("/queues/q/dead")).status_code == 200
+
+
+async def test_a_refusal_is_not_called_an_outage(web: Make, client: redis.Redis) -> None:
+    Buffer(client, "q").push(1)
+    client.set("redisq:{q}:dead", "x")
+    page = await web().get("/queues/q/dead")
+    assert page.status_code == 502
+    assert "Redis refuses: WRONGTYPE" in bodies(page.text)
+    assert "does not answer" not in page.text
+    assert "Redis refuses: WRONGTYPE" in (await web().get("/api/queues/q/dead")).json()["error"]
+
+
+async def test_an_origin_without_a_host_is_no_origin(web: Make, client: redis.Redis) -> None:
+    """As of a sandboxed frame, to a server that asks for no host."""
+    Buffer(client, "q").push(1)
+    answer = await web(allow=["pause"]).post("/queues/q/pause", data={"a": "b"}, headers={"Origin": "null", "Host": ""})
+    assert answer.status_code == 403
+    assert not Buffer(client, "q").stats().paused
+
+
+async def test_one_name_in_the_place_of_several(aclient: redis.asyncio.Redis) -> None:
+    """Else these were the queues `m`, `a`, `i`, `l` and `s`."""
+    with pytest.raises(InvalidArgument, match=r"queues is 'mails': give a sequence of names, such as \['mails'\]"):
+        app(aclient, queues="mails")

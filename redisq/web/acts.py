@@ -90,7 +90,8 @@ class Acts:
         return await asyncio.shield(found)
 
     def _forget_failure(self, token: str, future: asyncio.Future[Outcome]) -> None:
-        if future.cancelled() or future.exception():
+        """Let what was refused, or failed, be asked for again."""
+        if future.cancelled() or future.exception() or not future.result().ok:
             self._done.pop(token, None)
 
     # -- the acts

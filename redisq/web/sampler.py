@@ -291,7 +291,7 @@ class Sampler:
 
     async def _find(self) -> None:
         """Look for queues, and which of them have rates."""
-        started = self._monotonic()
+        started, before = self._monotonic(), set(self.samples)
         if self._names is None:
             found = await queues(self.client, self.prefix)
             cost = await key_count(self.client) * _KEY_COST
@@ -303,11 +303,13 @@ class Sampler:
         self._rated = {
             info.name: self._rated.get(info.name) for info, there in zip(found, granted, strict=True) if there
         }
-        before = self.samples
-        self.samples = {}
+        known, self.samples = self.samples, {}
         for info in found:
-            known = before.get(info.name)
-            self.samples[info.name] = known if known and known.info == info else Sample(QueueOverview(info, None))
+            one = known.get(info.name)
+            self.samples[info.name] = one if one and one.info == info else Sample(QueueOverview(info, None))
+        for name, one in known.items():  # somebody asked for these, while the scan had passed their keys
+            if name not in before:
+                self.samples.setdefault(name, one)
         self._due = {name: due for name, due in self._due.items() if name in self.samples}
         self._found, self._find_due = True, started + max(FIND_EVERY, cost / _FIND_BUDGET)
 

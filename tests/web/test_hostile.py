@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
 
 from redisq import Buffer, InvalidArgument, PriorityQueue, Rate
+from redisq.core.queues import QueueInfo
 from redisq.web import app, sampler
 from redisq.web.sampler import Sampler
 from tests.web.conftest import Make, bodies
@@ -149,3 +151,58 @@ async def test_one_name_in_the_place_of_several(aclient: redis.asyncio.Redis) ->
     """Else these were the queues `m`, `a`, `i`, `l` and `s`."""
     with pytest.raises(InvalidArgument, match=r"queues is 'mails': give a sequence of names, such as \['mails'\]"):
         app(aclient, queues="mails")
+
+
+async def test_a_queue_that_is_purged_while_somebody_looks(
+    aclient: redis.asyncio.Redis, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "FIND_EVERY", 0.0)
+    Buffer(client, "q").push(1)
+    parts: asyncio.Queue[str] = asyncio.Queue()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            parts.put_nowait(message["body"].decode())
+
+    async def receive() -> Any:
+        return await asyncio.get_running_loop().create_future()
+
+    scope = {"type": "http", "method": "GET", "path": "/queues/q/live", "query_string": b"", "headers": []}
+    tab = asyncio.ensure_future(app(aclient)(scope, receive, send))
+    try:
+        assert "There is no queue" not in await parts.get()
+        client.flushall()
+        while "There is no queue" not in await parts.get():
+            pass
+    finally:
+        tab.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await tab
+
+
+async def test_a_queue_that_is_made_while_a_scan_runs_is_not_lost(
+    aclient: redis.asyncio.Redis, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Sampler(aclient, "redisq", None)
+    scan = sampler.queues
+
+    async def slow(*args: Any) -> Any:
+        seen = await scan(*args)
+        Buffer(client, "q").push(1)
+        await found.sample(QueueInfo("q", "buffer", 2))
+        return seen
+
+    monkeypatch.setattr(sampler, "queues", slow)
+    await found.refresh()
+    assert found.samples["q"].stats
+
+
+async def test_what_was_refused_may_be_sent_again(web: Make, client: redis.Redis) -> None:
+    """With the same token, once the reason is gone."""
+    buffer: Buffer[int] = Buffer(client, "q")
+    buffer.push(1)
+    browser = web(allow=["redrive"])
+    for index, status in (("dead", 502), ("other", 200)):
+        client.set("redisq:{q}:dead", "x") if index == "dead" else client.delete("redisq:{q}:dead")
+        answer = await browser.post("/api/queues/q/redrive", content='{"all": true, "token": "t"}', headers=PROGRAM)
+        assert answer.status_code == status

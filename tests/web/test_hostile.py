@@ -11,7 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from redisq import Buffer, InvalidArgument, PriorityQueue, Rate
+from redisq import BYTES, Buffer, InvalidArgument, PriorityQueue, Rate
 from redisq.core.queues import QueueInfo
 from redisq.web import app, sampler
 from redisq.web.sampler import Sampler
@@ -208,3 +208,42 @@ async def test_what_was_refused_may_be_sent_again(web: Make, client: redis.Redis
         client.set("redisq:{q}:dead", "x") if index == "dead" else client.delete("redisq:{q}:dead")
         answer = await browser.post("/api/queues/q/redrive", content='{"all": true, "token": "t"}', headers=PROGRAM)
         assert answer.status_code == status
+
+
+def sent(client: redis.Redis) -> int:
+    """Count the bytes that the server has sent."""
+    return int(client.info("stats")["total_net_output_bytes"])
+
+
+async def test_a_page_of_large_payloads_is_not_asked_for_whole(web: Make, client: redis.Redis) -> None:
+    """What does not fit on the page would else fill the memory of the server and of the dashboard."""
+    large = b"x" * 400_000
+    buffer: Buffer[bytes] = Buffer(client, "b", codec=BYTES)
+    priority: PriorityQueue[bytes] = PriorityQueue(client, "p", codec=BYTES, payload_codec=BYTES)
+    for i in range(40):
+        buffer.push(large, group=f"g{i}")
+        batch = buffer.reserve()
+        assert batch
+        batch.bury("bad")
+        priority.push(b"%d" % i, payload=large)
+        member = priority.reserve()
+        assert member
+        member.bury("bad")
+    for i in range(40):
+        buffer.push(large, group="many")
+        priority.push(b"r%d" % i, payload=large)
+    browser = web()
+    for path in ("/queues/b/dead", "/queues/b/groups/many", "/queues/p/dead", "/queues/p"):
+        before = sent(client)
+        page = await browser.get(path)
+        assert page.status_code == 200
+        assert 'rel="next"' in page.text
+        assert sent(client) - before < 6 * len(large)
+    first, after = [], ""
+    while after is not None:
+        found = (
+            await browser.get(f"/api/queues/b/dead?limit=7&after={after}" if after else "/api/queues/b/dead?limit=7")
+        ).json()
+        first += [one["group"] for one in found["dead"]]
+        after = found["next"]
+    assert sorted(first) == sorted(f"g{i}" for i in range(40))

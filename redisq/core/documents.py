@@ -23,7 +23,7 @@ def text(value: bytes | str) -> str:
 def time_json(seconds: float | None) -> str | None:
     """Give a Unix time as programs read it: UTC, in ISO 8601, with its ms.
 
-    One beyond the years 1 to 9999, of a clock that was wrong by millennia, is given as the first or last moment of them.
+    One beyond the years 1 to 9999, of a clock that was wrong by millennia, is given as the nearest moment of them.
     """
     if seconds is None:
         return None

@@ -7,8 +7,10 @@ import asyncio
 import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
+from collections.abc import Coroutine
 from importlib import import_module
 from typing import Any
 
@@ -32,6 +34,10 @@ logger = logging.getLogger("redisq.web")
 ACTS = ("redrive", "discard", "pause", "purge")
 PASSWORD = "REDISQ_WEB_PASSWORD"
 _LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+_HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -61,6 +67,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--allowed-host",
         action="append",
+        type=_host,
         default=[],
         metavar="NAME",
         help="a further host that browsers may ask for, or *; may be given several times (localhost and --host)",
@@ -77,9 +84,17 @@ def _acts(text: str) -> tuple[str, ...]:
     return acts
 
 
+def _host(text: str) -> str:
+    if text != "*" and not _HOST.fullmatch(text.strip("[]")):
+        raise argparse.ArgumentTypeError(f"{text} is no host: give its name or address alone, without a port, or *")
+    return text
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    password = None if args.no_auth else os.environ.get(PASSWORD) or None
+    password = None if args.no_auth else os.environ.get(PASSWORD)
+    if password == "":
+        raise Failure(f"{PASSWORD} is empty: give a password, or unset it", USAGE)
     if password is None and not args.no_auth and not _is_loopback(args.host):
         raise Failure(
             f"--host {args.host} can be reached by others: set {PASSWORD}, or say --no-auth if something in front of "
@@ -97,14 +112,28 @@ def run(args: argparse.Namespace) -> int:
     configure(args.log, logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     with _listening(args.host, args.port) as listener:
-        # What uvicorn hands on when it has ended; Python's own handlers would end the command with an error.
-        before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
         try:
-            asyncio.run(_serve(args, url, password, listener))
+            asyncio.run(_until_told(_serve(args, url, password, listener)))
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
     return 0
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    """Do something until it ends, or SIGTERM or Ctrl-C comes, also while Redis lets it wait for a connection."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(told.set))
+    task, waiting = asyncio.ensure_future(work), asyncio.ensure_future(told.wait())
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.2)  # what makes a connection may take a cancellation for a lost one
+    if not task.cancelled():
+        task.result()
 
 
 def _needs(library: str) -> None:
@@ -131,12 +160,14 @@ async def _serve(args: argparse.Namespace, url: str, password: str | None, liste
             log_config=None,
             access_log=False,  # paths have names of groups and members
             server_header=False,
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=1,
         )
         host, number = listener.getsockname()[:2]
         logger.info("serving http://%s:%d/ of %s", f"[{host}]" if ":" in host else host, number, place(url))
         if not _is_loopback(args.host) and not args.allowed_host:
             logger.info("browsers may ask for %s; allow other names with --allowed-host", ", ".join(sorted(hosts)))
+        for signal_number in _SIGNALS:  # uvicorn ends by them, and hands them on when it has ended
+            signal.signal(signal_number, lambda *_: None)
         await uvicorn.Server(config).serve(sockets=[listener])
     finally:
         await client.aclose()

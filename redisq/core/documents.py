@@ -11,6 +11,7 @@ from .priority import Item, PriorityStats
 from .queues import QueueOverview
 
 Stats = BufferStats | PriorityStats
+_FIRST, _LAST = -62_135_596_800.0, 253_402_300_799.0  # what a datetime can be
 
 
 def text(value: bytes | str) -> str:
@@ -20,9 +21,13 @@ def text(value: bytes | str) -> str:
 
 
 def time_json(seconds: float | None) -> str | None:
-    """Give a Unix time as programs read it: UTC, in ISO 8601, with its ms."""
+    """Give a Unix time as programs read it: UTC, in ISO 8601, with its ms.
+
+    One beyond the years 1 to 9999, of a clock that was wrong by millennia, is given as the nearest moment of them.
+    """
     if seconds is None:
         return None
+    seconds = min(max(seconds, _FIRST), _LAST)
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="milliseconds")
 
 

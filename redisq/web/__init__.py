@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..asyncio.runner import Client
-from ..core.clients import errors
-from ..core.errors import RedisqError
+from ..core.clients import errors, remedy_for
+from ..core.errors import InvalidArgument, RedisqError
 
 try:
     from starlette.applications import Starlette
@@ -70,11 +70,15 @@ def app(
         return _error(view, request, error.status_code, str(error.detail), dict(error.headers or {}))
 
     async def failed(request: Request, error: Exception) -> Response:
-        down = isinstance(error, unavailable)
-        said = shown(str(error) or type(error).__name__)
-        return _error(view, request, 503 if down else 409, f"Redis does not answer: {said}" if down else said, {})
+        said, remedy = shown(str(error) or type(error).__name__), remedy_for(error)
+        if isinstance(error, RedisqError):
+            return _error(view, request, 400 if isinstance(error, InvalidArgument) else 409, said, {})
+        if remedy or isinstance(error, refusals):
+            return _error(view, request, 502, f"Redis refuses: {said}" + (f"; {remedy}" if remedy else ""), {})
+        return _error(view, request, 503, f"Redis does not answer: {said}", {})
 
     unavailable: tuple[type[Exception], ...] = (OSError, *errors("RedisError", "RedisClusterException"))
+    refusals = errors("ResponseError")
     handlers: dict[Any, Any] = {HTTPException: refused, **dict.fromkeys((RedisqError, *unavailable), failed)}
     made = Starlette(
         routes=[

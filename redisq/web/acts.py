@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -91,7 +90,8 @@ class Acts:
         return await asyncio.shield(found)
 
     def _forget_failure(self, token: str, future: asyncio.Future[Outcome]) -> None:
-        if future.cancelled() or future.exception():
+        """Let what was refused, or failed, be asked for again."""
+        if future.cancelled() or future.exception() or not future.result().ok:
             self._done.pop(token, None)
 
     # -- the acts
@@ -187,7 +187,7 @@ def _duration(value: Any) -> float | None:
     if value is None or value == "":
         return None
     seconds = seconds_of(value.strip()) if isinstance(value, str) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or math.isnan(seconds):
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds != seconds:
         raise Refused(400, "That is no duration: give 90s, 10m, 1h30m or 7d, or nothing for a pause without an end.")
     if not 0.001 <= seconds <= validate.MAX_SECONDS:
         raise Refused(400, "That duration is out of range: give 1ms to three years.")

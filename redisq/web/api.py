@@ -238,6 +238,7 @@ class _Api:
         body = await body_of(request)
         try:
             given = json.loads(body) if body.strip() else {}
+            json.dumps(given, ensure_ascii=False).encode()  # refuses halves of surrogate pairs, which have no bytes
         except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict):

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from ..asyncio.runner import Client, Runner
 from ..core import validate
 from ..core.clients import is_cluster
+from ..core.errors import InvalidArgument
 from ..core.queues import QueueInfo
 from .acts import Acts, Outcome, Refused, check_allowed, new_token
 from .jobs import Jobs
@@ -29,6 +30,8 @@ class Dashboard:
     def __init__(self, client: Client, prefix: str, names: Iterable[str] | None, allow: Iterable[str]) -> None:
         is_cluster(client, "asyncio")  # refuses what is no asyncio client
         validate.prefix(prefix)
+        if isinstance(names, (str, bytes)):
+            raise InvalidArgument(f"queues is {names!r}: give a sequence of names, such as [{names!r}]")
         self.names = None if names is None else tuple(dict.fromkeys(names))
         for name in self.names or ():
             validate.key_prefix(prefix, name)

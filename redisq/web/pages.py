@@ -183,6 +183,7 @@ class Pages:
         """Send the head of a queue's page again and again."""
         reader = await self._board.reader(request)
         board, name = self._board, reader.info.name
+        await board.sampler.sample(reader.info, sampler.PATIENCE)
         tab = choice(request, "tab", ("groups", "members", *_STATES, "audit"))
 
         def text() -> str:

@@ -113,11 +113,13 @@ def _visible(text: str) -> Markup:
     return Markup("").join([*parts, escape(text[last:])])
 
 
+_PRINTABLE = bytes(byte if 32 <= byte < 127 else ord(".") for byte in range(256))
+
+
 def _dump(data: bytes) -> str:
     """Return bytes in hex, sixteen a line, with the printable ones beside them."""
-    lines = []
-    for start in range(0, len(data), 16):
-        row = data[start : start + 16]
-        said = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        lines.append(f"{start:08x}  {row.hex(' '):<47}  {said}")
-    return "\n".join(lines)
+    said = data.translate(_PRINTABLE).decode()
+    return "\n".join(
+        f"{start:08x}  {data[start : start + 16].hex(' '):<47}  {said[start : start + 16]}"
+        for start in range(0, len(data), 16)
+    )

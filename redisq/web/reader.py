@@ -6,9 +6,9 @@ the newest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..asyncio import Buffer, PriorityQueue
 from ..asyncio.runner import Client, Runner
@@ -19,6 +19,8 @@ from ..core.errors import WrongLayout
 from ..core.priority import PLACES
 from ..core.queues import QueueInfo, found, meta_key
 from .payloads import PAGE_BYTES, fitting
+
+T = TypeVar("T")
 
 LAYOUT = 2
 ListState = Literal["leased", "delayed", "dead"]
@@ -151,10 +153,13 @@ class Reader:
         (flat,) = await self._ask(("ZREVRANGE" if newest else "ZRANGE", index, first, first + limit - 1, "WITHSCORES"))
         ids = [(name, float(score) / 1000) for name, score in pairs(flat)]
         members = state != "leased" and self.buffer is None
-        entries = await (self._as_members(ids) if members else self._as_batches(ids))
+        read = self._as_members if members else self._as_batches
+        entries, reached = await _growing(
+            len(ids), lambda start, end: read(ids[start:end]), lambda one: _bytes_of(one.entries)
+        )
         shown = fitting(entries, [_bytes_of(one.entries) for one in entries])
-        more = first + len(ids) < total or len(shown) < len(entries)
-        following = (shown[-1].id if shown else ids[-1][0]) if more and ids else None
+        more = first + reached < total or len(shown) < len(entries)
+        following = (shown[-1].id if shown else ids[reached - 1][0]) if more and ids else None
         return Page(shown, total, first, following, after is not None and rank is None)
 
     async def _as_members(self, ids: Sequence[tuple[bytes, float]]) -> list[Batch]:
@@ -256,8 +261,14 @@ class Reader:
     async def items(self, group: bytes, start: int, count: int) -> Items:
         """Read a page of the items that wait in a group, the oldest first: the list has the newest on its left."""
         key = self._keys + b"items:" + group
-        total, found = await self._ask(("LLEN", key), ("LRANGE", key, -start - count, -start - 1))
-        return _items([Entry(item) for item in reversed(found)] if start < total else [], total, start)
+        (total,) = await self._ask(("LLEN", key))
+
+        async def read(first: int, end: int) -> list[Entry]:
+            (found,) = await self._ask(("LRANGE", key, -start - end, -start - first - 1))
+            return [Entry(item) for item in reversed(found)]
+
+        entries, _ = await _growing(max(0, min(count, total - start)), read, _size)
+        return _items(entries, total, start)
 
     # -- a priority queue's members
 
@@ -266,11 +277,15 @@ class Reader:
         index = self._keys + b"ready"
         total, flat = await self._ask(("ZCARD", index), ("ZRANGE", index, start, start + count - 1, "WITHSCORES"))
         scores = pairs(flat)
-        known = await self._members([name for name, _ in scores])
-        entries = [
-            Entry(one.data, self._priority(float(score)), one.attempts, one.reason, one.payload)
-            for one, (_, score) in zip(known, scores, strict=True)
-        ]
+
+        async def read(first: int, end: int) -> list[Entry]:
+            known = await self._members([name for name, _ in scores[first:end]])
+            return [
+                Entry(one.data, self._priority(float(score)), one.attempts, one.reason, one.payload)
+                for one, (_, score) in zip(known, scores[first:end], strict=True)
+            ]
+
+        entries, _ = await _growing(len(scores), read, _size)
         return _items(entries, total, start)
 
     async def member(self, name: bytes) -> Member:
@@ -351,6 +366,22 @@ def refuse_layout(info: QueueInfo) -> None:
             f"its keys have layout {info.layout}, and this version of redisq works on layout {LAYOUT}: use the version "
             "that wrote it"
         )
+
+
+async def _growing(
+    count: int, read: Callable[[int, int], Awaitable[Sequence[T]]], size: Callable[[T], int]
+) -> tuple[list[T], int]:
+    """Read what is to be on a page in growing steps, until that is more than fits on it; return how far it came.
+
+    Its length tells nothing of its bytes: fifty items of ten megabytes are not asked for in one reply.
+    """
+    found: list[T] = []
+    reached, step = 0, 1
+    while reached < count and sum(map(size, found)) <= PAGE_BYTES:
+        end = min(count, reached + step)
+        found += await read(reached, end)
+        reached, step = end, step * 4
+    return found, reached
 
 
 def _bytes_of(entries: Sequence[Entry]) -> int:

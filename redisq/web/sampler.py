@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,8 +25,11 @@ from ..core.documents import Stats
 from ..core.durations import span
 from ..core.queues import QueueInfo, QueueOverview, overviews
 from ..core.rates import Rates, rates
-from .reader import ask, marked, pairs
+from .reader import ask, marked
+from .security import places
 from .server import Condition, clock, condition, key_count
+
+logger = logging.getLogger("redisq.web")
 
 TICK = 2.0
 """seconds between two looks at most queues, while somebody looks"""
@@ -252,6 +256,12 @@ class Sampler:
             self.refused = remedy is not None
             self.outage = f"{said}; {remedy}" if remedy else said
             self._tick_due = self._monotonic() + TICK
+        except Exception as error:
+            # Whatever it is, it is told once for all viewers, and tried again: without its message, which may quote
+            # what a queue holds.
+            if self.outage != (said := f"the dashboard failed with {type(error).__name__}; its log says where"):
+                logger.error("sampling failed with %s at %s", type(error).__name__, places(error))
+            self.outage, self.refused, self._tick_due = said, False, self._monotonic() + TICK
         self.changed()
 
     # -- what is asked for
@@ -281,7 +291,7 @@ class Sampler:
 
     async def _find(self) -> None:
         """Look for queues, and which of them have rates."""
-        started = self._monotonic()
+        started, before = self._monotonic(), set(self.samples)
         if self._names is None:
             found = await queues(self.client, self.prefix)
             cost = await key_count(self.client) * _KEY_COST
@@ -293,11 +303,13 @@ class Sampler:
         self._rated = {
             info.name: self._rated.get(info.name) for info, there in zip(found, granted, strict=True) if there
         }
-        before = self.samples
-        self.samples = {}
+        known, self.samples = self.samples, {}
         for info in found:
-            known = before.get(info.name)
-            self.samples[info.name] = known if known and known.info == info else Sample(QueueOverview(info, None))
+            one = known.get(info.name)
+            self.samples[info.name] = one if one and one.info == info else Sample(QueueOverview(info, None))
+        for name, one in known.items():  # somebody asked for these, while the scan had passed their keys
+            if name not in before:
+                self.samples.setdefault(name, one)
         self._due = {name: due for name, due in self._due.items() if name in self.samples}
         self._found, self._find_due = True, started + max(FIND_EVERY, cost / _FIND_BUDGET)
 
@@ -324,7 +336,7 @@ class Sampler:
         large = sum(cost for cost in costs.values() if cost >= _LARGE)
         share = BUDGET / 2 if small and large else BUDGET
         often, rarely = max(TICK, small / share), max(TICK, large / share)
-        for name in asked:
+        for name in asked & costs.keys():  # a scan may have found meanwhile that some are gone
             self._due[name] = started + (rarely if costs[name] >= _LARGE else often)
         self._often = often
 
@@ -333,20 +345,16 @@ class Sampler:
     async def _ask_rates(self, names: Sequence[str], now: float) -> None:
         """See what was granted in the longest span that workers have: the key's TTL tells how long that is."""
         keys = [validate.key_prefix(self.prefix, name) + b"grants" for name in names]
-        replies = await ask(
-            self._runner,
-            *(command for key in keys for command in (("PTTL", key), ("ZRANGE", key, -1, -1, "WITHSCORES"))),
+        replies = await self._runner.commands(
+            [command for key in keys for command in (("PTTL", key), ("ZRANGE", key, -1, -1, "WITHSCORES"))]
         )
-        spans = [
-            _longest(int(ttl), newest, now * 1000) for ttl, newest in zip(replies[::2], replies[1::2], strict=True)
-        ]
-        firsts = await ask(
-            self._runner,
-            *(
+        spans = [_longest(ttl, newest, now * 1000) for ttl, newest in zip(replies[::2], replies[1::2], strict=True)]
+        firsts = await self._runner.commands(
+            [
                 ("ZRANGEBYSCORE", key, f"{now * 1000 - longest[0]:.0f}", "+inf", "LIMIT", 0, 1)
                 for key, longest in zip(keys, spans, strict=True)
                 if longest
-            ),
+            ]
         )
         left = iter(firsts)
         for name, longest in zip(names, spans, strict=True):
@@ -354,20 +362,34 @@ class Sampler:
                 self._rated[name] = None
                 continue
             span_ms, total = longest
-            first = next(left)
-            granted = total - int(first[0].split()[0]) if first else 0
-            self._rated[name] = Used(max(0, granted), span_ms / 1000)
+            first = _grant(next(left))
+            self._rated[name] = Used(max(0, total - first[0]) if first else 0, span_ms / 1000)
 
 
-def _longest(ttl: int, newest: Sequence[Any], now: float) -> tuple[float, int] | None:
+def _grant(reply: Any) -> tuple[int, int, int] | None:
+    """Read a grant: what was granted before it, its own amount, its time in ms; None for anything else.
+
+    What is in one queue's key is no reason to show no numbers of the others.
+    """
+    if isinstance(reply, Exception) or not reply:
+        return None
+    first = reply[0][0] if isinstance(reply[0], (list, tuple)) else reply[0]
+    try:
+        before, amount, at = map(int, first.split())
+    except ValueError:
+        return None
+    return before, amount, at
+
+
+def _longest(ttl: Any, newest: Any, now: float) -> tuple[float, int] | None:
     """Return the longest span of a queue's rates in ms, and what was granted in all.
 
     A grant sets the key's TTL to that span and a second. It is read a moment later, so the last digits are noise.
     """
-    grants = pairs(newest)
-    if ttl < 0 or not grants:
+    grant = _grant(newest)
+    if not isinstance(ttl, int) or ttl < 0 or grant is None:
         return None
-    before, amount, at = map(int, grants[-1][0].split())
+    before, amount, at = grant
     exact = ttl + now - at - 1000
     return max(1.0, round(exact, -2 if exact > 5000 else -1)), before + amount
 

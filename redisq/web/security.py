@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -57,7 +58,7 @@ class Guard:
         if password is not None and (not isinstance(password, str) or not password):
             raise InvalidArgument("password is empty: give a str, or None for no authentication")
         self._app = app
-        self._password = None if password is None else password.encode()
+        self._password = None if password is None else password.encode("utf-8", "surrogateescape")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -82,8 +83,7 @@ class Guard:
             if started and not ended:  # a stream of events that ends with the server
                 await send({"type": "http.response.body", "body": b""})
         except Exception as error:
-            places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
-            logger.error("a page failed with %s at %s", type(error).__name__, ", ".join(places))
+            logger.error("a page failed with %s at %s", type(error).__name__, places(error))
             if not started:
                 await refusal(scope, 500, "The dashboard failed; its log says where.")(scope, receive, sending)
 
@@ -109,6 +109,11 @@ class Guard:
         return hmac.compare_digest(given, self._password)
 
 
+def places(error: BaseException) -> str:
+    """Return where an error was raised, for a log: its message may have a payload or a name in it."""
+    return ", ".join(f"{one.filename}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__)[-4:])
+
+
 def foreign(headers: Headers, api: bool) -> str | None:
     """Say why an act may not come from where it comes from; None if it may.
 
@@ -121,7 +126,7 @@ def foreign(headers: Headers, api: bool) -> str | None:
     if origin := headers.get("origin"):
         scheme = origin.partition("://")[0]
         place = _place(origin)
-        if place is not None and place == _place(f"//{host}", scheme):
+        if place is not None and place[0] and place == _place(f"//{host}", scheme):
             return None
         return "This came from another origin: its Origin is not the Host that was asked."
     if api and headers.get(PROGRAM):
@@ -141,7 +146,11 @@ def _place(url: str, scheme: str = "") -> tuple[str, str] | None:
 
 
 class AllowedHosts:
-    """What refuses requests for another host, such as those of a page whose name was pointed at this server."""
+    """What refuses requests for another host, such as those of a page whose name was pointed at this server.
+
+    Not those for `/healthz`, which tells nothing: an orchestrator asks for it by an address that nobody knows before.
+    A request that is cancelled, because the server ends, is answered.
+    """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
         self._app = app
@@ -149,10 +158,24 @@ class AllowedHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] == "http" and "*" not in self._hosts:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if "*" not in self._hosts and route_path(scope) != "/healthz":
             place = _place("//" + Headers(scope=scope).get("host", ""))
             if place is None or place[0] not in self._hosts:
                 message = "This host is not allowed: start redisq web with --allowed-host and the name in the URL."
                 await refusal(scope, 400, message, HEADERS)(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if not started:
+                await refusal(scope, 503, "The dashboard is stopping.", HEADERS)(scope, receive, send)

@@ -6,9 +6,11 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import httpx
 import pytest
@@ -116,6 +118,9 @@ def test_it_starts_without_redis() -> None:
         (["--queue", "{"], 2, "queue name"),
         (["--host", "192.0.2.1", "--no-auth"], 1, "cannot listen"),
         (["--port", "70000"], 2, "port"),
+        (["--allowed-host", "queues.test:8080"], 2, "without a port"),
+        (["--allowed-host", "http://queues.test"], 2, "without a port"),
+        (["--allowed-host", ""], 2, "is no host"),
     ],
 )
 def test_what_is_refused_at_once(
@@ -138,3 +143,54 @@ def test_what_is_missing_is_named(
     monkeypatch.delenv("REDISQ_WEB_PASSWORD", raising=False)
     assert main(["web", "--port", "0"]) == 1
     assert f"{library.replace('_', '-')}: pip install 'redisq-lua[web]'" in capsys.readouterr().err
+
+
+def test_an_empty_password_is_none_that_anybody_meant(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDISQ_WEB_PASSWORD", "")
+    assert main(["web", "--port", "0"]) == 2
+    assert "REDISQ_WEB_PASSWORD is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_while_it_waits_for_redis(number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "redisq", "web", "--url", url, "--port", "0"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        try:
+            connection, _ = silent.accept()
+            with connection:
+                assert connection.recv(1)  # it has asked, and is not answered
+                process.send_signal(number)
+                _, said = process.communicate(timeout=60)
+            assert process.returncode == 0
+            assert "serving" not in said
+            assert "Traceback" not in said
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_it_ends_while_a_page_waits_for_redis(server: Server, client: redis.Redis) -> None:
+    PriorityQueue(client, "index").push("a")
+    with serving(server.url) as (process, where), httpx.Client(base_url=where, timeout=60) as browser:
+        assert browser.get("/").status_code == 200
+        number = int(client.info("server")["process_id"])
+        os.kill(number, signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                page = pool.submit(browser.get, "/queues/index")
+                assert not wait([page], timeout=1).done
+                process.send_signal(signal.SIGINT)
+                assert process.wait(60) == 0
+                assert page.result(60).status_code == 503
+        finally:
+            os.kill(number, signal.SIGCONT)
+        assert process.stderr
+        assert "Traceback" not in process.stderr.read()

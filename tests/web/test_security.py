@@ -89,9 +89,17 @@ async def test_a_foreign_host_is_refused(aclient: redis.asyncio.Redis, host: str
     """A page whose name was pointed at this server would else be of its origin."""
     guarded = AllowedHosts(app(aclient), ["localhost", "127.0.0.1", "::1"])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://x") as browser:
-        answer = await browser.get("/healthz", headers={"Host": host})
+        answer = await browser.get("/static/style.css", headers={"Host": host})
         assert answer.status_code == (200 if allowed else 400)
         assert "content-security-policy" in answer.headers
+
+
+async def test_an_orchestrator_asks_for_health_by_any_address(aclient: redis.asyncio.Redis) -> None:
+    """And a page of another name learns nothing from the answer."""
+    guarded = AllowedHosts(app(aclient), ["localhost"])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://10.0.0.7:9180") as browser:
+        assert (await browser.get("/healthz")).text == "ok\n"
+        assert (await browser.get("/")).status_code == 400
 
 
 async def test_any_host_may_be_allowed(aclient: redis.asyncio.Redis) -> None:

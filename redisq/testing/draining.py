@@ -98,7 +98,7 @@ class _Record(Observer):
             )
             self._stop()
 
-    def handled(self, batch: BatchData[Any], seconds: float, error: BaseException | None) -> None:
+    def handled(self, batch: BatchData[Any], seconds: float, error: BaseException | None) -> None:  # noqa: ARG002
         if error is not None and not isinstance(error, (Retry, Bury)):
             self._raised.append(error)
 

@@ -97,11 +97,12 @@ class Fake:
 
     def _check(self) -> None:
         """Raise if this version of fakeredis has its clock elsewhere."""
-        client, clock = self.client(), self._clock
+        client: Any = self.client()
+        clock = self._clock
         self._clock = self._server.redisq_clock = probe = _Clock()
         try:
             probe.advance(1e6)
-            seconds = int(client.eval("return redis.call('TIME')[1]", 0))  # type: ignore[arg-type]
+            seconds = int(client.eval("return redis.call('TIME')[1]", 0))
         finally:
             self._clock = self._server.redisq_clock = clock
         if seconds < time.time() + 1e5:
@@ -110,8 +111,8 @@ class Fake:
 
 
 @cache
-def _database_class(base: type[Any]) -> type[Any]:
-    class Database(base):
+def _database_class(base: Any) -> Any:
+    class Database(base):  # type: ignore[misc]
         """A database whose keys expire by the fake's clock."""
 
         def __init__(self, lock: Any, clock: _Clock) -> None:
@@ -130,8 +131,8 @@ def _database_class(base: type[Any]) -> type[Any]:
 
 
 @cache
-def _socket_class(base: type[Any]) -> type[Any]:
-    class Socket(base):
+def _socket_class(base: Any) -> Any:
+    class Socket(base):  # type: ignore[misc]
         """A connection's other end, for which TIME is the fake's clock."""
 
         def time(self) -> list[bytes]:
@@ -148,8 +149,8 @@ def _socket_class(base: type[Any]) -> type[Any]:
 
 
 @cache
-def _connection_class(base: type[Any]) -> type[Any]:
-    class Connection(base):
+def _connection_class(base: Any) -> Any:
+    class Connection(base):  # type: ignore[misc]
         """A connection of a blocking client."""
 
         def _connect(self) -> Any:
@@ -161,8 +162,8 @@ def _connection_class(base: type[Any]) -> type[Any]:
 
 
 @cache
-def _async_connection_class(base: type[Any]) -> type[Any]:
-    class Connection(base):
+def _async_connection_class(base: Any) -> Any:
+    class Connection(base):  # type: ignore[misc]
         """A connection of an asyncio client."""
 
         async def _connect(self) -> None:

@@ -62,7 +62,7 @@ class _Connection(redis.asyncio.UnixDomainSocketConnection):
     _closer: AsyncGenerator[None, None] | None = None
 
     async def _connect(self) -> None:
-        await super()._connect()
+        await super()._connect()  # type: ignore[no-untyped-call]
         if self._closer is None:
             self._closer = self._close_at_end()
             _connected.add(self._closer)

@@ -112,7 +112,7 @@ def test_a_failed_assertion_and_pytest_fail_reach_the_test(make: MakeWorker) -> 
 def test_what_a_hook_raises_is_raised(make: MakeWorker, hook: str) -> None:
     """A worker logs it and goes on."""
 
-    def handle(batch: Any) -> None:
+    def handle(_: Any) -> None:
         if hook != "on_ack":
             raise (Bury if hook == "on_dead" else Retry)()
 

@@ -117,7 +117,7 @@ async def test_asyncio_clients_share_the_clock_and_the_data(redisq_fake: Fake) -
 
 
 def test_other_blocking_reads_wait_as_long_as_they_ask(redisq_fake: Fake) -> None:
-    client = redisq_fake.client(decode_responses=True)
+    client: Any = redisq_fake.client(decode_responses=True)
     timer = threading.Timer(0.2, lambda: redisq_fake.client().lpush("mine", "here"))
     timer.start()
     assert tuple(client.blpop("mine", timeout=60)) == ("mine", "here")

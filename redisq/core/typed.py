@@ -22,7 +22,7 @@ Load = Callable[[bytes], Any]
 
 
 class Typed(Generic[T]):
-    """A codec for items of one type, which are stored as canonical JSON: `Buffer(client, "orders", codec=Typed(Order))`.
+    """A codec for items of one type, stored as canonical JSON: `Buffer(client, "orders", codec=Typed(Order))`.
 
     The type may be a msgspec `Struct`, a dataclass or a pydantic model, or anything that msgspec or pydantic make of
     types: `list[Order]`, a TypedDict, a union. A `Struct` needs msgspec, a model pydantic; for all else `library` says
@@ -41,24 +41,24 @@ class Typed(Generic[T]):
     """
 
     @overload
-    def __init__(self, type: type[T], *, library: Library | None = None) -> None: ...
+    def __init__(self, kind: type[T], /, *, library: Library | None = None) -> None: ...
 
     @overload
-    def __init__(self, type: Any, *, library: Library | None = None) -> None: ...
+    def __init__(self, kind: Any, /, *, library: Library | None = None) -> None: ...
 
-    def __init__(self, type: Any, *, library: Library | None = None) -> None:
-        self.type = type
+    def __init__(self, kind: Any, /, *, library: Library | None = None) -> None:
+        self.type = kind
         """What was given."""
-        self.library = _library(type, library)
+        self.library = _library(kind, library)
         """The library that encodes and decodes."""
         make = _msgspec if self.library == "msgspec" else _pydantic
         try:
-            self._dump, self._load = make(type)
+            self._dump, self._load = make(kind)
         except ImportError:
             install = f"redisq needs {self.library} for it: pip install {self.library}"
-            raise InvalidArgument(f"type is {_name(type)}: {install}") from None
+            raise InvalidArgument(f"type is {_name(kind)}: {install}") from None
         except Exception as error:
-            raise InvalidArgument(f"type is {_name(type)}, which {self.library} cannot use: {error}") from error
+            raise InvalidArgument(f"type is {_name(kind)}, which {self.library} cannot use: {error}") from error
 
     def encode(self, item: T, /) -> bytes:
         """Give the canonical JSON of an item that fits the type, and comes back as it is."""
@@ -138,7 +138,11 @@ def _made_with(part: Any) -> Library | None:
 
 
 def _name(kind: Any) -> str:
-    return kind.__qualname__ if isinstance(kind, type) and not typing.get_args(kind) else re.sub(r"(\w+\.)+", "", repr(kind))
+    return (
+        kind.__qualname__
+        if isinstance(kind, type) and not typing.get_args(kind)
+        else re.sub(r"(\w+\.)+", "", repr(kind))
+    )
 
 
 def _has_no_equality(item: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -68,6 +69,14 @@ def test_a_page_prints_what_its_comments_say(page: Path, client: redis.Redis) ->
         order = found.kind
         queue = Buffer(client, found.name) if order == "buffer" else PriorityQueue(client, found.name, order=order)
         assert queue.audit().ok
+
+
+def test_the_tests_of_the_page_on_testing_pass(tmp_path: Path) -> None:
+    """In a project of their own, without warnings."""
+    (tmp_path / "test_page.py").write_text("\n".join(code for _, code in blocks(GUIDES / "testing.md", "python")))
+    options = ["-q", "-W", "error", "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function"]
+    done = subprocess.run([sys.executable, "-m", "pytest", *options], cwd=tmp_path, capture_output=True, text=True)
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
 import redisq.core.typed
-from redisq import JSON, Buffer, CodecError, InvalidArgument, PriorityQueue, Pushed, Typed
+from redisq import Buffer, CodecError, InvalidArgument, PriorityQueue, Pushed, Typed
 from redisq.core.batch import BatchData
 from tests.queues.flavours import Flavour
 

@@ -147,8 +147,9 @@ def _name(kind: Any) -> str:
 
 def _has_no_equality(item: Any) -> bool:
     """Say whether an item is equal to nothing but itself, by its class: `eq=False`."""
-    config = getattr(item, "__struct_config__", None)
-    return type(item).__eq__ is object.__eq__ if config is None else not config.eq
+    kind: Any = type(item)
+    config = getattr(kind, "__struct_config__", None)
+    return kind.__eq__ is object.__eq__ if config is None else not config.eq
 
 
 # -- how

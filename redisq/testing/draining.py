@@ -15,7 +15,7 @@ import redisq.asyncio
 from ..core import validate
 from ..core.batch import BatchData, Buried
 from ..core.clients import ErrorKind
-from ..core.errors import Bury, InvalidArgument, RedisqError, Retry
+from ..core.errors import Bury, CodecError, InvalidArgument, RedisqError, Retry
 from ..core.observer import Observer, Outcome
 
 _HOOKS = ("backoff", "reason", "on_ack", "on_release", "on_dead")
@@ -55,8 +55,9 @@ def drain(worker: redisq.Worker[Any], *, raise_errors: bool = True, limit: int =
     its backoff. What is due later is not waited for: delays, backoffs, rates, pauses, groups below `min_size`. On a
     `Fake`, move its clock and drain again.
 
-    At the end the first exception of a handler is raised, as it is (`Retry` and `Bury` are none), or else the first of
-    a hook (`on_ack`, `backoff`, ...), which a worker only logs; with `raise_errors=False` they are in `errors`. A Redis
+    At the end the first exception of a handler is raised, as it is (`Retry` and `Bury` are none), or the `CodecError`
+    of a batch that cannot be decoded, or else the first exception of a hook (`on_ack`, `backoff`, ...); a worker only
+    logs them. With `raise_errors=False` they are in `errors`. A Redis
     that does not answer is raised instead of waited for. Raises `RedisqError` after `limit` batches, for a handler
     whose work never ends, and `InvalidArgument` for what is no blocking worker.
     """
@@ -79,24 +80,16 @@ async def drain_async(worker: redisq.asyncio.Worker[Any], *, raise_errors: bool 
 
 
 class _Record(Observer):
-    def __init__(self, stop: Callable[[], None], limit: int) -> None:
+    def __init__(self, stop: Callable[[], None], limit: int, on_release: Callable[..., Any] | None) -> None:
         self._stop = stop
+        self._on_release = on_release
         self._limit = validate.integer("limit", limit, 1, 10**12)
-        self._begun = self._failed = 0
+        self._failed = 0
         self._outcomes: Counter[Outcome] = Counter()
         self._dead: list[Buried] = []
         self._raised: list[BaseException] = []
         self._hooks: list[BaseException] = []
         self._ended: BaseException | None = None  # what ended the run too early
-
-    def began(self, batch: BatchData[Any]) -> None:
-        self._begun += 1
-        if self._begun > self._limit and self._ended is None:
-            self._ended = RedisqError(
-                f"the queue is not empty after {self._limit} batches, and the last was {batch!r}: does a handler push "
-                "or release what it works on, without a delay? Else give a higher limit"
-            )
-            self._stop()
 
     def handled(self, batch: BatchData[Any], seconds: float, error: BaseException | None) -> None:  # noqa: ARG002
         if error is not None and not isinstance(error, (Retry, Bury)):
@@ -106,6 +99,12 @@ class _Record(Observer):
         self._outcomes[outcome] += 1
         if outcome == "acked":
             self._failed += len(batch.failed)
+        if sum(self._outcomes.values()) > self._limit and self._ended is None:
+            self._ended = RedisqError(
+                f"the queue is not empty after {self._limit} batches, and the last was {batch!r}: does a handler push "
+                "or release what it works on, without a delay? Else give a higher limit"
+            )
+            self._stop()
 
     def buried(self, dead: list[Buried]) -> None:
         self._dead += dead
@@ -129,6 +128,13 @@ class _Record(Observer):
 
         return noting
 
+    def on_release(self, batch: BatchData[Any], error: BaseException | None) -> None:
+        """Note that a batch was given back because it cannot be decoded: no handler has seen it."""
+        if isinstance(error, CodecError) and error not in self._raised:
+            self._raised.append(error)
+        if self._on_release is not None:
+            self._on_release(batch, error)
+
     def result(self, raise_errors: bool) -> Drained:
         if self._ended is not None:
             raise self._ended
@@ -151,10 +157,11 @@ class _Record(Observer):
 @contextlib.contextmanager
 def _watching(worker: Any, limit: int) -> Iterator[_Record]:
     """Observe a worker's next run; its settings are as before at the end."""
-    record = _Record(worker.stop, limit)
     settings, signals, observers = worker.settings, worker.signals, worker.observers
-    hooks = {name: record.hook(hook) for name in _HOOKS if (hook := getattr(settings, name)) is not None}
-    worker.settings, worker.observers = replace(settings, **hooks), [*observers, record]
+    record = _Record(worker.stop, limit, settings.on_release)
+    watched = replace(settings, on_release=record.on_release)
+    hooks = {name: record.hook(hook) for name in _HOOKS if (hook := getattr(watched, name)) is not None}
+    worker.settings, worker.observers = replace(watched, **hooks), [*observers, record]
     worker.signals = False  # Ctrl-C is to end the test, not the worker alone
     try:
         yield record

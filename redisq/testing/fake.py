@@ -55,7 +55,7 @@ class Fake:
             raise NoServer("fakeredis with Lua is not installed: pip install 'fakeredis[lua]>=2.26'") from None
         self._clock = _Clock()
         self._server: Any = self._library.FakeServer()
-        database, clock, lock = _database_class(type(self._server.dbs[0])), self._clock, self._server.lock
+        database, clock, lock = _database_class(_class_of(self._server.dbs[0])), self._clock, self._server.lock
         self._server.dbs = defaultdict(lambda: database(lock, clock))
         self._server.redisq_clock = clock
         self._made: list[redis.Redis] = []
@@ -110,6 +110,10 @@ class Fake:
             raise NoServer(f"the clock of fakeredis {version} cannot be moved: install another version of it")
 
 
+def _class_of(made: Any) -> Any:
+    return type(made)  # for type checkers of any kind: fakeredis need not be installed
+
+
 @cache
 def _database_class(base: Any) -> Any:
     class Database(base):  # type: ignore[misc]
@@ -155,7 +159,7 @@ def _connection_class(base: Any) -> Any:
 
         def _connect(self) -> Any:
             socket: Any = super()._connect()
-            socket.__class__ = _socket_class(type(socket))
+            socket.__class__ = _socket_class(_class_of(socket))
             return socket
 
     return Connection
@@ -168,6 +172,6 @@ def _async_connection_class(base: Any) -> Any:
 
         async def _connect(self) -> None:
             await super()._connect()
-            self._sock.__class__ = _socket_class(type(self._sock))
+            self._sock.__class__ = _socket_class(_class_of(self._sock))
 
     return Connection

@@ -443,7 +443,7 @@ def test_a_type_that_cannot_be_used_is_refused(kind: Any, says: str) -> None:
 
 def test_a_library_that_cannot_be_used_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="library is 'json': give"):
-        Typed(Same, library="json")  # type: ignore[arg-type]
+        Typed(Same, library="json")  # type: ignore[call-overload]
     with pytest.raises(InvalidArgument, match="library is 'msgspec', but OrderModel is made with pydantic"):
         Typed(OrderModel, library="msgspec")
     with pytest.raises(InvalidArgument, match="library is 'pydantic', but OrderStruct is made with msgspec"):

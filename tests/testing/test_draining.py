@@ -12,7 +12,7 @@ import redis
 
 import redisq
 import redisq.asyncio
-from redisq import Bury, InvalidArgument, RedisqError, Retry
+from redisq import Bury, CodecError, InvalidArgument, RedisqError, Retry
 from redisq.testing import Drained, Fake, drain, drain_async
 
 Drain = Callable[..., Drained]
@@ -127,6 +127,21 @@ def test_what_a_hook_raises_is_raised(make: MakeWorker, hook: str) -> None:
     if hook not in ("reason",):
         with pytest.raises(LookupError, match=hook):
             run(make(handle, 2, **{hook: fail}))
+
+
+def test_a_batch_that_cannot_be_decoded_is_an_error(make: MakeWorker, redisq_fake: Fake) -> None:
+    """No handler sees it."""
+    redisq.Buffer(redisq_fake.client(), "q", codec=redisq.BYTES).push(b"{")
+    released: list[object] = []
+    worker = make(lambda _: None, 1, backoff=lambda _: 0, on_release=lambda batch, _: released.append(batch.raw))
+    with pytest.raises(RedisqError, match="not empty after 5 batches"):
+        run(worker, limit=5)
+    worker = make(lambda _: None, queue={"max_attempts": 1}, on_release=lambda batch, _: released.append(batch.raw))
+    released.clear()
+    redisq.Buffer(redisq_fake.client(), "q", codec=redisq.BYTES).push(b"{", group="other")
+    with pytest.raises(CodecError, match="cannot decode"):
+        run(worker)
+    assert released == [[b"{"]]
 
 
 def test_a_worker_is_as_it_was_afterwards(make: MakeWorker) -> None:

@@ -25,9 +25,9 @@ class Typed(Generic[T]):
     """A codec for items of one type, stored as canonical JSON: `Buffer(client, "orders", codec=Typed(Order))`.
 
     The type may be a msgspec `Struct`, a dataclass or a pydantic model, or anything that msgspec or pydantic make of
-    types: `list[Order]`, a TypedDict, a union. A `Struct` needs msgspec, a model pydantic; for all else `library` says
-    which of the two is used: msgspec where it is installed, else pydantic. They write some types differently (bytes,
-    for one), so where both may be around, name it.
+    types: `list[Order]`, a TypedDict, a union. A `Struct` needs msgspec (0.18.6 or newer), a model pydantic (2.7 or
+    newer); for all else `library` says which of the two is used: msgspec where it is installed, else pydantic. They
+    write some types differently (bytes, for one), so where both may be around, name it.
 
     - Keys are sorted, so is what is in a set; there are no spaces, and no NaN. Equal items of the type have equal
       bytes, as the members of a priority queue must have: an int where a float is declared is stored as a float.

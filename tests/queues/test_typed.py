@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
-import importlib
 import json
 import subprocess
 import sys
 import textwrap
 import uuid
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -464,7 +464,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, lib
     def fail(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(importlib, "import_module", fail)
+    monkeypatch.setattr(redisq.core.typed, "importlib", SimpleNamespace(import_module=fail))
     with pytest.raises(InvalidArgument, match=f"redisq needs {library} for it: pip install {library}"):
         Typed(Same, library=library)
 

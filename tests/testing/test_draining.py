@@ -184,6 +184,9 @@ def test_delays_and_pauses_are_not_waited_for(make: MakeWorker, redisq_fake: Fak
     assert run(worker).acked == 1
 
 
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # redis-py 5.0
 def test_a_server_that_does_not_answer_is_an_error(library: Any) -> None:
     """A worker waits for it; a test should not."""
     nowhere = "unix:///nonexistent/redis.sock"

@@ -116,6 +116,13 @@ async def test_asyncio_clients_share_the_clock_and_the_data(redisq_fake: Fake) -
     assert await queue.reserve(timeout=60) is not None
 
 
+def test_a_wait_for_a_wake_up_is_short(redisq_fake: Fake) -> None:
+    """However long it asks for: so that who waits looks again soon after the clock was moved."""
+    client = redisq_fake.client(socket_timeout=30)
+    assert client.blpop(["redisq:{q}:wake"], timeout=3600) is None
+    assert client.blpop(["redisq:{q}:wake"], timeout=0) is None
+
+
 def test_other_blocking_reads_wait_as_long_as_they_ask(redisq_fake: Fake) -> None:
     client: Any = redisq_fake.client(decode_responses=True)
     timer = threading.Timer(0.2, lambda: redisq_fake.client().lpush("mine", "here"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -17,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from examples import reminders
 from redisq import Buffer, PriorityQueue, Worker
 from redisq.embedded import Server
 from redisq.testing import Fake, drain
@@ -102,7 +102,11 @@ def test_reminders_are_sent(redisq_server: Server) -> None:
     assert run("reminders.py", redisq_server) == "anna@example.com: please pay 20.00 for invoice 2026-1\n"
 
 
-def test_reminders_come_after_a_week_unless_the_invoice_is_paid(redisq_fake: Fake) -> None:
+def test_reminders_come_after_a_week_unless_the_invoice_is_paid(
+    redisq_fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    reminders = importlib.import_module("reminders")
     queue, mails = reminders.reminders(redisq_fake.client()), reminders.MailServer()
     worker = Worker(queue, partial(reminders.remind, mails), backoff=lambda _: 60)
     for number, email in (("1", "anna@example.com"), ("2", "ben@example.com"), ("3", "nobody")):

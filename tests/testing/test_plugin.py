@@ -100,6 +100,7 @@ def test_a_project_uses_the_fixtures_without_a_warning(tmp_path: Path) -> None:
             assert (await drain_async(redisq.asyncio.Worker(buffer, handler))).acked == 1
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(buffer.reserve(timeout=5), 0.05)
+            assert (await buffer.stats()).done >= 1
 
         @pytest.mark.asyncio
         async def test_pytest_asyncio(redisq_async_client):
@@ -118,9 +119,12 @@ def test_a_project_uses_the_fixtures_without_a_warning(tmp_path: Path) -> None:
         async def test_anyio(redisq_async_client, anyio_backend):
             await use(redisq_async_client)
 
-        def test_asyncio_run_twice(redisq_async_client):
+        def test_asyncio_run_twice(redisq_async_client, redisq_client):
+            before = {one["id"] for one in redisq_client.client_list()}
             asyncio.run(use(redisq_async_client))
             asyncio.run(use(redisq_async_client))
+            while {one["id"] for one in redisq_client.client_list()} - before:
+                pass  # the server hears of the end of each connection
 
         def test_fake(redisq_fake):
             asyncio.run(use(redisq_fake.async_client()))

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 import msgspec
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
@@ -107,6 +107,7 @@ PLACES = st.lists(st.tuples(TEXTS, st.integers(0, 99)), max_size=3)
 
 
 @every_library
+@settings(deadline=None)
 @given(fields=FIELDS, places=PLACES)
 def test_an_item_comes_back_equal(order: Any, place: Any, library: Any, fields: Any, places: Any) -> None:
     """And however it is made, and put together, its bytes are those of what comes back."""

@@ -106,9 +106,8 @@ def test_wheel_from_sdist_has_the_same_scripts(tmp_path: Path) -> None:
     assert "redisq/py.typed" in packed
     (described,) = (content.decode() for name, content in packed.items() if name.endswith(".dist-info/METADATA"))
     assert f"\nName: redisq-lua\nVersion: {redisq.__version__}\n" in described
-    assert not [
-        name for name in packed if not name.startswith("redisq/") and ".dist-info/" not in name
-    ]  # no benchmarks, no tests
+    outside = {name for name in packed if not name.startswith("redisq/") and ".dist-info/" not in name}
+    assert outside == {"_redisq_pytest.py"}  # no benchmarks, no tests
     scripts = {name[len("redisq/lua/") : -len(".lua")] for name in packed if name.endswith(".lua")}
     assert scripts == set(names())
     for name in names():

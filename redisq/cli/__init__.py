@@ -14,6 +14,7 @@ import redis
 from .. import __version__
 from ..core.errors import RedisqError
 from . import (
+    adopt,
     audit,
     bench,
     completion,
@@ -48,6 +49,7 @@ _COMMANDS: tuple[_Command, ...] = (
     *(demo, worker, push),
     *(queues, top, stats, groups, peek, leased, delayed, dead),
     *(pause, resume, drop_group, purge),
+    *(adopt,),
     *(audit, doctor, metrics, bench, lua, completion),
 )
 

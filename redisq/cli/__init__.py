@@ -23,7 +23,9 @@ from . import (
     demo,
     doctor,
     drop_group,
+    export,
     groups,
+    import_,
     leased,
     lua,
     metrics,
@@ -49,7 +51,7 @@ _COMMANDS: tuple[_Command, ...] = (
     *(demo, worker, push),
     *(queues, top, stats, groups, peek, leased, delayed, dead),
     *(pause, resume, drop_group, purge),
-    *(adopt,),
+    *(adopt, export, import_),
     *(audit, doctor, metrics, bench, lua, completion),
 )
 

@@ -73,7 +73,7 @@ def check_command(command: str) -> None:
         subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
         return
     assert program == "redisq"
-    verbs = words[:2] if words[0] in ("dead", "lua") else words[:1]
+    verbs = words[:2] if words[0] in ("adopt", "dead", "lua") else words[:1]
     shown_help = subprocess.run(
         [sys.executable, "-m", "redisq", *verbs, "--help"], check=True, capture_output=True, text=True
     )

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
+import redis
+
 from ..blocking import Buffer
 from ..core import validate
 from ..core.calls import Call, as_text
@@ -156,16 +158,22 @@ def matching(client: Client, pattern: bytes) -> Iterator[list[tuple[bytes, bytes
         while True:
             page: Any = node.scan(cursor, match=pattern, count=1_000)
             cursor, keys = page
-            with node.pipeline(transaction=False) as pipe:
-                for key in keys:
-                    pipe.type(key)
-                types = pipe.execute()
-                for key in keys:
-                    pipe.llen(key)
-                lengths = pipe.execute(raise_on_error=False)
-            yield [
-                (key, kind, length if isinstance(length, int) else 0)
-                for key, kind, length in zip(keys, types, lengths, strict=True)
-            ]
+            types = _asked(client, node, "TYPE", keys)
+            lists = [key for key, kind in zip(keys, types, strict=True) if kind == b"list"]
+            lengths = dict(zip(lists, _asked(client, node, "LLEN", lists), strict=True))
+            yield [(key, kind, lengths.get(key, 0)) for key, kind in zip(keys, types, strict=True)]
             if not cursor:
                 break
+
+
+def _asked(client: Client, node: redis.Redis, command: str, keys: list[bytes]) -> list[Any]:
+    """Return the replies for all keys; one that a cluster has just moved to another node is asked for there."""
+    with node.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.execute_command(command, key)
+        replies = pipe.execute(raise_on_error=False)
+    again: Any = client
+    return [
+        again.execute_command(command, key) if isinstance(reply, redis.ResponseError) else reply
+        for key, reply in zip(keys, replies, strict=True)
+    ]

@@ -20,7 +20,7 @@ class Killed(BaseException):
 def dying(patch: pytest.MonkeyPatch, after: int) -> Iterator[list[int]]:
     """Die when the `after`th reply of any client has come; yields how many have."""
     replies = [0]
-    read = redis.connection.UnixDomainSocketConnection.read_response
+    read = redis.connection.AbstractConnection.read_response
 
     def counted(self: Any, *args: Any, **options: Any) -> Any:
         reply: Any = None
@@ -33,7 +33,7 @@ def dying(patch: pytest.MonkeyPatch, after: int) -> Iterator[list[int]]:
         return reply
 
     with patch.context() as inner:
-        inner.setattr(redis.connection.UnixDomainSocketConnection, "read_response", counted)
+        inner.setattr(redis.connection.AbstractConnection, "read_response", counted)
         yield replies
 
 

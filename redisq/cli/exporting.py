@@ -39,13 +39,14 @@ class Export:
         # All keys of a queue are on one node.
         node: Any = client
         if not isinstance(client, redis.Redis):
-            node = client.get_redis_connection(client.get_node_from_key(self._key["meta"]))  # type: ignore[arg-type]
+            cluster: Any = client
+            node = cluster.get_redis_connection(cluster.get_node_from_key(self._key["meta"]))
         self._node: redis.Redis = node
 
     def write(self, stream: Any, name: str) -> Writer:
         """Write the queue to a stream. Raises `Failure`, and writes no last line, if it changes meanwhile."""
         with contextlib.ExitStack() as stack:
-            guard = stack.enter_context(self._node.pipeline())
+            guard: Any = stack.enter_context(self._node.pipeline())
             if not self._live:
                 guard.watch(*self._key.values())
             header = self._header(name)
@@ -107,7 +108,8 @@ class Export:
             yield from _pages(self._node.zscan_iter(key, count=_PAGE), _PAGE)
             return
         for start in range(0, self._node.zcard(key), _PAGE):
-            yield self._node.zrange(key, start, start + _PAGE - 1, withscores=True)
+            page: Any = self._node.zrange(key, start, start + _PAGE - 1, withscores=True)
+            yield page
 
     def _names(self, index: str) -> Iterator[bytes]:
         found: Iterable[Any]
@@ -140,7 +142,7 @@ class Export:
         if len(held) < 4:
             return  # it was settled meanwhile; or evicted, which an audit tells
         group, attempts, holder, reason, *items = held
-        record = {"state": state, "id": packed(name), "time": time_of(ms), "group": packed(group)}
+        record: Record = {"state": state, "id": packed(name), "time": time_of(ms), "group": packed(group)}
         record |= {"attempts": int(attempts), "holder": packed(holder), "reason": packed(reason)}
         record |= {"busy": busy.get(group) == name, "items": [*map(packed, items)]}
         yield record, len(items), ("batch", name)
@@ -170,9 +172,8 @@ class Export:
                 about = {"lease": packed(name), "holder": packed(holder[0]) if holder else "", "time": time_of(ms)}
                 for some in _pages(members, _PAGE):
                     notes = self._node.hmget(self._key["again"], [member for member, _ in some])
-                    for note, record in zip(notes, self._described("leased", some), strict=True):
-                        again = None if note is None else as_text(note)
-                        yield {**record[0], **about, "again": again}, 1, record[2]
+                    for note, (record, items, key) in zip(notes, self._described("leased", some), strict=True):
+                        yield {**record, **about, "again": None if note is None else as_text(note)}, items, key
         for state in ("delayed", "dead", "ready"):
             for page in self._scored(state):
                 for record, items, key in self._described(state, page):
@@ -187,20 +188,17 @@ class Export:
         described = []
         for (member, number), row, payload in zip(page, rows, payloads, strict=True):
             score, attempts, reason = (row or b"0 0 ").split(b" ", 2)
-            if state in ("ready", "leased"):
-                score = repr(number).encode() if isinstance(number, float) else number
-            record: Record = {"state": state, "member": packed(member), "score": _digits(as_text(score))}
+            if state == "ready":
+                score = repr(number).removesuffix(".0").encode()
+            elif state == "leased":
+                score = number
+            record: Record = {"state": state, "member": packed(member), "score": as_text(score)}
             record |= {"attempts": int(attempts), "reason": packed(reason)}
             record |= {"payload": None if payload is None else packed(payload)}
             if state in ("delayed", "dead"):
                 record["time"] = time_of(number)
             described.append((record, 1, ("member", member)))
         return described
-
-
-def _digits(score: str) -> str:
-    """Return a score without the fraction that Python writes to a whole number."""
-    return score.removesuffix(".0")
 
 
 def _pages(entries: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -6,13 +6,14 @@ import contextlib
 import json
 import threading
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 
 from redisq import BYTES, Buffer, PriorityQueue, embedded
-from redisq.cli import adopt, adoption
+from redisq.cli import adoption
 from tests.cli.conftest import Run
 
 pytestmark = pytest.mark.server
@@ -189,11 +190,14 @@ def test_what_is_refused(client: redis.Redis, run: Run, arguments: tuple[str, ..
 
 def test_items_are_moved_in_bounded_steps(client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most so many items or bytes, but at least one item."""
-    pieces = []
+    pieces: list[list[bytes]] = []
     move = adoption.Adoption._move
-    monkeypatch.setattr(
-        adoption.Adoption, "_move", lambda self, aside, piece: (pieces.append(piece[3:]), move(self, aside, piece))[1]
-    )
+
+    def noted(self: Any, aside: bytes, piece: list[bytes]) -> int:
+        pieces.append(piece[3:])
+        return move(self, aside, piece)
+
+    monkeypatch.setattr(adoption.Adoption, "_move", noted)
     items = [b"x" * size for size in (400_000, 400_000, 400_000, 1, 3_000_000, 1, *[10] * 2_000)]
     client.lpush("old:a", *items)
     assert run("adopt", "buffer", "q", "--lists", "old:*")[0] == 0
@@ -235,8 +239,8 @@ def test_follow_goes_on_until_nothing_has_come(client: redis.Redis, run: Run, mo
         if len(rounds) in (3, 20):
             client.lpush(LISTS.replace("*", "g"), b"late")
 
-    monkeypatch.setattr(adopt.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(adopt.time, "sleep", sleep)
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr("redisq.cli.adopt.time", clock)
     code, out, _ = run(*BUFFER, "--follow", "30s", "--json")
     assert (code, json.loads(out)["items"], json.loads(out)["lists"]) == (0, 2, 1)
     assert rounds[-1] == 50
@@ -247,7 +251,11 @@ def test_what_interrupts_it_tells_how_far_it_came(
     client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     filled(client)
-    monkeypatch.setattr(adopt.time, "sleep", lambda _: (_ for _ in ()).throw(error))
+
+    def sleep(_: float) -> None:
+        raise error
+
+    monkeypatch.setattr("redisq.cli.adopt.time", SimpleNamespace(monotonic=lambda: 0.0, sleep=sleep))
     code, out, err = run(*BUFFER, "--follow", "1m")
     assert out == ""
     assert err.endswith("; 15 items are adopted; run it again to go on\n")

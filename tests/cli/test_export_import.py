@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -15,7 +16,7 @@ import pytest
 import redis
 
 from redisq import BYTES, Buffer, PriorityQueue, Pushed
-from redisq.cli import exporting, importing, main
+from redisq.cli import archive, importing, main
 from redisq.embedded import Server
 from tests.cli.conftest import Run
 from tests.cli.killing import killed
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.server
 
 State = dict[bytes, Any]
 Import = Callable[..., tuple[int, str, str]]
-FORGOTTEN = ("once:", "ended:", "wake", "grants")  # what an export leaves out
+FORGOTTEN = (b"once:", b"ended:", b"wake", b"grants")  # what an export leaves out
 
 
 @pytest.fixture
@@ -58,13 +59,15 @@ def export(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
             patch.setattr(sys, "stdout", out)
             code = main(("export", *arguments))
         data = out.buffer.getvalue()  # type: ignore[attr-defined]
-        assert code == 0, capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert code == 0, told
+        assert re.fullmatch(r"[\d,]+ (items|members) of .* exported\n", told)
         return bytes(data)
 
     return export
 
 
-def state_of(client: redis.Redis, name: str) -> State:
+def state_of(client: Any, name: str) -> State:
     """Return all that a queue holds, key by key."""
     readers: dict[bytes, Callable[[bytes], Any]] = {
         b"list": lambda key: client.lrange(key, 0, -1),
@@ -74,9 +77,9 @@ def state_of(client: redis.Redis, name: str) -> State:
         b"string": client.get,
     }
     prefix = f"redisq:{{{name}}}:".encode()
-    keys = [key.removeprefix(prefix) for key in client.keys(prefix.replace(b"*", rb"\*") + b"*")]
-    kept = [key for key in keys if not key.decode("utf-8", "replace").startswith(FORGOTTEN)]
-    return {key: readers[client.type(prefix + key)](prefix + key) for key in kept}  # type: ignore[index]
+    keys: list[bytes] = [key.removeprefix(prefix) for key in client.keys(prefix + b"*")]
+    kept = [key for key in keys if not key.startswith(FORGOTTEN)]
+    return {key: readers[client.type(prefix + key)](prefix + key) for key in kept}
 
 
 def make_buffer(client: redis.Redis, name: str = "q", leased: bool = True) -> Buffer[bytes]:
@@ -271,7 +274,7 @@ def test_a_change_meanwhile_is_noticed(
     client: redis.Redis, run: Run, run_import: Import, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     queue = make_buffer(client)
-    write = exporting.Writer.write
+    write = archive.Writer.write
 
     def changed(self: Any, *arguments: Any) -> None:
         if self.lines == 7:
@@ -279,7 +282,7 @@ def test_a_change_meanwhile_is_noticed(
         write(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(exporting.Writer, "write", changed)
+        patch.setattr(archive.Writer, "write", changed)
         code, out, err = run("export", "q")
     assert (code, err.startswith("redisq: the queue has changed meanwhile, so the file is not whole")) == (1, True)
     code, _, err = run_import(out.encode("utf-8"), "copy")
@@ -290,14 +293,14 @@ def test_a_change_meanwhile_is_noticed(
 def test_a_changed_score_is_noticed(client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """No counter tells of it."""
     queue = make_priority(client)
-    write = exporting.Writer.write
+    write = archive.Writer.write
 
     def changed(self: Any, *arguments: Any) -> None:
         if self.lines == 200:
             assert queue.push(b"plain7", -9) is Pushed.RAISED
         write(self, *arguments)
 
-    monkeypatch.setattr(exporting.Writer, "write", changed)
+    monkeypatch.setattr(archive.Writer, "write", changed)
     assert run("export", "q")[0] == 1
 
 
@@ -306,7 +309,7 @@ def test_a_live_export_holds_what_was_met(
 ) -> None:
     queue = make_priority(client, leased=False)
     queue.resume()
-    write = exporting.Writer.write
+    write = archive.Writer.write
 
     def changed(self: Any, *arguments: Any) -> None:
         if self.lines % 50 == 0:
@@ -315,7 +318,7 @@ def test_a_live_export_holds_what_was_met(
         write(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(exporting.Writer, "write", changed)
+        patch.setattr(archive.Writer, "write", changed)
         data = export("q", "--live")
     lines = [json.loads(line) for line in data.splitlines()]
     members = [json.dumps(line["member"]) for line in lines[1:-1]]
@@ -393,7 +396,10 @@ def test_a_file_is_imported_once(client: redis.Redis, run_import: Import, export
     assert (code, out.startswith("the file has been imported already")) == (0, True)
     assert run_import(data, "copy", "--again")[0] == 1
     assert run_import(data, "copy", "--again", "--merge")[0] == 0  # batches by their ids, items once more
-    Buffer(client, "copy").purge()
+    copy = Buffer(client, "copy")
+    copy.purge()
+    copy.resume_group("paused")
+    copy.resume_group("stopped")
     assert run_import(data, "copy", "--again")[0] == 0
     assert state_of(client, "copy") == before
 

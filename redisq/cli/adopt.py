@@ -188,13 +188,13 @@ def _rounds(args: argparse.Namespace, client: Client, queue: Queue, round_: Roun
     try:
         with explained(url_of(args)):
             while True:
-                before = total.items
+                before, started = total.items, time.monotonic()
                 round_(adoption, total)
                 if total.items > before:
                     last = time.monotonic()
                 if args.follow is None or args.dry_run or time.monotonic() - last >= args.follow:
                     return total, time.monotonic() - began
-                time.sleep(min(_PAUSE, args.follow))
+                time.sleep(min(max(_PAUSE, time.monotonic() - started), args.follow))  # at most half the time it scans
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {total.items:,} items are adopted; {_AGAIN}") from None
     except Failure as failure:

@@ -16,8 +16,11 @@ from ..core.codecs import BYTES
 from .archive import Archive
 from .command import Commands, describe, json_option
 from .connection import connected, explained, find, heading, prefix_options, server_time, url_of
+from .exit import Failure
 from .importing import Import
 from .output import line, show_json
+
+_AGAIN = "run it again with the same file to go on"
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -58,9 +61,12 @@ def run(args: argparse.Namespace) -> int:
             work.forget()
         done = work.begin(now)
         try:
-            work.run(done, now)
+            with explained(url):
+                work.run(done, now)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted; run it again with the same file to go on") from None
+            raise KeyboardInterrupt(f"interrupted; {_AGAIN}") from None
+        except Failure as failure:
+            raise Failure(f"{failure}; {_AGAIN}", failure.code) from failure
         paused = queue.stats().paused
     if args.json:
         counts = {"items": archive.items, "lines": archive.lines, "resumed_at": done, "paused": paused}

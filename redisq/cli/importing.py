@@ -87,7 +87,7 @@ class Import:
         if waiting:
             done = self._queue.send(*(one.call for one in waiting))[-1]
         if done != self._archive.lines:
-            raise Failure("another process imports the same file: let it finish, or run this again", NO)
+            raise Failure("another process imports the same file", NO)
         self._client.pexpire(self._progress, _WEEK)
 
     def _send(self, call: Call[int]) -> int:

@@ -526,6 +526,7 @@ def test_a_full_server_is_told_and_the_rest_comes_later(
         patch.setattr(importing.Import, "_steps", filling)
         code, _, err = run_import(data, "copy")
     assert (code, "used memory > 'maxmemory'" in err) == (1, True)
+    assert err.endswith("; run it again with the same file to go on\n")
     client.config_set("maxmemory", 0)
     code, out, _ = run_import(data, "copy", "--json")
     assert (code, json.loads(out)["resumed_at"]) == (0, 5)

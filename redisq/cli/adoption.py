@@ -169,8 +169,9 @@ def matching(client: Client, pattern: bytes) -> Iterator[list[tuple[bytes, bytes
 def _asked(client: Client, node: redis.Redis, command: str, keys: list[bytes]) -> list[Any]:
     """Return the replies for all keys; one that a cluster has just moved to another node is asked for there."""
     with node.pipeline(transaction=False) as pipe:
+        queued: Any = pipe
         for key in keys:
-            pipe.execute_command(command, key)
+            queued.execute_command(command, key)
         replies = pipe.execute(raise_on_error=False)
     again: Any = client
     return [

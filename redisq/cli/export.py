@@ -21,7 +21,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         text="Write what waits, is leased, delayed and dead, with attempts, reasons, times and payloads, as JSON "
         "lines. The queue must be paused, and must not change meanwhile: else the file has no last line, and is not "
         "taken. Nothing is removed.",
-        example="redisq pause mails --reason moving\nredisq export mails > mails.jsonl",
+        example="redisq export mails > mails.jsonl  # after: redisq pause mails --reason moving",
         options=queue_options(),
     )
     parser.add_argument(

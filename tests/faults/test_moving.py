@@ -146,7 +146,7 @@ def test_export_and_import_in_a_cluster(
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", out)
         assert main(("export", "q")) == 0
-    (tmp_path / "file").write_bytes(out.buffer.getvalue())  # type: ignore[attr-defined]
+    (tmp_path / "file").write_bytes(out.buffer.getvalue())
 
     def feed(after: int = 0) -> None:
         with (tmp_path / "file").open() as stdin, monkeypatch.context() as patch:

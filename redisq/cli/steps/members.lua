@@ -32,7 +32,7 @@ if count > 0 then
   call('HSET', meta, 'queue', '2 ' .. order) -- first, because a full server refuses this
   call('PERSIST', meta)
 end
-local fifo, pushes = order == 'fifo', {}
+local fifo, pushes, last = order == 'fifo', {}, 0
 local place = fifo and anew == '1' and count > 0 and call('HINCRBY', meta, 'sequence', format('%d', count)) - count
 for i = 1, count do
   local state, member, score, time, row, payload = unpack(ARGV, 6 * i, 6 * i + 5)
@@ -41,7 +41,7 @@ for i = 1, count do
     score = format('%d%012d', priority, (place + i) % 1000000000000)
   end
   if not known[member] then
-    known[member] = true
+    known[member], last = true, fifo and math.max(last, score % 1000000000000)
     call('ZADD', state == 'ready' and ready or state == 'delayed' and delayed or dead,
       state == 'ready' and score or time, member)
     if state ~= 'ready' or row ~= '0 ' then
@@ -58,6 +58,9 @@ for i = 1, count do
       fields == 3 and string.sub(payload, 2) or nil,
     }
   end
+end
+if fifo and last > tonumber(call('HGET', meta, 'sequence') or 0) then -- a live export goes on after it has read it
+  call('HSET', meta, 'sequence', format('%d', last))
 end
 for _, arguments in ipairs(pushes) do
   inner({ meta, ready, once, wake }, arguments)

@@ -16,7 +16,7 @@ from .command import Commands, describe, describe_verbs, json_option
 from .connection import Client, Kind, Queue, connected, explained, find, heading, prefix_options, url_of
 from .durations import duration
 from .exit import NO, USAGE, Failure
-from .output import line, show_json
+from .output import counting, line, show_json
 
 _PAUSE = 1.0  # seconds between two rounds of --follow
 
@@ -118,10 +118,10 @@ def _buffer(args: argparse.Namespace) -> int:
                     total.skipped += kind != b"none" and key != lengths
                 elif not group:
                     total.unnamed += 1
-                elif args.dry_run:
-                    total.add(key, Count(1, length))
-                else:
+                elif not args.dry_run:
                     total.add(key, adoption.take(Source(key, args.newest, group), length))
+                elif key not in total.sources:  # a scan may meet a key twice
+                    total.add(key, Count(1, length))
 
     with connected(url_of(args)) as client:
         if lengths is not None:
@@ -183,22 +183,25 @@ def _is_type(client: Client, key: bytes, wanted: bytes) -> None:
 
 def _rounds(args: argparse.Namespace, client: Client, queue: Queue, round_: Round) -> tuple[_Total, float]:
     """Adopt, once or until nothing has come for a while; return what it came to, and how long it took."""
-    total, adoption = _Total(), Adoption(client, queue, args.prefix)
+    total, moved = _Total(), 0
     began = last = time.monotonic()
-    try:
-        with explained(url_of(args)):
-            while True:
-                before, started = total.items, time.monotonic()
-                round_(adoption, total)
-                if total.items > before:
-                    last = time.monotonic()
-                if args.follow is None or args.dry_run or time.monotonic() - last >= args.follow:
-                    return total, time.monotonic() - began
-                time.sleep(min(max(_PAUSE, time.monotonic() - started), args.follow))  # at most half the time it scans
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; {total.items:,} items are adopted; {_AGAIN}") from None
-    except Failure as failure:
-        raise Failure(f"{failure}; {total.items:,} items are adopted; {_AGAIN}", failure.code) from failure
+    with counting("adopted") as tell:
+        adoption = Adoption(client, queue, args.prefix, tell)
+        try:
+            with explained(url_of(args)):
+                while True:
+                    started = time.monotonic()
+                    round_(adoption, total)
+                    now = time.monotonic()
+                    if adoption.moved > moved:
+                        last, moved = now, adoption.moved
+                    if args.follow is None or args.dry_run or now - last >= args.follow:
+                        return total, now - began
+                    time.sleep(min(max(_PAUSE, now - started), args.follow))  # it scans at most half of the time
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; {adoption.moved:,} items are adopted; {_AGAIN}") from None
+        except Failure as failure:
+            raise Failure(f"{failure}; {adoption.moved:,} items are adopted; {_AGAIN}", failure.code) from failure
 
 
 _AGAIN = "run it again to go on"

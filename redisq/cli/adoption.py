@@ -8,7 +8,7 @@ does not, and goes on. The source and the queue need not be on the same node of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -54,7 +54,11 @@ class Count:
 class Adoption:
     """The adoption of sources into one queue."""
 
-    def __init__(self, client: Client, queue: Queue, prefix: str) -> None:
+    moved = 0
+    """How many items have been moved."""
+
+    def __init__(self, client: Client, queue: Queue, prefix: str, tell: Callable[[int], object] = nothing) -> None:
+        self._tell = tell
         self._client, self._queue = client, queue
         self._target = queue.calls.queue + queue.calls.structure.encode()
         self._width = 1 if isinstance(queue, Buffer) else 2
@@ -131,7 +135,10 @@ class Adoption:
         self._send("drop", (aside,), (name,), nothing)
         once = call.keys[[slot.name for slot in call.script.keys].index("once")]
         self._client.pexpire(once, _DONE)
-        return len(values) // self._width
+        count = len(values) // self._width
+        self.moved += count
+        self._tell(self.moved)
+        return count
 
     def _push(self, name: str, group: bytes, values: list[bytes]) -> Call[Any]:
         token = f"adopt-{name}"

@@ -8,7 +8,7 @@ import sys
 from .command import Commands, describe
 from .connection import connected, existing, explained, queue_options, url_of
 from .exporting import Export
-from .output import line
+from .output import counting, line
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
     url = url_of(args)
     with connected(url) as client:
         queue = existing(client, args)
-        with explained(url):
-            writer = Export(client, queue, args.live).write(sys.stdout.buffer, args.queue)
+        with explained(url), counting("exported") as tell:
+            writer = Export(client, queue, args.live).write(sys.stdout.buffer, args.queue, tell)
     unit = "items" if queue.calls.structure == "buffer" else "members"
     print(f"{writer.items:,} {unit} of {line(args.queue)} exported", file=sys.stderr)
     return 0

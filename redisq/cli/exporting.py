@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -43,7 +43,7 @@ class Export:
             node = cluster.get_redis_connection(cluster.get_node_from_key(self._key["meta"]))
         self._node: redis.Redis = node
 
-    def write(self, stream: Any, name: str) -> Writer:
+    def write(self, stream: Any, name: str, tell: Callable[[int], object]) -> Writer:
         """Write the queue to a stream. Raises `Failure`, and writes no last line, if it changes meanwhile."""
         with contextlib.ExitStack() as stack:
             guard: Any = stack.enter_context(self._node.pipeline())
@@ -59,6 +59,8 @@ class Export:
             for record, items, key in self._batches() if self._kind == "buffer" else self._members():
                 if key not in seen:
                     writer.write(record, items)
+                    if writer.lines % 1_000 == 0:
+                        tell(writer.items)
                     if self._live and key[0]:
                         seen.add(key)
             if not self._live:

@@ -18,7 +18,7 @@ from .command import Commands, describe, json_option
 from .connection import connected, explained, find, heading, prefix_options, server_time, url_of
 from .exit import Failure
 from .importing import Import
-from .output import line, show_json
+from .output import counting, line, show_json
 
 _AGAIN = "run it again with the same file to go on"
 
@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
             work.forget()
         done = work.begin(now)
         try:
-            with explained(url):
-                work.run(done, now)
+            with explained(url), counting(f"of {archive.lines:,} lines imported") as tell:
+                work.run(done, now, tell)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; {_AGAIN}") from None
         except Failure as failure:

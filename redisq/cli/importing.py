@@ -6,7 +6,7 @@ it, restores some lines, and advances it; so whenever the process dies, the next
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,14 +76,15 @@ class Import:
             else (b"%d %s" % (until, unpacked(pause["reason"])), until and until - now)
         )
 
-    def run(self, done: int, now: int) -> None:
-        """Restore the rest of the file."""
+    def run(self, done: int, now: int, tell: Callable[[int], object]) -> None:
+        """Restore the rest of the file, and tell now and then how many lines are done."""
         waiting: list[_Step] = []
         for one in self._steps(done, now):
             waiting.append(one)
             if len(waiting) == _CALLS or sum(one.weight for one in waiting) > _BYTES:
                 done = self._queue.send(*(one.call for one in waiting))[-1]
                 waiting = []
+                tell(done)
         if waiting:
             done = self._queue.send(*(one.call for one in waiting))[-1]
         if done != self._archive.lines:

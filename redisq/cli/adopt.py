@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from ..blocking import Buffer, PriorityQueue
 from ..core.codecs import BYTES
-from .adoption import Adoption, Count, Source, escaped, matching
+from .adoption import TOGETHER, Adoption, Count, Source, escaped, matching
 from .command import Commands, describe, describe_verbs, json_option
 from .connection import Client, Kind, Queue, connected, explained, find, heading, prefix_options, url_of
 from .durations import duration
@@ -91,11 +92,12 @@ class _Total:
     skipped: int = 0
     unnamed: int = 0
 
-    def add(self, key: bytes, count: Count) -> None:
-        self.items += count.items
-        self.left += count.left
-        if count.items:
-            self.sources.add(key)
+    def add(self, counts: Mapping[Source, Count]) -> None:
+        for source, count in counts.items():
+            self.items += count.items
+            self.left += count.left
+            if count.items:
+                self.sources.add(source.key)
 
 
 Round = Callable[[Adoption, _Total], None]
@@ -109,19 +111,20 @@ def _buffer(args: argparse.Namespace) -> int:
     def round_(adoption: Adoption, total: _Total) -> None:
         total.left = total.skipped = total.unnamed = 0
         if not total.items:
-            total.resumed = adoption.laid_aside() if args.dry_run else adoption.resume().items
+            total.resumed = adoption.laid_aside() if args.dry_run else adoption.resume()
             total.items += total.resumed
         for page in matching(client, escaped(before) + b"*" + escaped(after)):
+            lists: dict[Source, int] = {}
             for key, kind, length in page:
                 group = key[len(before) : len(key) - len(after)]
                 if kind != b"list" or adoption.owns(key):
                     total.skipped += kind != b"none" and key != lengths
                 elif not group:
                     total.unnamed += 1
-                elif not args.dry_run:
-                    total.add(key, adoption.take(Source(key, args.newest, group), length))
-                elif key not in total.sources:  # a scan may meet a key twice
-                    total.add(key, Count(1, length))
+                else:
+                    lists[Source(key, args.newest, group)] = length
+            for some in _pages(lists):
+                total.add(_counted(some, total) if args.dry_run else adoption.take(some))
 
     with connected(url_of(args)) as client:
         if lengths is not None:
@@ -142,16 +145,14 @@ def _priority(args: argparse.Namespace) -> int:
         total.left = 0
         if not total.items:
             aside = [adoption.aside(key)]
-            total.resumed = adoption.laid_aside(aside) if args.dry_run else adoption.resume(aside).items
+            total.resumed = adoption.laid_aside(aside) if args.dry_run else adoption.resume(aside)
             total.items += total.resumed
         client: Any = queue.client
         there = client.zcount(key, "(-inf", "(+inf")
         total.skipped = client.zcard(key) - there
-        if args.dry_run:
-            total.add(key, Count(1, there))
-        else:
-            total.add(key, adoption.take(Source(key, "zset"), there))
-            total.left = max(0, total.left - total.skipped)
+        source = {Source(key, "zset"): there}
+        total.add(_counted(source, total) if args.dry_run else adoption.take(source))
+        total.left = max(0, total.left - total.skipped)
 
     with connected(url_of(args)) as client:
         _is_type(client, key, b"zset")
@@ -162,6 +163,17 @@ def _priority(args: argparse.Namespace) -> int:
             raise Failure(f"{line(key)} belongs to a queue: give a sorted set that does not", USAGE)
         total, seconds = _rounds(args, client, queue, round_)
     return _report(args, queue, total, seconds, {"infinite": total.skipped})
+
+
+def _pages(lists: dict[Source, int]) -> Iterator[dict[Source, int]]:
+    rest = iter(lists.items())
+    while page := dict(islice(rest, TOGETHER)):
+        yield page
+
+
+def _counted(sources: dict[Source, int], total: _Total) -> dict[Source, Count]:
+    """Return what would be taken; a scan may meet a key twice."""
+    return {source: Count(items) for source, items in sources.items() if source.key not in total.sources}
 
 
 def _around(pattern: bytes) -> tuple[bytes, bytes]:

@@ -8,9 +8,10 @@ does not, and goes on. The source and the queue need not be on the same node of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from itertools import repeat
+from typing import Any, Literal
 
 import redis
 
@@ -18,15 +19,16 @@ from ..blocking import Buffer
 from ..core import validate
 from ..core.calls import Call, as_text
 from ..core.queue import nothing
+from ..core.scripts import load
 from .connection import Client, Queue, nodes
 from .exit import NO, Failure
 from .output import line
 from .steps import step
 
-R = TypeVar("R")
 Kind = Literal["left", "right", "zset"]
 
-ITEMS, MEMBERS, BYTES = 1_000, 500, 1 << 20  # in a step
+ITEMS, MEMBERS = 1_000, 500  # in a step
+TOGETHER, BYTES = 100, 1 << 20  # sources in a round trip, and what is read of them all
 _DONE = 86_400_000  # ms that a push is remembered when its piece is dropped, for who had read it before and was slow
 _TAG = re.compile(rb"^[^{]*\{[^}]+\}")
 
@@ -42,10 +44,8 @@ class Source:
 
 @dataclass
 class Count:
-    """What an adoption came to."""
+    """What came of one source."""
 
-    sources: int = 0
-    """Lists or sorted sets of which something was taken."""
     items: int = 0
     left: int = 0
     """What was pushed to a source meanwhile, and is left for the next time."""
@@ -81,28 +81,40 @@ class Adoption:
         """Say whether a key is one of these, or of a queue."""
         return key.startswith((self._prefix, self._prefix.removesuffix(b"adopting:") + b"{"))
 
-    def take(self, source: Source, most: int) -> Count:
-        """Move everything in a source into the queue, oldest or lowest first, and stop after about `most`.
+    def take(self, sources: Mapping[Source, int]) -> dict[Source, Count]:
+        """Move all that is in some sources into the queue, oldest or lowest first; give few enough for a round trip.
 
-        So a source that is pushed to faster than it is emptied does not keep us from the next.
+        It stops after about so many values of each: so one that is pushed to faster than it is emptied does not keep
+        us from the next.
         """
-        aside, count = self.aside(source.key), Count()
-        step_size = MEMBERS if source.kind == "zset" else ITEMS
-        while True:
-            arguments = (self._target, source.group, source.kind, step_size, BYTES)
-            left, piece = self._send("take", (source.key, aside), (validate.new_id(), *arguments), tuple)
-            count.items += self._move(aside, piece)
-            count.sources, count.left = int(count.items > 0), left
-            if not piece or not left or count.items >= most:
-                return count
+        counts = {source: Count() for source in sources}
+        rest = [*sources]
+        while rest:
+            asides = [self.aside(source.key) for source in rest]
+            replies = self._queue.send(*map(self._take, rest, asides, repeat(max(1, BYTES // len(rest)))))
+            moved = self._move([(aside, piece) for aside, (_, piece) in zip(asides, replies, strict=True)])
+            for source, items, (left, _) in zip(rest, moved, replies, strict=True):
+                counts[source].items += items
+                counts[source].left = left
+            rest = [
+                source
+                for source, items in zip(rest, moved, strict=True)
+                if items and counts[source].left and counts[source].items < sources[source]
+            ]
+        return counts
 
-    def resume(self, keys: Iterable[bytes] | None = None) -> Count:
+    def _take(self, source: Source, aside: bytes, size: int) -> Call[Any]:
+        most = MEMBERS if source.kind == "zset" else ITEMS
+        arguments = (validate.new_id(), self._target, source.group, source.kind, most, size)
+        return Call(step("take"), (source.key, aside), arguments, tuple)
+
+    def resume(self, keys: Iterable[bytes] | None = None) -> int:
         """Push the pieces that interrupted adoptions into this queue have laid aside: in these keys, or in all."""
-        count = Count()
+        count = 0
         for aside in self._all() if keys is None else keys:
             piece: Any = self._client.lrange(aside, 0, -1)
             if piece and piece[1] == self._target:
-                count.items += self._move(aside, piece)
+                count += sum(self._move([(aside, piece)]))
         return count
 
     def laid_aside(self, keys: Iterable[bytes] | None = None) -> int:
@@ -118,27 +130,33 @@ class Adoption:
     def _all(self) -> list[bytes]:
         return self._queue.runner.scan(escaped(self._prefix) + b"*", "list")
 
-    def _move(self, aside: bytes, piece: list[bytes]) -> int:
-        """Push a piece and drop it; return how many items it had."""
-        if not piece:
-            return 0
-        name, target, group, *values = piece
-        if target != self._target:
-            queue, _, kind = target.rpartition(b":")
-            raise Failure(
-                f"an interrupted adoption into the {kind.decode()} {line(queue)} has left items in {line(aside)}: "
-                "run that one again first",
-                NO,
-            )
-        call = self._push(as_text(name), group, values)
-        self._queue.send(replace(call, script=step("keep", call.script.name)))
-        self._send("drop", (aside,), (name,), nothing)
-        once = call.keys[[slot.name for slot in call.script.keys].index("once")]
-        self._client.pexpire(once, _DONE)
-        count = len(values) // self._width
-        self.moved += count
+    def _move(self, pieces: list[tuple[bytes, list[bytes]]]) -> list[int]:
+        """Push pieces, then drop them; return how many items each had."""
+        pushes: list[Call[Any]] = []
+        drops: list[Call[None]] = []
+        for aside, piece in pieces:
+            if not piece:
+                continue
+            name, target, group, *values = piece
+            if target != self._target:
+                queue, _, kind = target.rpartition(b":")
+                raise Failure(
+                    f"an interrupted adoption into the {kind.decode()} {line(queue)} has left items in {line(aside)}: "
+                    "run that one again first",
+                    NO,
+                )
+            call = self._push(as_text(name), group, values)
+            pushes.append(replace(call, script=step("keep", call.script.name)))
+            drops.append(Call(step("drop"), (aside,), (name,), nothing))
+        if pushes:
+            once = [slot.name for slot in load(f"{self._queue.calls.structure}/push").keys].index("once")
+            self._queue.send(*pushes)
+            self._queue.send(*drops)  # not before all pushes are answered
+            self._queue.runner.commands([("PEXPIRE", call.keys[once], _DONE) for call in pushes])
+        counts = [max(0, len(piece) - 3) // self._width for _, piece in pieces]
+        self.moved += sum(counts)
         self._tell(self.moved)
-        return count
+        return counts
 
     def _push(self, name: str, group: bytes, values: list[bytes]) -> Call[Any]:
         token = f"adopt-{name}"
@@ -147,10 +165,6 @@ class Adoption:
         pairs = zip(values[::2], map(float, values[1::2]), strict=True)
         calls: Iterator[Any] = self._queue.calls.push_many(pairs, token=token)
         return next(calls)  # all of a piece go in one call
-
-    def _send(self, name: str, keys: tuple[bytes, ...], arguments: tuple[bytes | str | int, ...], read: Any) -> Any:
-        (result,) = self._queue.send(Call(step(name), keys, arguments, read))
-        return result
 
 
 def escaped(literal: bytes) -> bytes:

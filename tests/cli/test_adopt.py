@@ -193,9 +193,9 @@ def test_items_are_moved_in_bounded_steps(client: redis.Redis, run: Run, monkeyp
     pieces: list[list[bytes]] = []
     move = adoption.Adoption._move
 
-    def noted(self: Any, aside: bytes, piece: list[bytes]) -> int:
-        pieces.append(piece[3:])
-        return move(self, aside, piece)
+    def noted(self: Any, moved: list[tuple[bytes, list[bytes]]]) -> list[int]:
+        pieces.extend(piece[3:] for _, piece in moved)
+        return move(self, moved)
 
     monkeypatch.setattr(adoption.Adoption, "_move", noted)
     items = [b"x" * size for size in (400_000, 400_000, 400_000, 1, 3_000_000, 1, *[10] * 2_000)]
@@ -207,6 +207,26 @@ def test_items_are_moved_in_bounded_steps(client: redis.Redis, run: Run, monkeyp
     assert all(sum(map(len, piece[:-1])) < 1 << 20 for piece in pieces)
 
 
+def test_many_lists_share_a_megabyte_of_a_round_trip(
+    client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[list[int]] = []
+    move = adoption.Adoption._move
+
+    def noted(self: Any, moved: list[tuple[bytes, list[bytes]]]) -> list[int]:
+        rounds.append([sum(map(len, piece[3:])) for _, piece in moved])
+        return move(self, moved)
+
+    monkeypatch.setattr(adoption.Adoption, "_move", noted)
+    for i in range(250):
+        client.lpush(f"old:{i}", *[b"x" * 1_000] * 30)
+    assert run("adopt", "buffer", "q", "--lists", "old:*")[0] == 0
+    assert Buffer(client, "q").groups(1_000) == {str(i): 30 for i in range(250)}
+    assert max(map(len, rounds)) == 100
+    assert max(map(sum, rounds)) < (1 << 20) + 100 * 1_000
+    assert len(rounds) < 30
+
+
 def test_a_list_that_fills_up_meanwhile_does_not_keep_the_others_waiting(
     client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,9 +234,9 @@ def test_a_list_that_fills_up_meanwhile_does_not_keep_the_others_waiting(
     made = filled(client, 3, 3)
     move = adoption.Adoption._move
 
-    def slow(self: Any, aside: bytes, piece: list[bytes]) -> int:
+    def slow(self: Any, moved: list[tuple[bytes, list[bytes]]]) -> list[int]:
         client.lpush(LISTS.replace("*", "g1"), *[b"new"] * 3)
-        return move(self, aside, piece)
+        return move(self, moved)
 
     with monkeypatch.context() as patch:
         patch.setattr(adoption.Adoption, "_move", slow)
@@ -285,8 +305,7 @@ def test_two_adoptions_at_once_while_producers_push(
             work = adoption.Adoption(mine, Buffer(mine, "q", codec=BYTES), "redisq")
             while True:
                 last = done.is_set()
-                for i in range(3):
-                    work.take(adoption.Source(b"old:%d" % i, "left", b"%d" % i), 1_000)
+                work.take({adoption.Source(b"old:%d" % i, "left", b"%d" % i): 1_000 for i in range(3)})
                 if last:
                     return
 
@@ -310,7 +329,7 @@ def test_a_piece_of_another_adoption_is_not_taken(client: redis.Redis, run: Run)
     key = LISTS.replace("*", "g0").encode()
     with contextlib.suppress(InterruptedError), pytest.MonkeyPatch.context() as patch:
         patch.setattr(work, "_move", lambda *_: (_ for _ in ()).throw(InterruptedError))
-        work.take(adoption.Source(key, "left", b"g0"), 1)
+        work.take({adoption.Source(key, "left", b"g0"): 1})
     client.lpush(key, b"late")
     code, _, err = run(*BUFFER)
     assert code == 1

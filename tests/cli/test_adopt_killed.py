@@ -72,7 +72,7 @@ def test_lists_at_every_command(client: redis.Redis, monkeypatch: pytest.MonkeyP
         lists.push(2)
         lists.check()
         if not died:
-            assert after > 25
+            assert after > 15
             return
 
 

@@ -57,9 +57,7 @@ def run(args: argparse.Namespace) -> int:
             else Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
         )
         work, now = Import(client, queue, archive, args.merge), int(server_time(client) * 1000)
-        if args.again:
-            work.forget()
-        done = work.begin(now)
+        done = work.begin(now, args.again)
         try:
             with explained(url), counting(f"of {archive.lines:,} lines imported") as tell:
                 work.run(done, now, tell)

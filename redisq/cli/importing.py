@@ -1,7 +1,8 @@
 """How a queue is restored from a file, in steps that each count once.
 
 The queue has a key that says how many lines of which file have been restored. Each step is one script that compares
-it, restores some lines, and advances it; so whenever the process dies, the next one goes on where it stopped.
+it, restores some lines, and advances it; so whenever the process dies, the next one goes on where it stopped, and
+merges if that one did.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..blocking import Buffer
-from ..core.calls import Call
+from ..core.calls import Call, as_text
 from ..core.queue import patterns
 from .archive import Archive, Record, ms_of, unpacked
 from .connection import LAYOUT, Client, Queue
@@ -22,6 +23,7 @@ from .steps import step
 
 _MEMBERS, _MERGED = 200, 50  # in a step; a member that is there already costs more
 _CALLS, _BYTES = 50, 1 << 20  # in a round trip
+_MERGES = "merge "  # before the progress of an import that merges
 _WEEK = 604_800_000  # ms that a finished import is remembered
 
 
@@ -43,27 +45,39 @@ class Import:
         self._progress = self._prefix + b"once:import-" + archive.header["id"].encode()
         self._exported = ms_of(archive.header["time"])
 
-    def forget(self) -> None:
-        """Let a file that was restored be restored once more."""
-        done: Any = self._client.get(self._progress)
-        if done is not None and int(done) == self._archive.lines:
-            self._client.delete(self._progress)
+    def begin(self, now: int, again: bool) -> int:
+        """Return how many lines have been restored; `again`: if all have been, begin anew.
 
-    def begin(self, now: int) -> int:
-        """Return how many lines have been restored. Raises `Failure` if the queue holds something else."""
+        Raises `Failure` if the queue holds something else.
+        """
         header, names = self._archive.header, INDEXES[self._queue.calls.structure]
         pause, ttl = self._pause(now)
         counters = [part for name in COUNTERS if (count := header["counters"][name]) for part in (name, count)]
-        arguments = (int(self._merge), f"{LAYOUT} {header['kind']}", pause, ttl, header["sequence"], *counters)
+        arguments = (
+            int(self._merge),
+            self._archive.lines if again else "",
+            self._at(0),
+            f"{LAYOUT} {header['kind']}",
+            pause,
+            ttl,
+            header["sequence"],
+            *counters,
+        )
         keys = (self._progress, *self._keys("meta", "paused", *names))
         try:
-            return self._send(Call(step("begin"), keys, arguments, int))
+            (at,) = self._queue.send(Call(step("begin"), keys, arguments, as_text))
         except Exception as error:
             if "NOTEMPTY" not in str(error):
                 raise
             raise Failure(
                 f"{line(self._prefix[:-1])} holds something already: import into a new queue, or say --merge", NO
             ) from None
+        self._merge = at.startswith(_MERGES)  # as it was begun
+        return _lines(at)
+
+    def _at(self, lines: int) -> str:
+        """Return the progress at which so many lines are restored."""
+        return f"{_MERGES if self._merge else ''}{lines}"
 
     def _pause(self, now: int) -> tuple[bytes, int]:
         pause = None if self._merge else self._archive.header["pause"]
@@ -91,10 +105,6 @@ class Import:
             raise Failure("another process imports the same file", NO)
         self._client.pexpire(self._progress, _WEEK)
 
-    def _send(self, call: Call[int]) -> int:
-        (result,) = self._queue.send(call)
-        return int(result)
-
     def _keys(self, *names: str) -> tuple[bytes, ...]:
         return tuple(self._prefix + name.encode() for name in names)
 
@@ -117,7 +127,9 @@ class Import:
         """Build a step that a script of the buffer does, under an id that is never remembered."""
         script, names = f"buffer/{verb}", {**names, "id": b"import"}
         keys = [self._prefix + noun + (b"" if name is None else names[name]) for noun, name in patterns(script)]
-        call = Call(step("run", script), (self._progress, *keys), (number, number + 1, *arguments), int)
+        call = Call(
+            step("run", script), (self._progress, *keys), (self._at(number), self._at(number + 1), *arguments), _read
+        )
         return _Step(call, number + 1, sum(len(one) for one in arguments if isinstance(one, bytes)))
 
     def _paused_group(self, record: Record, number: int, now: int) -> _Step:
@@ -142,8 +154,8 @@ class Import:
         keys = self._keys("meta", "groups", "since", index), self._prefix + b"batch:" + name, self._keys("busy", "wake")
         items = [*map(unpacked, record["items"])]
         held = (unpacked(record["group"]), record["attempts"], holder, reason, *items)
-        arguments = (number, number + 1, name, when, int(record["busy"]), *held)
-        call = Call(step("batch"), (self._progress, *keys[0], keys[1], *keys[2]), arguments, int)
+        arguments = (self._at(number), self._at(number + 1), name, when, int(record["busy"]), *held)
+        call = Call(step("batch"), (self._progress, *keys[0], keys[1], *keys[2]), arguments, _read)
         return _Step(call, number + 1, sum(map(len, items)))
 
     # -- a priority queue
@@ -164,9 +176,9 @@ class Import:
 
     def _restored(self, gathered: list[bytes | int | str], start: int, end: int, now: int, weight: int) -> _Step:
         names = ("meta", "ready", "held", "delayed", "dead", "rows", "payloads", "once:import", "wake")
-        about = (start, end, self._archive.header["kind"], int(self._merge), now)
+        about = (self._at(start), self._at(end), self._archive.header["kind"], int(self._merge), now)
         keys = (self._progress, *self._keys(*names))
-        return _Step(Call(step("members", "priority/push"), keys, (*about, *gathered), int), end, weight)
+        return _Step(Call(step("members", "priority/push"), keys, (*about, *gathered), _read), end, weight)
 
     def _member(self, record: Record) -> list[bytes | int | str]:
         """Return the arguments for a member: none for one that was removed while it was leased."""
@@ -185,6 +197,15 @@ class Import:
                 when = int(due) if how == "set" else min(when, int(due))
         payload = b"" if record["payload"] is None else b"=" + unpacked(record["payload"])
         return [state, unpacked(record["member"]), score, when, b"%d %s" % (attempts, reason), payload]
+
+
+def _lines(progress: str) -> int:
+    return int(progress.removeprefix(_MERGES))
+
+
+def _read(reply: bytes | str) -> int:
+    """Read the reply of a step."""
+    return _lines(as_text(reply))
 
 
 def _exported_while_leased(holder: bytes) -> bytes:

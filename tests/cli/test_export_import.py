@@ -394,6 +394,7 @@ def test_a_file_is_imported_once(client: redis.Redis, run_import: Import, export
     code, out, _ = run_import(data, "copy")
     assert (code, out.startswith("the file has been imported already")) == (0, True)
     assert run_import(data, "copy", "--again")[0] == 1
+    assert run_import(data, "copy")[1].startswith("the file has been imported already")
     assert run_import(data, "copy", "--again", "--merge")[0] == 0  # batches by their ids, items once more
     copy = Buffer(client, "copy")
     copy.purge()
@@ -401,6 +402,16 @@ def test_a_file_is_imported_once(client: redis.Redis, run_import: Import, export
     copy.resume_group("stopped")
     assert run_import(data, "copy", "--again")[0] == 0
     assert state_of(client, "copy") == before
+
+
+def test_a_pause_that_is_there_stays(client: redis.Redis, run_import: Import, export: Callable[..., bytes]) -> None:
+    make_priority(client)
+    data = export("q")
+    queue = PriorityQueue(client, "copy")
+    queue.pause(reason="mine")
+    assert run_import(data, "copy")[0] == 0
+    assert (queue.stats().pause_reason, queue.stats().paused_until) == ("mine", None)
+    assert client.pttl("redisq:{copy}:paused") == -1
 
 
 # -- merging
@@ -482,6 +493,35 @@ def test_killed_at_every_command(
             assert after > 8
             break
     capsys.readouterr()
+
+
+def test_an_interrupted_merge_goes_on_as_one(
+    client: redis.Redis, export: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether --merge is said again or not."""
+    monkeypatch.setattr(importing, "_CALLS", 1)
+    monkeypatch.setattr(importing, "_MERGED", 5)
+    here = PriorityQueue(client, "q")
+    here.push_many([(f"m{i}", i) for i in range(12)])
+    data = export("q", "--live")
+    for again in ((), ("--merge",)):
+        for after in count(1):
+            client.delete(*client.keys("redisq:{copy}:*"), "none")
+            copy = PriorityQueue(client, "copy")
+            copy.push_many([(f"mine{i}", 5) for i in range(9)])
+            with given(data, tmp_path, monkeypatch):
+                died = killed(monkeypatch, ("import", "copy", "--merge"), after)
+            begun = bool(client.keys("redisq:{copy}:once:import*"))
+            with given(data, tmp_path, monkeypatch):
+                assert main(("import", "copy", *(again if begun else ("--merge",)))) == 0
+            found = [item.member for item in copy.pop_many(100)]
+            assert found == [
+                *(f"m{i}" for i in range(5)),
+                *(f"mine{i}" for i in range(9)),
+                *(f"m{i}" for i in range(5, 12)),
+            ]
+            if not died:
+                break
 
 
 def test_killed_while_workers_take(

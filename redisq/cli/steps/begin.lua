@@ -1,16 +1,17 @@
 -- Begin an import, or find that it had begun.
 --
 -- KEYS   the import's progress, meta, paused; then those that exist if the queue holds anything
--- ARGV   1 to merge with what is there, else 0; the queue's mark; the value of paused, and its ms to live or 0; sequence;
+-- ARGV   1 to merge with what is there, else 0; how many lines must have been restored for it to begin anew, or nothing;
+--        the progress to begin with; the queue's mark; the value of paused, and its ms to live or 0; sequence;
 --        then names and values of counters, which are added
 -- Reply  the progress
 -- Error  NOTEMPTY, LAYOUT
 
 local call = redis.call
 local progress, meta, paused = unpack(KEYS)
-local merge, mark, pause, ttl, sequence = unpack(ARGV)
+local merge, again, first, mark, pause, ttl, sequence = unpack(ARGV)
 local at = call('GET', progress)
-if at then
+if at and string.match(at, '%d+$') ~= again then
   return at
 end
 local kept = call('HGET', meta, 'queue')
@@ -21,10 +22,10 @@ local empty = call('EXISTS', unpack(KEYS, 4)) == 0
 if not empty and merge == '0' then
   return redis.error_reply('NOTEMPTY')
 end
-call('EXISTS', paused)
+pause = call('EXISTS', paused) == 0 and pause or '' -- one that is there stays
 
 call('HSET', meta, 'queue', mark) -- first, because a full server refuses this
-for i = 6, #ARGV, 2 do
+for i = 8, #ARGV, 2 do
   call('HINCRBY', meta, ARGV[i], ARGV[i + 1])
 end
 if merge == '0' and tonumber(sequence) > tonumber(call('HGET', meta, 'sequence') or 0) then
@@ -33,11 +34,10 @@ end
 if empty then
   call('PEXPIRE', meta, '604800000') -- as in a queue that was emptied; what is restored ends that
 end
-if pause ~= '' then
-  call('SET', paused, pause, 'NX')
-  if ttl ~= '0' then
-    call('PEXPIRE', paused, ttl)
-  end
+if pause ~= '' and ttl == '0' then
+  call('SET', paused, pause)
+elseif pause ~= '' then
+  call('SET', paused, pause, 'PX', ttl)
 end
-call('SET', progress, '0', 'PX', '31536000000') -- a year
-return '0'
+call('SET', progress, first, 'PX', '31536000000') -- a year
+return first

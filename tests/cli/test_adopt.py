@@ -322,6 +322,30 @@ def test_two_adoptions_at_once_while_producers_push(
     assert found[0] == sorted(found[0], key=int)
 
 
+def test_a_slow_process_pushes_and_drops_only_its_own_piece(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its piece was taken up by another one meanwhile, which has laid the next one aside."""
+    monkeypatch.setattr(adoption, "ITEMS", 2)
+    client.lpush("old:g", 1, 2, 3, 4)
+    buffer = Buffer(client, "q", codec=BYTES)
+    slow, fast = (adoption.Adoption(client, buffer, "redisq") for _ in range(2))
+    source, aside = adoption.Source(b"old:g", "left", b"g"), slow.aside(b"old:g")
+    ((left, piece),) = buffer.send(slow._take(source, aside, 1_000))
+    assert (left, piece[3:]) == (2, [b"1", b"2"])
+    ((left, same),) = buffer.send(fast._take(source, aside, 1_000))
+    assert (left, same) == (2, piece)  # nothing more before it is dropped
+    assert fast.resume([aside]) == 2
+    assert buffer.pop("g") == [b"1", b"2"]
+    ((left, following),) = buffer.send(fast._take(source, aside, 1_000))
+    assert (left, following[3:]) == (0, [b"3", b"4"])
+    slow._move([(aside, piece)])
+    assert client.lrange(aside, 0, -1) == following
+    fast._move([(aside, following)])
+    assert buffer.pop("g") == [b"3", b"4"]
+    assert not client.keys("*adopting*")
+
+
 def test_a_piece_of_another_adoption_is_not_taken(client: redis.Redis, run: Run) -> None:
     """One that was killed on its way into another queue, which may have it already."""
     filled(client, 1)

@@ -495,6 +495,24 @@ def test_killed_at_every_command(
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_step_that_is_sent_twice_counts_once(
+    client: redis.Redis, run_import: Import, export: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """As a client does when a reply is lost, or a second process with the same file."""
+    MAKE[kind](client, leased=False)
+    data, expected = export("q"), state_of(client, "q")
+    steps = importing.Import._steps
+
+    def twice(self: Any, *arguments: Any) -> Iterator[Any]:
+        for one in steps(self, *arguments):
+            yield from (one, one)
+
+    monkeypatch.setattr(importing.Import, "_steps", twice)
+    assert run_import(data, "copy")[0] == 0
+    assert state_of(client, "copy") == expected
+
+
 def test_an_interrupted_merge_goes_on_as_one(
     client: redis.Redis, export: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -513,6 +513,29 @@ def test_a_step_that_is_sent_twice_counts_once(
     assert state_of(client, "copy") == expected
 
 
+def test_a_batch_that_is_gone_is_not_restored_by_a_late_step(
+    client: redis.Redis, run_import: Import, export: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is sent again after the batch was restored and thrown away."""
+    here, copy = (Buffer(client, name, codec=BYTES) for name in ("q", "copy"))
+    here.push(b"1")
+    batch = here.reserve()
+    assert batch
+    batch.bury()
+    sent: list[Any] = []
+    steps = importing.Import._steps
+
+    def noted(self: Any, *arguments: Any) -> Iterator[Any]:
+        sent.extend(steps(self, *arguments))
+        yield from sent
+
+    monkeypatch.setattr(importing.Import, "_steps", noted)
+    assert run_import(export("q", "--live"), "copy")[0] == 0
+    assert copy.discard(batch.id) == 1
+    assert copy.send(*(one.call for one in sent)) == [1]
+    assert copy.stats().dead == 0
+
+
 def test_an_interrupted_merge_goes_on_as_one(
     client: redis.Redis, export: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,6 +200,9 @@ def test_what_was_pushed_while_it_was_leased(
     queue.pause()
     assert run_import(export("p"), "c")[0] == 0
     copy = PriorityQueue(client, "c", order=order)
+    attempts = {item.member: (item.attempts, item.reason) for item in copy.delayed()}
+    why = "exported while leased by me"
+    assert attempts == {"kept": (1, why), "raised": (0, why), "set": (0, why), "later": (0, why)}
     copy.resume()
     batch = copy.reserve(9)
     assert batch

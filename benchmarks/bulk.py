@@ -220,7 +220,7 @@ def claims(result: dict[str, Any]) -> list[Claim]:
             f"{operation} of 1,000 items: buffer / raw list",
             rates[operation, "buffer, bytes", 1_000],
             rates[operation, "raw list", 1_000],
-            0.8,
+            None,
         )
         for operation in ("push", "pop", "reserve and ack")
     ]

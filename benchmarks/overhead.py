@@ -240,5 +240,5 @@ def claims(result: dict[str, Any]) -> list[Claim]:
     for flavour in ("blocking", "asyncio"):
         rows = [row for row in result["results"] if row["flavour"] == flavour and "ratio" in row]
         over_all = [statistics.median(ratios) for ratios in zip(*(row["ratios"] for row in rows), strict=True)]
-        found.append(Claim(f"{flavour} call / EVALSHA by hand, median of all operations", over_all, 1.10, at_most=True))
+        found.append(Claim(f"{flavour} call / EVALSHA by hand, median of all operations", over_all, 1.08, at_most=True))
     return found

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .measure import RESULTS
+from .measure import RESULTS, VERDICTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "instructions.md", ROOT / "lua" / "README.md")
@@ -103,7 +103,7 @@ def claims() -> str:
     for path in sorted(RESULTS.glob("*.json")):
         for claim in json.loads(path.read_text()).get("claims", []):
             figures = f"{claim['median']:g} ({claim['min']:g} to {claim['max']:g})"
-            lines.append([claim["claim"], figures, claim["target"], "yes" if claim["met"] else "**no**"])
+            lines.append([claim["claim"], figures, claim["target"], VERDICTS[claim["met"]]])
     return _table(["measured", "median (spread)", "target", "met"], lines)
 
 

@@ -18,7 +18,7 @@ from .calls import ready_server
 from .memory import memory
 from .sizes import DIMENSIONS, dimension
 
-TARGET_BYTES = 1.10
+TARGET_BYTES = 1.02
 
 
 def run(effort: Effort) -> dict[str, Any]:

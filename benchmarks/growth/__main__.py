@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..measure import Effort, write
+from ..measure import VERDICTS, Effort, write
 from . import __doc__ as what
 from . import claims, run, table
 
@@ -19,7 +19,7 @@ def main() -> None:
     print(table(result) + "\n")
     found = [claim.summary() for claim in claims(result)]
     for claim in found:
-        print(f"{claim['claim']}: {claim['median']:g}, {claim['target']}: {'yes' if claim['met'] else 'NO'}")
+        print(f"{claim['claim']}: {claim['median']:g}, {claim['target']}: {VERDICTS[claim['met']]}")
     if not effort.quick:
         result["claims"] = found
         print(f"\nwritten to {write('growth', result)}")

@@ -4,18 +4,32 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..core.batch import BatchData
 from ..core.errors import Bury, Retry
 from ..core.queue import describe, reason_of
 
-if TYPE_CHECKING:
-    from .buffer import Buffer
-    from .priority import PriorityQueue
-
 T = TypeVar("T")
 logger = logging.getLogger("redisq")
+
+
+class Owner(Protocol):
+    """What a batch asks of its queue."""
+
+    def ack(self, *batches: BatchData[Any], delay: float = 0.0) -> int:
+        """Settle batches."""
+
+    def release(
+        self, *batches: BatchData[Any], delay: float = 0.0, count: bool = True, reason: str | None = None
+    ) -> int:
+        """Give batches back."""
+
+    def bury(self, *batches: BatchData[Any], reason: str | None = None) -> int:
+        """Make dead letters of batches."""
+
+    def extend(self, *batches: BatchData[Any], lease: float | None = None) -> None:
+        """Keep batches longer."""
 
 
 class Batch(BatchData[T]):
@@ -26,7 +40,7 @@ class Batch(BatchData[T]):
     and `Bury` say what becomes of the batch, and go no further.
     """
 
-    def __init__(self, queue: Buffer[T] | PriorityQueue[T], batch: BatchData[T]) -> None:
+    def __init__(self, queue: Owner, batch: BatchData[T]) -> None:
         super().__init__(**{name: value for name, value in vars(batch).items() if name != "_places"})
         self._queue = queue
 

@@ -45,6 +45,7 @@ def routes(board: Dashboard) -> list[BaseRoute]:
         f"{queue}/discard": api.discard,
         f"{queue}/purge": api.purge,
         f"{queue}/audit": api.audit,
+        f"{queue}/audit/stop": api.stop_audit,
         f"{queue}/stop": api.stop,
     }
     for state in ("leased", "delayed", "dead"):
@@ -224,6 +225,15 @@ class _Api:
         self._need(job.verb)
         self._board.jobs.stop(job)
         return JSONResponse(job.document())
+
+    async def stop_audit(self, request: Request) -> Response:
+        reader = await self._board.reader(request)
+        job = self._board.jobs.audit_of(reader.info.name)
+        if job is None or not job.running:
+            raise HTTPException(404, "This queue is not being audited.")
+        self._board.jobs.stop(job)
+        await briefly(job)
+        return self._audit(reader)
 
     def _need(self, act: str) -> None:
         try:

@@ -55,6 +55,7 @@ def routes(board: Dashboard) -> list[BaseRoute]:
         f"{queue}/purge": pages.purge,
         f"{queue}/stop": pages.stop,
         f"{queue}/audit": pages.run_audit,
+        f"{queue}/audit/stop": pages.stop_audit,
     }
     for state in _STATES:
         gets[f"{queue}/{state}"] = partial(pages.listing, state)
@@ -369,6 +370,15 @@ class Pages:
         """Compare a queue's keys with each other; it only reads, but it walks the server's keys."""
         reader = await self._board.reader(request)
         if job := self._board.jobs.start("audit", reader, None):
+            await briefly(job)
+        return self._to(request, f"/queues/{request.path_params['queue']}/audit")
+
+    async def stop_audit(self, request: Request) -> Response:
+        """Stop the audit of a queue: who may begin one may end it."""
+        reader = await self._board.reader(request)
+        job = self._board.jobs.audit_of(reader.info.name)
+        if job is not None and job.running:
+            self._board.jobs.stop(job)
             await briefly(job)
         return self._to(request, f"/queues/{request.path_params['queue']}/audit")
 

@@ -326,15 +326,21 @@ class Reader:
         (count,) = await self._ask(("ZCARD", self._keys + b"dead"))
         return int(count)
 
-    async def last_death(self) -> int | None:
-        """Return when the newest dead letter died, in ms."""
+    async def last_death(self) -> float | None:
+        """Return when the newest dead letter died, in ms; infinity if that is what somebody has put there."""
         (last,) = await self._ask(("ZREVRANGE", self._keys + b"dead", 0, 0, "WITHSCORES"))
-        return next((int(float(score)) for _, score in pairs(last)), None)
+        return next((float(score) for _, score in pairs(last)), None)
 
-    async def dead_before(self, score: int, count: int) -> Sequence[bytes]:
-        """Return the newest dead letters that died up to a time, in the order of their deaths."""
-        (names,) = await self._ask(("ZREVRANGEBYSCORE", self._keys + b"dead", score, "-inf", "LIMIT", 0, count))
-        return names[::-1]  # type: ignore[no-any-return]
+    async def dead_before(self, score: float, count: int) -> tuple[Sequence[bytes], float]:
+        """Return the newest dead letters that died up to a time, and when the first of them did.
+
+        They are in the order of their deaths; what died in the same ms goes by its id, as everywhere in Redis.
+        """
+        (flat,) = await self._ask(
+            ("ZREVRANGEBYSCORE", self._keys + b"dead", f"{score:.17g}", "-inf", "WITHSCORES", "LIMIT", 0, count)
+        )
+        found = [(name, float(died)) for name, died in pairs(flat)]
+        return [name for name, _ in reversed(found)], found[-1][1] if found else score
 
 
 async def ask(runner: Runner, *commands: tuple[Any, ...]) -> list[Any]:

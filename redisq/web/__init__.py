@@ -89,6 +89,7 @@ def app(
         exception_handlers=handlers,
         lifespan=lifespan,
     )
+    made.router.redirect_slashes = False  # its redirects are absolute, of the host that the request names
     return Guard(made, password)
 
 

@@ -20,7 +20,7 @@ try:
     from starlette.staticfiles import StaticFiles
     from starlette.types import ASGIApp
 
-    from . import api, pages
+    from . import api, downloads, pages
     from .dashboard import Dashboard
     from .names import shown
     from .security import Guard, route_path
@@ -84,6 +84,7 @@ def app(
         routes=[
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static"),
             *api.routes(board),
+            *downloads.routes(board),
             *pages.routes(board),
         ],
         exception_handlers=handlers,

@@ -235,6 +235,14 @@ class Reader:
         (batch,) = batches
         return batch, _items(batch.entries, batch.size, start)
 
+    async def batch_item(self, state: ListState, name: bytes, place: int) -> bytes | None:
+        """Read one item of a buffer's batch, counted from 1."""
+        score, found = await self._ask(
+            ("ZSCORE", self._keys + _INDEX[state], name),
+            ("LINDEX", self._keys + b"batch:" + name, _HEADER + place - 1),
+        )
+        return None if score is None else found
+
     # -- a buffer's groups
 
     async def group(self, name: bytes) -> Group:
@@ -269,6 +277,11 @@ class Reader:
 
         entries, _ = await _growing(max(0, min(count, total - start)), read, _size)
         return _items(entries, total, start)
+
+    async def item(self, group: bytes, place: int) -> bytes | None:
+        """Read one of the items that wait in a group, counted from the oldest, which is 1."""
+        (found,) = await self._ask(("LINDEX", self._keys + b"items:" + group, -place))
+        return found  # type: ignore[no-any-return]
 
     # -- a priority queue's members
 
@@ -318,6 +331,11 @@ class Reader:
             known.payload,
             noted,
         )
+
+    async def payload(self, name: bytes) -> bytes | None:
+        """Read the payload of a member."""
+        (found,) = await self._ask(("HGET", self._keys + b"payloads", name))
+        return found  # type: ignore[no-any-return]
 
     # -- for acts on all dead letters
 

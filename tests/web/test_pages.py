@@ -164,7 +164,7 @@ async def test_groups_by_state(web: Make, client: redis.Redis) -> None:
     assert batch.id in (await browser.get(f"/queues/q/groups/{held}")).text
 
 
-async def test_items_of_a_group_are_whole_and_in_order(web: Make, client: redis.Redis) -> None:
+async def test_items_of_a_group_are_in_order(web: Make, client: redis.Redis) -> None:
     queue: Buffer[bytes] = Buffer(client, "q", codec=BYTES)
     long = b"x" * 300_000
     queue.push(*(b"item %d." % i for i in range(70)), long, long, long, group="g")
@@ -176,7 +176,7 @@ async def test_items_of_a_group_are_whole_and_in_order(web: Make, client: redis.
         seen += re.findall(r"<pre[^>]*>(.*?)</pre>", page.text, re.DOTALL)
         following = re.search(r'<a href="([^"]*)" rel="next"', page.text)
         path = html.unescape(following[1]) if following else None
-    assert seen == [*(f"item {i}." for i in range(70)), *[long.decode()] * 3]
+    assert seen == [*(f"item {i}." for i in range(70)), *[long.decode()[:64_000]] * 3]
 
 
 async def test_a_member_in_each_state(web: Make, client: redis.Redis) -> None:

@@ -33,6 +33,7 @@ async function copy(text) {
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button.copy");
   if (!button) return;
+  const label = button.textContent;
   const bytes = Uint8Array.from(atob(button.dataset.copy), (one) => one.charCodeAt(0));
   try {
     await copy(new TextDecoder().decode(bytes));
@@ -40,7 +41,7 @@ document.addEventListener("click", async (event) => {
   } catch {
     button.textContent = "Not allowed";
   }
-  setTimeout(() => (button.textContent = "Copy"), 1500);
+  setTimeout(() => (button.textContent = label), 1500);
 });
 
 // -- choosing and sending

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 
-.PHONY: demo test test-oldest check docs dist format instructions bench chaos clean
+.PHONY: demo test test-oldest check docs dist format instructions bench screenshots chaos clean
 
 demo: $(VENV)/demo
 	$(BIN)/redisq demo
@@ -37,7 +37,7 @@ check: $(VENV)/docs
 	$(BIN)/python -m tools.async_to_sync --check
 	$(BIN)/python -m tools.diagrams --check
 	$(MAKE) --no-print-directory docs
-	@if command -v luacheck >/dev/null; then luacheck -q lua; \
+	@if command -v luacheck >/dev/null; then luacheck -q lua redisq/cli/steps; \
 	elif [ -n "$$CI" ]; then echo "luacheck is missing: CI installs lua-check" >&2; exit 1; \
 	else echo "luacheck is not installed, so the Lua was not checked: apt-get install lua-check, or luarocks install luacheck" >&2; fi
 
@@ -56,6 +56,10 @@ instructions: $(VENV)/ready
 # About half an hour: every result, chart and table anew. `make bench QUICK=1` asks whether the stated ratios hold.
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+# docs/images/dashboard*.png, in Chromium.
+screenshots: $(VENV)/ready
+	$(BIN)/python -m tools.dashboard_screenshots
 
 # Everything in tests/faults, long: CHAOS_MINUTES and CHAOS_SEED say how long, and which faults. Then every state of
 # small scopes, as far as the time lasts. Then all other tests while MONITOR is read: no script may touch a key of

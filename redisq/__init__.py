@@ -28,6 +28,7 @@ from .core.priority import Item, Order, PriorityStats, Pushed, State
 from .core.queues import QueueInfo, QueueOverview
 from .core.replication import Durability, Replicas
 from .core.scripts import Script
+from .core.typed import Typed
 from .core.worker import exponential
 
 __version__ = "0.1.0"
@@ -74,6 +75,7 @@ __all__ = [
     "Script",
     "ScriptError",
     "State",
+    "Typed",
     "Worker",
     "WrongLayout",
     "WrongOrder",

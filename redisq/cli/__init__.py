@@ -14,6 +14,7 @@ import redis
 from .. import __version__
 from ..core.errors import RedisqError
 from . import (
+    adopt,
     audit,
     bench,
     completion,
@@ -22,7 +23,9 @@ from . import (
     demo,
     doctor,
     drop_group,
+    export,
     groups,
+    import_,
     leased,
     lua,
     metrics,
@@ -49,6 +52,7 @@ _COMMANDS: tuple[_Command, ...] = (
     *(demo, worker, push),
     *(queues, top, web, stats, groups, peek, leased, delayed, dead),
     *(pause, resume, drop_group, purge),
+    *(adopt, export, import_),
     *(audit, doctor, metrics, bench, lua, completion),
 )
 

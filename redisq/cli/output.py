@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.documents import Stats, text
@@ -67,6 +69,18 @@ def console(*, stderr: bool = False) -> Console:
         raise Failure("tables need rich: pip install 'redisq-lua[cli]', or say --json", NO) from error
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if terminal else 100_000)
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Show a number that grows, such as `1,200 items adopted`, while stderr is a terminal and rich is there."""
+    if not sys.stderr.isatty() or find_spec("rich") is None:
+        yield lambda _: None
+        return
+    from rich.status import Status
+
+    with Status("", console=console(stderr=True)) as status:
+        yield lambda count: status.update(f"{count:,} {what}")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ QUEUE_COMMANDS = [
     ("pause", "q", "--for", "1m"),
     ("resume", "q"),
     ("drop-group", "q", "g", "--yes"),
+    ("export", "q", "--live"),
     ("purge", "q", "--yes"),
 ]
 
@@ -182,6 +183,10 @@ def test_json_works_without_rich(client: redis.Redis) -> None:
         "resume",
         "drop-group",
         "purge",
+        "adopt buffer",
+        "adopt priority",
+        "export",
+        "import",
         "audit",
         "doctor",
         "metrics",

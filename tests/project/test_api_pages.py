@@ -17,7 +17,7 @@ API = Path(__file__).parents[2] / "docs" / "api"
 ENTRIES = re.findall(
     r"^\.\. (?:auto|py:)(\w+):: (redisq[\w.]*\.(\w+))$", "\n".join(p.read_text() for p in API.glob("*.md")), re.M
 )
-MODULES = ("redisq", "redisq.asyncio", "redisq.metrics", "redisq.telemetry", "redisq.web")
+MODULES = ("redisq", "redisq.asyncio", "redisq.metrics", "redisq.telemetry", "redisq.testing", "redisq.web")
 
 
 def found(name: str) -> Any:

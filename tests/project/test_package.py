@@ -106,11 +106,11 @@ def test_wheel_from_sdist_has_the_same_scripts(tmp_path: Path) -> None:
     assert "redisq/py.typed" in packed
     (described,) = (content.decode() for name, content in packed.items() if name.endswith(".dist-info/METADATA"))
     assert f"\nName: redisq-lua\nVersion: {redisq.__version__}\n" in described
-    assert not [
-        name for name in packed if not name.startswith("redisq/") and ".dist-info/" not in name
-    ]  # no benchmarks, no tests
-    scripts = {name[len("redisq/lua/") : -len(".lua")] for name in packed if name.endswith(".lua")}
+    outside = {name for name in packed if not name.startswith("redisq/") and ".dist-info/" not in name}
+    assert outside == {"_redisq_pytest.py"}  # no benchmarks, no tests
+    scripts = {name[len("redisq/lua/") : -len(".lua")] for name in packed if re.match(r"redisq/lua/.*\.lua$", name)}
     assert scripts == set(names())
+    assert packed["redisq/cli/steps/take.lua"] == (ROOT / "redisq" / "cli" / "steps" / "take.lua").read_bytes()
     for name in names():
         assert hashlib.sha1(packed[f"redisq/lua/{name}.lua"]).hexdigest() == load(name).sha
     with tarfile.open(sdist) as tar:

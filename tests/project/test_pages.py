@@ -103,7 +103,7 @@ def test_a_command_exists(command: str) -> None:
     assert program == "redisq"
     if words[0] == "web" and find_spec("redisq.web") is None:
         pytest.skip("redisq.web is not there")
-    verbs = words[:2] if words[0] in ("dead", "lua") else words[:1]
+    verbs = words[:2] if words[0] in ("adopt", "dead", "lua") else words[:1]
     helped = [sys.executable, "-m", "redisq", *verbs, "--help"]
     shown = subprocess.run(helped, check=True, capture_output=True, text=True).stdout
     for word in words:

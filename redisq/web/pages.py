@@ -20,7 +20,7 @@ from .jobs import Job, briefly
 from .names import from_segment, shown, to_segment, typed
 from .reader import Direction, ListState, Reader
 from .sampler import TICK
-from .views import COLUMNS, SORTS, environment, ordered
+from .views import COLUMNS, SORTS, environment, ordered, thinned
 
 PAGE = 50
 _PING = 15  # seconds after which a connection without news is shown to be alive
@@ -122,7 +122,10 @@ class Pages:
         )
 
     def _live(self, request: Request, key: tuple[str, ...], text: Callable[[], str]) -> Response:
-        """Send a part of a page whenever there is something new; it is rendered once for all who see the same."""
+        """Send a part of a page whenever there is something new; it is rendered once for all who see the same.
+
+        Rows that a viewer has already are not sent again.
+        """
         board = self._board
         key = (*key, str(request.scope.get("root_path", "")))
 
@@ -135,9 +138,11 @@ class Pages:
             return self._rendered[key]
 
         async def events() -> AsyncIterator[dict[str, str]]:
+            rows: dict[str, str] = {}
             async with board.sampler.watching() as changed:
                 while True:
-                    yield {"event": "part", "data": rendered()}
+                    part, rows = thinned(rendered(), rows)
+                    yield {"event": "part", "data": part}
                     await changed.wait()
                     changed.clear()
 
@@ -155,6 +160,7 @@ class Pages:
             sample=sample,
             tab=tab,
             job=board.jobs.of(name),
+            audit=board.jobs.audit_of(name),
             **context,
         )
 
@@ -189,7 +195,8 @@ class Pages:
 
         def text() -> str:
             sample = board.sampler.samples.get(name)
-            return self._text(request, "_queue.html", info=reader.info, sample=sample, tab=tab, job=board.jobs.of(name))
+            job, audit = board.jobs.of(name), board.jobs.audit_of(name)
+            return self._text(request, "_queue.html", info=reader.info, sample=sample, tab=tab, job=job, audit=audit)
 
         return self._live(request, ("queue", name, tab), text)
 
@@ -273,9 +280,7 @@ class Pages:
     async def audit(self, request: Request) -> Response:
         """Show the latest audit."""
         reader = await self._board.reader(request)
-        return await self._page(
-            request, reader, "audit.html", "audit", audit=self._board.jobs.audit_of(reader.info.name)
-        )
+        return await self._page(request, reader, "audit.html", "audit")
 
     # -- acts
 

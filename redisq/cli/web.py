@@ -50,7 +50,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         summary="serve a dashboard of all queues",
         text="Serve a dashboard: what each queue holds, live, down to single items, and what is dead and why. It only "
         f"reads unless acts are allowed. It listens on loopback; anywhere else it wants a password in {PASSWORD} (any "
-        "user name), or --no-auth. There is a JSON API beside the pages, and /healthz. Ends with SIGTERM or Ctrl-C.",
+        "user name), or --no-auth. Beside the pages there are a JSON API, /healthz and /livez. Ends with SIGTERM or "
+        "Ctrl-C.",
         example="redisq web\nredisq web --queue mails --allow redrive,discard\n"
         f"{PASSWORD}=... redisq web --host 0.0.0.0 --allowed-host queues.example.com",
         options=prefix_options(),
@@ -235,7 +236,7 @@ class Pages:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""
-        if scope["type"] == "http" and not self._known:
+        if scope["type"] == "http" and not self._known and not scope["path"].endswith("/livez"):
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.ensure_future(self.connect())
             await asyncio.wait([self._asking], timeout=self._PATIENCE)

@@ -49,8 +49,8 @@ def app(
     - `queues`: only these may be seen and acted upon; None: all that are found.
     - `allow`: what the pages and the JSON API may do, of `redrive`, `discard`, `pause` and `purge`. By default nothing
       is shown or accepted that changes a queue.
-    - `password`: what HTTP Basic authentication asks for, with any user name, everywhere but at `/healthz`; None: no
-      authentication, for whoever can reach the app.
+    - `password`: what HTTP Basic authentication asks for, with any user name, everywhere but at `/healthz` and
+      `/livez`; None: no authentication, for whoever can reach the app.
 
     Its links are absolute paths under the place where it is mounted. It samples Redis while somebody looks, in the
     event loop of the requests, and needs no lifespan. Which hosts may be asked for is the business of the app around

@@ -37,6 +37,7 @@ def routes(board: Dashboard) -> list[BaseRoute]:
         "/": pages.overview,
         "/live": pages.overview_live,
         "/healthz": pages.health,
+        "/livez": pages.alive,
         "/api": pages.api,
         queue: pages.queue,
         f"{queue}/live": pages.queue_live,
@@ -392,6 +393,10 @@ class Pages:
     async def api(self, request: Request) -> Response:
         """Document the JSON API."""
         return self.render(request, "api.html")
+
+    async def alive(self, _: Request) -> Response:
+        """Say that the process answers, whatever Redis does."""
+        return PlainTextResponse("ok\n")
 
     async def health(self, _: Request) -> Response:
         """Say whether Redis answers, and nothing else."""

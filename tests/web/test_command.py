@@ -92,6 +92,7 @@ def test_a_password_from_the_environment(server: Server) -> None:
         assert httpx.get(where, timeout=30).status_code == 401
         assert httpx.get(where, auth=("me", "secret"), timeout=30).status_code == 200
         assert httpx.get(f"{where}/healthz", timeout=30).text == "ok\n"
+        assert httpx.get(f"{where}/livez", timeout=30).text == "ok\n"
     with serving(server.url, "--no-auth", REDISQ_WEB_PASSWORD="secret") as (_, where):
         assert httpx.get(where, timeout=30).status_code == 200
 
@@ -108,7 +109,7 @@ def test_a_proxy_that_strips_a_path(server: Server, client: redis.Redis) -> None
         links = re.findall(r'(?:href|src|action|data-live)="([^"]*)"', page.text + browser.get("/queues/index").text)
         assert "/ops/q/queues/index" in links
         assert "/ops/q/static/style.css" in links
-        assert [one for one in links if not one.startswith(("/ops/q/", "#"))] == []
+        assert [one for one in links if one and not one.startswith(("/ops/q/", "#"))] == []
         assert browser.get("/static/style.css").status_code == 200
         assert browser.get("/healthz", headers={"Host": "10.0.0.1"}).text == "ok\n"
         assert browser.get("/api/queues/index").json()["waiting"] == 1
@@ -126,6 +127,7 @@ def test_it_starts_without_redis() -> None:
         assert page.status_code == 200
         assert "Redis does not answer" in page.text
         assert httpx.get(f"{where}/healthz", timeout=30).status_code == 503
+        assert httpx.get(f"{where}/livez", headers={"Host": "10.0.0.1"}, timeout=30).text == "ok\n"
 
 
 @pytest.mark.parametrize(

@@ -383,6 +383,8 @@ async def test_while_redis_is_away_the_last_numbers_stay(
             assert (await browser.get("/queues/index")).status_code == 503
             health = await browser.get("/healthz")
             assert (health.status_code, health.text) == (503, "unavailable\n")
+            alive = await browser.get("/livez")  # else an outage would restart all dashboards
+            assert (alive.status_code, alive.text) == (200, "ok\n")
         await away.aclose()
 
 

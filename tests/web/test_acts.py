@@ -334,7 +334,7 @@ async def test_one_audit_at_a_time(web: Make, client: redis.Redis, monkeypatch: 
             at_once -= 1
 
     async def no_time(_: jobs.Job) -> None:
-        for _ in range(9):
+        for _turn in range(9):
             await asyncio.sleep(0)
 
     monkeypatch.setattr(AsyncBuffer, "audit", slow)

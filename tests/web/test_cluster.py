@@ -64,13 +64,21 @@ async def forwarded(listener: socket.socket, port: int) -> AsyncIterator[None]:
                 await writer.drain()
         writer.close()
 
+    tasks: set[asyncio.Task[None] | None] = set()
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())
         there, back = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(hand_on(reader, back), hand_on(there, writer))
 
-    async with await asyncio.start_server(connected, sock=listener) as server:
+    server = await asyncio.start_server(connected, sock=listener)
+    try:
         yield
+    finally:
         server.close()
+        for task in tasks:
+            if task is not None:
+                task.cancel()
 
 
 @pytest.mark.timeout(300)

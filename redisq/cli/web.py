@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from importlib import import_module
 from typing import Any
 
@@ -37,6 +37,7 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}")
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -49,7 +50,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         summary="serve a dashboard of all queues",
         text="Serve a dashboard: what each queue holds, live, down to single items, and what is dead and why. It only "
         f"reads unless acts are allowed. It listens on loopback; anywhere else it wants a password in {PASSWORD} (any "
-        "user name), or --no-auth. There is a JSON API beside the pages, and /healthz. Ends with SIGTERM or Ctrl-C.",
+        "user name), or --no-auth. Beside the pages there are a JSON API, /healthz and /livez. Ends with SIGTERM or "
+        "Ctrl-C.",
         example="redisq web\nredisq web --queue mails --allow redrive,discard\n"
         f"{PASSWORD}=... redisq web --host 0.0.0.0 --allowed-host queues.example.com",
         options=prefix_options(),
@@ -72,6 +74,13 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="NAME",
         help="a further host that browsers may ask for, or *; may be given several times (localhost and --host)",
     )
+    parser.add_argument(
+        "--root-path",
+        type=_root_path,
+        default="",
+        metavar="PATH",
+        help="the path at which a proxy serves it that strips this path, such as /ops/queues",
+    )
     parser.add_argument("--no-auth", action="store_true", help="ask for no password, wherever it listens")
     log_options(parser)
 
@@ -88,6 +97,13 @@ def _host(text: str) -> str:
     if text != "*" and not _HOST.fullmatch(text.strip("[]")):
         raise argparse.ArgumentTypeError(f"{text} is no host: give its name or address alone, without a port, or *")
     return text
+
+
+def _root_path(text: str) -> str:
+    path = text.rstrip("/")
+    if path and (not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/"))):
+        raise argparse.ArgumentTypeError(f"{text} is no path: give one such as /ops/queues, of letters, digits, -._~")
+    return path
 
 
 def run(args: argparse.Namespace) -> int:
@@ -151,15 +167,22 @@ async def _serve(args: argparse.Namespace, url: str, password: str | None, liste
     from ..web import app
     from ..web.security import AllowedHosts
 
-    client = await _connect(url)
+    def made(client: Any) -> Any:
+        return app(client, prefix=args.prefix, queues=args.queue, allow=args.allow, password=password)
+
+    pages = Pages(url, made)
     try:
-        pages = app(client, prefix=args.prefix, queues=args.queue, allow=args.allow, password=password)
+        if problem := await pages.connect():
+            if remedy_for(problem):
+                raise failure(problem, url) from problem
+            logger.warning("%s; the dashboard goes on and tries again", failure(problem, url))
         hosts = {*_LOCAL, args.host, *args.allowed_host}
         config = uvicorn.Config(
             AllowedHosts(pages, hosts),
             log_config=None,
             access_log=False,  # paths have names of groups and members
             server_header=False,
+            root_path=args.root_path,
             timeout_graceful_shutdown=1,
         )
         host, number = listener.getsockname()[:2]
@@ -170,26 +193,77 @@ async def _serve(args: argparse.Namespace, url: str, password: str | None, liste
             signal.signal(signal_number, lambda *_: None)
         await uvicorn.Server(config).serve(sockets=[listener])
     finally:
-        await client.aclose()
+        await pages.close()
 
 
-async def _connect(url: str) -> Any:
-    """Return a client of the server or cluster at a URL; one that cannot be reached is what the pages tell."""
-    options: dict[str, Any] = {"socket_connect_timeout": 5, "socket_timeout": 5, "retry": Retry(NoBackoff(), 1)}
-    client = asyncio_client_of(url, **options)
-    try:
-        about = await client.info("cluster")
-    except redis.RedisError as error:
-        if remedy_for(error) and not isinstance(error, redis.exceptions.NoPermissionError):
+class Pages:
+    """The dashboard of the server or cluster at a URL.
+
+    Which of both it is, only Redis can tell. One that does not answer at first is asked again with each request;
+    until it has answered, pages say what is wrong, and nothing is live.
+    """
+
+    _PATIENCE = 2.0  # seconds that a request waits for the answer
+
+    def __init__(self, url: str, made: Callable[[Any], Any]) -> None:
+        self._url, self._made = url, made
+        self._options: dict[str, Any] = {
+            "socket_connect_timeout": 5,
+            "socket_timeout": 5,
+            "retry": Retry(NoBackoff(), 1),
+        }
+        self._client: Any = asyncio_client_of(url, **self._options)
+        self._clients = [self._client]
+        self._app = made(self._client)
+        self._known = is_sentinel(url)
+        self._asking: asyncio.Task[redis.RedisError | None] | None = None
+
+    async def connect(self) -> redis.RedisError | None:
+        """Ask Redis what it is; return why it did not tell."""
+        try:
+            about = await self._client.info("cluster")
+        except redis.RedisError as error:
+            # Where this user may not ask, the first real command says what may be done.
+            self._known = isinstance(error, redis.ResponseError) and not _refused(error)
+            return None if self._known else error
+        if about.get("cluster_enabled") and not self._known:
+            # The other one is closed at the end: a request may still be under way with it.
+            self._client = RedisCluster.from_url(self._url, **self._options)
+            self._clients.append(self._client)
+            self._app = self._made(self._client)
+        self._known = True
+        return None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        if scope["type"] == "http" and not self._known and not scope["path"].endswith("/livez"):
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.ensure_future(self.connect())
+            await asyncio.wait([self._asking], timeout=self._PATIENCE)
+            if not self._known and scope["path"].endswith("/live"):
+                # A stream would go on with a client that may be of the wrong kind; pages ask for it again.
+                await _not_yet(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        if self._asking is not None:
+            self._asking.cancel()
+        for client in self._clients:
             await client.aclose()
-            raise failure(error, url) from error
-        if not isinstance(error, redis.ResponseError):
-            logger.warning("%s; the dashboard goes on and tries again", failure(error, url))
-        return client
-    if not about.get("cluster_enabled") or is_sentinel(url):
-        return client
-    await client.aclose()
-    return RedisCluster.from_url(url, **options)
+
+
+def _refused(error: Exception) -> bool:
+    """Say whether somebody has to change a setting before Redis can be used at all."""
+    return bool(remedy_for(error)) and not isinstance(error, redis.exceptions.NoPermissionError)
+
+
+async def _not_yet(scope: Any, receive: Any, send: Any) -> None:
+    from starlette.responses import PlainTextResponse
+
+    answer = PlainTextResponse("Redis does not answer.\n", 503, {"Retry-After": "3", "Cache-Control": "no-store"})
+    await answer(scope, receive, send)
 
 
 def _listening(host: str, number: int) -> socket.socket:

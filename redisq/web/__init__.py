@@ -20,7 +20,7 @@ try:
     from starlette.staticfiles import StaticFiles
     from starlette.types import ASGIApp
 
-    from . import api, pages
+    from . import api, downloads, pages
     from .dashboard import Dashboard
     from .names import shown
     from .security import Guard, route_path
@@ -49,8 +49,8 @@ def app(
     - `queues`: only these may be seen and acted upon; None: all that are found.
     - `allow`: what the pages and the JSON API may do, of `redrive`, `discard`, `pause` and `purge`. By default nothing
       is shown or accepted that changes a queue.
-    - `password`: what HTTP Basic authentication asks for, with any user name, everywhere but at `/healthz`; None: no
-      authentication, for whoever can reach the app.
+    - `password`: what HTTP Basic authentication asks for, with any user name, everywhere but at `/healthz` and
+      `/livez`; None: no authentication, for whoever can reach the app.
 
     Its links are absolute paths under the place where it is mounted. It samples Redis while somebody looks, in the
     event loop of the requests, and needs no lifespan. Which hosts may be asked for is the business of the app around
@@ -84,11 +84,13 @@ def app(
         routes=[
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static"),
             *api.routes(board),
+            *downloads.routes(board),
             *pages.routes(board),
         ],
         exception_handlers=handlers,
         lifespan=lifespan,
     )
+    made.router.redirect_slashes = False  # its redirects are absolute, of the host that the request names
     return Guard(made, password)
 
 

@@ -16,6 +16,7 @@ from .acts import Outcome, Refused
 from .dashboard import Dashboard, body_of, choice, count
 from .jobs import briefly
 from .names import from_segment, to_segment
+from .payloads import Payload
 from .reader import Batch, Entry, Group, Items, Page, Reader
 from .sampler import Sample
 
@@ -45,6 +46,7 @@ def routes(board: Dashboard) -> list[BaseRoute]:
         f"{queue}/discard": api.discard,
         f"{queue}/purge": api.purge,
         f"{queue}/audit": api.audit,
+        f"{queue}/audit/stop": api.stop_audit,
         f"{queue}/stop": api.stop,
     }
     for state in ("leased", "delayed", "dead"):
@@ -123,7 +125,7 @@ class _Api:
                 "time": time_json(found.time),
                 "attempts": found.attempts,
                 "reason": text(found.reason),
-                "payload": None if found.payload is None else text(found.payload),
+                "payload": None if found.payload is None else Payload(found.payload).json,
                 "meanwhile": found.again or None,
             },
             404 if found.state == "absent" else 200,
@@ -225,6 +227,15 @@ class _Api:
         self._board.jobs.stop(job)
         return JSONResponse(job.document())
 
+    async def stop_audit(self, request: Request) -> Response:
+        reader = await self._board.reader(request)
+        job = self._board.jobs.audit_of(reader.info.name)
+        if job is None or not job.running:
+            raise HTTPException(404, "This queue is not being audited.")
+        self._board.jobs.stop(job)
+        await briefly(job)
+        return self._audit(reader)
+
     def _need(self, act: str) -> None:
         try:
             self._board.acts.need(act)
@@ -298,7 +309,7 @@ def _member(one: Entry) -> dict[str, Any]:
         **_name("member", one.data),
         "priority": one.priority,
         "attempts": one.attempts,
-        "payload": None if one.payload is None else text(one.payload),
+        "payload": None if one.payload is None else Payload(one.payload).json,
         "reason": text(one.reason),
     }
 
@@ -306,7 +317,7 @@ def _member(one: Entry) -> dict[str, Any]:
 def _items(items: Items) -> dict[str, Any]:
     members = any(one.priority is not None for one in items.entries)
     return {
-        "items": [_member(one) if members else text(one.data) for one in items.entries],
+        "items": [_member(one) if members else Payload(one.data).json for one in items.entries],
         "total": items.total,
         "next": items.following,
     }
@@ -334,7 +345,7 @@ def _page(page: Page, state: str) -> dict[str, Any]:
         if member and state != "leased":
             rows.append({**_member(one.entries[0]), _TIMES[state]: time_json(one.time)})
         else:
-            first = [_member(each) if each.priority is not None else text(each.data) for each in one.entries]
+            first = [_member(each) if each.priority is not None else Payload(each.data).json for each in one.entries]
             rows.append({**_batch(one, state), "first": first})
     following = None if page.following is None else to_segment(page.following)
     return {state: rows, "total": page.total, "next": following}

@@ -39,6 +39,8 @@ class Job:
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
     stopping: bool = False
+    waiting: bool = False
+    """Whether it waits for the audit of another queue to end."""
     error: str = ""
     audit: Audit | None = None
     task: asyncio.Task[None] | None = None
@@ -54,14 +56,19 @@ class Job:
         of = "" if self.total is None else f" of {self.total:,}"
         if self.running:
             end = ", stopping" if self.stopping else ""
-            return f"{_DOING[self.verb]}: {self.done:,}{of}{end}" if self.verb != "audit" else "Auditing"
+            if self.verb == "audit":
+                return ("Waiting for the audit of another queue" if self.waiting else "Auditing") + end
+            return f"{_DOING[self.verb]}: {self.done:,}{of}{end}"
+        if self.verb == "audit" and (self.error or self.stopping):
+            return f"It ended without a result: {self.error or 'it was stopped'}"
         if self.error:
             return f"Stopped after {self.done:,}{of} were {_DONE[self.verb]}: {self.error}"
         return f"{self.done:,}{of} {_DONE[self.verb]}" + (", then stopped" if self.stopping else "")
 
     def document(self) -> dict[str, Any]:
         """Return it for programs."""
-        state = "running" if self.running else "failed" if self.error else "stopped" if self.stopping else "done"
+        running = "waiting" if self.waiting else "running"
+        state = running if self.running else "failed" if self.error else "stopped" if self.stopping else "done"
         return {
             "id": self.id,
             "verb": self.verb,
@@ -78,6 +85,7 @@ class Jobs:
     def __init__(self, changed: Callable[[str], None]) -> None:
         self._changed = changed
         self._jobs: dict[tuple[str, bool], Job] = {}
+        self._auditing = asyncio.Lock()
 
     def of(self, queue: str) -> Job | None:
         """Return the job of a queue that writes, while it runs and for some minutes after."""
@@ -101,7 +109,7 @@ class Jobs:
         if before is not None and before.running:
             return None
         job = Job(verb, name, total)
-        work = {"purge": _purge, "audit": _audit}.get(verb, _settle)
+        work = {"purge": _purge, "audit": self._audit}.get(verb, _settle)
         job.task = asyncio.get_running_loop().create_task(self._run(job, work(job, reader, self._changed)))
         self._jobs[name, audit] = job
         return job
@@ -118,6 +126,16 @@ class Jobs:
         finally:
             job.ended = time.monotonic()
             self._changed(job.queue)
+
+    async def _audit(self, job: Job, reader: Reader, changed: Callable[[str], None]) -> None:
+        """Audit a queue, one at a time in the app: each walks over all keys of the server."""
+        job.waiting = self._auditing.locked()
+        async with self._auditing:
+            if job.waiting:
+                job.waiting = False
+                changed(job.queue)
+            job.audit = await reader.queue.audit()
+            job.done = job.audit.checked
 
     def stop(self, job: Job) -> None:
         """Stop a job after the step that it is in."""
@@ -143,11 +161,12 @@ async def briefly(job: Job) -> None:
 async def _settle(job: Job, reader: Reader, changed: Callable[[str], None]) -> None:
     """Redrive or discard what was dead when it began, the newest first: those who die meanwhile are left alone.
 
-    What is redriven goes to the front of its group, so in the end the earliest come first.
+    What is redriven goes to the front of its group, so in the end the earliest come first. Redis knows the order of
+    deaths to the ms; within one it is that of the ids, in all steps alike.
     """
     last, left, step = await reader.last_death(), job.total or 0, 0
     while last is not None and left > 0 and not job.stopping:
-        names = await reader.dead_before(last, min(STEP, left))
+        names, last = await reader.dead_before(last, min(STEP, left))
         if not names:
             break
         done = await _again(lambda names=names, step=step: _act(job, reader, names, step))  # type: ignore[misc]
@@ -179,8 +198,3 @@ async def _again(act: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 async def _purge(job: Job, reader: Reader, _: Callable[[str], None]) -> None:
     job.done = await reader.queue.purge()
-
-
-async def _audit(job: Job, reader: Reader, _: Callable[[str], None]) -> None:
-    job.audit = await reader.queue.audit()
-    job.done = job.audit.checked

@@ -20,7 +20,7 @@ from .jobs import Job, briefly
 from .names import from_segment, shown, to_segment, typed
 from .reader import Direction, ListState, Reader
 from .sampler import TICK
-from .views import COLUMNS, SORTS, environment, ordered
+from .views import COLUMNS, SORTS, environment, ordered, thinned
 
 PAGE = 50
 _PING = 15  # seconds after which a connection without news is shown to be alive
@@ -37,6 +37,7 @@ def routes(board: Dashboard) -> list[BaseRoute]:
         "/": pages.overview,
         "/live": pages.overview_live,
         "/healthz": pages.health,
+        "/livez": pages.alive,
         "/api": pages.api,
         queue: pages.queue,
         f"{queue}/live": pages.queue_live,
@@ -55,6 +56,7 @@ def routes(board: Dashboard) -> list[BaseRoute]:
         f"{queue}/purge": pages.purge,
         f"{queue}/stop": pages.stop,
         f"{queue}/audit": pages.run_audit,
+        f"{queue}/audit/stop": pages.stop_audit,
     }
     for state in _STATES:
         gets[f"{queue}/{state}"] = partial(pages.listing, state)
@@ -121,7 +123,10 @@ class Pages:
         )
 
     def _live(self, request: Request, key: tuple[str, ...], text: Callable[[], str]) -> Response:
-        """Send a part of a page whenever there is something new; it is rendered once for all who see the same."""
+        """Send a part of a page whenever there is something new; it is rendered once for all who see the same.
+
+        Rows that a viewer has already are not sent again.
+        """
         board = self._board
         key = (*key, str(request.scope.get("root_path", "")))
 
@@ -134,9 +139,11 @@ class Pages:
             return self._rendered[key]
 
         async def events() -> AsyncIterator[dict[str, str]]:
+            rows: dict[str, str] = {}
             async with board.sampler.watching() as changed:
                 while True:
-                    yield {"event": "part", "data": rendered()}
+                    part, rows = thinned(rendered(), rows)
+                    yield {"event": "part", "data": part}
                     await changed.wait()
                     changed.clear()
 
@@ -154,6 +161,7 @@ class Pages:
             sample=sample,
             tab=tab,
             job=board.jobs.of(name),
+            audit=board.jobs.audit_of(name),
             **context,
         )
 
@@ -188,7 +196,8 @@ class Pages:
 
         def text() -> str:
             sample = board.sampler.samples.get(name)
-            return self._text(request, "_queue.html", info=reader.info, sample=sample, tab=tab, job=board.jobs.of(name))
+            job, audit = board.jobs.of(name), board.jobs.audit_of(name)
+            return self._text(request, "_queue.html", info=reader.info, sample=sample, tab=tab, job=job, audit=audit)
 
         return self._live(request, ("queue", name, tab), text)
 
@@ -272,9 +281,7 @@ class Pages:
     async def audit(self, request: Request) -> Response:
         """Show the latest audit."""
         reader = await self._board.reader(request)
-        return await self._page(
-            request, reader, "audit.html", "audit", audit=self._board.jobs.audit_of(reader.info.name)
-        )
+        return await self._page(request, reader, "audit.html", "audit")
 
     # -- acts
 
@@ -372,11 +379,24 @@ class Pages:
             await briefly(job)
         return self._to(request, f"/queues/{request.path_params['queue']}/audit")
 
+    async def stop_audit(self, request: Request) -> Response:
+        """Stop the audit of a queue: who may begin one may end it."""
+        reader = await self._board.reader(request)
+        job = self._board.jobs.audit_of(reader.info.name)
+        if job is not None and job.running:
+            self._board.jobs.stop(job)
+            await briefly(job)
+        return self._to(request, f"/queues/{request.path_params['queue']}/audit")
+
     # -- the rest
 
     async def api(self, request: Request) -> Response:
         """Document the JSON API."""
         return self.render(request, "api.html")
+
+    async def alive(self, _: Request) -> Response:
+        """Say that the process answers, whatever Redis does."""
+        return PlainTextResponse("ok\n")
 
     async def health(self, _: Request) -> Response:
         """Say whether Redis answers, and nothing else."""

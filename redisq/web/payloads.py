@@ -1,8 +1,12 @@
-"""Payloads on a page: whole, as indented JSON, as text, or as bytes. The dashboard does not know their codec."""
+"""Payloads on a page: as indented JSON, as text, or as bytes. The dashboard does not know their codec.
+
+Of a long one the beginning is shown, and how much that is: ten megabytes would be a page that no browser can show.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -15,9 +19,12 @@ from markupsafe import Markup, escape
 T = TypeVar("T")
 
 PAGE_BYTES = 512_000
-"""of payloads on one page; the first is shown whole, however long"""
+"""of payloads that are read for one page; the first is read whole, however long"""
+TEXT, HEX = 64_000, 4_000
+"""bytes of a text, or of other bytes, that are shown"""
+_COPIED = 256_000  # bytes; what is longer is downloaded
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
-_INDENTED = 200_000  # characters; longer JSON is shown as it is
+_WIDEST = 4 * TEXT  # characters with indentation; JSON that would be longer is shown as it is
 _DEEPEST = 200
 
 
@@ -37,11 +44,11 @@ class Payload:
 
     @cached_property
     def _json(self) -> str | None:
-        return None if self.text is None else indented(self.text)
+        return None if self.text is None or self.cut else indented(self.text)
 
     @property
     def kind(self) -> Literal["JSON", "text", "bytes"]:
-        """What the bytes look like."""
+        """What the bytes look like; long JSON is text here."""
         return "bytes" if self.text is None else "text" if self._json is None else "JSON"
 
     @property
@@ -49,16 +56,41 @@ class Payload:
         """How many bytes there are."""
         return len(self.data)
 
-    @cached_property
-    def markup(self) -> Markup:
-        """The whole for a `pre`, its control characters and marks of direction as escapes."""
-        text = self._json or self.text
-        return escape(_dump(self.data)) if text is None else _visible(text)
+    @property
+    def shown(self) -> int:
+        """How many bytes are shown at most."""
+        return HEX if self.text is None else TEXT
 
     @property
-    def copied(self) -> str:
-        """What the copy button copies, in base64: the text as it is stored, or the bytes in hex."""
+    def cut(self) -> bool:
+        """Whether only the beginning is shown."""
+        return self.size > self.shown
+
+    @cached_property
+    def markup(self) -> Markup:
+        """What is shown in a `pre`, its control characters and marks of direction as escapes."""
+        if self.text is None:
+            return escape(_dump(self.data[:HEX]))
+        if self.cut:
+            return _visible(self.data[:TEXT].decode(errors="ignore"))  # it is UTF-8, but for a character that is cut
+        return _visible(self._json or self.text)
+
+    @property
+    def copied(self) -> str | None:
+        """What the copy button copies, in base64: the text as it is stored, or the bytes in hex; None of a long one."""
+        if self.size > _COPIED:
+            return None
         return base64.b64encode(self.data if self.text is not None else self.data.hex().encode()).decode()
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells these bytes from others."""
+        return hashlib.sha256(self.data).hexdigest()[:32]
+
+    @property
+    def json(self) -> str | dict[str, str]:
+        """The bytes for programs, with nothing lost: a string of UTF-8, or `{"base64": ...}` of anything else."""
+        return self.text if self.text is not None else {"base64": base64.b64encode(self.data).decode()}
 
 
 def fitting(values: Sequence[T], sizes: Sequence[int], most: int = PAGE_BYTES) -> Sequence[T]:
@@ -76,22 +108,22 @@ def indented(text: str) -> str | None:
 
     Its numbers, escapes and repeated keys stay as they are stored: only white space between them is changed.
     """
-    if len(text) > _INDENTED:
-        return None
     try:
         json.loads(text)
     except (ValueError, RecursionError):
         return None
     parts: list[str] = []
-    depth, before = 0, ""
+    depth, before, length = 0, "", 0
     for token in _TOKEN.findall(text):
         opens, closes = before in ("{", "["), token in ("}", "]")
         depth -= closes
         if before and (opens or before == "," or closes) and not (opens and closes):
             parts.append("\n" + "  " * depth)
+            length += len(parts[-1])
         parts.append(": " if token == ":" else token)
         depth += token in ("{", "[")
-        if depth > _DEEPEST:
+        length += len(parts[-1])
+        if depth > _DEEPEST or length > _WIDEST:
             return None
         before = token
     return "".join(parts)

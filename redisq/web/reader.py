@@ -235,6 +235,14 @@ class Reader:
         (batch,) = batches
         return batch, _items(batch.entries, batch.size, start)
 
+    async def batch_item(self, state: ListState, name: bytes, place: int) -> bytes | None:
+        """Read one item of a buffer's batch, counted from 1."""
+        score, found = await self._ask(
+            ("ZSCORE", self._keys + _INDEX[state], name),
+            ("LINDEX", self._keys + b"batch:" + name, _HEADER + place - 1),
+        )
+        return None if score is None else found
+
     # -- a buffer's groups
 
     async def group(self, name: bytes) -> Group:
@@ -269,6 +277,11 @@ class Reader:
 
         entries, _ = await _growing(max(0, min(count, total - start)), read, _size)
         return _items(entries, total, start)
+
+    async def item(self, group: bytes, place: int) -> bytes | None:
+        """Read one of the items that wait in a group, counted from the oldest, which is 1."""
+        (found,) = await self._ask(("LINDEX", self._keys + b"items:" + group, -place))
+        return found  # type: ignore[no-any-return]
 
     # -- a priority queue's members
 
@@ -319,6 +332,11 @@ class Reader:
             noted,
         )
 
+    async def payload(self, name: bytes) -> bytes | None:
+        """Read the payload of a member."""
+        (found,) = await self._ask(("HGET", self._keys + b"payloads", name))
+        return found  # type: ignore[no-any-return]
+
     # -- for acts on all dead letters
 
     async def dead_count(self) -> int:
@@ -326,15 +344,21 @@ class Reader:
         (count,) = await self._ask(("ZCARD", self._keys + b"dead"))
         return int(count)
 
-    async def last_death(self) -> int | None:
-        """Return when the newest dead letter died, in ms."""
+    async def last_death(self) -> float | None:
+        """Return when the newest dead letter died, in ms; infinity if that is what somebody has put there."""
         (last,) = await self._ask(("ZREVRANGE", self._keys + b"dead", 0, 0, "WITHSCORES"))
-        return next((int(float(score)) for _, score in pairs(last)), None)
+        return next((float(score) for _, score in pairs(last)), None)
 
-    async def dead_before(self, score: int, count: int) -> Sequence[bytes]:
-        """Return the newest dead letters that died up to a time, in the order of their deaths."""
-        (names,) = await self._ask(("ZREVRANGEBYSCORE", self._keys + b"dead", score, "-inf", "LIMIT", 0, count))
-        return names[::-1]  # type: ignore[no-any-return]
+    async def dead_before(self, score: float, count: int) -> tuple[Sequence[bytes], float]:
+        """Return the newest dead letters that died up to a time, and when the first of them did.
+
+        They are in the order of their deaths; what died in the same ms goes by its id, as everywhere in Redis.
+        """
+        (flat,) = await self._ask(
+            ("ZREVRANGEBYSCORE", self._keys + b"dead", f"{score:.17g}", "-inf", "WITHSCORES", "LIMIT", 0, count)
+        )
+        found = [(name, float(died)) for name, died in pairs(flat)]
+        return [name for name, _ in reversed(found)], found[-1][1] if found else score
 
 
 async def ask(runner: Runner, *commands: tuple[Any, ...]) -> list[Any]:

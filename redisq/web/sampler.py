@@ -99,13 +99,18 @@ class Sample:
         return time.monotonic() - self.at
 
     @property
+    def standing(self) -> float:
+        """The same for people, in steps of ten seconds: what says something new each time is sent each time."""
+        return self.still // 10 * 10
+
+    @property
     def warnings(self) -> list[str]:
         """What somebody should look at."""
         if self.stats is None:
             return [f"It cannot be read: {self.overview.error}"] if self.overview.error else []
         if self.still >= STILL:
             return [
-                f"Nothing was acked for {span(self.still)}, while something waits. Do its workers run, and do their "
+                f"Nothing was acked for {span(self.standing)}, while something waits. Do its workers run, and do their "
                 "handlers return?"
             ]
         return []

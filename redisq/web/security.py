@@ -29,6 +29,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+HEALTH = ("/healthz", "/livez")
+"""Pages that tell nothing but whether all is well: they ask for no password, and answer whatever host is asked for."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _PORTS = {"http": "80", "https": "443"}
 PROGRAM = "x-requested-with"
@@ -89,7 +91,7 @@ class Guard:
 
     def _refused(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        if not self._knows(headers) and route_path(scope) != "/healthz":
+        if not self._knows(headers) and route_path(scope) not in HEALTH:
             asks = {"WWW-Authenticate": 'Basic realm="redisq", charset="UTF-8"'}
             return refusal(scope, 401, "The dashboard wants a password: give it with any user name.", asks)
         if scope["method"] not in _SAFE and (why := foreign(headers, route_path(scope).startswith("/api/"))):
@@ -148,7 +150,8 @@ def _place(url: str, scheme: str = "") -> tuple[str, str] | None:
 class AllowedHosts:
     """What refuses requests for another host, such as those of a page whose name was pointed at this server.
 
-    Not those for `/healthz`, which tells nothing: an orchestrator asks for it by an address that nobody knows before.
+    Not those for `/healthz` and `/livez`, which tell nothing: an orchestrator asks for them by an address that nobody
+    knows before.
     A request that is cancelled, because the server ends, is answered.
     """
 
@@ -161,7 +164,7 @@ class AllowedHosts:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if "*" not in self._hosts and route_path(scope) != "/healthz":
+        if "*" not in self._hosts and route_path(scope) not in HEALTH:
             place = _place("//" + Headers(scope=scope).get("host", ""))
             if place is None or place[0] not in self._hosts:
                 message = "This host is not allowed: start redisq web with --allowed-host and the name in the URL."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,16 @@ def _scaled(points: Sequence[Point], values: Sequence[float], width: int, height
     ]
 
 
+def _corners(places: Sequence[tuple[float, float]]) -> list[tuple[str, str]]:
+    """Return the ends of a line, and the points at which it bends."""
+    texts = [(f"{x:.0f}", f"{y:.1f}") for x, y in places]
+    return [
+        one
+        for place, one in enumerate(texts)
+        if place in (0, len(texts) - 1) or not texts[place - 1][1] == one[1] == texts[place + 1][1]
+    ]
+
+
 def sparkline(one: Sample) -> Markup:
     """Draw what was done a second."""
     points = list(one.history)[1:]  # no rate is known of the first
@@ -125,10 +136,14 @@ def _drawn(points: Sequence[Point], values: Sequence[float], what: str, width: i
         return Markup(
             '<svg class="spark" viewBox="0 0 {0} {1}" role="img" aria-label="{2}: no history yet"></svg>'
         ).format(width, height, what)
-    places = _scaled(points, values, width, height)
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    area = f"{places[0][0]:.1f},{height} {line} {places[-1][0]:.1f},{height}"
-    label = f"{what}: {rate(min(values))} to {rate(max(values))} in the last {span(points[-1].time - points[0].time)}"
+    places = _corners(_scaled(points, values, width, height))
+    length = max(10, round(points[-1].time - points[0].time, -1))
+    label = f"{what}: {rate(min(values))} to {rate(max(values))} in the last {span(length)}"
+    if min(values) == max(values):  # it stays the same, so that it is not sent again
+        places = [("0", places[0][1]), (str(width), places[0][1])]
+        label = f"{what}: {rate(values[0])} all the time"
+    line = " ".join(f"{x},{y}" for x, y in places)
+    area = f"{places[0][0]},{height} {line} {places[-1][0]},{height}"
     return Markup(
         '<svg class="spark" viewBox="0 0 {0} {1}" preserveAspectRatio="none" role="img" aria-label="{2}">'
         '<polygon points="{3}"/><polyline points="{4}" vector-effect="non-scaling-stroke"/></svg>'
@@ -172,3 +187,20 @@ def ordered(samples: Sequence[Sample], sort: str) -> list[Sample]:
         return (0, -(-1.0 if value is None else value), one.info)
 
     return sorted(samples, key=key)
+
+
+_ROW = re.compile(r'<tr id="([^"]*)">.*?</tr>', re.DOTALL)  # of the overview; what is in it is escaped
+
+
+def thinned(part: str, before: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Return the overview without the cells of rows that are as they were, and all its rows.
+
+    Such a row is left empty; the page's script fills it with the cells that it has.
+    """
+    rows: dict[str, str] = {}
+
+    def row(match: re.Match[str]) -> str:
+        rows[match[1]] = match[0]
+        return f'<tr id="{match[1]}"></tr>' if before.get(match[1]) == match[0] else match[0]
+
+    return _ROW.sub(row, part), rows

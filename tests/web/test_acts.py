@@ -12,8 +12,9 @@ import redis
 import redis.asyncio
 
 from redisq import BYTES, Buffer, PriorityQueue
+from redisq.asyncio import Buffer as AsyncBuffer
 from redisq.web import jobs
-from tests.web.conftest import BASE, SAME_ORIGIN, Make, submit
+from tests.web.conftest import BASE, SAME_ORIGIN, Make, bodies, submit
 
 ALL = ("redrive", "discard", "pause", "purge")
 PROGRAM = {"X-Requested-With": "redisq"}
@@ -211,7 +212,10 @@ async def test_all_that_is_dead_in_steps(
 ) -> None:
     monkeypatch.setattr(jobs, "STEP", 7)
     if structure == "buffer":
-        dead_batches(client, 30, "q")
+        ids = dead_batches(client, 30, "q")
+        # Six die in the same ms, two of each group, and steps begin within: they go by their ids.
+        client.zadd("redisq:{q}:dead", {one: 1_700_000_000_000 + i // 6 for i, one in enumerate(ids)})
+        died = [ids.index(name.decode()) for name in client.zrange("redisq:{q}:dead", 0, -1)]  # type: ignore[union-attr]
     else:
         dead_members(client, *(b"m%d" % i for i in range(30)), name="q")
     browser = web(allow=[verb])
@@ -222,8 +226,23 @@ async def test_all_that_is_dead_in_steps(
     assert queue.stats().dead == 0
     assert queue.stats().waiting == (30 if verb == "redrive" else 0)
     if verb == "redrive" and structure == "buffer":
-        assert queue.peek("g0", 20) == list(range(0, 30, 3))  # in their old order
+        for group in range(3):
+            assert queue.peek(f"g{group}", 20) == [i for i in died if i % 3 == group]  # in their old order
     assert f"30 of 30 {verb}" in (await browser.get("/queues/q")).text
+
+
+@pytest.mark.parametrize("verb", ["redrive", "discard"])
+async def test_a_death_at_no_time_is_no_obstacle(
+    web: Make, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(jobs, "STEP", 2)
+    ids = dead_batches(client, 9)
+    client.zadd("redisq:{b}:dead", {ids[0]: float("inf"), ids[1]: float("-inf"), ids[2]: 1e300, ids[3]: 1.5})
+    browser = web(allow=[verb])
+    await submit(browser, "/queues/b/dead", f"/queues/b/{verb}", all="1")
+    job = await ended(browser, "/api/queues/b")
+    assert (job["state"], job["done"]) == ("done", 9)
+    assert Buffer(client, "b").stats().dead == 0
 
 
 async def ended(browser: httpx.AsyncClient, path: str) -> dict[str, Any]:
@@ -294,6 +313,60 @@ async def test_who_dies_meanwhile_is_left_alone(
     assert job["done"] <= 12
     stats = Buffer(client, "b").stats()
     assert (stats.dead, stats.waiting) == (12, 0)
+
+
+@pytest.mark.parametrize("api", ["", "/api"])
+async def test_one_audit_at_a_time(web: Make, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, api: str) -> None:
+    """Each walks over all keys of the server, and whoever may look may begin one; they may end it too."""
+    for name in ("a", "b", "c"):
+        Buffer(client, name).push(1)
+    going, at_once, audit = asyncio.Event(), 0, AsyncBuffer.audit
+    most = 0
+
+    async def slow(self: AsyncBuffer[bytes], *args: Any, **options: Any) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        try:
+            await going.wait()
+            return await audit(self, *args, **options)
+        finally:
+            at_once -= 1
+
+    async def no_time(_: jobs.Job) -> None:
+        for _turn in range(9):
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(AsyncBuffer, "audit", slow)
+    monkeypatch.setattr("redisq.web.pages.briefly", no_time)
+    monkeypatch.setattr("redisq.web.api.briefly", no_time)
+    browser = web()
+
+    async def state(name: str) -> str:
+        return str((await browser.get(f"/api/queues/{name}/audit")).json()["state"])
+
+    async def post(path: str) -> httpx.Response:
+        body: dict[str, Any] = {"json": {}} if api else {"data": {}}
+        return await browser.post(api + path, headers={**SAME_ORIGIN, **PROGRAM}, follow_redirects=True, **body)
+
+    for name in ("a", "b", "c"):
+        assert (await post(f"/queues/{name}/audit")).status_code == 200
+    assert [await state(name) for name in "abc"] == ["running", "waiting", "waiting"]
+    page = await browser.get("/queues/b/audit")
+    assert "one audit runs at a time" in page.text
+    assert 'action="/queues/b/audit/stop"' in page.text
+    await post("/queues/b/audit/stop")
+    await post("/queues/a/audit/stop")
+    while await state("c") != "running":
+        await asyncio.sleep(0.01)
+    assert [await state(name) for name in "ab"] == ["stopped", "stopped"]
+    assert "It ended without a result: it was stopped" in bodies((await browser.get("/queues/a/audit")).text)
+    going.set()
+    while await state("c") != "done":
+        await asyncio.sleep(0.01)
+    assert most == 1
+    if api:
+        assert (await post("/queues/c/audit/stop")).status_code == 404
 
 
 async def test_purge_wants_the_name(web: Make, client: redis.Redis) -> None:

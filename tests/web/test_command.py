@@ -16,7 +16,7 @@ import httpx
 import pytest
 import redis
 
-from redisq import PriorityQueue
+from redisq import Buffer, PriorityQueue
 from redisq.cli import main
 from redisq.embedded import Server
 
@@ -92,8 +92,32 @@ def test_a_password_from_the_environment(server: Server) -> None:
         assert httpx.get(where, timeout=30).status_code == 401
         assert httpx.get(where, auth=("me", "secret"), timeout=30).status_code == 200
         assert httpx.get(f"{where}/healthz", timeout=30).text == "ok\n"
+        assert httpx.get(f"{where}/livez", timeout=30).text == "ok\n"
     with serving(server.url, "--no-auth", REDISQ_WEB_PASSWORD="secret") as (_, where):
         assert httpx.get(where, timeout=30).status_code == 200
+
+
+def test_a_proxy_that_strips_a_path(server: Server, client: redis.Redis) -> None:
+    """The proxy asks for `/queues/index`, and browsers for `/ops/q/queues/index`."""
+    buffer: Buffer[int] = Buffer(client, "index")
+    buffer.push(1)
+    with (
+        serving(server.url, "--root-path", "/ops/q/", "--allow", "pause") as (_, where),
+        httpx.Client(base_url=where, timeout=30) as browser,
+    ):
+        page = browser.get("/")
+        links = re.findall(r'(?:href|src|action|data-live)="([^"]*)"', page.text + browser.get("/queues/index").text)
+        assert "/ops/q/queues/index" in links
+        assert "/ops/q/static/style.css" in links
+        assert [one for one in links if one and not one.startswith(("/ops/q/", "#"))] == []
+        assert browser.get("/static/style.css").status_code == 200
+        assert browser.get("/healthz", headers={"Host": "10.0.0.1"}).text == "ok\n"
+        assert browser.get("/api/queues/index").json()["waiting"] == 1
+        answer = browser.post("/queues/index/pause", data={"reason": "x"}, headers={"Sec-Fetch-Site": "same-origin"})
+        assert answer.headers["location"].startswith("/ops/q/queues/index?outcome=")
+        assert buffer.stats().paused
+        with browser.stream("GET", "/queues/index/live") as stream:
+            assert any('href="/ops/q/queues/index' in line for line in stream.iter_lines())
 
 
 def test_it_starts_without_redis() -> None:
@@ -103,6 +127,7 @@ def test_it_starts_without_redis() -> None:
         assert page.status_code == 200
         assert "Redis does not answer" in page.text
         assert httpx.get(f"{where}/healthz", timeout=30).status_code == 503
+        assert httpx.get(f"{where}/livez", headers={"Host": "10.0.0.1"}, timeout=30).text == "ok\n"
 
 
 @pytest.mark.parametrize(
@@ -121,6 +146,11 @@ def test_it_starts_without_redis() -> None:
         (["--allowed-host", "queues.test:8080"], 2, "without a port"),
         (["--allowed-host", "http://queues.test"], 2, "without a port"),
         (["--allowed-host", ""], 2, "is no host"),
+        (["--root-path", "ops"], 2, "is no path"),
+        (["--root-path", "/a//b"], 2, "is no path"),
+        (["--root-path", "/a/../b"], 2, "is no path"),
+        (["--root-path", '/"><script>'], 2, "is no path"),
+        (["--root-path", "//evil.test"], 2, "is no path"),
     ],
 )
 def test_what_is_refused_at_once(

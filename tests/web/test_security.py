@@ -13,7 +13,7 @@ import redis.asyncio
 from redisq import BYTES, Buffer, PriorityQueue
 from redisq.web import app, pages
 from redisq.web.security import AllowedHosts
-from tests.web.conftest import Make
+from tests.web.conftest import BASE, Make
 
 PATHS = ["/", "/api", "/api/queues", "/queues/q", "/queues/nope", "/nope", "/healthz", "/static/style.css"]
 
@@ -148,3 +148,13 @@ async def test_no_log_tells_a_payload_a_group_or_a_member(
         )
     redisq_and_servers = [one for one in caplog.records if not one.name.startswith(("httpx", "httpcore"))]
     assert not any("secret" in one.getMessage() for one in redisq_and_servers)
+
+
+@pytest.mark.parametrize(
+    "path", ["/queues/", "/queues/q/", "/api/", "/api/queues/", "/static", "//evil.test/", "/healthz/"]
+)
+async def test_no_redirect_is_made_of_the_host_that_is_named(web: Make, client: redis.Redis, path: str) -> None:
+    Buffer(client, "q").push(1)
+    answer = await web().get(httpx.URL(BASE).copy_with(raw_path=path.encode()), headers={"Host": "evil.test"})
+    assert answer.status_code == 404
+    assert "location" not in answer.headers

@@ -33,6 +33,7 @@ async function copy(text) {
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button.copy");
   if (!button) return;
+  const label = button.textContent;
   const bytes = Uint8Array.from(atob(button.dataset.copy), (one) => one.charCodeAt(0));
   try {
     await copy(new TextDecoder().decode(bytes));
@@ -40,7 +41,7 @@ document.addEventListener("click", async (event) => {
   } catch {
     button.textContent = "Not allowed";
   }
-  setTimeout(() => (button.textContent = "Copy"), 1500);
+  setTimeout(() => (button.textContent = label), 1500);
 });
 
 // -- choosing and sending
@@ -83,11 +84,70 @@ function say(kind, text) {
   state.hidden = false;
 }
 
+let rows = new Map(); // of a table, as they were sent last
+
 function show(html) {
   const part = document.createElement("template");
   part.innerHTML = html;
   localize(part.content); // before it is shown, so that no time flickers
+  for (const row of part.content.querySelectorAll("tr[id]")) {
+    if (!row.hasChildNodes() && rows.has(row.id)) row.innerHTML = rows.get(row.id); // nothing is new in it
+  }
+  rows = new Map([...part.content.querySelectorAll("tr[id]")].map((row) => [row.id, row.innerHTML]));
   window.htmx.swap({ sourceElement: document.body, target: "#live", text: part.innerHTML, swap: "innerMorph" });
+}
+
+// -- lists, which are of the moment at which they were loaded
+
+const RELOAD = 5000; // ms between two of the same list, which is asked for by this tab alone
+const LONGEST = 300000; // characters of a list that is loaded again by itself
+let listed = null; // what tells one moment's list from another's
+let loading = false;
+let gone = false; // what the page is about
+let loaded = Date.now();
+
+// Whether nobody would miss what is shown now, or click on what has moved: nothing in it is chosen, opened, focused,
+// marked or pointed at, and it is the first page.
+function untouched(list) {
+  return (
+    !gone &&
+    !location.search.includes("after=") &&
+    list.innerHTML.length < LONGEST &&
+    !list.matches(":hover") &&
+    !list.contains(document.activeElement) &&
+    !list.querySelector("details[open], input:checked") &&
+    document.getSelection().isCollapsed
+  );
+}
+
+async function renew(list) {
+  loading = true;
+  loaded = Date.now();
+  try {
+    const answer = await fetch(location.href.split("#")[0], { headers: { Accept: "text/html" } });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const news = page.getElementById("list");
+    gone = answer.status === 404;
+    if (!answer.ok || !news || !untouched(list)) return;
+    localize(news);
+    reveal(news);
+    window.htmx.swap({ sourceElement: document.body, target: "#list", text: news.innerHTML, swap: "innerMorph" });
+    listed = page.querySelector("[data-list]")?.dataset.list ?? listed;
+  } catch {
+    // The numbers say that there is no connection; the next ones bring another attempt.
+  } finally {
+    loading = false;
+  }
+}
+
+function follow() {
+  const list = document.getElementById("list");
+  const now = document.querySelector("[data-list]")?.dataset.list;
+  if (!list || !now) return;
+  listed ??= now;
+  const changed = now !== listed;
+  if (changed && !loading && Date.now() - loaded >= RELOAD && untouched(list)) renew(list);
+  document.getElementById("newer").hidden = !changed || untouched(list);
 }
 
 function watch() {
@@ -97,6 +157,7 @@ function watch() {
   source.addEventListener("part", (event) => {
     say("live", "Live");
     show(event.data);
+    follow();
   });
   source.addEventListener("error", () => {
     say("waiting", "Reconnecting…");
@@ -115,6 +176,7 @@ function look() {
   } else watch();
 }
 
+listed = document.querySelector("[data-list]")?.dataset.list || null;
 localize(document);
 reveal(document);
 document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });

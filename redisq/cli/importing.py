@@ -96,14 +96,25 @@ class Import:
         for one in self._steps(done, now):
             waiting.append(one)
             if len(waiting) == _CALLS or sum(one.weight for one in waiting) > _BYTES:
-                done = self._queue.send(*(one.call for one in waiting))[-1]
+                done = self._send(waiting, done)
                 waiting = []
                 tell(done)
-        if waiting:
-            done = self._queue.send(*(one.call for one in waiting))[-1]
-        if done != self._archive.lines:
-            raise Failure("another process imports the same file", NO)
+        self._send(waiting, done)
         self._client.pexpire(self._progress, _WEEK)
+
+    def _send(self, steps: list[_Step], done: int) -> int:
+        """Send steps until all of them count, and return how many lines are restored then.
+
+        A step is sent again by itself if the server did not know its script, or its slot was on the move. Those that
+        were sent with it had done nothing by then, for they come after it: so they have to be sent again, too.
+        """
+        while steps:
+            reached = max(self._queue.send(*(one.call for one in steps)))
+            if reached <= done:
+                raise Failure("another process has imported the same file meanwhile, or begun to do it anew", NO)
+            done = reached
+            steps = [one for one in steps if one.end > done]
+        return done
 
     def _keys(self, *names: str) -> tuple[bytes, ...]:
         return tuple(self._prefix + name.encode() for name in names)
@@ -203,9 +214,9 @@ def _lines(progress: str) -> int:
     return int(progress.removeprefix(_MERGES))
 
 
-def _read(reply: bytes | str) -> int:
-    """Read the reply of a step."""
-    return _lines(as_text(reply))
+def _read(reply: bytes | str | None) -> int:
+    """Read the reply of a step; nothing if the queue knows nothing of this import any more."""
+    return 0 if reply is None else _lines(as_text(reply))
 
 
 def _exported_while_leased(holder: bytes) -> bytes:

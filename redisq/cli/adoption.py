@@ -20,7 +20,7 @@ from ..core import validate
 from ..core.calls import Call, as_text
 from ..core.queue import nothing
 from ..core.scripts import load
-from .connection import Client, Queue, nodes
+from .connection import Client, Queue, nodes, server_time
 from .exit import NO, Failure
 from .output import line
 from .steps import step
@@ -30,6 +30,7 @@ Kind = Literal["left", "right", "zset"]
 ITEMS, MEMBERS = 1_000, 500  # in a step
 TOGETHER, BYTES = 100, 1 << 20  # sources in a round trip, and what is read of them all
 _DONE = 86_400_000  # ms that a push is remembered when its piece is dropped, for who had read it before and was slow
+_LATE = _DONE // 2  # ms after which a piece that was read is not pushed any more: so no clock need be exact
 _TAG = re.compile(rb"^[^{]*\{[^}]+\}")
 
 
@@ -92,8 +93,9 @@ class Adoption:
         while rest:
             asides = [self.aside(source.key) for source in rest]
             replies = self._queue.send(*map(self._take, rest, asides, repeat(max(1, BYTES // len(rest)))))
-            moved = self._move([(aside, piece) for aside, (_, piece) in zip(asides, replies, strict=True)])
-            for source, items, (left, _) in zip(rest, moved, replies, strict=True):
+            pieces = [(aside, piece) for aside, (_, piece, _) in zip(asides, replies, strict=True)]
+            moved = self._move(pieces, min(time for _, _, time in replies))
+            for source, items, (left, _, _) in zip(rest, moved, replies, strict=True):
                 counts[source].items += items
                 counts[source].left = left
             rest = [
@@ -110,11 +112,11 @@ class Adoption:
 
     def resume(self, keys: Iterable[bytes] | None = None) -> int:
         """Push the pieces that interrupted adoptions into this queue have laid aside: in these keys, or in all."""
-        count = 0
+        count, now = 0, int(server_time(self._client) * 1000)
         for aside in self._all() if keys is None else keys:
             piece: Any = self._client.lrange(aside, 0, -1)
             if piece and piece[1] == self._target:
-                count += sum(self._move([(aside, piece)]))
+                count += sum(self._move([(aside, piece)], now))
         return count
 
     def laid_aside(self, keys: Iterable[bytes] | None = None) -> int:
@@ -130,8 +132,8 @@ class Adoption:
     def _all(self) -> list[bytes]:
         return self._queue.runner.scan(escaped(self._prefix) + b"*", "list")
 
-    def _move(self, pieces: list[tuple[bytes, list[bytes]]]) -> list[int]:
-        """Push pieces, then drop them; return how many items each had."""
+    def _move(self, pieces: list[tuple[bytes, list[bytes]]], read: int) -> list[int]:
+        """Push pieces that were read then, in ms, and drop them; return how many items each had."""
         pushes: list[Call[Any]] = []
         drops: list[Call[None]] = []
         for aside, piece in pieces:
@@ -146,7 +148,7 @@ class Adoption:
                     NO,
                 )
             call = self._push(as_text(name), group, values)
-            pushes.append(replace(call, script=step("keep", call.script.name)))
+            pushes.append(replace(call, script=step("keep", call.script.name), args=(read + _LATE, *call.args)))
             drops.append(Call(step("drop"), (aside,), (name,), nothing))
         if pushes:
             once = [slot.name for slot in load(f"{self._queue.calls.structure}/push").keys].index("once")

@@ -28,7 +28,7 @@ from .steps import step
 Kind = Literal["left", "right", "zset"]
 
 ITEMS, MEMBERS = 1_000, 500  # in a step
-TOGETHER, BYTES = 100, 1 << 20  # sources in a round trip, and what is read of them all
+TOGETHER, BYTES = 100, 1 << 19  # sources in a round trip, and what is read of them all: a step takes less than 5 ms
 _DONE = 86_400_000  # ms that a push is remembered when its piece is dropped, for who had read it before and was slow
 _LATE = _DONE // 2  # ms after which a piece that was read is not pushed any more: so no clock need be exact
 _TAG = re.compile(rb"^[^{]*\{[^}]+\}")

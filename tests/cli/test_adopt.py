@@ -204,10 +204,10 @@ def test_items_are_moved_in_bounded_steps(client: redis.Redis, run: Run, monkeyp
     assert items_of(client, "a") == items
     assert [item for piece in pieces for item in piece] == items
     assert max(map(len, pieces)) == 1_000
-    assert all(sum(map(len, piece[:-1])) < 1 << 20 for piece in pieces)
+    assert all(sum(map(len, piece[:-1])) < adoption.BYTES for piece in pieces)
 
 
-def test_many_lists_share_a_megabyte_of_a_round_trip(
+def test_many_lists_share_the_bytes_of_a_round_trip(
     client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rounds: list[list[int]] = []
@@ -223,7 +223,7 @@ def test_many_lists_share_a_megabyte_of_a_round_trip(
     assert run("adopt", "buffer", "q", "--lists", "old:*")[0] == 0
     assert Buffer(client, "q").groups(1_000) == {str(i): 30 for i in range(250)}
     assert max(map(len, rounds)) == 100
-    assert max(map(sum, rounds)) < (1 << 20) + 100 * 1_000
+    assert max(map(sum, rounds)) < adoption.BYTES + 100 * 1_000
     assert len(rounds) < 30
 
 

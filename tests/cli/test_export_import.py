@@ -580,7 +580,7 @@ def test_an_interrupted_merge_goes_on_as_one(
 ) -> None:
     """Whether --merge is said again or not."""
     monkeypatch.setattr(importing, "_CALLS", 1)
-    monkeypatch.setattr(importing, "_MERGED", 5)
+    monkeypatch.setattr(importing, "_MEMBERS", 5)
     here = PriorityQueue(client, "q")
     here.push_many([(f"m{i}", i) for i in range(12)])
     data = export("q", "--live")

@@ -15,7 +15,7 @@
 -- ARGV[3]   order     enum    fifo | score
 -- ARGV[4]   anew      enum    0 | 1                       1: give new places (fifo)
 -- ARGV[5]   now       ms
--- ARGV[6+]  field     bytes   0..1200                     so many of them, six a member: ready, delayed or dead;
+-- ARGV[6+]  field     bytes   0..600                      so many of them, six a member: ready, delayed or dead;
 --                                                         itself; its score; ms when it is due or died, else 0;
 --                                                         "attempts reason"; nothing, or = and its payload
 -- REPLY     progress                                      `to`, or where the import is: then nothing has been done

@@ -7,7 +7,7 @@
 -- ARGV[3]  group   string                                 empty for a sorted set
 -- ARGV[4]  kind    enum    left | right | zset            the end of a list with its newest item, or a sorted set
 -- ARGV[5]  count   int     1..1000                        values, at most
--- ARGV[6]  bytes   int     1..1048576                     bytes, at most; but one value at least
+-- ARGV[6]  bytes   int     1..524288                      bytes, at most; but one value at least
 -- REPLY    [left, [value, ...], time]                     how many the source still has; the piece, empty if there was
 --                                                         nothing; the server's clock in ms
 -- REPLAY   once                                           a piece that lies there is given again, and no other is taken

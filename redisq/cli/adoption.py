@@ -8,6 +8,7 @@ does not, and goes on. The source and the queue need not be on the same node of 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -63,7 +64,7 @@ class Adoption:
         self._client, self._queue = client, queue
         self._target = queue.calls.queue + queue.calls.structure.encode()
         self._width = 1 if isinstance(queue, Buffer) else 2
-        self._prefix = validate.prefix(prefix) + b":adopting:"
+        self._prefix = _aside(prefix)
         self._cluster = not hasattr(client, "connection_pool")
 
     def aside(self, source: bytes) -> bytes:
@@ -167,6 +168,23 @@ class Adoption:
         pairs = zip(values[::2], map(float, values[1::2]), strict=True)
         calls: Iterator[Any] = self._queue.calls.push_many(pairs, token=token)
         return next(calls)  # all of a piece go in one call
+
+
+def unfinished(client: Client, prefix: str) -> dict[tuple[str, str], int]:
+    """Count the items that adoptions have laid aside and not pushed, by the queue's structure and name."""
+    counts: Counter[tuple[str, str]] = Counter()
+    pieces = {piece: length for page in matching(client, escaped(_aside(prefix)) + b"*") for piece, _, length in page}
+    for aside, length in pieces.items():
+        target: Any = client.lindex(aside, 1) if length else None
+        if target:  # else it has been pushed meanwhile
+            queue, _, structure = as_text(target).rpartition(":")
+            counts[structure, queue.partition("{")[2][:-1]] += (length - 3) // (1 if structure == "buffer" else 2)
+    return counts
+
+
+def _aside(prefix: str) -> bytes:
+    """Return what the keys of all pieces begin with."""
+    return validate.prefix(prefix) + b":adopting:"
 
 
 def escaped(literal: bytes) -> bytes:

@@ -175,6 +175,7 @@ def test_what_was_leased_is_due_at_once_with_its_attempt_counted(
     buffer.pause()
     data = export("b")
     assert run_import(data, "c")[0] == 0
+    assert client.llen("redisq:{c}:wake") == 1
     copy = Buffer(client, "c", codec=BYTES, ordered=True, max_attempts=2)
     copy.resume()
     again = copy.reserve(2)
@@ -200,6 +201,7 @@ def test_what_was_pushed_while_it_was_leased(
     queue.remove("removed")
     queue.pause()
     assert run_import(export("p"), "c")[0] == 0
+    assert client.llen("redisq:{c}:wake") == 1
     copy = PriorityQueue(client, "c", order=order)
     attempts = {item.member: (item.attempts, item.reason) for item in copy.delayed()}
     why = "exported while leased by me"
@@ -400,6 +402,13 @@ def test_a_file_is_imported_once(client: redis.Redis, run_import: Import, export
     assert run_import(data, "copy", "--again")[0] == 1
     assert run_import(data, "copy")[1].startswith("the file has been imported already")
     assert run_import(data, "copy", "--again", "--merge")[0] == 0  # batches by their ids, items once more
+    after = state_of(client, "copy")
+    assert {key: after[key] for key in before if key.startswith((b"batch:", b"d"))} == {
+        key: held for key, held in before.items() if key.startswith((b"batch:", b"d"))
+    }
+    assert {key: after[key] for key in before if key.startswith(b"items:")} == {
+        key: 2 * held for key, held in before.items() if key.startswith(b"items:")
+    }
     copy = Buffer(client, "copy")
     copy.purge()
     copy.resume_group("paused")
@@ -627,11 +636,13 @@ def test_killed_while_workers_take(
             return
 
 
+@pytest.mark.parametrize("kind", MAKE)
 def test_a_full_server_is_told_and_the_rest_comes_later(
-    client: redis.Redis, run_import: Import, export: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+    client: redis.Redis, run_import: Import, export: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(importing, "_CALLS", 1)
-    make_buffer(client, leased=False)
+    monkeypatch.setattr(importing, "_MEMBERS", 70)
+    MAKE[kind](client, leased=False)
     data, expected = export("q"), state_of(client, "q")
     send, sent = importing.Import._steps, [0]
 
@@ -648,7 +659,7 @@ def test_a_full_server_is_told_and_the_rest_comes_later(
     assert err.endswith("; run it again with the same file to go on\n")
     client.config_set("maxmemory", 0)
     code, out, _ = run_import(data, "copy", "--json")
-    assert (code, json.loads(out)["resumed_at"]) == (0, 5)
+    assert (code, json.loads(out)["resumed_at"]) == (0, 5 if kind == "buffer" else 350)
     assert state_of(client, "copy") == expected
 
 

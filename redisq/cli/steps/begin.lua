@@ -39,7 +39,7 @@ call('HSET', meta, 'queue', mark) -- first, because a full server refuses this
 for i = 8, #ARGV, 2 do
   call('HINCRBY', meta, ARGV[i], ARGV[i + 1])
 end
-if merge == '0' and tonumber(sequence) > tonumber(call('HGET', meta, 'sequence') or 0) then
+if tonumber(sequence) > tonumber(call('HGET', meta, 'sequence') or 0) then
   call('HSET', meta, 'sequence', sequence)
 end
 if empty then

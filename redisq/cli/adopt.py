@@ -14,7 +14,7 @@ from ..blocking import Buffer, PriorityQueue
 from ..core.codecs import BYTES
 from .adoption import TOGETHER, Adoption, Count, Source, escaped, matching
 from .command import Commands, describe, describe_verbs, json_option
-from .connection import Client, Kind, Queue, connected, explained, find, heading, prefix_options, url_of
+from .connection import Client, Queue, connected, explained, find, heading, prefix_options, url_of
 from .durations import duration
 from .exit import NO, USAGE, Failure
 from .output import counting, line, show_json
@@ -245,6 +245,3 @@ def _report(args: argparse.Namespace, queue: Queue, total: _Total, seconds: floa
         if rest.get(name):
             print(f"left alone: {rest[name]:,} {why}")
     return NO if kept_out else 0
-
-
-_KIND: Kind = "buffer"

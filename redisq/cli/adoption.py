@@ -8,6 +8,7 @@ does not, and goes on. The source and the queue need not be on the same node of 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -20,7 +21,7 @@ from ..core import validate
 from ..core.calls import Call, as_text
 from ..core.queue import nothing
 from ..core.scripts import load
-from .connection import Client, Queue, nodes
+from .connection import Client, Queue, nodes, server_time
 from .exit import NO, Failure
 from .output import line
 from .steps import step
@@ -28,8 +29,9 @@ from .steps import step
 Kind = Literal["left", "right", "zset"]
 
 ITEMS, MEMBERS = 1_000, 500  # in a step
-TOGETHER, BYTES = 100, 1 << 20  # sources in a round trip, and what is read of them all
+TOGETHER, BYTES = 100, 1 << 19  # sources in a round trip, and what is read of them all: a step takes less than 5 ms
 _DONE = 86_400_000  # ms that a push is remembered when its piece is dropped, for who had read it before and was slow
+_LATE = _DONE // 2  # ms after which a piece that was read is not pushed any more: so no clock need be exact
 _TAG = re.compile(rb"^[^{]*\{[^}]+\}")
 
 
@@ -62,7 +64,7 @@ class Adoption:
         self._client, self._queue = client, queue
         self._target = queue.calls.queue + queue.calls.structure.encode()
         self._width = 1 if isinstance(queue, Buffer) else 2
-        self._prefix = validate.prefix(prefix) + b":adopting:"
+        self._prefix = _aside(prefix)
         self._cluster = not hasattr(client, "connection_pool")
 
     def aside(self, source: bytes) -> bytes:
@@ -92,8 +94,9 @@ class Adoption:
         while rest:
             asides = [self.aside(source.key) for source in rest]
             replies = self._queue.send(*map(self._take, rest, asides, repeat(max(1, BYTES // len(rest)))))
-            moved = self._move([(aside, piece) for aside, (_, piece) in zip(asides, replies, strict=True)])
-            for source, items, (left, _) in zip(rest, moved, replies, strict=True):
+            pieces = [(aside, piece) for aside, (_, piece, _) in zip(asides, replies, strict=True)]
+            moved = self._move(pieces, min(time for _, _, time in replies))
+            for source, items, (left, _, _) in zip(rest, moved, replies, strict=True):
                 counts[source].items += items
                 counts[source].left = left
             rest = [
@@ -110,11 +113,11 @@ class Adoption:
 
     def resume(self, keys: Iterable[bytes] | None = None) -> int:
         """Push the pieces that interrupted adoptions into this queue have laid aside: in these keys, or in all."""
-        count = 0
+        count, now = 0, int(server_time(self._client) * 1000)
         for aside in self._all() if keys is None else keys:
             piece: Any = self._client.lrange(aside, 0, -1)
             if piece and piece[1] == self._target:
-                count += sum(self._move([(aside, piece)]))
+                count += sum(self._move([(aside, piece)], now))
         return count
 
     def laid_aside(self, keys: Iterable[bytes] | None = None) -> int:
@@ -130,8 +133,8 @@ class Adoption:
     def _all(self) -> list[bytes]:
         return self._queue.runner.scan(escaped(self._prefix) + b"*", "list")
 
-    def _move(self, pieces: list[tuple[bytes, list[bytes]]]) -> list[int]:
-        """Push pieces, then drop them; return how many items each had."""
+    def _move(self, pieces: list[tuple[bytes, list[bytes]]], read: int) -> list[int]:
+        """Push pieces that were read then, in ms, and drop them; return how many items each had."""
         pushes: list[Call[Any]] = []
         drops: list[Call[None]] = []
         for aside, piece in pieces:
@@ -146,7 +149,7 @@ class Adoption:
                     NO,
                 )
             call = self._push(as_text(name), group, values)
-            pushes.append(replace(call, script=step("keep", call.script.name)))
+            pushes.append(replace(call, script=step("keep", call.script.name), args=(read + _LATE, *call.args)))
             drops.append(Call(step("drop"), (aside,), (name,), nothing))
         if pushes:
             once = [slot.name for slot in load(f"{self._queue.calls.structure}/push").keys].index("once")
@@ -165,6 +168,23 @@ class Adoption:
         pairs = zip(values[::2], map(float, values[1::2]), strict=True)
         calls: Iterator[Any] = self._queue.calls.push_many(pairs, token=token)
         return next(calls)  # all of a piece go in one call
+
+
+def unfinished(client: Client, prefix: str) -> dict[tuple[str, str], int]:
+    """Count the items that adoptions have laid aside and not pushed, by the queue's structure and name."""
+    counts: Counter[tuple[str, str]] = Counter()
+    pieces = {piece: length for page in matching(client, escaped(_aside(prefix)) + b"*") for piece, _, length in page}
+    for aside, length in pieces.items():
+        target: Any = client.lindex(aside, 1) if length else None
+        if target:  # else it has been pushed meanwhile
+            queue, _, structure = as_text(target).rpartition(":")
+            counts[structure, queue.partition("{")[2][:-1]] += (length - 3) // (1 if structure == "buffer" else 2)
+    return counts
+
+
+def _aside(prefix: str) -> bytes:
+    """Return what the keys of all pieces begin with."""
+    return validate.prefix(prefix) + b":adopting:"
 
 
 def escaped(literal: bytes) -> bytes:

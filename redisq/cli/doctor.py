@@ -17,6 +17,7 @@ from ..core.codecs import BYTES
 from ..core.doctor import Finding
 from ..core.queues import QueueInfo
 from ..core.scripts import load
+from .adoption import unfinished
 from .command import Commands, describe, json_option
 from .connection import LAYOUT, Client, connected, nodes, place, prefix_options, server_time, url_of
 from .exit import NO
@@ -35,7 +36,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         summary="check a server's settings and queues for problems",
         text="Look at a server's settings and at its queues: eviction, persistence, the version, rights that are "
         "missing, queues of another layout, leases that lie too far ahead, and workers of one queue whose settings "
-        "differ. Ends with 1 if something is wrong. It changes nothing.",
+        "differ, and adoptions that were interrupted. Ends with 1 if something is wrong. It changes nothing.",
         example="redisq doctor\nredisq doctor --url redis://db1:6379 --json",
         options=prefix_options(),
     )
@@ -64,6 +65,13 @@ def _examine(client: Client, prefix: str) -> Iterator[Finding]:
     yield from _rights(client)
     for queue in queues(client, prefix):
         yield from _queue(client, prefix, queue)
+    for (structure, name), items in sorted(unfinished(client, prefix).items()):
+        yield Finding(
+            "warning",
+            name,
+            f"{items:,} items that `redisq adopt` took for it are not in it yet: it was interrupted, or is at work",
+            f"if it is not at work, run `redisq adopt {structure} {line(name)}` again",
+        )
 
 
 def _info(client: Any) -> Mapping[str, Any]:

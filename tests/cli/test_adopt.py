@@ -61,7 +61,7 @@ def test_lists_become_groups_with_their_items_in_order(client: redis.Redis, run:
     assert not client.keys("stream_buffer:*")
     assert not client.keys("*adopting*")
     assert Buffer(client, "q").audit().ok
-    assert all(client.pttl(key) > 0 for key in client.keys("*once*"))
+    assert all(0 < client.pttl(key) <= 86_400_000 for key in client.keys("*once*"))
 
 
 def test_lists_that_are_pushed_to_at_the_right(client: redis.Redis, run: Run) -> None:
@@ -193,9 +193,9 @@ def test_items_are_moved_in_bounded_steps(client: redis.Redis, run: Run, monkeyp
     pieces: list[list[bytes]] = []
     move = adoption.Adoption._move
 
-    def noted(self: Any, moved: list[tuple[bytes, list[bytes]]]) -> list[int]:
+    def noted(self: Any, moved: list[tuple[bytes, list[bytes]]], read: int) -> list[int]:
         pieces.extend(piece[3:] for _, piece in moved)
-        return move(self, moved)
+        return move(self, moved, read)
 
     monkeypatch.setattr(adoption.Adoption, "_move", noted)
     items = [b"x" * size for size in (400_000, 400_000, 400_000, 1, 3_000_000, 1, *[10] * 2_000)]
@@ -204,18 +204,18 @@ def test_items_are_moved_in_bounded_steps(client: redis.Redis, run: Run, monkeyp
     assert items_of(client, "a") == items
     assert [item for piece in pieces for item in piece] == items
     assert max(map(len, pieces)) == 1_000
-    assert all(sum(map(len, piece[:-1])) < 1 << 20 for piece in pieces)
+    assert all(sum(map(len, piece[:-1])) < adoption.BYTES for piece in pieces)
 
 
-def test_many_lists_share_a_megabyte_of_a_round_trip(
+def test_many_lists_share_the_bytes_of_a_round_trip(
     client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rounds: list[list[int]] = []
     move = adoption.Adoption._move
 
-    def noted(self: Any, moved: list[tuple[bytes, list[bytes]]]) -> list[int]:
+    def noted(self: Any, moved: list[tuple[bytes, list[bytes]]], read: int) -> list[int]:
         rounds.append([sum(map(len, piece[3:])) for _, piece in moved])
-        return move(self, moved)
+        return move(self, moved, read)
 
     monkeypatch.setattr(adoption.Adoption, "_move", noted)
     for i in range(250):
@@ -223,7 +223,7 @@ def test_many_lists_share_a_megabyte_of_a_round_trip(
     assert run("adopt", "buffer", "q", "--lists", "old:*")[0] == 0
     assert Buffer(client, "q").groups(1_000) == {str(i): 30 for i in range(250)}
     assert max(map(len, rounds)) == 100
-    assert max(map(sum, rounds)) < (1 << 20) + 100 * 1_000
+    assert max(map(sum, rounds)) < adoption.BYTES + 100 * 1_000
     assert len(rounds) < 30
 
 
@@ -234,9 +234,9 @@ def test_a_list_that_fills_up_meanwhile_does_not_keep_the_others_waiting(
     made = filled(client, 3, 3)
     move = adoption.Adoption._move
 
-    def slow(self: Any, moved: list[tuple[bytes, list[bytes]]]) -> list[int]:
+    def slow(self: Any, moved: list[tuple[bytes, list[bytes]]], read: int) -> list[int]:
         client.lpush(LISTS.replace("*", "g1"), *[b"new"] * 3)
-        return move(self, moved)
+        return move(self, moved, read)
 
     with monkeypatch.context() as patch:
         patch.setattr(adoption.Adoption, "_move", slow)
@@ -331,19 +331,45 @@ def test_a_slow_process_pushes_and_drops_only_its_own_piece(
     buffer = Buffer(client, "q", codec=BYTES)
     slow, fast = (adoption.Adoption(client, buffer, "redisq") for _ in range(2))
     source, aside = adoption.Source(b"old:g", "left", b"g"), slow.aside(b"old:g")
-    ((left, piece),) = buffer.send(slow._take(source, aside, 1_000))
+    ((left, piece, read),) = buffer.send(slow._take(source, aside, 1_000))
     assert (left, piece[3:]) == (2, [b"1", b"2"])
-    ((left, same),) = buffer.send(fast._take(source, aside, 1_000))
+    ((left, same, _),) = buffer.send(fast._take(source, aside, 1_000))
     assert (left, same) == (2, piece)  # nothing more before it is dropped
-    assert fast.resume([aside]) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buffer.runner, "commands", lambda _: None)
+        assert fast.resume([aside]) == 2
+    (once,) = client.keys("*once*")
+    assert client.pttl(once) > 30 * 86_400_000  # until it is dropped, which may be long after a kill
     assert buffer.pop("g") == [b"1", b"2"]
-    ((left, following),) = buffer.send(fast._take(source, aside, 1_000))
+    ((left, following, read),) = buffer.send(fast._take(source, aside, 1_000))
     assert (left, following[3:]) == (0, [b"3", b"4"])
-    slow._move([(aside, piece)])
+    slow._move([(aside, piece)], read)
     assert client.lrange(aside, 0, -1) == following
-    fast._move([(aside, following)])
+    fast._move([(aside, following)], read)
     assert buffer.pop("g") == [b"3", b"4"]
     assert not client.keys("*adopting*")
+
+
+def test_a_process_that_was_stopped_for_days_pushes_nothing(
+    client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one has moved its piece meanwhile, and no server remembers that."""
+    filled(client, 1)
+    client.zadd("index", {"a": 1})
+    move = adoption.Adoption._move
+
+    def stopped(self: Any, moved: list[tuple[bytes, list[bytes]]], read: int) -> list[int]:
+        assert move(self, moved, read)
+        client.delete(*client.keys("*once*"))
+        return move(self, moved, read - adoption._DONE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adoption.Adoption, "_move", stopped)
+        for command in (BUFFER, ("adopt", "priority", "p", "--zset", "index")):
+            code, _, err = run(*command)
+            assert (code, "LATE these items were read many hours ago" in err) == (1, True)
+    assert Buffer(client, "q").groups() == {"g0": 5}
+    assert run(*BUFFER)[0] == 0
 
 
 def test_a_piece_of_another_adoption_is_not_taken(client: redis.Redis, run: Run) -> None:

@@ -12,6 +12,7 @@ import redis
 
 from redisq import Buffer, PriorityQueue
 from redisq.cli import main
+from redisq.cli.adoption import Adoption
 from redisq.core import doctor
 from redisq.embedded import Server
 
@@ -124,3 +125,33 @@ def test_queues(safe: redis.Redis, run: Run) -> None:
     assert Buffer(safe, "b").reserve(lease=864_000, holder="h")
     assert [one["subject"] for one in run()[1]] == ["b", "q"]
     assert run("--prefix", "other") == (0, [])
+
+
+@pytest.mark.server
+def test_an_interrupted_adoption(
+    safe: redis.Redis, run: Run, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it had laid aside is counted for each queue, under any name, until it is run again."""
+    monkeypatch.setenv("REDIS_URL", server.url)
+    commands = [
+        ("adopt", "buffer", "q:x", "--lists", "old:*"),
+        ("adopt", "priority", "p", "--zset", "set"),
+    ]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    safe.lpush("old:a", "1", "2")
+    safe.lpush("old:{b}", "3")
+    safe.zadd("set", {"m": 1, "n": 2, "o": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr(Adoption, "_move", interrupted)
+        assert [main(command) for command in commands] == [130, 130]
+    capsys.readouterr()
+    code, findings = run()
+    assert (code, {one["subject"]: one["problem"].split()[0] for one in findings}) == (1, {"p": "3", "q:x": "3"})
+    assert findings[1]["remedy"] == "if it is not at work, run `redisq adopt priority p` again"
+    for command in commands:
+        assert main(command) == 0
+    capsys.readouterr()
+    assert run() == (0, [])

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import redis
 
 from redisq import BYTES, Buffer, PriorityQueue, Pushed
-from redisq.cli import archive, importing, main
+from redisq.cli import archive, importing, main, steps
 from redisq.embedded import Server
 from tests.cli.conftest import Run
 from tests.cli.killing import killed
@@ -174,6 +175,7 @@ def test_what_was_leased_is_due_at_once_with_its_attempt_counted(
     buffer.pause()
     data = export("b")
     assert run_import(data, "c")[0] == 0
+    assert client.llen("redisq:{c}:wake") == 1
     copy = Buffer(client, "c", codec=BYTES, ordered=True, max_attempts=2)
     copy.resume()
     again = copy.reserve(2)
@@ -199,6 +201,7 @@ def test_what_was_pushed_while_it_was_leased(
     queue.remove("removed")
     queue.pause()
     assert run_import(export("p"), "c")[0] == 0
+    assert client.llen("redisq:{c}:wake") == 1
     copy = PriorityQueue(client, "c", order=order)
     attempts = {item.member: (item.attempts, item.reason) for item in copy.delayed()}
     why = "exported while leased by me"
@@ -399,6 +402,13 @@ def test_a_file_is_imported_once(client: redis.Redis, run_import: Import, export
     assert run_import(data, "copy", "--again")[0] == 1
     assert run_import(data, "copy")[1].startswith("the file has been imported already")
     assert run_import(data, "copy", "--again", "--merge")[0] == 0  # batches by their ids, items once more
+    after = state_of(client, "copy")
+    assert {key: after[key] for key in before if key.startswith((b"batch:", b"d"))} == {
+        key: held for key, held in before.items() if key.startswith((b"batch:", b"d"))
+    }
+    assert {key: after[key] for key in before if key.startswith(b"items:")} == {
+        key: 2 * held for key, held in before.items() if key.startswith(b"items:")
+    }
     copy = Buffer(client, "copy")
     copy.purge()
     copy.resume_group("paused")
@@ -516,6 +526,41 @@ def test_a_step_that_is_sent_twice_counts_once(
     assert state_of(client, "copy") == expected
 
 
+@pytest.mark.parametrize("known", range(4))
+def test_a_server_that_knows_some_of_the_scripts(
+    client: redis.Redis, run_import: Import, export: Callable[..., bytes], known: int
+) -> None:
+    """A step that is sent again, because its script was unknown, comes behind those that were sent with it."""
+    make_buffer(client, leased=False)
+    data, expected = export("q"), state_of(client, "q")
+    client.script_flush()
+    for name, inner in (("run", "buffer/push"), ("batch", None), ("run", "buffer/pause_group"))[:known]:
+        client.script_load(steps.step(name, inner).text)
+    assert run_import(data, "copy") == (0, ANY, "")
+    assert state_of(client, "copy") == expected
+
+
+def test_an_import_that_the_queue_has_forgotten(
+    client: redis.Redis, run_import: Import, export: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process was stopped for so long, and another one has finished meanwhile."""
+    monkeypatch.setattr(importing, "_CALLS", 1)
+    make_buffer(client, leased=False)
+    data = export("q")
+    send = importing.Import._send
+
+    def forgetting(self: Any, *arguments: Any) -> int:
+        if self._queue.calls.queue == b"redisq:{copy}:" and (done := arguments[1]):
+            client.delete(self._progress)
+            assert done == 1
+        return send(self, *arguments)
+
+    monkeypatch.setattr(importing.Import, "_send", forgetting)
+    code, out, err = run_import(data, "copy")
+    assert (code, out) == (1, "")
+    assert err.startswith("redisq: another process has imported the same file")
+
+
 def test_a_batch_that_is_gone_is_not_restored_by_a_late_step(
     client: redis.Redis, run_import: Import, export: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -544,7 +589,7 @@ def test_an_interrupted_merge_goes_on_as_one(
 ) -> None:
     """Whether --merge is said again or not."""
     monkeypatch.setattr(importing, "_CALLS", 1)
-    monkeypatch.setattr(importing, "_MERGED", 5)
+    monkeypatch.setattr(importing, "_MEMBERS", 5)
     here = PriorityQueue(client, "q")
     here.push_many([(f"m{i}", i) for i in range(12)])
     data = export("q", "--live")
@@ -591,11 +636,13 @@ def test_killed_while_workers_take(
             return
 
 
+@pytest.mark.parametrize("kind", MAKE)
 def test_a_full_server_is_told_and_the_rest_comes_later(
-    client: redis.Redis, run_import: Import, export: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+    client: redis.Redis, run_import: Import, export: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(importing, "_CALLS", 1)
-    make_buffer(client, leased=False)
+    monkeypatch.setattr(importing, "_MEMBERS", 70)
+    MAKE[kind](client, leased=False)
     data, expected = export("q"), state_of(client, "q")
     send, sent = importing.Import._steps, [0]
 
@@ -612,8 +659,75 @@ def test_a_full_server_is_told_and_the_rest_comes_later(
     assert err.endswith("; run it again with the same file to go on\n")
     client.config_set("maxmemory", 0)
     code, out, _ = run_import(data, "copy", "--json")
-    assert (code, json.loads(out)["resumed_at"]) == (0, 5)
+    assert (code, json.loads(out)["resumed_at"]) == (0, 5 if kind == "buffer" else 350)
     assert state_of(client, "copy") == expected
+
+
+@pytest.mark.parametrize("kind", ["buffer", "priority"])
+def test_what_is_dead_alone_is_kept_for_ever(
+    client: redis.Redis, run_import: Import, export: Callable[..., bytes], kind: str
+) -> None:
+    """An import begins as in an empty queue, whose mark expires: what is restored ends that."""
+    for name in ("q", "copy"):
+        queue: Any = Buffer(client, name) if kind == "buffer" else PriorityQueue(client, name)
+        if name == "q":
+            queue.push("1")
+            queue.reserve().bury()
+            data = export("q", "--live")
+    assert run_import(data, "copy")[0] == 0
+    assert queue.stats().dead == 1
+    assert client.pttl("redisq:{copy}:meta") == -1
+
+
+def test_what_is_pushed_meanwhile_comes_behind_what_is_still_to_come(
+    client: redis.Redis, export: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "_CALLS", 1)
+    monkeypatch.setattr(importing, "_MEMBERS", 2)
+    here = PriorityQueue(client, "q")
+    here.push_many(dict.fromkeys("abcd", 0))
+    data = export("q", "--live")
+    for after in count(1):
+        client.delete(*client.keys("redisq:{copy}:*"), "none")
+        with given(data, tmp_path, monkeypatch):
+            died = killed(monkeypatch, ("import", "copy"), after)
+        copy = PriorityQueue(client, "copy")
+        if begun := client.exists("redisq:{copy}:meta"):
+            copy.push("new")
+        with given(data, tmp_path, monkeypatch):
+            assert main(("import", "copy")) == 0
+        assert [item.member for item in copy.peek(9)] == ["a", "b", "c", "d", *(["new"] if begun else [])], after
+        if not died:
+            return
+
+
+def test_a_member_that_moves_during_a_live_export_is_in_it_once(
+    client: redis.Redis, export: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so is a batch: it was met when it was delayed, and once more among the dead."""
+    queue = PriorityQueue(client, "p")
+    queue.push("m")
+    queue.reserve().bury()  # type: ignore[union-attr]
+    buffer = Buffer(client, "b")
+    buffer.push("1")
+    batch = buffer.reserve()
+    assert batch
+    write = archive.Writer.write
+
+    def moving(self: Any, record: Any, items: int) -> None:
+        write(self, record, items)
+        if record["state"] == "leased":
+            batch.bury()
+        elif "member" in record:
+            queue.redrive("m")
+
+    monkeypatch.setattr(archive.Writer, "write", moving)
+    for name in ("p", "b"):
+        lines = [json.loads(line) for line in export(name, "--live").splitlines()]
+        assert len(lines) == 3
+        assert (lines[1]["state"], lines[2]["items"]) == ("dead" if name == "p" else "leased", 1)
+    assert queue.peek()
+    assert buffer.stats().dead == 1
 
 
 def test_an_empty_queue_leaves_nothing_for_ever(

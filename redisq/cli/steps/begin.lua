@@ -1,11 +1,22 @@
--- Begin an import, or find that it had begun.
+-- steps/begin: begin an import, or find that it had begun
 --
--- KEYS   the import's progress, meta, paused; then those that exist if the queue holds anything
--- ARGV   1 to merge with what is there, else 0; how many lines must have been restored for it to begin anew, or nothing;
---        the progress to begin with; the queue's mark; the value of paused, and its ms to live or 0; sequence;
---        then names and values of counters, which are added
--- Reply  the progress
--- Error  NOTEMPTY, LAYOUT
+-- KEYS[1]  progress  string  {queue}:once:import-<file>  how many lines are restored, after "merge" or not
+-- KEYS[2]  meta      hash    {queue}:meta                the queue's mark and counters
+-- KEYS[3]  paused    string  {queue}:paused              until or 0, a blank, the reason
+-- KEYS[4+] index     none    {queue}:<index>             those that exist if the queue holds anything
+-- ARGV[1]  merge     enum    0 | 1                       1: go on though the queue holds something
+-- ARGV[2]  again     string                              of a finished import: its lines, then it begins anew; or empty
+-- ARGV[3]  first     string                              the progress to begin with
+-- ARGV[4]  mark      enum    2 buffer | 2 fifo | 2 score
+-- ARGV[5]  pause     bytes                               the value of paused, or empty; a pause that is there stays
+-- ARGV[6]  ttl       int     0..                         ms until the pause ends, 0: never
+-- ARGV[7]  sequence  int     0..                         the last place that was given, so that what is pushed from
+--                                                        now on comes behind what is still to be restored
+-- ARGV[8+] counter   string                              names and values, which are added
+-- REPLY    progress                                      where the import is
+-- ERROR    LAYOUT                                        the queue's mark is another
+-- ERROR    NOTEMPTY                                      the queue holds something, and merge is 0
+-- REPLAY   once                                          while progress is remembered: it alone is told
 
 local call = redis.call
 local progress, meta, paused = unpack(KEYS)
@@ -28,7 +39,7 @@ call('HSET', meta, 'queue', mark) -- first, because a full server refuses this
 for i = 8, #ARGV, 2 do
   call('HINCRBY', meta, ARGV[i], ARGV[i + 1])
 end
-if merge == '0' and tonumber(sequence) > tonumber(call('HGET', meta, 'sequence') or 0) then
+if tonumber(sequence) > tonumber(call('HGET', meta, 'sequence') or 0) then
   call('HSET', meta, 'sequence', sequence)
 end
 if empty then

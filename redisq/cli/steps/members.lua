@@ -1,13 +1,28 @@
--- Restore members of a priority queue. One that is in the queue already is pushed instead: the lower score and the
--- earlier time count, as ever; if it is dead in the file it stays as it is in the queue.
+-- steps/members: restore members of a priority queue; one that is there already is pushed
 --
--- KEYS   the import's progress, meta, ready, held, delayed, dead, rows, payloads, once (a key that never exists), wake
--- ARGV   the progress that this step begins at, and the one it leads to; order; 1 to give new places (fifo), else 0; now;
---        then of each member: ready, delayed or dead; itself; its score; ms when it is due or died, else 0;
---        "attempts reason"; nothing or = and its payload
--- Reply  the progress; nothing has been done if it was another one
+-- KEYS[1]   progress  string  {queue}:once:import-<file>  how many lines are restored, after "merge" or not
+-- KEYS[2]   meta      hash    {queue}:meta                the queue's mark, counters and last place
+-- KEYS[3]   ready     zset    {queue}:ready               member -> score
+-- KEYS[4]   held      set     {queue}:held                members that are leased
+-- KEYS[5]   delayed   zset    {queue}:delayed             member -> ms when it is due
+-- KEYS[6]   dead      zset    {queue}:dead                member -> ms when it died
+-- KEYS[7]   rows      hash    {queue}:rows                member -> score, attempts, reason
+-- KEYS[8]   payloads  hash    {queue}:payloads            member -> payload
+-- KEYS[9]   once      string  {queue}:once:import         of the push; never exists
+-- KEYS[10]  wake      list    {queue}:wake                a wake-up for blocked clients
+-- ARGV[1]   from      string                              the progress at which this step begins
+-- ARGV[2]   to        string                              the progress to which it leads
+-- ARGV[3]   order     enum    fifo | score
+-- ARGV[4]   anew      enum    0 | 1                       1: give new places (fifo)
+-- ARGV[5]   now       ms
+-- ARGV[6+]  field     bytes   0..600                      so many of them, six a member: ready, delayed or dead;
+--                                                         itself; its score; ms when it is due or died, else 0;
+--                                                         "attempts reason"; nothing, or = and its payload
+-- REPLY     progress                                      `to`, or where the import is: then nothing has been done
+-- REPLAY    once                                          it begins at one progress, and ends that
 --
--- `inner`, the script in front, is priority/push.
+-- `inner`, the script in front, is priority/push: of a member that is there the lower score and the earlier time count,
+-- as ever. One that is dead in the file stays as it is in the queue.
 
 local call, format = redis.call, string.format
 local progress, meta, ready, held, delayed, dead, rows, payloads, once, wake = unpack(KEYS)

@@ -1,8 +1,13 @@
--- A step of an import that another script, `inner`, can do.
+-- steps/run: a step of an import that another script, `inner`, can do
 --
--- KEYS   the import's progress: how many lines have been restored; then those of inner
--- ARGV   the progress that this step begins at, and the one it leads to; then those of inner
--- Reply  the progress; nothing has been done if it was another one
+-- KEYS[1]  progress  string  {queue}:once:import-<file>  how many lines are restored, after "merge" or not
+-- KEYS[2+] key       none    {queue}:<key>               those of inner
+-- ARGV[1]  from      string                              the progress at which this step begins
+-- ARGV[2]  to        string                              the progress to which it leads
+-- ARGV[3+] value     bytes                               those of inner
+-- REPLY    progress                                      `to`, or where the import is: then nothing has been done
+-- ERROR    BADARG, LAYOUT                                those of inner; the progress is not changed
+-- REPLAY   once                                          it begins at one progress, and ends that
 
 local progress, from, to = KEYS[1], ARGV[1], ARGV[2]
 local at = redis.call('GET', progress)

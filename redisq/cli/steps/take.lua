@@ -1,20 +1,29 @@
--- Take what leaves next from a list or sorted set that belongs to no queue, and lay it aside, in one step.
+-- steps/take: take what leaves next from a list or sorted set that belongs to no queue, and lay it aside
 --
--- KEYS   the source; the list beside it where a piece lies until it is pushed: id, queue, group, value, ...
--- ARGV   an id for the piece, the queue's prefix, the group; `left` or `right`, the end of a list with its newest
---        item, or `zset`; how many values and how many bytes at most, but at least one value
--- Reply  how many values the source still has, and the piece; an empty piece: nothing could be taken.
---        A piece that lies there already is given again, and nothing is taken before it is dropped.
+-- KEYS[1]  source  none    <source>                       the list or sorted set
+-- KEYS[2]  aside   list    <prefix>:adopting:{<source>}   the piece until it is pushed: id, queue, group, value, ...
+-- ARGV[1]  id      string                                 of the piece
+-- ARGV[2]  queue   string                                 its prefix, and which structure it is
+-- ARGV[3]  group   string                                 empty for a sorted set
+-- ARGV[4]  kind    enum    left | right | zset            the end of a list with its newest item, or a sorted set
+-- ARGV[5]  count   int     1..1000                        values, at most
+-- ARGV[6]  bytes   int     1..524288                      bytes, at most; but one value at least
+-- REPLY    [left, [value, ...], time]                     how many the source still has; the piece, empty if there was
+--                                                         nothing; the server's clock in ms
+-- REPLAY   once                                           a piece that lies there is given again, and no other is taken
+--                                                         before it is dropped: who dies meanwhile leaves it so
 
 local call, format = redis.call, string.format
 local source, aside = unpack(KEYS)
 local id, queue, group, kind, count, bytes = unpack(ARGV)
 count, bytes = tonumber(count), tonumber(bytes)
 local zset = kind == 'zset'
+local time = call('TIME')
+time = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local size, width = call(zset and 'ZCARD' or 'LLEN', source), zset and 2 or 1
 local before = call('LRANGE', aside, '0', '-1')
 if #before > 0 then
-  return { size, before }
+  return { size, before, time }
 end
 
 -- How large values are is not known before they are read: so they are read in pieces, each twice as long as the last.
@@ -23,7 +32,8 @@ while taken < count and weight < bytes do
   length = math.min(length, count - taken)
   local read
   if zset then -- no queue has a score that is infinite: those members stay
-    read = call('ZRANGEBYSCORE', source, '(-inf', '(+inf', 'WITHSCORES', 'LIMIT', format('%d', taken), format('%d', length))
+    read = call('ZRANGEBYSCORE', source, '(-inf', '(+inf', 'WITHSCORES', 'LIMIT',
+      format('%d', taken), format('%d', length))
   elseif kind == 'left' then
     read = call('LRANGE', source, format('%d', -taken - length), format('%d', -taken - 1))
   else
@@ -48,7 +58,7 @@ while taken < count and weight < bytes do
   length = length * 2
 end
 if taken == 0 then
-  return { size, {} }
+  return { size, {}, time }
 end
 
 for i = 1, #piece, 1000 do -- first, because a full server refuses this, and then nothing has been taken
@@ -65,4 +75,4 @@ elseif kind == 'left' then
 else
   call('LTRIM', source, format('%d', taken), '-1')
 end
-return { size - taken, piece }
+return { size - taken, piece, time }

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..core import validate
@@ -158,7 +158,8 @@ class Acts:
         name = _text("name", confirmed)
         if name != reader.info.name and typed(name.strip()) != name_bytes(reader.info.name):
             raise Refused(400, f"That is not the name of the queue. Type {shown(reader.info.name)} to purge it.")
-        return await self._begin("purge", reader, None)
+        outcome = await self._begin("purge", reader, None)
+        return replace(outcome, message=f"{shown(reader.info.name)}: {outcome.message}")  # for the overview
 
     async def _begin(self, verb: Literal["redrive", "discard", "purge"], reader: Reader, total: int | None) -> Outcome:
         job = self._jobs.start(verb, reader, total)

@@ -310,7 +310,8 @@ class Pages:
         act_id, outcome = await self._board.perform(token, key, lambda act_id: perform(reader, form, act_id))
         if not outcome.ok:
             return self.error(request, outcome.status, outcome.message)
-        return self._to(request, f"/queues/{request.path_params['queue']}{back}", outcome=act_id)
+        gone = act == "purge" and outcome.document["job"]["state"] != "running"  # its page is not there any more
+        return self._to(request, "/" if gone else f"/queues/{request.path_params['queue']}{back}", outcome=act_id)
 
     def _need(self, act: str) -> None:
         try:

@@ -39,7 +39,7 @@ async def test_a_list_that_nobody_uses_is_renewed(client: redis.Redis, serve: Se
     await expect(page.locator(".entry")).to_have_count(4)
     await expect(page.locator("#newer")).to_be_hidden()
     await page.get_by_role("button", name=f"Discard {ids[0]}", exact=True).click()  # its forms are of now
-    await expect(page.locator(".notice").first).to_have_text("1 discarded.")
+    await expect(page.locator(".notice[role=status]").first).to_have_text("1 discarded.")
     watch.assert_clean()
 
 

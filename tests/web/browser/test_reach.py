@@ -143,7 +143,7 @@ async def test_a_menu_by_keyboard(client: redis.Redis, serve: Serve, page: Page,
     await page.keyboard.press("Tab")
     await page.keyboard.type("10m")
     await page.keyboard.press("Enter")
-    await expect(page.locator(".notice")).to_have_text("b is paused for 10m.")
+    await expect(page.locator(".notice[role=status]")).to_have_text("b is paused for 10m.")
     assert buffer.stats().paused
     watch.assert_clean()
 

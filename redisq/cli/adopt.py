@@ -211,9 +211,11 @@ def _rounds(args: argparse.Namespace, client: Client, queue: Queue, round_: Roun
                         return total, now - began
                     time.sleep(min(max(_PAUSE, now - started), args.follow))  # it scans at most half of the time
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; {adoption.moved:,} items are adopted; {_AGAIN}") from None
+            raise KeyboardInterrupt(f"interrupted; at least {adoption.moved:,} items are adopted; {_AGAIN}") from None
         except Failure as failure:
-            raise Failure(f"{failure}; {adoption.moved:,} items are adopted; {_AGAIN}", failure.code) from failure
+            raise Failure(
+                f"{failure}; at least {adoption.moved:,} items are adopted; {_AGAIN}", failure.code
+            ) from failure
 
 
 _AGAIN = "run it again to go on"

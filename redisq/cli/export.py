@@ -36,8 +36,11 @@ def run(args: argparse.Namespace) -> int:
     url = url_of(args)
     with connected(url) as client:
         queue = existing(client, args)
-        with explained(url), counting("exported") as tell:
-            writer = Export(client, queue, args.live).write(sys.stdout.buffer, args.queue, tell)
+        try:
+            with explained(url), counting("exported") as tell:
+                writer = Export(client, queue, args.live).write(sys.stdout.buffer, args.queue, tell)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; what was written is not whole, and no import takes it") from None
     unit = "items" if queue.calls.structure == "buffer" else "members"
     print(f"{writer.items:,} {unit} of {line(args.queue)} exported", file=sys.stderr)
     return 0

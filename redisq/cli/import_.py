@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
     if archive.lines and done == archive.lines:
         print(f"the file has been imported already, all {archive.items:,} {unit}: nothing to do; --again does it anew")
         return 0
-    went_on = f", from line {done + 2:,} on, where it had stopped" if done else ""
-    print(f"{archive.items:,} {unit} imported into {line(args.queue)}{went_on} in {time.monotonic() - began:.1f} s")
+    went_on = f"; it went on in line {done + 2:,}, where it had stopped" if done else ""
+    print(f"{archive.items:,} {unit} imported into {line(args.queue)} in {time.monotonic() - began:.1f} s{went_on}")
     if paused:
         print(f"it is paused: redisq resume {line(args.queue)}")
     return 0

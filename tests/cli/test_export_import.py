@@ -148,6 +148,7 @@ def test_everything_comes_back(
     assert out.endswith("\nit is paused: redisq resume copy\n")
     assert state_of(client, "copy") == state_of(client, "q")
     assert sorted(export("copy").splitlines()[1:-1]) == sorted(data.splitlines()[1:-1])
+    assert (client.pttl("redisq:{copy}:paused") > 0) is (kind != "buffer")  # the pauses of priority queues have an end
     assert 0 < client.pttl("redisq:{copy}:once:import-" + json.loads(data.splitlines()[0])["id"]) <= 604_800_000
     made: Any = Buffer(client, "copy") if kind == "buffer" else PriorityQueue(client, "copy", order=kind)  # type: ignore[arg-type]
     assert made.audit().ok
@@ -175,7 +176,6 @@ def test_what_was_leased_is_due_at_once_with_its_attempt_counted(
     buffer.pause()
     data = export("b")
     assert run_import(data, "c")[0] == 0
-    assert client.llen("redisq:{c}:wake") == 1
     copy = Buffer(client, "c", codec=BYTES, ordered=True, max_attempts=2)
     copy.resume()
     again = copy.reserve(2)
@@ -186,6 +186,16 @@ def test_what_was_leased_is_due_at_once_with_its_attempt_counted(
     again.release()
     assert copy.reserve() is None or copy.stats().dead == 1  # it had used its attempts
     first.ack()  # the original is as it was
+
+
+def test_a_batch_that_is_due_wakes_a_worker(
+    client: redis.Redis, run_import: Import, export: Callable[..., bytes]
+) -> None:
+    buffer = Buffer(client, "b")
+    buffer.push("1")
+    assert buffer.reserve()
+    assert run_import(export("b", "--live"), "c")[0] == 0
+    assert client.llen("redisq:{c}:wake") == 1
 
 
 @pytest.mark.parametrize("order", ["fifo", "score"])
@@ -293,6 +303,24 @@ def test_a_change_meanwhile_is_noticed(
     code, _, err = run_import(out.encode("utf-8"), "copy")
     assert (code, "it is not whole, and nothing is restored" in err) == (1, True)
     assert state_of(client, "copy") == {}
+
+
+def test_an_interrupted_export_says_that_the_file_is_not_whole(
+    client: redis.Redis, run: Run, run_import: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_buffer(client)
+    write = archive.Writer.write
+
+    def interrupted(self: Any, *arguments: Any) -> None:
+        if self.lines == 7:
+            raise KeyboardInterrupt
+        write(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive.Writer, "write", interrupted)
+        code, out, err = run("export", "q")
+    assert (code, err) == (130, "redisq: interrupted; what was written is not whole, and no import takes it\n")
+    assert run_import(out.encode("utf-8"), "copy")[0] == 1
 
 
 def test_a_changed_score_is_noticed(client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,8 @@ class Queue(Generic[C, T]):
 
         `LeaseLost` or `CodecError` for one call is its result; any other error is raised, or with `return_exceptions`
         is a result too, unless it befell all of them. A reserve's result is a list of events: what it buried, then a
-        `BatchData`, or `Nothing` with the time to ask again. With this and `wait` you can write a worker of your own.
+        `BatchData`, or `Nothing` with the time to ask again. A call whose script the server does not know yet is sent
+        again, and so done after the others. With this and `wait` you can write a worker of your own.
         """
         return await self.runner.send(calls, return_exceptions)
 

@@ -187,13 +187,20 @@ def reserve_flow(
 
     Between two calls it waits for a wake-up, for the time that the last reply named, or for the timeout. A burial, and
     a reply that names 0, is followed by another call at once, even when there is no time to wait. `first` makes the
-    first call, together with another one.
+    first call, behind the ack of another batch.
     """
     end = monotonic() + timeout
     buried: list[Event[T]] = []
+    if first is not None:
+        events = yield from first
+        buried += buried_in(events)
+        if isinstance(events[-1], BatchData):
+            return [*buried, events[-1]]
+        # Nothing, perhaps because a server that did not know the script of the ack has done it after the reserve: an
+        # ordered group was busy then. So it is asked once more.
     while True:
-        events: list[Event[T]] = (yield call) if first is None else (yield from first)
-        first, last = None, events[-1]
+        events = yield call
+        last = events[-1]
         buried += buried_in(events)
         left = end - monotonic()
         if isinstance(last, BatchData):

@@ -14,6 +14,7 @@ import redis.asyncio
 
 import redisq.asyncio
 from redisq import Batch, Buffer, Bury, CodecError, InvalidArgument, LeaseLost, PriorityQueue, Retry
+from redisq.core.scripts import load
 from redisq.embedded import Server
 
 pytestmark = pytest.mark.server
@@ -212,7 +213,7 @@ def test_an_ack_and_the_next_reserve_are_one_round_trip(client: redis.Redis, mon
     for turn, batch in enumerate(buffer.batches()):
         if turn == 1:
             batch.release(3600)
-    assert made == [["reserve"], ["ack", "reserve"], ["release"], ["reserve"], ["ack", "reserve"]]
+    assert made == [["reserve"], ["ack", "reserve"], ["release"], ["reserve"], ["ack", "reserve"], ["reserve"]]
     assert states(buffer) == {"done": 2, "delayed": 1}
 
 
@@ -229,6 +230,17 @@ def test_the_ack_comes_before_the_reserve(client: redis.Redis) -> None:
     again = buffer.reserve(1, ack=second)
     assert again
     assert (again.items, again.attempts) == ([2], 2)
+
+
+def test_an_ack_whose_script_is_unknown_is_done_after_the_reserve(client: redis.Redis) -> None:
+    """The reserve found the group busy; it looks again."""
+    buffer: Buffer[int] = Buffer(client, "q", ordered=True)
+    buffer.push(1, 2, 3)
+    for batch in buffer.batches(1):
+        client.script_flush()
+        client.script_load(load("buffer/reserve").text)
+        assert batch.items == [3 - buffer.stats().waiting]
+    assert states(buffer) == {"done": 3}
 
 
 @pytest.mark.parametrize("structure", ["buffer", "priority"])

@@ -81,8 +81,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these peers, and nothing is written")
     options = parser.parse_args()
     peers = [peer for peer in cases.PEERS if not options.only or peer.name in options.only]
-    for peer in peers:
-        setup.prepare(peer)  # one after the other, and what is missing is said before anything waits
+    try:
+        for peer in peers:
+            setup.prepare(peer)  # one after the other, and what is missing is said before anything waits
+    except setup.Missing as error:
+        parser.exit(1, f"{error}\n")
     with private_server() as server:
         binary = server.binary
     with concurrent.futures.ThreadPoolExecutor(32) as pool:

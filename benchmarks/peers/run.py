@@ -239,7 +239,7 @@ def claims(result: dict[str, Any]) -> list[Claim]:
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Lay the results out for people, the fastest first."""
-    layout = "{:<12}{:<56}{:<24}{:>9}{:>9}{:>9}  {:>13}  {:>5}{:>6}  {}".format
+    layout = "{:<12}{:<67}{:<24}{:>9}{:>9}{:>9}  {:>13}  {:>5}{:>6}  {}".format
     lines = [layout("peer", "mode", "guarantee", "enqueue", "work", "total", "commands/item", "lost", "twice", "rerun")]
     for one in sorted(results, key=lambda one: -float(one["total_per_second"]["median"])):
         commands = one["commands_per_item"]

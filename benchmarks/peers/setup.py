@@ -15,16 +15,7 @@ from benchmarks.measure import say
 from benchmarks.peers.cases import Peer
 
 DIRECTORY = Path(__file__).parents[2] / ".venv-peers"
-RUBY = """
-begin
-  begin require 'redis/connection/hiredis' rescue LoadError require 'hiredis-client' end
-rescue LoadError
-end
-require 'sidekiq'
-words = ["sidekiq==#{Sidekiq::VERSION}", "ruby==#{RUBY_VERSION}"]
-words << 'hiredis' if defined?(Hiredis) || defined?(RedisClient::HiredisConnection)
-print words.join(', ')
-"""
+SIDEKIQ = Path(__file__).with_name("sidekiq.rb")
 
 
 class Missing(Exception):
@@ -92,7 +83,7 @@ def _node() -> str:
 @functools.cache
 def _sidekiq() -> str:
     ruby = shutil.which("ruby")
-    found = subprocess.run([ruby, "-e", RUBY], capture_output=True, text=True) if ruby else None
+    found = subprocess.run([ruby, str(SIDEKIQ), "version"], capture_output=True, text=True) if ruby else None
     if found is None or found.returncode:
         raise Missing("sidekiq was not found: apt-get install ruby-sidekiq ruby-hiredis, or gem install sidekiq")
     return found.stdout

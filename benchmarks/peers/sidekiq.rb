@@ -1,17 +1,15 @@
 # Sidekiq: a job, `perform_async` and `perform_bulk`. Run by sidekiq.py; contract.py says what is in the environment.
+# `ruby sidekiq.rb version` tells which Sidekiq this is, and on what.
 
 require 'json'
 require 'logger'
-begin
-  require 'redis/connection/hiredis' # Sidekiq 6 takes the driver that was loaded last
-rescue LoadError
-  begin
-    require 'hiredis-client' # Sidekiq 7 and later
-  rescue LoadError
-    nil # then replies are parsed in Ruby, and the version that setup.py reports names no hiredis
-  end
-end
 require 'sidekiq'
+begin
+  require Sidekiq::VERSION.to_i < 7 ? 'redis/connection/hiredis' : 'hiredis-client'
+  PARSER = 'hiredis' # which both make the default where they are loaded
+rescue LoadError
+  PARSER = 'no hiredis'
+end
 
 Sidekiq.configure_server { |config| config.logger.level = Logger::WARN }
 Sidekiq.configure_client { |config| config.logger.level = Logger::WARN }
@@ -19,7 +17,7 @@ Sidekiq.configure_client { |config| config.logger.level = Logger::WARN }
 class Handle
   include Sidekiq::Job
 
-  RECORD = File.open(ENV.fetch('PEERS_RECORD'), File::WRONLY | File::APPEND | File::CREAT)
+  RECORD = File.open(ENV.fetch('PEERS_RECORD', File::NULL), File::WRONLY | File::APPEND | File::CREAT)
   HOLD = ENV.fetch('PEERS_HOLD', '0').to_f
 
   def perform(item)
@@ -28,18 +26,26 @@ class Handle
   end
 end
 
-if $PROGRAM_NAME == __FILE__
-  first, count = ARGV[1..].map(&:to_i)
+def push(items)
   pace = ENV.fetch('PEERS_PACE', '0').to_f
   Sidekiq.redis { |connection| connection.call('PING') }
   start = Process.clock_gettime(Process::CLOCK_MONOTONIC)
-  if ENV['PEERS_MODE'].include?('perform_bulk')
-    (first...(first + count)).each_slice(100) { |items| Handle.perform_bulk(items.zip) }
+  if ENV.fetch('PEERS_MODE').include?('perform_bulk')
+    items.each_slice(100) { |slice| Handle.perform_bulk(slice.zip) }
   else
-    (first...(first + count)).each do |item|
+    items.each do |item|
       Handle.perform_async(item)
       sleep pace if pace > 0
     end
   end
   puts JSON.generate(seconds: Process.clock_gettime(Process::CLOCK_MONOTONIC) - start)
+end
+
+if $PROGRAM_NAME == __FILE__
+  if ARGV[0] == 'push'
+    first, count = ARGV[1..].map(&:to_i)
+    push(first...(first + count))
+  else
+    print "sidekiq==#{Sidekiq::VERSION}, ruby==#{RUBY_VERSION}, #{PARSER}"
+  end
 end

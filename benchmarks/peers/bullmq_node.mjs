@@ -6,7 +6,7 @@ import { createRequire } from 'node:module'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 const { PEERS_URL, PEERS_MODE, PEERS_RECORD, PEERS_HOLD = '0', PEERS_PACE = '0', PEERS_NODE } = process.env
-const { Queue, Worker } = createRequire(`${PEERS_NODE}/`)('bullmq')
+const { Job, Queue, Worker } = createRequire(`${PEERS_NODE}/`)('bullmq')
 const path = PEERS_URL.replace('unix://', '')
 const modes = PEERS_MODE.split(', ')
 const [what, first, count] = process.argv.slice(2)
@@ -49,18 +49,35 @@ async function push () {
   await queue.close()
 }
 
-function work () {
+async function work () {
   const file = openSync(PEERS_RECORD, 'a')
-  const concurrency = Number(/concurrency=(\d+)/.exec(PEERS_MODE)?.[1] ?? 1)
-  const worker = new Worker('bench', async job => {
+  const handle = async job => {
     const entry = Buffer.alloc(16)
     entry.writeDoubleLE(Number(process.hrtime.bigint()) / 1e9, 0)
     entry.writeBigInt64LE(BigInt(job.data.item), 8)
     writeSync(file, entry)
     if (Number(PEERS_HOLD)) await sleep(Math.min(1000 * Number(PEERS_HOLD), 2 ** 31 - 1))
-  }, { connection: { path, maxRetriesPerRequest: null }, concurrency })
+  }
+  const byHand = modes.includes('by hand')
+  const concurrency = Number(/concurrency=(\d+)/.exec(PEERS_MODE)?.[1] ?? 1)
+  const connection = { path, maxRetriesPerRequest: null }
+  const worker = new Worker('bench', byHand ? null : handle, { connection, concurrency })
   worker.on('error', console.error)
   process.once('SIGTERM', () => worker.close())
+  if (byHand) await loop(worker, handle)
+}
+
+async function loop (worker, handle) {
+  const token = 'bench'
+  await worker.startStalledCheckTimer()
+  while (true) {
+    let job = await worker.getNextJob(token)
+    while (job) {
+      await handle(job)
+      const [data, id] = await job.moveToCompleted(null, token, true) ?? []
+      job = data && Job.fromJSON(worker, data, id)
+    }
+  }
 }
 
 await (what === 'push' ? push() : work())

@@ -214,6 +214,7 @@ CASES = (
             Case(peer, "concurrency=10, removeOnComplete, addBulk of 100", LEAST, at_once=10, batch=100, share=0.1),
         )
     ),
+    Case("bullmq_node", "by hand, removeOnComplete", LEAST, worker=False, share=0.1, quick=True),
     Case("sidekiq", "concurrency=1", MOST, share=0.15, quick=True),
     Case("sidekiq", "concurrency=5", MOST, at_once=5, share=0.15),  # the default from 7.0 on
     Case("sidekiq", "concurrency=10", MOST, at_once=10, share=0.15, quick=True),  # and before

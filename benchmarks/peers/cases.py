@@ -218,6 +218,6 @@ CASES = (
     Case("sidekiq", "concurrency=1", MOST, share=0.15, quick=True),
     Case("sidekiq", "concurrency=5", MOST, at_once=5, share=0.15),  # the default from 7.0 on
     Case("sidekiq", "concurrency=10", MOST, at_once=10, share=0.15, quick=True),  # and before
-    Case("sidekiq", "concurrency=1, perform_bulk of 100", MOST, batch=100, share=0.15),
+    Case("sidekiq", "concurrency=1, perform_bulk of 100", MOST, batch=100, share=0.15, quick=True),
     Case("sidekiq", "concurrency=10, perform_bulk of 100", MOST, at_once=10, batch=100, share=0.15),
 )

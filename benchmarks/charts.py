@@ -100,7 +100,8 @@ def peers(theme: Theme) -> Figure:
         colour = theme["ours"] if row["peer"] == "redisq" else theme["others"][3 if once else 0]
         axes.barh(place, speed, color=colour, alpha=0.55 if once else 1.0, height=0.7)
         axes.text(speed * 1.08, place, f"{speed:,.0f}", va="center", color=theme["ink"], fontsize=8)
-    axes.set_yticks(range(len(rows)), [f"{row['peer']}: {row['mode']}, {row['guarantee']}" for row in rows], fontsize=8)
+    labels = [f"{row['peer'].replace('_node', ' for Node')}: {row['mode']}, {row['guarantee']}" for row in rows]
+    axes.set_yticks(range(len(rows)), labels, fontsize=8)
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.02)
     axes.set_xlabel("items a second, enqueued and done")

@@ -77,6 +77,13 @@ def best_modes() -> list[dict[str, Any]]:
     return sorted(best.values(), key=lambda row: -float(row["total_per_second"]["median"]))
 
 
+def _peer(row: dict[str, Any]) -> str:
+    if row["peer"] == "redisq":
+        return "**redisq**"
+    version = row["version"].partition(",")[0]
+    return f"{version} for Node" if row["peer"].endswith("_node") else version
+
+
 def peers() -> str:
     """Show the best that each peer does, and what it promises."""
     lines = []
@@ -84,7 +91,7 @@ def peers() -> str:
         commands = row["commands_per_item"] or {"enqueue": 0, "work": 0}
         lines.append(
             [
-                f"{'**redisq**' if row['peer'] == 'redisq' else row['version'].partition(',')[0]}, {row['mode']}",
+                f"{_peer(row)}, {row['mode']}",
                 row["guarantee"],
                 _number(row["total_per_second"]["median"]),
                 f"{commands['enqueue']:.3g} + {commands['work']:.3g}",

@@ -7,9 +7,6 @@ process sends when it starts, too; so it is done with twice as many items as wel
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,16 +18,14 @@ import redis
 from redisq import Buffer, PriorityQueue
 from redisq.embedded import Server
 
-from ..measure import say, spread
-from ..peers import processes
-from ..peers.cases import PEERS
+from ..measure import spread
+from ..peers import cases, processes, setup
 from .callgrind import counting, find_server, wrapped
 from .operations import ITEM, load_scripts
 
 CALLS = 150
 PATIENCE = 20.0  # seconds without any item, after which a worker is taken for done
-NODE_PACKAGES = ("bullmq@6.7.0", "ioredis@5.11.1")
-NODE = processes.VENVS / "bullmq_node"
+PEERS = {peer.name: peer for peer in cases.PEERS}
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,8 @@ class Package:
         return Parts(*((b - a) / items / 1000 for a, b in zip(some, more, strict=True)))
 
     def _run(self, program: Path, items: int) -> tuple[int, int]:
-        with processes.site(python(self.peer), self.peer, self.mode, program) as site, counting(site.server) as counter:
+        python = setup.prepare(PEERS[self.peer])
+        with processes.site(python, self.peer, self.mode, program) as site, counting(site.server) as counter:
             counter.start()
             site.push(items)
             pushed = counter.read()
@@ -120,27 +116,9 @@ class Package:
         return pushed, worked
 
 
-def python(peer: str) -> Path:
-    """Return the Python of a package's virtual environment, which is made if it is missing."""
-    if peer != "bullmq_node":
-        return processes.python(next(one for one in PEERS if one.name == peer))
-    os.environ["PEERS_NODE"] = str(NODE)
-    ready = NODE / "ready"
-    if not ready.exists() or ready.read_text() != "\n".join(NODE_PACKAGES):
-        say(f"setting up {NODE}")
-        NODE.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["npm", "install", "--silent", "--no-audit", "--prefix", str(NODE), *NODE_PACKAGES], check=True)
-        ready.write_text("\n".join(NODE_PACKAGES))
-    return Path(sys.executable)
-
-
 def version(one: Direct | Package) -> str:
     """Return a package's version, empty for what is no package."""
-    if isinstance(one, Direct):
-        return ""
-    if one.peer == "bullmq_node":
-        return ", ".join(NODE_PACKAGES).replace("@", "==")
-    return next(peer.version for peer in PEERS if peer.name == one.peer)
+    return setup.version(PEERS[one.peer]) if isinstance(one, Package) else ""
 
 
 def _buffer(client: redis.Redis, batch: int) -> tuple[Callable[[], object], Callable[[], int]]:
@@ -231,7 +209,7 @@ def item_figures(*, server: str | None, rounds: int) -> Iterator[ItemFigure]:
     """Count whole items."""
     for one in CONTENDERS:
         if isinstance(one, Package):
-            python(one.peer)  # installs it, if need be, before a server waits for it
+            setup.prepare(PEERS[one.peer])  # installs it, if need be, before a server waits for it
         with wrapped(find_server(server)) as program:
             found = [one.count(program) for _ in range(rounds)]
         yield ItemFigure(one.name, version(one), one.batch, found)

@@ -7,6 +7,7 @@ import argparse
 from benchmarks.measure import Effort, write
 from benchmarks.peers.cases import PEERS
 from benchmarks.peers.run import ITEMS, claims, run, table
+from benchmarks.peers.setup import Missing
 
 
 def main() -> None:
@@ -16,7 +17,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", choices=[peer.name for peer in PEERS])
     parser.add_argument("--items", type=int, default=ITEMS)
     options = parser.parse_args()
-    result = run(Effort(options.quick), only=options.only, items=options.items)
+    try:
+        result = run(Effort(options.quick), only=options.only, items=options.items)
+    except Missing as error:
+        parser.exit(1, f"{error}\n")
     print("\n".join(f"{name}: {value}" for name, value in result["environment"].items()), end="\n\n")
     print(table(result["results"]), end="\n\n")
     stated = [claim.summary() for claim in claims(result)]

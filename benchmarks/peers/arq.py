@@ -11,7 +11,7 @@ from arq import create_pool, func
 from arq.connections import RedisSettings
 from arq.worker import Worker
 
-from benchmarks.peers.contract import MODE, URL, main, record_async
+from benchmarks.peers.contract import MODE, URL, each, main, record_async, setting
 
 SETTINGS = RedisSettings.from_dsn(URL)
 
@@ -27,8 +27,7 @@ def push(items: Iterator[int]) -> float:
     async def pushing() -> float:
         pool = await create_pool(SETTINGS)
         start = time.perf_counter()
-        for item in items:
-            await pool.enqueue_job("handle", item)
+        await each(items, lambda item: pool.enqueue_job("handle", item))
         return time.perf_counter() - start
 
     return asyncio.run(pushing())
@@ -36,9 +35,7 @@ def push(items: Iterator[int]) -> float:
 
 def work() -> None:
     """Run the worker; by default 10 jobs at a time, and a look at the queue each half second."""
-    options: dict[str, Any] = {}
-    if "max_jobs=1" in MODE.split(", "):
-        options["max_jobs"] = 1
+    options: dict[str, Any] = {"max_jobs": setting("max_jobs", 10)}
     if "poll_delay=0.001" in MODE:
         options["poll_delay"] = 0.001
     if "no results" in MODE:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bullmq import Queue, Worker
 
-from benchmarks.peers.contract import MODE, URL, each, hundreds, main, record_async
+from benchmarks.peers.contract import MODE, URL, each, hundreds, main, record_async, setting
 
 CONNECTION = {"unix_socket_path": URL.removeprefix("unix://")}
 
@@ -42,13 +42,12 @@ def push(items: Iterator[int]) -> float:
 
 def work() -> None:
     """Run the worker, by default one job at a time, as its documentation shows: until a signal comes."""
-    concurrency = 10 if "concurrency=10" in MODE else 1
 
     async def working() -> None:
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        worker = Worker("bench", handle, {"connection": CONNECTION, "concurrency": concurrency})
+        worker = Worker("bench", handle, {"connection": CONNECTION, "concurrency": setting("concurrency", 1)})
         await stopped.wait()
         await worker.close()
 

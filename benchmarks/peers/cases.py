@@ -19,11 +19,8 @@ class Peer:
     requirements: tuple[str, ...]
     promises: dict[str, str]
     """For the modes that begin with the key: what its documentation or source says of a worker that dies."""
-
-    @property
-    def version(self) -> str:
-        """Give the version of the peer itself."""
-        return ", ".join(word for word in self.requirements if word.startswith((self.name, "taskiq")))
+    source: Literal["PyPI", "npm", "gem"] = "PyPI"
+    """Where the requirements are from; a gem is one that this machine's Ruby finds, and has none."""
 
     def promise(self, mode: str) -> str:
         """Give what it says of one mode."""
@@ -125,11 +122,31 @@ PEERS = (
             "second time it fails (maxStalledCount 1)."
         },
     ),
+    Peer(
+        "bullmq_node",
+        ("bullmq@6.7.0", "ioredis@6.0.0"),
+        {
+            "": "At least once: a job whose lock (30 s) expired is stalled, and moved back by a check each 30 s; the "
+            "second time it fails (maxStalledCount 1)."
+        },
+        source="npm",
+    ),
+    Peer(
+        "sidekiq",
+        (),
+        {
+            "": "At most once: the plain fetch is a BRPOP, and its wiki says that a job is lost forever if Sidekiq "
+            "crashes while it processes it. super_fetch, which keeps the job in Redis, is part of Sidekiq Pro."
+        },
+        source="gem",
+    ),
 )
 
 LEAST: Promise = "at least once"
 ASKED: Promise = "at least once if asked"
 MOST: Promise = "at most once"
+TASKS = "pushed by 50 tasks"
+"""How a mode ends whose items are enqueued by 50 asyncio tasks, or promises of Node's; see `contract.each`."""
 CASES = (
     Case("redisq", "PriorityQueue, Worker", LEAST, share=0.15, quick=True),
     Case("redisq", "Buffer, Worker", LEAST, share=0.15),
@@ -157,30 +174,50 @@ CASES = (
     Case("redisq", "Buffer, batches of 100, pop", MOST, batch=100, worker=False),
     Case("rq", "Worker (forks)", ASKED, share=0.01),
     Case("rq", "SimpleWorker", ASKED, share=0.025),
+    Case("rq", "SimpleWorker, no results", ASKED, share=0.025),
     Case("rq", "SimpleWorker, no results, enqueue_many of 100", ASKED, batch=100, share=0.025),
     Case("huey", "RedisHuey", MOST, share=0.15, quick=True),
+    Case("huey", "RedisHuey, workers=8", MOST, at_once=8, share=0.15, quick=True),
     Case("dramatiq", "1 thread", LEAST, share=0.05),
     Case("dramatiq", "8 threads", LEAST, at_once=8, share=0.15, quick=True),
     Case("arq", "max_jobs=1", LEAST, share=0.0005),
     Case("arq", "max_jobs=10", LEAST, at_once=10, share=0.05),
     Case("arq", "max_jobs=10, poll_delay=0.001, no results", LEAST, at_once=10, share=0.1),
+    Case("arq", f"max_jobs=50, poll_delay=0.001, no results, {TASKS}", LEAST, at_once=50, share=0.1),
     Case("saq", "concurrency=1", ASKED, share=0.1),
     Case("saq", "concurrency=10", ASKED, at_once=10, share=0.1),
     Case("saq", "concurrency=10, no results", ASKED, at_once=10, share=0.1),
-    Case("saq", "concurrency=10, no results, pushed by 50 tasks", ASKED, at_once=10, share=0.1),
+    Case("saq", f"concurrency=10, no results, {TASKS}", ASKED, at_once=10, share=0.1),
+    Case("saq", f"concurrency=50, no results, {TASKS}", ASKED, at_once=50, share=0.1),
     Case("taskiq", "stream, 1 task", LEAST, share=0.15, quick=True),
     Case("taskiq", "stream, 100 tasks", LEAST, at_once=100, share=0.15),
-    Case("taskiq", "stream, 100 tasks, pushed by 50 tasks", LEAST, at_once=100, share=0.15),
+    Case("taskiq", f"stream, 100 tasks, {TASKS}", LEAST, at_once=100, share=0.15),
     Case("taskiq", "list, 1 task", MOST, share=0.15),
     Case("taskiq", "list, 100 tasks", MOST, at_once=100, share=0.15),
+    Case("taskiq", f"list, 100 tasks, {TASKS}", MOST, at_once=100, share=0.15),
     Case("streaq", "concurrency=1", LEAST, share=0.1),
     Case("streaq", "concurrency=16", LEAST, at_once=16, share=0.1),
-    Case("streaq", "concurrency=16, enqueue_many of 100", LEAST, at_once=16, batch=100, share=0.1),
+    Case("streaq", f"concurrency=50, no results, {TASKS}", LEAST, at_once=50, share=0.1),
+    Case("streaq", "concurrency=16, no results, enqueue_many of 100", LEAST, at_once=16, batch=100, share=0.1),
     Case("tasktiger", "fork", ASKED, share=0.01),
     Case("tasktiger", "sync", ASKED, share=0.05),
     Case("tasktiger", "sync, batches of 100", ASKED, batch=100, share=0.15),
-    Case("bullmq", "concurrency=1", LEAST, share=0.1, quick=True),
-    Case("bullmq", "concurrency=10", LEAST, at_once=10, share=0.1),
-    Case("bullmq", "concurrency=10, pushed by 50 tasks", LEAST, at_once=10, share=0.1),
-    Case("bullmq", "concurrency=1, removeOnComplete, addBulk of 100", LEAST, batch=100, share=0.1),
+    *(
+        case
+        for peer in ("bullmq", "bullmq_node")
+        for case in (
+            Case(peer, "concurrency=1", LEAST, share=0.1, quick=True),
+            Case(peer, "concurrency=1, removeOnComplete", LEAST, share=0.1),
+            Case(peer, "concurrency=10, removeOnComplete", LEAST, at_once=10, share=0.1),
+            Case(peer, f"concurrency=50, removeOnComplete, {TASKS}", LEAST, at_once=50, share=0.1, quick=True),
+            Case(peer, "concurrency=1, removeOnComplete, addBulk of 100", LEAST, batch=100, share=0.1),
+            Case(peer, "concurrency=10, removeOnComplete, addBulk of 100", LEAST, at_once=10, batch=100, share=0.1),
+        )
+    ),
+    Case("bullmq_node", "by hand, removeOnComplete", LEAST, worker=False, share=0.1, quick=True),
+    Case("sidekiq", "concurrency=1", MOST, share=0.15, quick=True),
+    Case("sidekiq", "concurrency=5", MOST, at_once=5, share=0.15),  # the default from 7.0 on
+    Case("sidekiq", "concurrency=10", MOST, at_once=10, share=0.15, quick=True),  # and before
+    Case("sidekiq", "concurrency=1, perform_bulk of 100", MOST, batch=100, share=0.15, quick=True),
+    Case("sidekiq", "concurrency=10, perform_bulk of 100", MOST, at_once=10, batch=100, share=0.15),
 )

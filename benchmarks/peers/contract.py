@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import struct
 import sys
 import time
@@ -25,6 +26,12 @@ ENTRY = struct.Struct("<dq")
 _hold = float(os.environ.get("PEERS_HOLD", "0"))
 _pace = float(os.environ.get("PEERS_PACE", "0"))
 _file = os.open(os.environ.get("PEERS_RECORD", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def setting(name: str, default: int) -> int:
+    """Read a number that the mode gives, as in `concurrency=10`."""
+    found = re.search(rf"\b{name}=(\d+)", MODE)
+    return int(found[1]) if found else default
 
 
 def record(*items: int) -> None:

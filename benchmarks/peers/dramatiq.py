@@ -26,7 +26,7 @@ def push(items: Iterator[int]) -> float:
 
 def work() -> None:
     """Run one worker process, with one thread or with the default 8."""
-    threads = "1" if MODE == "1 thread" else "8"
+    threads = MODE.partition(" ")[0]
     command("dramatiq", "benchmarks.peers.dramatiq", "--processes", "1", "--threads", threads)
 
 

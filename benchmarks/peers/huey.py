@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from huey import PriorityRedisHuey, RedisHuey
 
-from benchmarks.peers.contract import MODE, URL, command, main, record
+from benchmarks.peers.contract import MODE, URL, command, main, record, setting
 
-huey = (PriorityRedisHuey if MODE == "PriorityRedisHuey" else RedisHuey)("bench", url=URL)
+huey = (PriorityRedisHuey if MODE.startswith("PriorityRedisHuey") else RedisHuey)("bench", url=URL)
 handle = huey.task()(record)
 
 
@@ -24,7 +24,7 @@ def push(items: Iterator[int]) -> float:
 
 def work() -> None:
     """Run the consumer: by default one worker thread, beside its scheduler's."""
-    command("huey.bin.huey_consumer", "benchmarks.peers.huey.huey", "--quiet")
+    command("huey.bin.huey_consumer", "benchmarks.peers.huey.huey", "--quiet", "--workers", str(setting("workers", 1)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import private_server, write
-from benchmarks.peers import cases, processes
+from benchmarks.peers import cases, processes, setup
 
 ITEMS = 5
 MODES = {
@@ -27,12 +27,14 @@ MODES = {
     "streaq": ("concurrency=1",),
     "tasktiger": ("fork", "sync"),
     "bullmq": ("concurrency=1",),
+    "bullmq_node": ("concurrency=1",),
+    "sidekiq": ("concurrency=1",),
 }
 
 
 def experiment(peer: cases.Peer, mode: str, binary: Path, patience: float) -> dict[str, object]:
     """Kill a worker of one peer, and wait for what becomes of its items."""
-    with processes.site(processes.python(peer), peer.name, mode, binary) as site:
+    with processes.site(setup.prepare(peer), peer.name, mode, binary) as site:
         site.push(ITEMS)
         first = site.start("work", record="before", hold=24 * 3600)
         until = time.monotonic() + 30
@@ -65,7 +67,7 @@ def experiment(peer: cases.Peer, mode: str, binary: Path, patience: float) -> di
     return {
         "peer": peer.name,
         "mode": mode,
-        "version": peer.version,
+        "version": setup.version(peer),
         "held": len(begun),
         "redelivered": redelivered,
         "of the others not run": ITEMS - len(begun | (ran & set(range(ITEMS)))),
@@ -79,6 +81,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these peers, and nothing is written")
     options = parser.parse_args()
     peers = [peer for peer in cases.PEERS if not options.only or peer.name in options.only]
+    try:
+        for peer in peers:
+            setup.prepare(peer)  # one after the other, and what is missing is said before anything waits
+    except setup.Missing as error:
+        parser.exit(1, f"{error}\n")
     with private_server() as server:
         binary = server.binary
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
@@ -87,7 +94,7 @@ def main() -> None:
         ]
         results = [run.result() for run in runs]
     for result in results:
-        print(f"{result['peer']:<10} {result['mode']:<24} held {result['held']}, {result['redelivered']}")
+        print(f"{result['peer']:<12} {result['mode']:<24} held {result['held']}, {result['redelivered']}")
     if not options.only:
         write("peers_kill", {"patience": options.patience, "results": results})
 

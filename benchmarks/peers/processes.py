@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import contract
-from benchmarks.peers.cases import Peer
 from redisq.embedded import Server
 
 ROOT = Path(__file__).parents[2]
-VENVS = ROOT / ".venv-peers"
 
 
 @dataclass(frozen=True)
@@ -141,24 +138,3 @@ def counting(server: Server) -> Iterator[dict[str, int]]:
         yield counts
         client.execute_command("PING", "end-of-count")
         thread.join(5)
-
-
-def python(peer: Peer) -> Path:
-    """Return the Python of a peer's virtual environment, made if it is missing or has other versions."""
-    if not peer.requirements:
-        return Path(sys.executable)
-    directory = VENVS / peer.name
-    ready = directory / "ready"
-    if not installed(peer):
-        print(f"setting up {directory}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
-        pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, *peer.requirements], check=True)
-        ready.write_text("\n".join(peer.requirements))
-    return directory / "bin" / "python"
-
-
-def installed(peer: Peer) -> bool:
-    """Say whether a peer's virtual environment is there, with these versions."""
-    ready = VENVS / peer.name / "ready"
-    return not peer.requirements or (ready.exists() and ready.read_text() == "\n".join(peer.requirements))

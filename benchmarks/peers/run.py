@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import RESULTS, Claim, Effort, environment, interleave, private_server, significant, spread
-from benchmarks.peers import processes
+from benchmarks.measure import RESULTS, Claim, Effort, environment, interleave, private_server, say, significant, spread
+from benchmarks.peers import processes, setup
 from benchmarks.peers.cases import ASKED, CASES, LEAST, MOST, PEERS, Case, Peer
 
 ITEMS = 20_000
@@ -55,7 +55,7 @@ def items_of(case: Case, items: int) -> int:
 
 def measure(case: Case, count: int, binary: Path) -> Measurement:
     """Push the items, start a worker, and see how long it takes."""
-    with processes.site(processes.python(BY_NAME[case.peer]), case.peer, case.mode, binary) as site:
+    with processes.site(setup.prepare(BY_NAME[case.peer]), case.peer, case.mode, binary) as site:
         pushing = site.push(count)
         worker = site.start("work")
         try:
@@ -75,7 +75,7 @@ def measure(case: Case, count: int, binary: Path) -> Measurement:
 
 def count_commands(case: Case, count: int, binary: Path) -> Commands:
     """Run a case once more and count its commands."""
-    with processes.site(processes.python(BY_NAME[case.peer]), case.peer, case.mode, binary) as site:
+    with processes.site(setup.prepare(BY_NAME[case.peer]), case.peer, case.mode, binary) as site:
         with processes.counting(site.server) as pushing:
             site.push(count)
         with processes.counting(site.server) as working:
@@ -95,7 +95,7 @@ def redelivered(case: Case) -> str:
         return "not tested"
     promises = {(one.peer, one.mode): one.promise for one in CASES}
     found = json.loads(KILLED.read_text())["results"]
-    version = BY_NAME[case.peer].version
+    version = setup.version(BY_NAME[case.peer])
     fitting = [one for one in found if one["peer"] == case.peer and one["version"] == version]
     same = [one for one in fitting if one["mode"] == case.mode]
     alike = [one for one in fitting if promises.get((case.peer, one["mode"])) == case.promise]
@@ -107,7 +107,7 @@ def summary(case: Case, count: int, measurements: Sequence[Measurement], command
     peer = BY_NAME[case.peer]
     return {
         "peer": case.peer,
-        "version": peer.version,
+        "version": setup.version(peer),
         "mode": case.mode,
         "guarantee": case.promise,
         "promise": peer.promise(case.mode),
@@ -132,20 +132,35 @@ def chosen(only: Sequence[str], quick: bool) -> list[Case]:
     def fits(case: Case, peer: Peer) -> bool:
         if only:
             return case.peer in only and (case.quick or not quick)
-        return not quick or (case.quick and processes.installed(peer))
+        return not quick or (case.quick and setup.installed(peer))
 
     return [case for case in CASES if fits(case, BY_NAME[case.peer])]
+
+
+def missing(cases: Sequence[Case]) -> dict[str, str]:
+    """Find the peers for which this machine lacks a program, and say which."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(case.peer for case in cases):
+        try:
+            setup.prepare(BY_NAME[name])
+        except setup.Missing as error:
+            found[name] = str(error)
+            say(f"left out: {error}")
+    return found
 
 
 def run(effort: Effort, *, only: Sequence[str] = (), items: int = ITEMS) -> dict[str, Any]:
     """Measure, and return the environment and the results, as they stand in `benchmarks/results/peers.json`.
 
-    Quick: one round, 500 items of each case, 10,000 in batches, and only peers whose virtual environment exists.
+    Quick: one round, 500 items of each case, 10,000 in batches, and only peers that are installed. Peers for which this
+    machine lacks a program are left out, and named in the result; if one was asked for, `Missing` is raised.
     """
     cases = chosen(only, effort.quick)
+    left_out = {} if only else missing(cases)
+    cases = [case for case in cases if case.peer not in left_out]
     counts = {case: min(effort.of(500 if case.batch == 1 else 10_000, items), items_of(case, items)) for case in cases}
     for case in cases:
-        processes.python(BY_NAME[case.peer])  # so that nothing is installed while time is taken
+        setup.prepare(BY_NAME[case.peer])  # so that nothing is installed while time is taken
     with private_server() as server:
         facts, binary = environment(server), server.binary
     rounds = effort.of(1, 3)
@@ -158,6 +173,7 @@ def run(effort: Effort, *, only: Sequence[str] = (), items: int = ITEMS) -> dict
         "how": __doc__.partition("How: ")[2].replace("\n", " ").strip(),
         "rounds": rounds,
         "items": items,
+        "left_out": left_out,
         "results": [summary(case, counts[case], found[case], commands.get(case)) for case in cases],
     }
 
@@ -223,7 +239,7 @@ def claims(result: dict[str, Any]) -> list[Claim]:
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Lay the results out for people, the fastest first."""
-    layout = "{:<10}{:<48}{:<24}{:>9}{:>9}{:>9}  {:>13}  {:>5}{:>6}  {}".format
+    layout = "{:<12}{:<67}{:<24}{:>9}{:>9}{:>9}  {:>13}  {:>5}{:>6}  {}".format
     lines = [layout("peer", "mode", "guarantee", "enqueue", "work", "total", "commands/item", "lost", "twice", "rerun")]
     for one in sorted(results, key=lambda one: -float(one["total_per_second"]["median"])):
         commands = one["commands_per_item"]

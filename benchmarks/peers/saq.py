@@ -10,7 +10,7 @@ from typing import Any
 from saq import Worker
 from saq.queue.redis import RedisQueue
 
-from benchmarks.peers.contract import MODE, URL, each, main, record_async
+from benchmarks.peers.contract import MODE, URL, each, main, record_async, setting
 
 
 async def handle(context: Any, *, item: int) -> None:  # noqa: ARG001
@@ -35,12 +35,11 @@ def push(items: Iterator[int]) -> float:
 
 def work() -> None:
     """Run the worker; by default 10 jobs at a time."""
-    concurrency = 1 if "concurrency=1" in MODE.split(", ") else 10
 
     async def working() -> None:
         queue = RedisQueue.from_url(URL)
         await queue.connect()
-        await Worker(queue, [("handle", handle)], concurrency=concurrency).start()
+        await Worker(queue, [("handle", handle)], concurrency=setting("concurrency", 10)).start()
 
     asyncio.run(working())
 

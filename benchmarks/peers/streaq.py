@@ -9,11 +9,16 @@ from typing import Any
 
 from streaq import Worker
 
-from benchmarks.peers.contract import MODE, URL, hundreds, main, record_async
+from benchmarks.peers.contract import MODE, URL, each, hundreds, main, record_async, setting
 
-options: dict[str, Any] = {"concurrency": 1} if "concurrency=1" in MODE.split(", ") else {}
-worker = Worker(redis_url=URL, **options)
-handle = worker.task(record_async)
+worker = Worker(redis_url=URL, concurrency=setting("concurrency", 16))
+options: dict[str, Any] = {"ttl": 0} if "no results" in MODE else {}
+handle = worker.task(**options)(record_async)
+
+
+async def enqueue(item: int) -> None:
+    """Enqueue one task."""
+    await handle.enqueue(item)
 
 
 def push(items: Iterator[int]) -> float:
@@ -27,8 +32,7 @@ def push(items: Iterator[int]) -> float:
                 for piece in hundreds(items):
                     await worker.enqueue_many([handle.enqueue(item) for item in piece])
             else:
-                for item in items:
-                    await handle.enqueue(item)
+                await each(items, enqueue)
             return time.perf_counter() - start
 
     return asyncio.run(pushing())

@@ -10,7 +10,9 @@ import pytest
 
 from benchmarks import __main__ as program
 from benchmarks import charts, report
-from benchmarks.measure import RESULTS, Claim, spread
+from benchmarks.measure import RESULTS, Claim, Effort, spread
+from benchmarks.peers import cases, contract, kill, setup
+from benchmarks.peers import run as peers
 
 
 def test_the_tables_match_the_results() -> None:
@@ -86,3 +88,61 @@ def test_a_quick_run_fails_when_a_claim_does_not_hold(
 def test_spread_of_the_values() -> None:
     """The median with three digits, the least and the greatest."""
     assert spread([1234.5, 1.23456, 77]) == {"median": 77, "min": 1.23, "max": 1230}
+
+
+def test_every_peer_has_a_file_cases_a_promise_and_a_kill_test() -> None:
+    """Nothing is listed that cannot be measured, nor measured without what it promises when a worker dies."""
+    by_name = {peer.name: peer for peer in cases.PEERS}
+    modes = {(case.peer, case.mode) for case in cases.CASES}
+    assert len(modes) == len(cases.CASES)
+    assert {name for name, _ in modes} == set(by_name) == set(kill.MODES)
+    for name, mode in modes:
+        assert (Path(cases.__file__).parent / f"{name}.py").exists()
+        assert by_name[name].promise(mode)
+    assert {(name, mode) for name, killed in kill.MODES.items() for mode in killed} <= modes
+    promises = {(case.peer, case.promise) for case in cases.CASES}
+    killed = {(case.peer, case.promise) for case in cases.CASES if case.mode in kill.MODES[case.peer]}
+    assert killed == promises
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "number"),
+    [("concurrency=1", "concurrency", 1), ("concurrency=10, no results", "concurrency", 10), ("sync", "workers", 7)],
+)
+def test_a_mode_gives_numbers(mode: str, name: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as they are, and else the default."""
+    monkeypatch.setattr(contract, "MODE", mode)
+    assert contract.setting(name, 7) == number
+
+
+def test_peers_without_their_program_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where Ruby or Node is missing the others are measured, and it is said; who names such a peer gets an error."""
+    monkeypatch.setattr("shutil.which", lambda name: None)  # noqa: ARG005
+    setup._sidekiq.cache_clear()
+    foreign = [case for case in cases.CASES if case.peer in ("redisq", "sidekiq", "bullmq_node")]
+    try:
+        assert set(peers.missing(foreign)) == {"sidekiq", "bullmq_node"}
+        told = capsys.readouterr().err
+        assert "apt-get install ruby-sidekiq" in told
+        assert "bullmq_node needs node and npm" in told
+        with pytest.raises(setup.Missing, match="gem install sidekiq"):
+            peers.run(Effort(quick=True), only=["sidekiq"])
+    finally:
+        setup._sidekiq.cache_clear()
+
+
+def test_the_table_tells_node_from_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both BullMQs have rows of their own, with their versions."""
+    speed = {"median": 10.0, "min": 9.0, "max": 11.0}
+    common = {"mode": "concurrency=1", "guarantee": "at least once", "batch": 1, "worker": True, "redelivered": "no"}
+    common |= {"total_per_second": speed, "commands_per_item": None}
+    rows = [
+        {"peer": "bullmq", "version": "bullmq==3.4.4", **common},
+        {"peer": "bullmq_node", "version": "bullmq@6.7.0, ioredis@6.0.0, node@20.20.2", **common},
+    ]
+    monkeypatch.setattr(report, "_result", lambda part: {"results": rows})  # noqa: ARG005
+    table = report.peers()
+    assert "| bullmq==3.4.4, concurrency=1 |" in table
+    assert "| bullmq@6.7.0 for Node, concurrency=1 |" in table

@@ -39,9 +39,9 @@ class Batch(BatchData[T]):
     and `Bury` say what becomes of the batch, and go no further.
     """
 
-    def __init__(self, queue: Owner, batch: BatchData[T]) -> None:
+    def __init__(self, queue: Any, batch: BatchData[T]) -> None:
         super().__init__(**{name: value for name, value in vars(batch).items() if name != "_places"})
-        self._queue = queue
+        self._queue: Owner = queue
 
     async def ack(self, delay: float = 0.0) -> int:
         """Settle the batch, and return how many items are done.

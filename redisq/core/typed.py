@@ -41,12 +41,12 @@ class Typed(Generic[T]):
     """
 
     @overload
-    def __init__(self, kind: type[T], /, *, library: Library | None = None) -> None: ...
+    def __init__(self, kind: type[T], /, *, library: Literal["msgspec", "pydantic"] | None = None) -> None: ...
 
     @overload
-    def __init__(self, kind: Any, /, *, library: Library | None = None) -> None: ...
+    def __init__(self, kind: Any, /, *, library: Literal["msgspec", "pydantic"] | None = None) -> None: ...
 
-    def __init__(self, kind: Any, /, *, library: Library | None = None) -> None:
+    def __init__(self, kind: Any, /, *, library: Literal["msgspec", "pydantic"] | None = None) -> None:
         self.type = kind
         """What was given."""
         self.library = _library(kind, library)

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any
 
-import redisq
-import redisq.asyncio
-
+from ..asyncio import Worker as AsyncWorker
+from ..blocking import Worker
 from ..core import validate
 from ..core.batch import BatchData, Buried
 from ..core.clients import ErrorKind
@@ -48,7 +47,7 @@ class Drained:
         return self.acked + self.released + self.buried + self.settled + self.lost
 
 
-def drain(worker: redisq.Worker[Any], *, raise_errors: bool = True, limit: int = 10_000) -> Drained:
+def drain(worker: Worker[Any], *, raise_errors: bool = True, limit: int = 10_000) -> Drained:
     """Run a worker until nothing can be reserved any more, and return what happened.
 
     It is `worker.run(burst=True)`, with all that the worker does: handlers run in threads, what fails is released with
@@ -61,18 +60,18 @@ def drain(worker: redisq.Worker[Any], *, raise_errors: bool = True, limit: int =
     that does not answer is raised instead of waited for. Raises `RedisqError` after `limit` batches, for a handler
     whose work never ends, and `InvalidArgument` for what is no blocking worker.
     """
-    if not isinstance(worker, redisq.Worker):
-        instead = "await drain_async(worker)" if isinstance(worker, redisq.asyncio.Worker) else "give a redisq.Worker"
+    if not isinstance(worker, Worker):
+        instead = "await drain_async(worker)" if isinstance(worker, AsyncWorker) else "give a redisq.Worker"
         raise InvalidArgument(f"worker is {worker!r}: {instead}")
     with _watching(worker, limit) as record:
         worker.run(burst=True)
     return record.result(raise_errors)
 
 
-async def drain_async(worker: redisq.asyncio.Worker[Any], *, raise_errors: bool = True, limit: int = 10_000) -> Drained:
+async def drain_async(worker: AsyncWorker[Any], *, raise_errors: bool = True, limit: int = 10_000) -> Drained:
     """Run an asyncio worker until nothing can be reserved any more, as `drain` does, and return what happened."""
-    if not isinstance(worker, redisq.asyncio.Worker):
-        instead = "call drain(worker)" if isinstance(worker, redisq.Worker) else "give a redisq.asyncio.Worker"
+    if not isinstance(worker, AsyncWorker):
+        instead = "call drain(worker)" if isinstance(worker, Worker) else "give a redisq.asyncio.Worker"
         raise InvalidArgument(f"worker is {worker!r}: {instead}")
     with _watching(worker, limit) as record:
         await worker.run(burst=True)

@@ -4,7 +4,7 @@
 
 What is tested is at the top: a function that makes the queue, and a handler. `tests/project/test_examples.py` works the
 queue off by `redisq.testing.drain` on a fake Redis, and moves its clock by weeks. The server is $REDIS_URL, by default
-a private one that ends with the program.
+a private one that ends with the program. Needs msgspec or pydantic.
 """
 
 import os

@@ -410,7 +410,10 @@ class WorkLoop(Generic[T]):
 
     def _died(self, buried: list[Buried]) -> None:
         for one in buried:
-            logger.error("dead letter: %r", one.name, extra={"group": one.group, "attempts": one.attempts})
+            after = "" if one.attempts is None else f", attempt {one.attempts}"
+            name = f"{one.name!r}" if one.group is None else f"batch {one.name} of group {one.group!r}"
+            extra = {"group": one.group, "attempts": one.attempts}
+            logger.error("dead letter in %s: %s%s", self._calls.name, name, after, extra=extra)
         if buried:
             self._tell("buried", buried)
             call_hook(self._settings.on_dead, buried)
@@ -547,11 +550,11 @@ class WorkLoop(Generic[T]):
         last = asked.count and used_up(batch, self._calls.max_attempts)
         delay = 0.0 if last else self._delay(batch, asked.delay)
         logger.warning(
-            "handler %s batch %s, attempt %d, due again in %.1f s",
+            "handler %s batch %s, attempt %d, %s",
             "asked for a retry of" if asked is error else "failed on",
             batch.id,
             batch.attempts,
-            delay,
+            "the last" if last else f"due again in {delay:.1f} s",
             exc_info=None if asked is error else error,
             extra=log_extra(batch),
         )

@@ -89,7 +89,8 @@ def _stop_servers() -> Iterator[None]:
 
 def _reset(client: redis.Redis) -> None:
     if not isinstance(client, fakeredis.FakeRedis):
-        client.config_set("maxmemory", 0)
+        for name, value in (("maxmemory", 0), ("appendonly", "no"), ("save", "")):
+            client.config_set(name, value)
     client.flushall()
 
 

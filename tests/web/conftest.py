@@ -31,7 +31,6 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def client(server: Server) -> Iterator[redis.Redis]:
     """Return a blocking client of the emptied server, for what the tests put there."""
     with server.client() as made:
-        made.config_set("appendonly", "no")  # whatever tests before have left: pages warn of it
         yield made
 
 

@@ -43,7 +43,7 @@ def main() -> None:
         with urllib.request.urlopen(request, timeout=10) as response:  # an error status raises: all of it, later
             refused = json.load(response)["refused"]
         batch.fail_at(*refused, reason="refused")  # these alone, later
-        print(f"{batch.group}: {len(batch.items)} sent, {len(refused)} refused", flush=True)
+        print(f"{batch.group}: {len(batch.items) - len(refused)} accepted, {len(refused)} refused", flush=True)
 
     worker = Worker(actions, send, size=500, concurrency=3)
 

@@ -143,7 +143,7 @@ def show_tally(console: Console, tally: Tally) -> None:
     for line in tally.lines:
         if line.again:
             text = f"{line.job}: a process was killed with -9 in the middle; {line.again.total():,} redelivered"
-            say(console, f"{text}, of which {line.repeated:,} had been {line.done_as} already")
+            say(console, f"{text}, of which {line.repeated:,} had been {line.done_as} already (not counted as twice)")
     for fault in tally.faults:
         say(console, f"wrong: {fault}", "bold red")
     if not tally.faults:

@@ -163,7 +163,7 @@ def run(effort: Effort, *, only: Sequence[str] = (), items: int = ITEMS) -> dict
         setup.prepare(BY_NAME[case.peer])  # so that nothing is installed while time is taken
     with private_server() as server:
         facts, binary = environment(server), server.binary
-    rounds = effort.of(1, 3)
+    rounds = effort.of(1, 5)
     found = interleave(cases, rounds, lambda case: measure(case, counts[case], binary), "peers")
     commands = (
         {} if effort.quick else {case: count_commands(case, min(COUNTED, counts[case]), binary) for case in cases}

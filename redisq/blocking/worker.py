@@ -111,7 +111,7 @@ class Worker(Generic[T]):
         RuntimeError.
         """
         with listening(self._on_signal) if self.signals else contextlib.nullcontext():
-            self._start(burst).join()
+            self._begin(burst).start(wait=True)
 
     def stop(self) -> None:
         """Ask the worker to end, from any thread, a handler or a signal handler; a second time: to end at once.
@@ -123,7 +123,7 @@ class Worker(Generic[T]):
 
     def __enter__(self) -> Worker[T]:
         """Begin to work in a thread of its own; signals are left alone."""
-        self._start(False)
+        self._begin(False).start()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -138,16 +138,11 @@ class Worker(Generic[T]):
             if kind is None:
                 raise  # else it was logged, and the block's own error goes on
 
-    def _start(self, burst: bool) -> _Run[T]:
+    def _begin(self, burst: bool) -> _Run[T]:
         if not self._running.acquire(blocking=False):
             raise RuntimeError("this worker runs already: make another one to run beside it")
-        self._run = run = _Run(self, self._ending, burst)
-        try:
-            run.thread.start()
-        except BaseException:
-            self._ended()
-            raise
-        return run
+        self._run = _Run(self, self._ending, burst)
+        return self._run
 
     def _ended(self) -> None:
         """Let the worker run again; what was asked of this run is not asked of the next."""
@@ -182,19 +177,38 @@ class _Run(Generic[T]):
         self._raised: BaseException | None = None
         self._done = threading.Event()
 
+    def start(self, *, wait: bool = False) -> None:
+        """Start the thread; with `wait`, wait for the end as `join` does."""
+        try:
+            try:
+                self.thread.start()
+            except Exception:  # the process may have no more threads
+                self._worker._ended()
+                raise
+            if wait:
+                self.join()
+        except Exception:
+            raise
+        except BaseException:  # KeyboardInterrupt: the thread may have a batch before `Thread.start` has returned
+            self._end_now()
+            raise
+
     def join(self) -> None:
         """Wait for the end, and raise what made work impossible."""
         try:
             self._join()
         except BaseException:  # KeyboardInterrupt, where signals are left to Python
-            self.ending.end(monotonic())
-            self.inbox.put(_look)
-            self._join()
+            self._end_now()
             raise
         if not self._done.is_set():
             self._state.abandoned(TimeoutError("Redis does not answer"))
         elif self._raised:
             raise self._raised
+
+    def _end_now(self) -> None:
+        self.ending.end(monotonic())
+        self.inbox.put(_look)
+        self._join()
 
     def _join(self) -> None:
         # Not Thread.join: interrupted by an exception, it may take the thread for dead. In pieces, because the time of

@@ -405,6 +405,36 @@ def test_ctrl_c_without_signal_handling(client: redis.Redis) -> None:
     assert buffer.stats().delayed == 1
 
 
+@pytest.mark.parametrize("way", ["run", "with"])
+def test_ctrl_c_while_the_worker_starts(client: redis.Redis, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Its thread may have a batch before the main thread goes on: that is released, too."""
+    buffer: Buffer[int] = Buffer(client, "q")
+    buffer.push(1)
+    end = threading.Event()
+    start = threading.Thread.start
+
+    def handle(batch: Batch[int]) -> None:  # noqa: ARG001
+        os.kill(os.getpid(), signal.SIGINT)
+        end.wait(20)
+
+    def slow(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "redisq-worker":
+            end.wait(20)
+
+    monkeypatch.setattr(threading.Thread, "start", slow)
+    worker = Worker(buffer, handle, signals=False)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        if way == "run":
+            worker.run()
+        with worker:
+            pytest.fail("it was interrupted before")
+    end.set()
+    assert buffer.stats().delayed == 1
+    buffer.purge()
+    worker.run(burst=True)  # it may be run again
+
+
 @contextlib.contextmanager
 def suspendable_server(binary: Path) -> Iterator[tuple[Server, int]]:
     """Run a separate server; yield it and its process id, to be suspended."""

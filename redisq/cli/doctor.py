@@ -15,11 +15,11 @@ from ..core import doctor
 from ..core.clients import remedy_for
 from ..core.codecs import BYTES
 from ..core.doctor import Finding
-from ..core.queues import QueueInfo
+from ..core.queues import LAYOUT, QueueInfo
 from ..core.scripts import load
 from .adoption import unfinished
 from .command import Commands, describe, json_option
-from .connection import LAYOUT, Client, connected, nodes, place, prefix_options, server_time, url_of
+from .connection import Client, connected, nodes, place, prefix_options, server_time, url_of
 from .exit import NO
 from .output import line, show_json
 

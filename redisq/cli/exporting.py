@@ -12,8 +12,9 @@ import redis
 from ..blocking import Buffer
 from ..core import validate
 from ..core.calls import as_text
+from ..core.queues import LAYOUT
 from .archive import Record, Writer, packed, time_of
-from .connection import LAYOUT, Client, Queue
+from .connection import Client, Queue
 from .exit import NO, Failure
 from .output import line
 

@@ -14,8 +14,9 @@ from typing import Any
 from ..blocking import Buffer
 from ..core.calls import Call, as_text
 from ..core.queue import patterns
+from ..core.queues import LAYOUT
 from .archive import Archive, Record, ms_of, unpacked
-from .connection import LAYOUT, Client, Queue
+from .connection import Client, Queue
 from .exit import NO, Failure
 from .exporting import COUNTERS, INDEXES
 from .output import line

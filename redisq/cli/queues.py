@@ -6,9 +6,9 @@ import argparse
 
 from ..blocking.queues import overview
 from ..core.documents import oldest_wait, overview_json, time_json
-from ..core.queues import QueueInfo, QueueOverview
+from ..core.queues import LAYOUT, QueueInfo, QueueOverview
 from .command import Commands, describe, json_option
-from .connection import LAYOUT, connected, place, prefix_options, server_time, url_of
+from .connection import connected, place, prefix_options, server_time, url_of
 from .durations import span
 from .output import line, note, pause_text, show_json, show_table
 

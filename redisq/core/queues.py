@@ -13,6 +13,8 @@ from .calls import as_bytes, as_text
 from .flow import Flow, Operation, together
 from .priority import PriorityCalls, PriorityStats
 
+LAYOUT = 2
+"""The layout of the keys that this version works on."""
 _MARK = re.compile(r"(\d+) (buffer|fifo|score)")
 
 

@@ -17,12 +17,11 @@ from ..core.calls import as_text
 from ..core.codecs import BYTES
 from ..core.errors import WrongLayout
 from ..core.priority import PLACES
-from ..core.queues import QueueInfo, found, meta_key
+from ..core.queues import LAYOUT, QueueInfo, found, meta_key
 from .payloads import PAGE_BYTES, fitting
 
 T = TypeVar("T")
 
-LAYOUT = 2
 ListState = Literal["leased", "delayed", "dead"]
 Direction = Literal["oldest", "newest"]
 _INDEX = {"leased": b"leases", "delayed": b"delayed", "dead": b"dead"}

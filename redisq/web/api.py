@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ..core.documents import overview_json, text, time_json
-from .acts import Outcome, Refused
+from .acts import Outcome
 from .dashboard import Dashboard, body_of, choice, count
 from .jobs import briefly
 from .names import from_segment, to_segment
@@ -223,7 +223,7 @@ class _Api:
         job = self._board.jobs.of(reader.info.name)
         if job is None or not job.running:
             raise HTTPException(404, "Nothing is being done to this queue.")
-        self._need(job.verb)
+        self._board.need(job.verb)
         self._board.jobs.stop(job)
         return JSONResponse(job.document())
 
@@ -236,15 +236,9 @@ class _Api:
         await briefly(job)
         return self._audit(reader)
 
-    def _need(self, act: str) -> None:
-        try:
-            self._board.acts.need(act)
-        except Refused as error:
-            raise HTTPException(error.status, str(error)) from None
-
     async def _meant(self, request: Request, act: str) -> tuple[Reader, bytes | None, dict[str, Any]]:
         """Return the queue, the group if there is one, and the document of an act that is allowed."""
-        self._need(act)
+        self._board.need(act)
         reader = await self._board.reader(request)
         body = await body_of(request)
         try:

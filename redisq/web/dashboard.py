@@ -64,6 +64,13 @@ class Dashboard:
 
     # -- acts
 
+    def need(self, act: str) -> None:
+        """Raise 403 unless an act is allowed."""
+        try:
+            self.acts.need(act)
+        except Refused as error:
+            raise HTTPException(error.status, str(error)) from None
+
     async def perform(
         self, token: Any, key: Iterable[str], act: Callable[[str], Awaitable[Outcome]]
     ) -> tuple[str, Outcome]:

@@ -29,14 +29,10 @@ def routes(board: Dashboard) -> list[BaseRoute]:
         **{f"{state}/{{id}}/items/{{place}}": partial(downloads.batch_item, state) for state in _STATES},
     }
     return [
-        Route(f"{base}/queues/{{queue}}/{path}", partial(_answer, handler), methods=["GET"])
+        Route(f"{base}/queues/{{queue}}/{path}", handler, methods=["GET"])
         for base in ("", "/api")
         for path, handler in handlers.items()
     ]
-
-
-async def _answer(handler: Handler, request: Request) -> Response:
-    return await handler(request)
 
 
 class _Downloads:

@@ -62,16 +62,9 @@ def routes(board: Dashboard) -> list[BaseRoute]:
         gets[f"{queue}/{state}"] = partial(pages.listing, state)
         gets[f"{queue}/{state}/{{id}}"] = partial(pages.batch, state)
     return [
-        *(Route(path, _endpoint(handler), methods=["GET"]) for path, handler in gets.items()),
-        *(Route(path, _endpoint(handler), methods=["POST"]) for path, handler in posts.items()),
+        *(Route(path, handler, methods=["GET"]) for path, handler in gets.items()),
+        *(Route(path, handler, methods=["POST"]) for path, handler in posts.items()),
     ]
-
-
-def _endpoint(handler: Handler) -> Handler:
-    async def answer(request: Request) -> Response:
-        return await handler(request)
-
-    return answer
 
 
 class Pages:
@@ -302,7 +295,7 @@ class Pages:
         back: str,
     ) -> Response:
         """Perform an act once, and go back to the page that shows its outcome."""
-        self._need(act)
+        self._board.need(act)
         reader = await self._board.reader(request)
         form = await self._form(request)
         token = _one(form, "token")
@@ -312,12 +305,6 @@ class Pages:
             return self.error(request, outcome.status, outcome.message)
         gone = act == "purge" and outcome.document["job"]["state"] != "running"  # its page is not there any more
         return self._to(request, "/" if gone else f"/queues/{request.path_params['queue']}{back}", outcome=act_id)
-
-    def _need(self, act: str) -> None:
-        try:
-            self._board.acts.need(act)
-        except Refused as error:
-            raise HTTPException(error.status, str(error)) from None
 
     def _to(self, request: Request, path: str, **query: str) -> Response:
         base = str(request.scope.get("root_path", "")).rstrip("/")
@@ -366,11 +353,11 @@ class Pages:
         reader = await self._board.reader(request)
         job: Job | None = self._board.jobs.of(reader.info.name)
         if job is not None and job.running:
-            self._need(job.verb)
+            self._board.need(job.verb)
             self._board.jobs.stop(job)
             await briefly(job)
         elif not self._board.acts.allow:
-            self._need("redrive")
+            self._board.need("redrive")
         return self._to(request, f"/queues/{request.path_params['queue']}/dead")
 
     async def run_audit(self, request: Request) -> Response:

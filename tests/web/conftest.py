@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -54,6 +55,28 @@ async def web(aclient: redis.asyncio.Redis) -> AsyncIterator[Make]:
             return browser
 
         yield make
+
+
+@contextlib.asynccontextmanager
+async def tab(made: Any, path: str) -> AsyncIterator[asyncio.Queue[str]]:
+    """Open a live page as a browser's tab does, and give the parts that it is sent."""
+    parts: asyncio.Queue[str] = asyncio.Queue()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            parts.put_nowait(message["body"].decode())
+
+    async def receive() -> Any:
+        return await asyncio.get_running_loop().create_future()
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    streaming = asyncio.ensure_future(made(scope, receive, send))
+    try:
+        yield parts
+    finally:
+        streaming.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await streaming
 
 
 async def submit(browser: httpx.AsyncClient, page: str, path: str, **fields: Any) -> httpx.Response:

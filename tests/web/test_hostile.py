@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from typing import Any
 
@@ -15,7 +13,7 @@ from redisq import BYTES, Buffer, InvalidArgument, PriorityQueue, Rate
 from redisq.core.queues import QueueInfo
 from redisq.web import app, sampler
 from redisq.web.sampler import Sampler
-from tests.web.conftest import Make, bodies
+from tests.web.conftest import Make, bodies, tab
 
 PROGRAM = {"X-Requested-With": "redisq"}
 
@@ -160,26 +158,11 @@ async def test_a_queue_that_is_purged_while_somebody_looks(
 ) -> None:
     monkeypatch.setattr(sampler, "FIND_EVERY", 0.0)
     Buffer(client, "q").push(1)
-    parts: asyncio.Queue[str] = asyncio.Queue()
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.body":
-            parts.put_nowait(message["body"].decode())
-
-    async def receive() -> Any:
-        return await asyncio.get_running_loop().create_future()
-
-    scope = {"type": "http", "method": "GET", "path": "/queues/q/live", "query_string": b"", "headers": []}
-    tab = asyncio.ensure_future(app(aclient)(scope, receive, send))
-    try:
+    async with tab(app(aclient), "/queues/q/live") as parts:
         assert "There is no queue" not in await parts.get()
         client.flushall()
         while "There is no queue" not in await parts.get():
             pass
-    finally:
-        tab.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await tab
 
 
 async def test_a_queue_that_is_made_while_a_scan_runs_is_not_lost(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import html
 import json
 import re
-from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +20,7 @@ from redisq import BYTES, Buffer, InvalidArgument, PriorityQueue, Rate
 from redisq.embedded import Server
 from redisq.web import app, sampler
 from redisq.web.names import to_segment
-from tests.web.conftest import BASE, Make, bodies
+from tests.web.conftest import BASE, Make, bodies, tab
 
 HOSTILE = [
     b"a/b",
@@ -459,18 +456,7 @@ async def test_rows_that_are_as_they_were_are_not_sent_again(
     monkeypatch.setattr(sampler, "TICK", 0.0)
     for i in range(30):
         PriorityQueue(client, f"q{i}").push_many((f"m{j}", j) for j in range(9))
-    parts: asyncio.Queue[str] = asyncio.Queue()
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.body":
-            parts.put_nowait(message["body"].decode())
-
-    async def receive() -> Any:
-        return await asyncio.get_running_loop().create_future()
-
-    scope = {"type": "http", "method": "GET", "path": "/live", "query_string": b"", "headers": []}
-    tab = asyncio.ensure_future(app(aclient)(scope, receive, send))
-    try:
+    async with tab(app(aclient), "/live") as parts:
         while "all the time" not in (whole := await parts.get()):  # until their lines can be drawn
             pass
         assert whole.count('class="waiting" data-label') == 30
@@ -482,7 +468,3 @@ async def test_rows_that_are_as_they_were_are_not_sent_again(
         while not (part := await parts.get()).count('class="waiting" data-label'):
             pass
         assert re.findall(r'class="waiting" data-label="Waiting">(\d+)<', part) == ["10"]
-    finally:
-        tab.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await tab

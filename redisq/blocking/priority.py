@@ -188,7 +188,7 @@ class PriorityQueue(Queue[PriorityCalls[T], T]):
         lease_id: str | None = None,
         holder: str | None = None,
     ) -> list[Batch[T]]:
-        """Reserve up to `count` (1 to 1,000) batches in one round trip, each as `reserve` does.
+        """Reserve up to `count` (1 to 500) batches in one round trip, each as `reserve` does.
 
         Raises as `reserve` does; the other batches then stay held until their leases run out.
         """

@@ -65,7 +65,7 @@ class Adoption:
         self._target = queue.calls.queue + queue.calls.structure.encode()
         self._width = 1 if isinstance(queue, Buffer) else 2
         self._prefix = _aside(prefix)
-        self._cluster = not hasattr(client, "connection_pool")
+        self._cluster = isinstance(client, redis.RedisCluster)
 
     def aside(self, source: bytes) -> bytes:
         """Return the key where a piece of a source lies until it is pushed; it is in the same slot of a cluster."""

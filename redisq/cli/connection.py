@@ -26,7 +26,6 @@ from . import sentinel
 from .exit import NO, UNREACHABLE, USAGE, Failure
 from .output import line
 
-LAYOUT = 2  # of the keys that this version works on
 Kind = Literal["buffer", "priority"]
 Queue = Buffer[bytes] | PriorityQueue[bytes]
 Client = redis.Redis | RedisCluster

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     unit = "items" if kind == "buffer" else "members"
     if archive.lines and done == archive.lines:
-        print(f"the file has been imported already, all {archive.items:,} {unit}: nothing to do; --again does it anew")
+        print(f"the file has been imported already, all {archive.items:,} {unit}: nothing to do; --again repeats it")
         return 0
     went_on = f"; it went on in line {done + 2:,}, where it had stopped" if done else ""
     print(f"{archive.items:,} {unit} imported into {line(args.queue)} in {time.monotonic() - began:.1f} s{went_on}")

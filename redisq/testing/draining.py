@@ -56,9 +56,9 @@ def drain(worker: Worker[Any], *, raise_errors: bool = True, limit: int = 10_000
 
     At the end the first exception of a handler is raised, as it is (`Retry` and `Bury` are none), or the `CodecError`
     of a batch that cannot be decoded, or else the first exception of a hook (`on_ack`, `backoff`, ...); a worker only
-    logs them. With `raise_errors=False` they are in `errors`. A Redis
-    that does not answer is raised instead of waited for. Raises `RedisqError` after `limit` batches, for a handler
-    whose work never ends, and `InvalidArgument` for what is no blocking worker.
+    logs them. With `raise_errors=False` they are in `errors`. Raises the error of a Redis that does not answer, instead
+    of waiting for it, `RedisqError` after `limit` batches, for a handler whose work never ends, and `InvalidArgument`
+    for what is no blocking worker.
     """
     if not isinstance(worker, Worker):
         instead = "await drain_async(worker)" if isinstance(worker, AsyncWorker) else "give a redisq.Worker"

@@ -11,7 +11,12 @@ from typing import Any
 from .measure import RESULTS, VERDICTS
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "instructions.md", ROOT / "lua" / "README.md")
+PAGES = (
+    ROOT / "docs" / "benchmarks.md",
+    ROOT / "docs" / "instructions.md",
+    ROOT / "docs" / "operations" / "sizing.md",
+    ROOT / "lua" / "README.md",
+)
 MARKED = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -150,6 +155,12 @@ def items() -> str:
     return _table(["k instructions for one item", "in batches of", "push", "take and done", "together"], lines)
 
 
+def sizing() -> str:
+    """Show the bytes that things take on a server."""
+    lines = [[row["what"], f"{row['bytes']:,}"] for row in _result("sizing")["results"]]
+    return _table(["what", "bytes"], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "contention": contention,
     "flush": flush,
@@ -158,6 +169,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "blocking_time": blocking_time,
     "instructions": instructions,
     "items": items,
+    "sizing": sizing,
 }
 
 

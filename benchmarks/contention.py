@@ -23,7 +23,7 @@ from .measure import Claim, Effort, environment, interleave, percentile, private
 from .workers import Done, Job, Workers, started
 
 DELAY = 0.001  # seconds that the proxy adds to a round trip
-POPS = 40_000  # members for each second of a round: more than one server here can pop
+POPS = 120_000  # members for each second of a round: more than one server here can pop
 SOURCE = "source"
 READY = "redisq:{bench}:ready"
 

@@ -13,6 +13,7 @@ from ..measure import say, write
 from . import CALLS, chosen, facts, figures, item_figures
 from .budgets import BUDGETS, exceeded
 from .callgrind import NoValgrind
+from .items import claims
 from .operations import CASES
 
 _OPERATION = "{:<44}{:>6}{:>16}{:>9}{:>9}{:>7}".format
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--items", action="store_true", help="only whole items")
     parser.add_argument("--calls", type=int, default=CALLS, help="calls of a round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, help="rounds, whose median counts (default: 1; of a full run 3)")
+    parser.add_argument("--rounds", type=int, help="rounds, whose median counts (default: 1; of a full run 5)")
     parser.add_argument("--server", metavar="PATH", help="the server to measure (default: redis-server on PATH)")
     options = parser.parse_args(argv)
     try:
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.check:
         cases = [case for case in cases if (case.name, case.size) in BUDGETS]
     full = not (options.only or options.check or options.items)
-    options.rounds = options.rounds or (3 if full else 1)
+    options.rounds = options.rounds or (5 if full else 1)
     try:
         result: dict[str, Any] = {"environment": facts(options.server), "calls": options.calls}
         over = [] if options.items else _operations(cases, options, result)
@@ -90,14 +91,16 @@ def _blocking_times(server: str | None) -> list[str]:
 
 def _items(options: argparse.Namespace, result: dict[str, Any]) -> None:
     print(_ITEM("one item, k instructions", "batch", "push", "work", "whole", "spread"), flush=True)
-    result["items"] = []
+    result["items"], found = [], []
     for figure in item_figures(server=options.server, rounds=options.rounds):
+        found.append(figure)
         row = figure.row()
         result["items"].append(row)
         push, work, whole = row["k_instructions"].values()
         spread = f"{(whole['max'] - whole['min']) / whole['median']:.1%}"
         medians = (f"{part['median']:,}" for part in (push, work, whole))
         print(_ITEM(figure.name, figure.batch, *medians, spread), flush=True)
+    result["claims"] = [claim.summary() for claim in claims(found)]
 
 
 if __name__ == "__main__":

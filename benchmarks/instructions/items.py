@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import redis
 from redisq import Buffer, PriorityQueue
 from redisq.embedded import Server
 
-from ..measure import spread
+from ..measure import Claim, spread
 from ..peers import cases, processes, setup
 from .callgrind import counting, find_server, wrapped
 from .operations import ITEM, load_scripts
@@ -159,7 +160,9 @@ def _priority_pop(client: redis.Redis, batch: int) -> tuple[Callable[[], object]
     return push, lambda: len(queue.pop_many(batch))
 
 
-def _stream(delete: bool, client: redis.Redis, batch: int) -> tuple[Callable[[], object], Callable[[], int]]:
+def _stream(
+    client: redis.Redis, batch: int, *, delete: bool = False, one_by_one: bool = False
+) -> tuple[Callable[[], object], Callable[[], int]]:
     client.xgroup_create("stream", "workers", "0", mkstream=True)
 
     def push() -> None:
@@ -171,7 +174,9 @@ def _stream(delete: bool, client: redis.Redis, batch: int) -> tuple[Callable[[],
     def work() -> int:
         taken: Any = client.xreadgroup("workers", "one", {"stream": ">"}, count=batch)
         ids = [entry for entry, _ in taken[0][1]]
-        done: Any = client.xack("stream", "workers", *ids)
+        done: Any = 0
+        for acked in [[entry] for entry in ids] if one_by_one else [ids]:
+            done += client.xack("stream", "workers", *acked)
         if delete:
             client.xdel("stream", *ids)
         return int(done)
@@ -183,18 +188,21 @@ def _each(name: str, make: Callable[..., Any]) -> list[Direct]:
     return [Direct(name, batch, make) for batch in (1, 100)]
 
 
+BUFFER, PRIORITY = "redisq Buffer: push, reserve, ack", "redisq PriorityQueue: push, reserve, ack"
+STREAM, BULLMQ = "stream: XADD, XREADGROUP, XACK one by one", "BullMQ for Python"
 CONTENDERS: Sequence[Direct | Package] = [
-    *_each("redisq Buffer: push, reserve, ack", _buffer),
+    *_each(BUFFER, _buffer),
     *_each("redisq Buffer: push, pop", _buffer_pop),
-    *_each("redisq PriorityQueue: push, reserve, ack", _priority),
+    *_each(PRIORITY, _priority),
     *_each("redisq PriorityQueue: push, pop", _priority_pop),
-    *_each("stream: XADD, XREADGROUP, XACK", lambda client, batch: _stream(False, client, batch)),
-    *_each("stream: XADD, XREADGROUP, XACK, XDEL", lambda client, batch: _stream(True, client, batch)),
+    *_each("stream: XADD, XREADGROUP, XACK", _stream),
+    Direct(STREAM, 100, partial(_stream, one_by_one=True)),
+    *_each("stream: XADD, XREADGROUP, XACK, XDEL", partial(_stream, delete=True)),
     Package("RQ, SimpleWorker", "rq", "SimpleWorker"),
     Package("RQ, SimpleWorker, no results, enqueue_many", "rq", "SimpleWorker, no results, enqueue_many of 100", 100),
     Package("huey, RedisHuey (at most once)", "huey", "RedisHuey"),
     Package("huey, PriorityRedisHuey (at most once)", "huey", "PriorityRedisHuey"),
-    Package("BullMQ for Python", "bullmq", "concurrency=1"),
+    Package(BULLMQ, "bullmq", "concurrency=1"),
     Package(
         "BullMQ for Python, removeOnComplete, addBulk",
         "bullmq",
@@ -213,3 +221,19 @@ def item_figures(*, server: str | None, rounds: int) -> Iterator[ItemFigure]:
         with wrapped(find_server(server)) as program:
             found = [one.count(program) for _ in range(rounds)]
         yield ItemFigure(one.name, version(one), one.batch, found)
+
+
+def claims(figures: Sequence[ItemFigure]) -> list[Claim]:
+    """Say what the documentation says of whole items."""
+    whole = {(one.name, one.batch): [parts.whole for parts in one.rounds] for one in figures}
+
+    def claim(what: str, ours: str, theirs: str, batch: int, target: float) -> Claim:
+        return Claim.ratio(what, whole[ours, batch], whole[theirs, batch], target, at_most=True)
+
+    one, many, stream = "instructions, one item", "instructions, batches of 100", "a stream, acks one by one"
+    return [
+        claim(f"{one}: Buffer / BullMQ", BUFFER, BULLMQ, 1, 0.67),
+        claim(f"{one}: PriorityQueue / BullMQ", PRIORITY, BULLMQ, 1, 0.76),
+        claim(f"{many}: Buffer / {stream}", BUFFER, STREAM, 100, 0.26),
+        claim(f"{many}: PriorityQueue / {stream}", PRIORITY, STREAM, 100, 1.1),
+    ]

@@ -44,7 +44,7 @@ class RoundTrip:
                 await connection.connect()  # the one behind a Sentinel asks it here who the master is
             connected = False  # if it is to be done again, because this has failed
             await connection.send_packed_command(_packed(connection, commands))
-            return [await self._read(connection) for _ in commands]
+            return await self._read_all(connection, len(commands))
 
         async def failed(_: Exception) -> None:
             await connection.disconnect(nowait=True)
@@ -58,6 +58,9 @@ class RoundTrip:
             raise
         finally:
             await self._pool.release(connection)
+
+    async def _read_all(self, connection: Any, count: int) -> list[Any]:
+        return [await self._read(connection) for _ in range(count)]
 
     async def _read(self, connection: Any) -> Any:
         try:

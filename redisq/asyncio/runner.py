@@ -18,9 +18,9 @@ from redis.client import NEVER_DECODE
 from ..core.calls import Call, as_bytes
 from ..core.clients import (
     AsyncValkeyClient,
-    connection_error,
     error_classes,
     is_cluster,
+    library_error,
     must_send,
     socket_timeout,
 )
@@ -28,7 +28,7 @@ from ..core.errors import NotDurable, RedisqError
 from ..core.flow import OVERDUE, POLL, Block, Flow, Operation, Pipeline, Sleep, block_seconds, results
 from ..core.replication import ReplicaWait, finish_unconfirmed
 from ..core.request import RETRY_AFTER, Request, commands_of
-from .round_trip import RoundTrip
+from .one_timer import OneTimer
 
 R = TypeVar("R")
 Client: TypeAlias = Redis | RedisCluster | AsyncValkeyClient
@@ -50,7 +50,7 @@ class Runner:
         self._errors = error_classes()
         self.client: Any = client  # execute_command has no types in redis-py
         self._socket_timeout = socket_timeout(client, self._cluster)
-        self._round_trips = None if must_send(client, self._cluster) else RoundTrip(client, self._errors.reply)
+        self._round_trips = None if must_send(client, self._cluster) else OneTimer(client, self._errors.reply)
         self._replica_wait = replica_wait
         if replica_wait:
             replica_wait.check_client(self._cluster, self._socket_timeout)
@@ -213,7 +213,7 @@ class Runner:
         except BaseException:
             lost = "the task that talked to Redis was cancelled, and nobody knows whether this call has been done"
             for one in taken:
-                one.fail(connection_error(self.client, lost))
+                one.fail(library_error(self.client, "ConnectionError", lost))
             raise
         for one in taken:
             if one.done and not one.waiter.done():

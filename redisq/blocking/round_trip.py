@@ -45,7 +45,7 @@ class RoundTrip:
                 connection.connect()  # the one behind a Sentinel asks it here who the master is
             connected = False  # if it is to be done again, because this has failed
             connection.send_packed_command(_packed(connection, commands))
-            return [self._read(connection) for _ in commands]
+            return self._read_all(connection, len(commands))
 
         def failed(_: Exception) -> None:
             connection.disconnect()
@@ -59,6 +59,9 @@ class RoundTrip:
             raise
         finally:
             self._pool.release(connection)
+
+    def _read_all(self, connection: Any, count: int) -> list[Any]:
+        return [self._read(connection) for _ in range(count)]
 
     def _read(self, connection: Any) -> Any:
         try:

@@ -130,10 +130,10 @@ def _error_classes(with_valkey: bool) -> ErrorClasses:
     )
 
 
-def connection_error(client: Any, message: str) -> Exception:
-    """Return the ConnectionError of a client's library."""
+def library_error(client: Any, name: Literal["ConnectionError", "TimeoutError"], message: str) -> Exception:
+    """Return an error of the library that a client, or a connection, is of."""
     library = "valkey" if _library(client) == "valkey" else "redis"
-    made: Exception = import_module(f"{library}.exceptions").ConnectionError(message)
+    made: Exception = getattr(import_module(f"{library}.exceptions"), name)(message)
     return made
 
 

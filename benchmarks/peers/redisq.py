@@ -117,6 +117,14 @@ def work() -> None:
         while True:
             if item := queue.pop(timeout=1):
                 record(int(item.member))
+    elif MODE == "Buffer, pop":
+        while True:
+            if popped := buffer.pop(size=1):
+                record(*popped)
+            else:
+                time.sleep(0.1)
+    elif MODE.startswith("asyncio, PriorityQueue, pop by 50 tasks"):
+        asyncio.run(pop_async(50))
     elif MODE == "asyncio, PriorityQueue, Worker":
         asyncio.run(work_async(1))
     elif MODE == "asyncio, PriorityQueue, Worker, concurrency 10":
@@ -132,6 +140,19 @@ async def work_async(concurrency: int) -> None:
     async with redis.asyncio.Redis.from_url(URL) as client:
         queue = redisq.asyncio.PriorityQueue(client, "bench")
         await redisq.asyncio.Worker(queue, handle_async, concurrency=concurrency).run()
+
+
+async def pop_async(tasks: int) -> None:
+    """Pop in a loop, in so many tasks."""
+
+    async def task() -> None:
+        while True:
+            if item := await queue.pop(timeout=1):
+                await record_async(int(item.member))
+
+    async with redis.asyncio.Redis.from_url(URL) as client:
+        queue = redisq.asyncio.PriorityQueue(client, "bench")
+        await asyncio.gather(*(task() for _ in range(tasks)))
 
 
 if __name__ == "__main__":

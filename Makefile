@@ -63,10 +63,10 @@ screenshots: $(VENV)/ready
 
 # Everything in tests/faults, long: CHAOS_MINUTES and CHAOS_SEED say how long, and which faults. Then every state of
 # small scopes, as far as the time lasts. Then all other tests while MONITOR is read: no script may touch a key of
-# another queue. The tests on every server that is found.
+# another queue. On every server that is found, or on those of REDISQ_TEST_SERVERS, such as redis-7.0,valkey-9.1.
 chaos: export CHAOS_MINUTES ?= 20
 chaos: export CHAOS_SEED ?= 1
-chaos: export REDISQ_TEST_SERVERS := all
+chaos: export REDISQ_TEST_SERVERS ?= all
 chaos: $(VENV)/ready
 	$(BIN)/pytest -v -s tests/faults
 	$(BIN)/python -m tests.scripts.exhaustive all --seconds 300  # each scope; most are closed sooner

@@ -2,8 +2,8 @@
 
 Real servers are the binaries that `redisq.embedded` finds, one of each version, started once a session on a private
 socket. Tests run on the first of them: the one on PATH, or else the newest. Tests marked `every_server` run on all of
-them, and with REDISQ_TEST_SERVERS=all every test does. Without any server, tests that need one are skipped; with CI
-set, they fail instead.
+them, and with REDISQ_TEST_SERVERS=all, or redis-7.0,valkey-9.1, every test runs on those. Without any server, tests
+that need one are skipped; with CI set, they fail instead.
 """
 
 from __future__ import annotations
@@ -40,9 +40,13 @@ def label_of(binary: Path) -> str:
 BINARIES: dict[str, Path] = {}
 for _binary in binaries():
     BINARIES.setdefault(label_of(_binary), _binary)
-EVERYWHERE = os.environ.get("REDISQ_TEST_SERVERS") == "all"
-TESTED = list(BINARIES)[: None if EVERYWHERE else 1] or ["none"]
+_ASKED = os.environ.get("REDISQ_TEST_SERVERS", "")
+EVERYWHERE = bool(_ASKED)
+"""whether every test runs on every server that was asked for"""
+TESTED = list(BINARIES) if _ASKED == "all" else _ASKED.split(",") if _ASKED else list(BINARIES)[:1] or ["none"]
 """the servers that most tests run on"""
+if EVERYWHERE and not set(TESTED) <= set(BINARIES):
+    raise pytest.UsageError(f"REDISQ_TEST_SERVERS={_ASKED}: give all, or some of {','.join(BINARIES)}")
 _running: dict[str, Server] = {}
 
 

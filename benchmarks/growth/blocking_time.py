@@ -355,16 +355,16 @@ AUDITED = most("buffer/audit", "limit")
 SMALL = 128  # the entries of a sorted set that is searched as a whole, whatever the page
 
 
-@long_call("buffer/audit", f"{AUDITED} keys, groups that nobody counted, all mended", phase="keys")
-@long_call("buffer/audit", f"{AUDITED} groups, all busy for a batch that is gone, all mended", phase="busy")
+@long_call("buffer/audit", f"{AUDITED} keys, groups that nobody counted, all repaired", phase="keys")
+@long_call("buffer/audit", f"{AUDITED} groups, all busy for a batch that is gone, all repaired", phase="busy")
 def _audit_groups(client: redis.Redis, phase: str) -> Command:
     waiting(client, 1000, state="busy" if phase == "busy" else "waiting")
     client.unlink(key("groups"), key("since"))
     return call("buffer/audit", cursor=f"{phase}:0", limit=AUDITED, repair="repair", lease=1, delay=1)
 
 
-@long_call("buffer/audit", f"{SMALL} batches that are leased, delayed and dead, all mended", length=1)
-@long_call("buffer/audit", f"{SMALL} batches without a list, all mended", length=0)
+@long_call("buffer/audit", f"{SMALL} batches that are leased, delayed and dead, all repaired", length=1)
+@long_call("buffer/audit", f"{SMALL} batches without a list, all repaired", length=0)
 def _audit_batches(client: redis.Redis, length: int) -> Command:
     names = [batch_id("d", i) for i in range(1, SMALL + 1)]
     for name in names if length else ():
@@ -590,14 +590,14 @@ def _purge_members(client: redis.Redis) -> Command:
     return call("priority/purge", limit=limit)
 
 
-@long_call("priority/audit", f"{AUDITED} leases that are in no index, all mended")
+@long_call("priority/audit", f"{AUDITED} leases that are in no index, all repaired")
 def _audit_leases(client: redis.Redis) -> Command:
     leases(client, 1000, 1)
     client.unlink(key("leases"))
     return call("priority/audit", cursor="keys:0", limit=AUDITED, repair="repair")
 
 
-@long_call("priority/audit", "500 members that no lease names, and 500 of 200 leases that are not held, all mended")
+@long_call("priority/audit", "500 members that no lease names, and 500 of 200 leases that are not held, all repaired")
 def _audit_held(client: redis.Redis) -> Command:
     leases(client, 198, 2)
     leases(client, 1, 104)
@@ -608,7 +608,7 @@ def _audit_held(client: redis.Redis) -> Command:
 
 
 @long_call(
-    "priority/audit", f"{SMALL} members that are held, ready, delayed and dead, rows that say nothing, all mended"
+    "priority/audit", f"{SMALL} members that are held, ready, delayed and dead, rows that say nothing, all repaired"
 )
 def _audit_twice(client: redis.Redis) -> Command:
     names = names_of(0, SMALL)
@@ -619,7 +619,7 @@ def _audit_twice(client: redis.Redis) -> Command:
     return call("priority/audit", cursor="delayed:0", limit=AUDITED, repair="repair", lease=1, delay=1, now=PAST)
 
 
-@long_call("priority/audit", f"{AUDITED} rows, all stray, all mended")
+@long_call("priority/audit", f"{AUDITED} rows, all stray, all repaired")
 def _audit_stray(client: redis.Redis) -> Command:
     push_members(client, 0, OTHERS)
     client.hset(key("rows"), mapping=dict.fromkeys(names_of(10**7, OTHERS), "1 1 "))

@@ -197,8 +197,8 @@ def _rounds(args: argparse.Namespace, client: Client, queue: Queue, round_: Roun
     """Adopt, once or until nothing has come for a while; return what it came to, and how long it took."""
     total, moved = _Total(), 0
     began = last = time.monotonic()
-    with counting("adopted") as tell:
-        adoption = Adoption(client, queue, args.prefix, tell)
+    with counting("adopted") as progress:
+        adoption = Adoption(client, queue, args.prefix, progress)
         try:
             with explained(url_of(args)):
                 while True:

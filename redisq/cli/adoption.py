@@ -59,8 +59,8 @@ class Adoption:
     moved = 0
     """How many items have been moved."""
 
-    def __init__(self, client: Client, queue: Queue, prefix: str, tell: Callable[[int], object] = nothing) -> None:
-        self._tell = tell
+    def __init__(self, client: Client, queue: Queue, prefix: str, progress: Callable[[int], object] = nothing) -> None:
+        self._progress = progress
         self._client, self._queue = client, queue
         self._target = queue.calls.queue + queue.calls.structure.encode()
         self._width = 1 if isinstance(queue, Buffer) else 2
@@ -158,7 +158,7 @@ class Adoption:
             self._queue.runner.commands([("PEXPIRE", call.keys[once], _DONE) for call in pushes])
         counts = [max(0, len(piece) - 3) // self._width for _, piece in pieces]
         self.moved += sum(counts)
-        self._tell(self.moved)
+        self._progress(self.moved)
         return counts
 
     def _push(self, name: str, group: bytes, values: list[bytes]) -> Call[Any]:

@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     with connected(url) as client:
         queue = existing(client, args)
         try:
-            with explained(url), counting("exported") as tell:
-                writer = Export(client, queue, args.live).write(sys.stdout.buffer, args.queue, tell)
+            with explained(url), counting("exported") as progress:
+                writer = Export(client, queue, args.live).write(sys.stdout.buffer, args.queue, progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; what was written is not whole, and no import takes it") from None
     unit = "items" if queue.calls.structure == "buffer" else "members"

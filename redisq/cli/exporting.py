@@ -44,7 +44,7 @@ class Export:
             node = cluster.get_redis_connection(cluster.get_node_from_key(self._key["meta"]))
         self._node: redis.Redis = node
 
-    def write(self, stream: Any, name: str, tell: Callable[[int], object]) -> Writer:
+    def write(self, stream: Any, name: str, progress: Callable[[int], object]) -> Writer:
         """Write the queue to a stream. Raises `Failure`, and writes no last line, if it changes meanwhile."""
         with contextlib.ExitStack() as stack:
             guard: Any = stack.enter_context(self._node.pipeline())
@@ -61,7 +61,7 @@ class Export:
                 if key not in seen:
                     writer.write(record, items)
                     if writer.lines % 1_000 == 0:
-                        tell(writer.items)
+                        progress(writer.items)
                     if self._live and key[0]:
                         seen.add(key)
             if not self._live:

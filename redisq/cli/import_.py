@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
         work, now = Import(client, queue, archive, args.merge), int(server_time(client) * 1000)
         done = work.begin(now, args.again)
         try:
-            with explained(url), counting(f"of {archive.lines:,} lines imported") as tell:
-                work.run(done, now, tell)
+            with explained(url), counting(f"of {archive.lines:,} lines imported") as progress:
+                work.run(done, now, progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; {_AGAIN}") from None
         except Failure as failure:

@@ -91,15 +91,15 @@ class Import:
             else (b"%d %s" % (until, unpacked(pause["reason"])), until and until - now)
         )
 
-    def run(self, done: int, now: int, tell: Callable[[int], object]) -> None:
-        """Restore the rest of the file, and tell now and then how many lines are done."""
+    def run(self, done: int, now: int, progress: Callable[[int], object]) -> None:
+        """Restore the rest of the file, and report now and then how many lines are done."""
         waiting: list[_Step] = []
         for one in self._steps(done, now):
             waiting.append(one)
             if len(waiting) == _CALLS or sum(one.weight for one in waiting) > _BYTES:
                 done = self._send(waiting, done)
                 waiting = []
-                tell(done)
+                progress(done)
         self._send(waiting, done)
         self._client.pexpire(self._progress, _WEEK)
 

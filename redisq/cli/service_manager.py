@@ -23,7 +23,7 @@ class ServiceManager:
         self._due = 0.0
         self._said: set[str] = set()
 
-    def tell_once(self, state: str) -> None:
+    def notify_once(self, state: str) -> None:
         """Tell a state, the first time."""
         if state not in self._said:
             self._said.add(state)

@@ -203,7 +203,7 @@ class Pages:
     until it has answered, pages say what is wrong, and nothing is live.
     """
 
-    _PATIENCE = 2.0  # seconds that a request waits for the answer
+    _ANSWER_TIMEOUT = 2.0  # seconds that a request waits for the answer
 
     def __init__(self, url: str, made: Callable[[Any], Any]) -> None:
         self._url, self._made = url, made
@@ -239,7 +239,7 @@ class Pages:
         if scope["type"] == "http" and not self._known and not scope["path"].endswith("/livez"):
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.ensure_future(self.connect())
-            await asyncio.wait([self._asking], timeout=self._PATIENCE)
+            await asyncio.wait([self._asking], timeout=self._ANSWER_TIMEOUT)
             if not self._known and scope["path"].endswith("/live"):
                 # A stream would go on with a client that may be of the wrong kind; pages ask for it again.
                 await _not_yet(scope, receive, send)

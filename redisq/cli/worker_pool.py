@@ -23,7 +23,7 @@ logger = logging.getLogger("redisq.cli.worker")
 
 _PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before a process is started again; doubled while it keeps dying
 _SOUND = 60.0  # seconds after which a process is not one that keeps dying
-_PATIENCE = 2.0  # seconds that a process has after the second signal
+_KILL_AFTER = 2.0  # seconds that a process has after the second signal
 
 
 class _Place:
@@ -73,7 +73,7 @@ class WorkerPool:
                     self._start_due()
                     self._hear(min(1.0, self._manager.every, max(0.0, line_due - time.monotonic())))
                     self._end_stubborn()
-                    self._tell_manager()
+                    self._notify_manager()
                     if time.monotonic() >= line_due:
                         shown, line_due = self._show(shown), time.monotonic() + 1
             finally:
@@ -107,10 +107,10 @@ class WorkerPool:
         self._signalled = now
         self._signals.append(number)
         if len(self._signals) == 2:
-            self._kill_at = now + _PATIENCE
-        self._tell(STOP if len(self._signals) == 1 else END)
+            self._kill_at = now + _KILL_AFTER
+        self._send(STOP if len(self._signals) == 1 else END)
 
-    def _tell(self, command: str) -> None:
+    def _send(self, command: str) -> None:
         for place in self._places:
             place.due = None
             if place.pipe:
@@ -136,7 +136,7 @@ class WorkerPool:
                     process.start()
                     place.process, place.pipe, place.due, place.began = process, ours, None, time.monotonic()
                 if self._stopping:  # since it was started and before it was known here
-                    self._tell(STOP)
+                    self._send(STOP)
 
     def _hear(self, seconds: float) -> None:
         """Wait for what processes say, and for their ends."""
@@ -166,7 +166,7 @@ class WorkerPool:
             reason, code, refused = said
             if refused or not self._has_begun:
                 self._failure = self._failure or Failure(reason, code)
-                self._tell(STOP)
+                self._send(STOP)
             else:  # it has worked before, and the other processes still do: it is started again
                 logger.error("%s: %s", place.name, reason)
             return
@@ -228,11 +228,11 @@ class WorkerPool:
         waiting = [place.name for place in self._places if not (place.ended or (place.begun and place.report.answered))]
         return f"has not begun, or Redis does not answer: {', '.join(waiting)}" if waiting else None
 
-    def _tell_manager(self) -> None:
+    def _notify_manager(self) -> None:
         if all(place.begun or place.ended for place in self._places):
-            self._manager.tell_once(READY)
+            self._manager.notify_once(READY)
         if self._stopping:
-            self._manager.tell_once(STOPPING)
+            self._manager.notify_once(STOPPING)
         self._manager.watchdog(self.problem() is None)
 
     def _totals(self) -> Totals:

@@ -324,7 +324,7 @@ class WorkLoop(Generic[T]):
         """Take in the results of a turn, and return the batches whose handlers are to begin."""
         self._pauses = _Pauses()
         self._alone = max(0, self._alone - 1)
-        self._tell("answered")
+        self._notify("answered")
         begin: list[Held[T]] = []
         retries: list[float] = []
         asked = 0
@@ -373,7 +373,7 @@ class WorkLoop(Generic[T]):
     def _take(self, held: Held[T], now: float) -> None:
         self._running[held.batch.id] = held
         held.taken_at = now
-        self._tell("began", held.batch)
+        self._notify("began", held.batch)
         held.extend_at = now + self._extend_every
         self._extend_at = min(self._extend_at, held.extend_at)
         if self._settings.handler_timeout is not None:
@@ -396,7 +396,7 @@ class WorkLoop(Generic[T]):
         batch = held.batch
         self._outbox.pop(batch.id, None)
         record(batch, result)
-        self._tell("settled", batch, "lost" if isinstance(result, LeaseLost) else _OUTCOMES[how.verb])
+        self._notify("settled", batch, "lost" if isinstance(result, LeaseLost) else _OUTCOMES[how.verb])
         if isinstance(result, LeaseLost):
             log_lease_lost(batch, how.verb)
         elif how.verb == "ack":
@@ -415,7 +415,7 @@ class WorkLoop(Generic[T]):
             extra = {"group": one.group, "attempts": one.attempts}
             logger.error("dead letter in %s: %s%s", self._calls.name, name, after, extra=extra)
         if buried:
-            self._tell("buried", buried)
+            self._notify("buried", buried)
             call_hook(self._settings.on_dead, buried)
 
     def failed(self, steps: Sequence[Step], error: Exception, now: float) -> None:
@@ -450,7 +450,7 @@ class WorkLoop(Generic[T]):
     def _explain(self, error: Exception, pause: float, now: float) -> None:
         """Log an error that passes by itself; end the run for any other."""
         kind = kind_of(error)
-        self._tell("failed", error, kind)
+        self._notify("failed", error, kind)
         if kind == "shortage":
             logger.warning("the client has no free connection, retrying in %.1f s: %s", pause, error)
         elif kind == "unavailable":
@@ -479,16 +479,16 @@ class WorkLoop(Generic[T]):
             self._handled(held, error, now)
 
     def _handled(self, held: Held[T], error: BaseException | None, now: float) -> None:
-        self._tell_handled(held, error, now)
+        self._notify_handled(held, error, now)
         if how := self._settlement(held.batch, error):
             self._settle(held, how, error)
         else:
-            self._tell("settled", held.batch, "lost" if held.batch.lost else "settled")
+            self._notify("settled", held.batch, "lost" if held.batch.lost else "settled")
 
-    def _tell_handled(self, held: Held[T], error: BaseException | None, now: float) -> None:
+    def _notify_handled(self, held: Held[T], error: BaseException | None, now: float) -> None:
         if not held.told:  # a handler that is given up may end later
             held.told = True
-            self._tell("handled", held.batch, now - held.taken_at, error)
+            self._notify("handled", held.batch, now - held.taken_at, error)
 
     def overdue(self, now: float) -> list[Held[T]]:
         """Give back the batches of handlers that have run longer than they may; their places stay taken.
@@ -591,7 +591,7 @@ class WorkLoop(Generic[T]):
         for held in self._running.values():
             if not (held.batch.settled or held.abandoned):
                 logger.warning("giving back batch %s, whose handler has not ended", held.batch.id)
-                self._tell_handled(held, TimeoutError(STOPPED), now)
+                self._notify_handled(held, TimeoutError(STOPPED), now)
                 self._settle(held, Settlement("release", reason=STOPPED) if held.begun else _NOT_BEGUN)
         steps = list(self._outbox.values())
         # A reserve whose reply was lost may have taken a batch; its lease's id is known all the same.
@@ -621,9 +621,9 @@ class WorkLoop(Generic[T]):
 
     def alive(self, seconds: float) -> None:
         """Tell who watches that the loop is alive, and will say so again within so many seconds."""
-        self._tell("alive", seconds)
+        self._notify("alive", seconds)
 
-    def _tell(self, what: str, *about: object) -> None:
+    def _notify(self, what: str, *about: object) -> None:
         for observer in self._observers:
             call_hook(getattr(observer, what), *about)
 

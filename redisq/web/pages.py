@@ -100,7 +100,7 @@ class Pages:
     async def overview(self, request: Request) -> Response:
         """Show all queues."""
         known = self._board.sampler.answered
-        await self._board.sampler.refresh(sampler.PATIENCE * (1 if known else 5))
+        await self._board.sampler.refresh(sampler.PAGE_TIMEOUT * (1 if known else 5))
         return self.render(request, "overview.html", **self._overview(request))
 
     def _overview(self, request: Request) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Pages:
 
     async def _page(self, request: Request, reader: Reader, template: str, tab: str, **context: Any) -> Response:
         board, name = self._board, reader.info.name
-        sample = await board.sampler.sample(reader.info, sampler.PATIENCE)
+        sample = await board.sampler.sample(reader.info, sampler.PAGE_TIMEOUT)
         return self.render(
             request,
             template,
@@ -184,7 +184,7 @@ class Pages:
         """Send the head of a queue's page again and again."""
         reader = await self._board.reader(request)
         board, name = self._board, reader.info.name
-        await board.sampler.sample(reader.info, sampler.PATIENCE)
+        await board.sampler.sample(reader.info, sampler.PAGE_TIMEOUT)
         tab = choice(request, "tab", ("groups", "members", *_STATES, "audit"))
 
         def text() -> str:

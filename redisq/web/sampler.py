@@ -44,7 +44,7 @@ HISTORY = 60
 """points of a sparkline"""
 _LARGE = 0.001  # seconds of the server's time, from which on a queue is asked for more rarely than others
 _KEY_COST, _FIND_BUDGET = 1e-6, 0.001  # seconds of the server's time for a key in a scan; of each second, for scans
-PATIENCE = 0.2
+PAGE_TIMEOUT = 0.2
 """seconds that a page waits for numbers that nobody has asked for yet; then it shows the others, and these come live"""
 _ANSWER_WITHIN, _FOUND_WITHIN = 20.0, 600.0
 _FORGET = 120.0  # seconds after which a rate over the time since the last sample would say nothing of now
@@ -203,38 +203,38 @@ class Sampler:
         if self._task is not None:
             self._task.cancel()
 
-    async def refresh(self, patience: float | None = None) -> None:
+    async def refresh(self, timeout: float | None = None) -> None:
         """Ask Redis for what is due, once for all who call meanwhile; an outage is noted, not raised.
 
-        With `patience`, wait so many seconds at most: it goes on by itself.
+        With `timeout`, wait so many seconds at most: it goes on by itself.
         """
         if self._monotonic() >= self._tick_due:
-            await self._once(("all",), self._sample, patience, _ANSWER_WITHIN if self._found else _FOUND_WITHIN)
+            await self._once(("all",), self._sample, timeout, _ANSWER_WITHIN if self._found else _FOUND_WITHIN)
 
-    async def sample(self, info: QueueInfo, patience: float | None = None) -> Sample:
+    async def sample(self, info: QueueInfo, timeout: float | None = None) -> Sample:
         """Return what is known of one queue; if nothing is yet, ask for it alone, before any scan has found it."""
         found = self.samples.get(info.name)
         if found is None or found.info != info:
             found = self.samples[info.name] = Sample(QueueOverview(info, None))
         if found.at:
-            await self.refresh(patience)
+            await self.refresh(timeout)
         else:
-            await self._once(("queue", info.name), lambda: self._count([info]), patience)
+            await self._once(("queue", info.name), lambda: self._count([info]), timeout)
         return self.samples.get(info.name, found)
 
     async def _once(
         self,
         key: tuple[str, ...],
         act: Callable[[], Awaitable[None]],
-        patience: float | None,
-        timeout: float = _ANSWER_WITHIN,
+        timeout: float | None,
+        within: float = _ANSWER_WITHIN,
     ) -> None:
-        """Do something for all who ask for it meanwhile."""
+        """Do something for all who ask for it meanwhile; each waits for `timeout`, it may take `within` seconds."""
         loop = asyncio.get_running_loop()
         task = self._passes.get(key)
         if task is None or task.done() or task.get_loop() is not loop:
-            task = self._passes[key] = loop.create_task(self._look(act, timeout))
-        await asyncio.wait([task], timeout=patience)
+            task = self._passes[key] = loop.create_task(self._look(act, within))
+        await asyncio.wait([task], timeout=timeout)
         if task.done() and self._passes.get(key) is task:
             del self._passes[key]
 

@@ -25,7 +25,7 @@ Make = Callable[..., httpx.AsyncClient]
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pages wait for their numbers, however slow this machine is."""
-    monkeypatch.setattr(sampler, "PATIENCE", 30.0)
+    monkeypatch.setattr(sampler, "PAGE_TIMEOUT", 30.0)
 
 
 @pytest.fixture

@@ -78,5 +78,6 @@ def _packed(connection: Any, commands: Sequence[Command]) -> list[bytes]:
         packed = [_pack(command) for command in commands]
     except TypeError:  # an argument of another kind: the connection converts or refuses it
         return connection.pack_commands(commands)  # type: ignore[no-any-return]
-    # A blocking connection makes a system call for each piece; large ones are not copied for it.
-    return [b"".join(packed)] if sum(map(len, packed)) < _JOINED else packed
+    if len(packed) > 1 and sum(map(len, packed)) < _JOINED:
+        return [b"".join(packed)]  # a blocking connection makes a system call for each piece
+    return packed

@@ -294,7 +294,6 @@ class _Run(Generic[T]):
 
     def _handle(self, held: Held[T]) -> Callable[[], object]:
         """Run the handler, in a thread of its own, and return what then is to be done in the loop."""
-        error: BaseException | None = None
         try:
             if not self._state.closing:
                 held.begun = True
@@ -304,9 +303,9 @@ class _Run(Generic[T]):
                     raise TypeError(
                         "the handler returned a coroutine, of which nothing has run: use redisq.asyncio.Worker"
                     )
-        except BaseException as raised:  # whatever it is, it is the handler's, and the thread goes on
-            error = raised
-        return partial(self._state.ended, held, error, monotonic())
+        except BaseException as error:  # whatever it is, it is the handler's, and the thread goes on
+            return partial(self._state.ended, held, error, monotonic())
+        return partial(self._state.ended, held, None, monotonic())
 
     def _handle_and_go_on(self, held: Held[T]) -> Callable[[], object]:
         """Run the handler, and as long as the loop sleeps, settle its batch, reserve the next one and handle that."""
@@ -314,13 +313,15 @@ class _Run(Generic[T]):
         del held  # while a handler runs, what was before is not kept in memory
         while following:
             ended = self._handle(following)
-            if not self._turn.acquire(blocking=False):
-                return ended
             try:
-                following = self._go_on(ended)
+                if not self._turn.acquire(blocking=False):
+                    return ended
+                try:
+                    following = self._go_on(ended)
+                finally:
+                    self._turn.release()
             finally:
-                self._turn.release()
-            del ended
+                del ended  # the traceback of an error in it leads to this frame: they would keep each other
         return _look
 
     def _go_on(self, ended: Callable[[], object]) -> Held[T] | None:
@@ -332,12 +333,11 @@ class _Run(Generic[T]):
 
     def _wait(self, seconds: float) -> Callable[[], object]:
         """Wait for a wake-up, in a thread of its own, and return what then is to be done in the loop."""
-        error: Exception | None = None
         try:
             self._queue.wait(seconds)
-        except Exception as raised:
-            error = raised
-        return lambda: self._state.wait_ended(error, monotonic())
+        except Exception as error:
+            return partial(self._state.wait_ended, error, monotonic())
+        return partial(self._state.wait_ended, None, monotonic())
 
     def _hear(self, seconds: float) -> int:
         """Do what has come, waiting for the first of it so many seconds, and return how much that was."""

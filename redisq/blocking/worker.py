@@ -177,6 +177,7 @@ class _Run(Generic[T]):
         )
         # Held by the thread that uses the state and talks to Redis. No signal handler and no caller takes it.
         self._turn = threading.Lock()
+        self._wakes_at = 0.0  # when the loop goes on, if nothing comes before
         self._handlers = _Threads("redisq-handler", self.inbox)
         self._waiter = _Threads("redisq-wake-up", self.inbox)
         self._met_redis = False
@@ -246,13 +247,16 @@ class _Run(Generic[T]):
                 elif (seconds := state.wait_seconds(monotonic())) is not None:
                     state.waiting = True
                     self._waiter.call(partial(self._wait, seconds))
-                self._hear(0.0 if steps else min(BEAT, state.next_time(monotonic()) - monotonic()))
+                self._wakes_at = min(monotonic() + BEAT, state.next_time(monotonic()))
+                self._hear(0.0 if steps else self._wakes_at - monotonic())
         finally:
             state.close()
-            self._hear(0.0)
-            self._handlers.end()
-            self._waiter.end()
-            self._give_back()
+            try:
+                self._hear(0.0)
+            finally:
+                self._handlers.end()
+                self._waiter.end()
+                self._give_back()
         if state.failure:
             raise state.failure
 
@@ -328,8 +332,13 @@ class _Run(Generic[T]):
         ended()
         steps = self._state.turn(monotonic())
         begin = self._send(steps) if steps else []
-        # The loop need not know: it wakes up for the lease of the first batch, before that of a later one is due.
-        return begin[0] if begin else None
+        if not begin:
+            return None
+        # The loop wakes up for the lease of the first batch, before that of a later one is due. Only where that one was
+        # settled by its handler, or lost, it may sleep for longer.
+        if self._state.next_time(monotonic()) < self._wakes_at:
+            self.inbox.put(_look)
+        return begin[0]
 
     def _wait(self, seconds: float) -> Callable[[], object]:
         """Wait for a wake-up, in a thread of its own, and return what then is to be done in the loop."""

@@ -318,7 +318,8 @@ class _Run(Generic[T]):
         while following:
             ended = self._handle(following)
             try:
-                if not self._turn.acquire(blocking=False):
+                # In a fork, which a handler may have made, the loop's thread is not alive: there nothing goes on.
+                if not (self.thread.is_alive() and self._turn.acquire(blocking=False)):
                     return ended
                 try:
                     following = self._go_on(ended)

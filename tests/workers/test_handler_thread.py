@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -177,6 +178,30 @@ def test_a_hook_that_exits_in_the_handler_thread_while_the_run_ends(queue: Prior
     for thread in set(threading.enumerate()) - before:
         thread.join(TIMEOUT)
         assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_handler_that_returns_in_a_fork_too(queue: PriorityQueue[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child does not settle, reserve and handle beside its parent."""
+
+    class Inbox:
+        def put(self, _: object) -> None:
+            os._exit(0)  # it has given its batch to a loop that is not there
+
+    children: list[int] = []
+
+    def handle(_: Batch[str]) -> None:
+        if not children:
+            children.append(os.fork())
+            if not children[0]:
+                monkeypatch.setattr(worker._run._handlers, "_inbox", Inbox())
+                monkeypatch.setattr(queue, "send", lambda *_: os._exit(1))
+
+    worker: Any = Worker(queue, handle)
+    worker.run(burst=True)
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+    assert queue.stats().done == 100
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])

@@ -56,7 +56,8 @@ class Worker(Generic[T]):
     - A Redis that is unavailable is waited for. Idle, the worker sends less than one command a second, and a push wakes
       it. It uses two connections at most, whatever `concurrency` is.
     - Hooks: `on_ack(batch)`, `on_release(batch, error)`, `on_dead(list of Buried)`, called in the thread that talks to
-      Redis, so they should be short.
+      Redis, one at a time, so they should be short. With `concurrency=1` that is now a thread of the worker's own, now
+      the handler's.
 
     What happens is logged to `redisq.worker`. Raises `InvalidArgument` for settings that cannot be used.
     """

@@ -82,10 +82,3 @@ def seconds_of(message: str) -> float:
     """Parse a time from JSON output."""
     assert message.endswith("+00:00")
     return datetime.datetime.fromisoformat(message).timestamp()
-
-
-def wait_until(true: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)

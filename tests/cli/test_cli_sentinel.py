@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import contextlib
 import json
 import os
@@ -14,7 +16,7 @@ import pytest
 
 from redisq import Buffer
 from redisq.cli import main, sentinel
-from tests.faults.node import HOST, Node, until
+from tests.faults.node import HOST, Node
 
 
 @pytest.mark.parametrize(

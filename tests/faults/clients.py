@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import contextlib
 import threading
 from collections import Counter
@@ -13,7 +15,6 @@ import redis
 
 from redisq import Buffer, LeaseLost, NotDurable, PriorityQueue
 
-from .node import until
 
 CLIENTS = 4
 Queue = Buffer[Any] | PriorityQueue[Any]

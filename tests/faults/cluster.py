@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import contextlib
 import random
 import time
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .node import HOST, Node, running, until
+from .node import HOST, Node, running
 
 SLOTS = 16384
 _OPTIONS = ["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--repl-diskless-sync-delay", "0"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import contextlib
 import os
 import shutil
@@ -35,14 +37,6 @@ def free_port_and_bus() -> tuple[int, int]:
         (port,) = free_ports(1)
         with contextlib.suppress(OSError, OverflowError), socket.create_server((HOST, port + 10_000)):
             return port, port + 10_000
-
-
-def until(true: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
-    """Wait until a condition holds; fail after too long."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.01)
 
 
 class Node:

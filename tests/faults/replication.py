@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import contextlib
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from .node import HOST, Node, until
+from .node import HOST, Node
 from .proxy import Proxy
 
 _OPTIONS = ("--repl-diskless-sync-delay", "0", "--loglevel", "warning")

@@ -6,6 +6,8 @@ and `no` lose nothing here that they would not also keep; what a power failure l
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import json
 import shutil
 import subprocess
@@ -33,7 +35,7 @@ from tests.scripts.backends import at
 
 from . import settings
 from .clients import CLIENTS, Acknowledged, QueueClient, contents, queues
-from .node import Node, until
+from .node import Node
 
 pytestmark = [pytest.mark.server, settings.limit]
 

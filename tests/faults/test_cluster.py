@@ -7,6 +7,8 @@ would wait on its own.
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import asyncio
 import random
 import threading
@@ -35,7 +37,7 @@ from tests.scripts import keyspace
 
 from . import settings
 from .cluster import Cluster, cluster
-from .node import HOST, until
+from .node import HOST
 from .scenarios import SCENARIOS, Q, Scenario, send
 
 pytestmark = [pytest.mark.server, settings.limit]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import asyncio
 import contextlib
 import threading
@@ -25,7 +27,7 @@ from tests.scripts.calls import calls
 
 from . import settings
 from .clients import CLIENTS, Acknowledged, QueueClient, contents, queues
-from .node import HOST, Node, running, until
+from .node import HOST, Node, running
 from .replication import Replication
 from .scenarios import commands_of
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import asyncio
 import contextlib
 import inspect
@@ -221,12 +223,6 @@ def work(admin: redis.Redis, client: redis.Redis, name: str) -> None:
     buffer.push("x")
     thread.join(30)
     assert seen == ["x"]
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for a condition; the test's timeout applies."""
-    while not true():
-        time.sleep(0.005)
 
 
 JOBS = """

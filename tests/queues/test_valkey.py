@@ -5,6 +5,8 @@ The tests of clients and of leases run again with them, and the differences betw
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import asyncio
 import inspect
 import os
@@ -31,7 +33,7 @@ from redisq.embedded import Server
 from tests.conftest import real_server
 from tests.connections import closing_connections
 from tests.faults.cluster import Cluster, cluster
-from tests.faults.node import HOST, until
+from tests.faults.node import HOST
 from tests.faults.proxy import Fault, Proxy
 from tests.faults.replication import Replication
 from tests.faults.test_failover import watched

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import asyncio
 import contextlib
 import os
@@ -68,14 +70,6 @@ def running(worker: Worker[Any]) -> Iterator[threading.Event]:
         assert not thread.is_alive()
     if failures:
         raise failures[0]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that sets no event."""
-    end = monotonic() + TIMEOUT
-    while not condition():
-        assert monotonic() < end
-        threading.Event().wait(0.01)
 
 
 class HookLog:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import asyncio
 import os
 import signal
@@ -27,14 +29,6 @@ pytestmark = pytest.mark.server
 TIMEOUT = 30  # seconds that a test waits for an event
 
 flavours = pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
-
-
-def until(condition: Any) -> None:
-    """Wait for a condition that sets no event."""
-    end = monotonic() + TIMEOUT
-    while not condition():
-        assert monotonic() < end
-        threading.Event().wait(0.01)
 
 
 class Node:

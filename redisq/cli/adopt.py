@@ -240,7 +240,7 @@ def _report(args: argparse.Namespace, queue: Queue, total: _Total, seconds: floa
     if total.left:
         print(f"{total.left:,} were pushed meanwhile and are left: {_AGAIN}, or say --follow 10m")
     for name, why in (
-        ("skipped", "keys that match, but are no lists or belong to a queue"),
+        ("skipped", "keys that match, but are not lists or belong to a queue"),
         ("unnamed", "lists whose names have nothing where * stands: a group needs a name"),
         ("infinite", "members with an infinite score: a queue takes none"),
     ):

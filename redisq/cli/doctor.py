@@ -35,8 +35,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         run,
         summary="check a server's settings and queues for problems",
         text="Look at a server's settings and at its queues: eviction, persistence, the version, rights that are "
-        "missing, queues of another layout, leases that lie too far ahead, and workers of one queue whose settings "
-        "differ, and adoptions that were interrupted. Ends with 1 if something is wrong. It changes nothing.",
+        "missing, queues of another layout, leases that lie too far ahead, workers of one queue whose settings differ, "
+        "and adoptions that were interrupted. The exit code is 1 if something is wrong. It changes nothing.",
         example="redisq doctor\nredisq doctor --url redis://db1:6379 --json",
         options=prefix_options(),
     )
@@ -136,7 +136,7 @@ def _queue(client: Client, prefix: str, info: QueueInfo) -> Iterator[Finding]:
             info.name,
             f"{line(longest[0])} holds a lease that ends in {longest[1] / 3600:,.0f} hours: the server's clock may "
             "have been set back since",
-            f"redisq audit {info.name} --repair ends leases that lie too far ahead",
+            f"redisq audit {line(info.name)} --repair ends leases that lie too far ahead",
         )
     elif shortest[1] > 1 and longest[1] / shortest[1] > _UNEQUAL:
         yield Finding(

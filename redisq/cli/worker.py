@@ -53,7 +53,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--handler-timeout",
         type=duration(),
-        metavar="DURATION",
+        metavar="TIME",
         help="how long a handler may run, such as 90s or 5m; default: the Worker's own",
     )
     parser.add_argument(

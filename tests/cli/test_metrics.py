@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.waiting import until
+
 import contextlib
 import json
 import os
@@ -292,16 +294,6 @@ def get(url: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def until(check: Callable[[], bool]) -> None:
-    """Wait for a condition, which may change at any time."""
-    waited = threading.Event()
-    for _ in range(TIMEOUT * 20):
-        if check():
-            return
-        waited.wait(0.05)
-    raise AssertionError("not in time")
-
-
 def test_the_exporter(server: Server, client: redis.Redis, tmp_path: Path) -> None:
     Buffer(client, "mails").push(1, 2)
     with serving("metrics", "--port", "0", "--url", server.url, cwd=tmp_path) as (address, process):
@@ -403,7 +395,7 @@ def test_a_blocked_event_loop_fails_liveness(server: Server, client: redis.Redis
     with working(server, jobs, "--asyncio") as (address, _):
         until(lambda: get(f"{address}/readyz")[0] == 200)
         Buffer(client, "q").push("block")
-        until(lambda: get(f"{address}/livez") == (503, "does not turn: worker-1\n"))
+        until(lambda: get(f"{address}/livez") == (503, "not responding: worker-1\n"))
         (tmp_path / "open").touch()
         until(lambda: get(f"{address}/livez")[0] == 200)
 
@@ -509,7 +501,7 @@ def test_the_command_line_overrides_the_workers_settings(server: Server, client:
     [
         (["--max-bytes", str(10**30)], "max_bytes is 1000"),
         (["--handler-timeout", "soon"], "soon is not a duration"),
-        (["--metrics-port", "70000"], "give a port"),
+        (["--metrics-port", "70000"], "70000 is not a port: give a number from 0 to 65535"),
         (["--log", "xml"], "invalid choice: 'xml'"),
     ],
 )

@@ -54,8 +54,8 @@ class Batch(BatchData[T]):
     async def release(self, delay: float = 0.0, count: bool = True, reason: str | None = None) -> int:
         """Give the batch back, to be due again in `delay` seconds, and return how many items that is.
 
-        With `count=False` this hand-over is no attempt; `reason` (1,000 bytes at most) is kept with the batch. Raises
-        `LeaseLost` if the batch is no longer held.
+        With `count=False` this hand-over is not an attempt; `reason` (1,000 bytes at most) is kept with the batch.
+        Raises `LeaseLost` if the batch is no longer held.
         """
         return await self._queue.release(self, delay=delay, count=count, reason=reason)
 

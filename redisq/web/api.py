@@ -247,7 +247,7 @@ class _Api:
         except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict):
-            raise HTTPException(400, "The body is no JSON object.")
+            raise HTTPException(400, "The body is not a JSON object.")
         group = request.path_params.get("group")
         return reader, None if group is None else from_segment(group), given
 

@@ -1,8 +1,8 @@
 """Count the lines of the scripts that are their own: without the header, idioms, comments and blank lines.
 
-    python -m tools.own_lines            print the table, as Markdown
-    python -m tools.own_lines --write    put it between the markers in lua/README.md
-    python -m tools.own_lines --check    exit 1 if the table there is another one
+python -m tools.own_lines            print the table, as Markdown
+python -m tools.own_lines --write    put it between the markers in lua/README.md
+python -m tools.own_lines --check    exit 1 if the table there is another one
 """
 
 from __future__ import annotations

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from ..blocking import Buffer, PriorityQueue
-from ..core.codecs import BYTES
 from .adoption import TOGETHER, Adoption, Count, Source, escaped, matching
 from .command import Commands, describe, describe_verbs, json_option
-from .connection import Client, Queue, connected, explained, find, heading, prefix_options, url_of
+from .connection import Client, Queue, connected, explained, find, heading, open_queue, prefix_options, url_of
 from .durations import duration
 from .exit import NO, USAGE, Failure
 from .output import counting, line, show_json
@@ -129,7 +127,7 @@ def _buffer(args: argparse.Namespace) -> int:
     with connected(url_of(args)) as client:
         if lengths is not None:
             _is_type(client, lengths, b"zset")
-        queue: Queue = find(client, args, "buffer") or Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
+        queue = find(client, args, "buffer") or open_queue(client, args.queue, args.prefix, "buffer")
         total, seconds = _rounds(args, client, queue, round_)
         if lengths is not None and not args.dry_run and not total.left:
             client.unlink(lengths)
@@ -156,9 +154,7 @@ def _priority(args: argparse.Namespace) -> int:
 
     with connected(url_of(args)) as client:
         _is_type(client, key, b"zset")
-        queue: Queue = find(client, args, "priority", "score") or PriorityQueue(
-            client, args.queue, codec=BYTES, payload_codec=BYTES, order="score", prefix=args.prefix
-        )
+        queue = find(client, args, "priority", "score") or open_queue(client, args.queue, args.prefix, "score")
         if Adoption(client, queue, args.prefix).owns(key):
             raise Failure(f"{line(key)} belongs to a queue: give a sorted set that does not", USAGE)
         total, seconds = _rounds(args, client, queue, round_)

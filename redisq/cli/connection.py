@@ -181,16 +181,19 @@ def find(
         raise Failure(f"{line(args.queue)} is {_NAMES[there[0]]}, not {_NAMES[wanted]}")
     match wanted or next(iter(there), None):
         case "buffer":
-            return Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
+            return open_queue(client, args.queue, args.prefix, "buffer")
         case "priority":
             if order and stored and stored != order:
                 raise Failure(f"{line(args.queue)} is kept in {stored} order, not in {order}")
-            order = stored or order or "fifo"
-            made: PriorityQueue[bytes] = PriorityQueue(
-                client, args.queue, codec=BYTES, payload_codec=BYTES, order=order, prefix=args.prefix
-            )
-            return made
+            return open_queue(client, args.queue, args.prefix, stored or order or "fifo")
     return None
+
+
+def open_queue(client: Client, name: str, prefix: str, kind: Literal["buffer", "fifo", "score"]) -> Queue:
+    """Return a queue whose items, or members and payloads, are bytes; a priority queue by its order."""
+    if kind == "buffer":
+        return Buffer(client, name, codec=BYTES, prefix=prefix)
+    return PriorityQueue(client, name, codec=BYTES, payload_codec=BYTES, order=kind, prefix=prefix)
 
 
 def existing(client: Client, args: argparse.Namespace) -> Queue:

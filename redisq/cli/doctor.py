@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from ..blocking import Buffer, PriorityQueue, queues
+from ..blocking import Buffer, queues
 from ..core import doctor
 from ..core.clients import remedy_for
 from ..core.codecs import BYTES
@@ -19,7 +19,7 @@ from ..core.queues import LAYOUT, QueueInfo
 from ..core.scripts import load
 from .adoption import unfinished
 from .command import Commands, describe, json_option
-from .connection import Client, connected, nodes, place, prefix_options, server_time, url_of
+from .connection import Client, connected, nodes, open_queue, place, prefix_options, server_time, url_of
 from .exit import NO
 from .output import line, show_json
 
@@ -119,11 +119,7 @@ def _queue(client: Client, prefix: str, info: QueueInfo) -> Iterator[Finding]:
             "let the version that wrote it work it off, then purge it, or use that version everywhere",
         )
         return
-    queue: Buffer[bytes] | PriorityQueue[bytes]
-    if info.kind == "buffer":
-        queue = Buffer(client, info.name, codec=BYTES, prefix=prefix)
-    else:
-        queue = PriorityQueue(client, info.name, codec=BYTES, payload_codec=BYTES, order=info.kind, prefix=prefix)
+    queue = open_queue(client, info.name, prefix, info.kind)
     now = server_time(client)
     left: dict[str, float] = defaultdict(float)
     for batch in queue.leased(_LEASES):

@@ -11,11 +11,9 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from ..blocking import Buffer, PriorityQueue
-from ..core.codecs import BYTES
 from .archive import Archive
 from .command import Commands, describe, json_option
-from .connection import connected, explained, find, heading, prefix_options, server_time, url_of
+from .connection import connected, explained, find, heading, open_queue, prefix_options, server_time, url_of
 from .exit import Failure
 from .importing import Import
 from .output import counting, line, show_json
@@ -51,11 +49,8 @@ def run(args: argparse.Namespace) -> int:
         archive = Archive(stream)
         kind = archive.header["kind"]
         order = None if kind == "buffer" else kind
-        queue = find(client, args, "priority" if order else "buffer", order) or (
-            PriorityQueue(client, args.queue, codec=BYTES, payload_codec=BYTES, order=order, prefix=args.prefix)
-            if order
-            else Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
-        )
+        queue = find(client, args, "priority" if order else "buffer", order)
+        queue = queue or open_queue(client, args.queue, args.prefix, kind)
         work, now = Import(client, queue, archive, args.merge), int(server_time(client) * 1000)
         done = work.begin(now, args.again)
         try:

@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

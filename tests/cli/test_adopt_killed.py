@@ -4,8 +4,6 @@ or there twice.
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import os
 import random
 import signal
@@ -21,6 +19,7 @@ import redis
 from redisq import BYTES, Buffer, PriorityQueue, embedded
 from redisq.cli import adoption, main
 from tests.cli.killing import killed
+from tests.waiting import until
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("capsys")]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import contextlib
 import json
 import os
@@ -17,6 +15,7 @@ import pytest
 from redisq import Buffer
 from redisq.cli import main, sentinel
 from tests.faults.node import HOST, Node
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(

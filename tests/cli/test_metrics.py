@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import contextlib
 import json
 import os
@@ -16,7 +14,7 @@ import textwrap
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from redisq.cli import main
 from redisq.embedded import Server
 from redisq.metrics import NAMES, Collector, observe
 from tests.queues.flavours import Flavour
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 TIMEOUT = 30  # seconds that a test waits for an event

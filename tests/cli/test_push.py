@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import json
 import signal
 import subprocess
@@ -15,6 +13,7 @@ import redis
 from redisq import Buffer, PriorityQueue, Pushed
 from redisq.cli import push
 from tests.cli.conftest import COMMAND, Push
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import os
 import pty
 import signal
@@ -16,6 +14,7 @@ import redis
 
 from redisq import Buffer
 from tests.cli.conftest import COMMAND, UNREACHABLE
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 

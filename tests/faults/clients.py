@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import contextlib
 import threading
 from collections import Counter
@@ -14,7 +12,7 @@ from typing import Any
 import redis
 
 from redisq import Buffer, LeaseLost, NotDurable, PriorityQueue
-
+from tests.waiting import until
 
 CLIENTS = 4
 Queue = Buffer[Any] | PriorityQueue[Any]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import until
 
 from .node import HOST, Node, running
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import contextlib
 import os
 import shutil
@@ -12,14 +10,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import redis
 
 from redisq.embedded import watchdog
+from tests.waiting import until
 
 HOST = "127.0.0.1"
 

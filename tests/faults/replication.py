@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import contextlib
 from pathlib import Path
 from typing import Any
 
 import redis
+
+from tests.waiting import until
 
 from .node import HOST, Node
 from .proxy import Proxy

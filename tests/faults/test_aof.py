@@ -6,8 +6,6 @@ and `no` lose nothing here that they would not also keep; what a power failure l
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import json
 import shutil
 import subprocess
@@ -32,6 +30,7 @@ from redisq.embedded import Server
 from tests.model import Keys
 from tests.scripts import keyspace
 from tests.scripts.backends import at
+from tests.waiting import until
 
 from . import settings
 from .clients import CLIENTS, Acknowledged, QueueClient, contents, queues

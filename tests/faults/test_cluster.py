@@ -7,8 +7,6 @@ would wait on its own.
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import asyncio
 import random
 import threading
@@ -34,6 +32,7 @@ from redisq.embedded import Server
 from tests.connections import closing_connections
 from tests.model import Keys
 from tests.scripts import keyspace
+from tests.waiting import until
 
 from . import settings
 from .cluster import Cluster, cluster

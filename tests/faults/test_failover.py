@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import asyncio
 import contextlib
 import threading
@@ -24,6 +22,7 @@ from redis.retry import Retry
 import redisq.asyncio
 from redisq import Buffer, InvalidArgument, LeaseLost, NotDurable, PriorityQueue, Replicas
 from tests.scripts.calls import calls
+from tests.waiting import until
 
 from . import settings
 from .clients import CLIENTS, Acknowledged, QueueClient, contents, queues

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import asyncio
 import contextlib
 import inspect
@@ -19,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,6 +47,7 @@ from tests.scripts import backends
 from tests.scripts.backends import at
 from tests.scripts.calls import calls
 from tests.scripts.test_model import AWKWARD, MACHINES, Machine
+from tests.waiting import until
 
 from .cluster import SLOTS
 from .monitor import SCRIPTS, Monitor, foreign_keys

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import asyncio
 import logging
 import subprocess
@@ -31,6 +29,7 @@ from redisq.embedded import Server
 from tests.faults.node import HOST, Node, running
 from tests.faults.proxy import Proxy
 from tests.queues.any_client import REDIS, VALKEY, ClientKind, Work
+from tests.waiting import until
 
 RUNNERS = (redisq.blocking.runner, redisq.asyncio.runner)
 real = pytest.mark.server

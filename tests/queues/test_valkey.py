@@ -5,8 +5,6 @@ The tests of clients and of leases run again with them, and the differences betw
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import asyncio
 import inspect
 import os
@@ -39,6 +37,7 @@ from tests.faults.replication import Replication
 from tests.faults.test_failover import watched
 from tests.queues import test_clients, test_leases
 from tests.queues.any_client import REDIS, VALKEY, ClientKind, Work
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 each_flavour = pytest.mark.parametrize("flavour", VALKEY, ids=str)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import asyncio
 import contextlib
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -26,6 +23,7 @@ from redisq.core.buffer import MAX_ITEMS
 from redisq.core.calls import Call
 from redisq.core.flow import block_seconds
 from redisq.embedded import Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 TIMEOUT = 20  # seconds that a test waits for an event

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.waiting import until
-
 import asyncio
 import os
 import signal
@@ -11,7 +9,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -24,6 +21,7 @@ from redis.retry import Retry
 import redisq.asyncio
 from redisq import Buffer, Call, Worker
 from redisq.embedded import Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 TIMEOUT = 30  # seconds that a test waits for an event

@@ -34,7 +34,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         verbs,
         "buffer",
         _buffer,
-        summary="lists into a buffer, one group each",
+        summary="move lists into a buffer, one group each",
         text="Move the items of all lists whose names match a pattern into a buffer, as they are, the oldest first. "
         "What * stands for in a list's name is its group. Keys of other types are left alone.",
         example="redisq adopt buffer follows --lists 'stream_buffer:follows:*' --dry-run\n"
@@ -57,7 +57,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         verbs,
         "priority",
         _priority,
-        summary="a sorted set into a priority queue",
+        summary="move a sorted set into a priority queue",
         text="Move the members of a sorted set into a priority queue of score order, the lowest score first. A member "
         "that is in both keeps the lower score. Members with an infinite score are left where they are.",
         example="redisq adopt priority index --zset to_index --follow 10m",

@@ -14,7 +14,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         commands,
         "demo",
         run,
-        summary="both queues at work on real input, in ten seconds",
+        summary="show both queues at work on real input, in ten seconds",
         text="Index the Python standard library of this machine for search and send its functions and classes in "
         "batches to a rate-limited HTTP endpoint, both through Redis, in about ten seconds. It ends with a count of "
         "what was pushed and what arrived; if they disagree, the exit code is 1.",

@@ -37,8 +37,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         example="redisq import mails < mails.jsonl\nredisq resume mails",
         options=options,
     )
-    parser.add_argument("--merge", action="store_true", help="into a queue that holds something")
-    parser.add_argument("--again", action="store_true", help="once more, though this file has been imported")
+    parser.add_argument("--merge", action="store_true", help="also into a queue that holds something")
+    parser.add_argument("--again", action="store_true", help="import a file once more that has been imported already")
     json_option(parser)
 
 

@@ -377,6 +377,16 @@ def test_all_processes_of_a_worker_are_counted_together(server: Server, client: 
         assert process.wait(TIMEOUT) == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 need not be an address of this machine")
+def test_the_pages_of_a_worker_are_at_the_address_that_is_named(server: Server, jobs: Path) -> None:
+    """And at no other."""
+    with working(server, jobs, "--metrics-host", "127.0.0.2") as (address, _):
+        assert address.startswith("http://127.0.0.2:")
+        assert get(f"{address}/livez") == (200, "ok\n")
+        with pytest.raises(urllib.error.URLError):
+            get(f"{address.replace('127.0.0.2', '127.0.0.1')}/livez")
+
+
 def test_an_unavailable_redis_fails_readiness_but_not_liveness(binary: Path, jobs: Path) -> None:
     """A restart of the worker would not help."""
     with Server(binary) as own, working(own, jobs) as (address, _):

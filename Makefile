@@ -73,7 +73,7 @@ chaos: $(VENV)/ready
 	$(BIN)/pytest -q -n 4 --dist worksteal -p tests.faults.monitor --ignore tests/faults
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .venv-peers examples/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) .venv-node .venv-peers examples/node/node_modules build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Three stages of one environment, each completing the one before.
 $(VENV)/demo: pyproject.toml

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 from .asyncio import Worker as AsyncWorker
@@ -14,6 +14,7 @@ from .core import validate
 from .core.batch import BatchData
 from .core.buffer import BufferStats
 from .core.clients import ErrorKind, errors, is_cluster, remedy_for
+from .core.documents import text
 from .core.observer import Observer, Outcome
 from .core.queues import QueueOverview
 
@@ -114,9 +115,9 @@ class Collector(_Collector):
 
     def _log(self, said: dict[str, str]) -> None:
         """Log what is new: a scrape every few seconds must not fill the log with one outage."""
-        for name, text in said.items():
-            if self._said.get(name) != text:
-                logger.warning("%s", text)
+        for name, problem in said.items():
+            if self._said.get(name) != problem:
+                logger.warning("%s", problem)
         if "" in self._said and "" not in said:
             logger.info("Redis answers again")
         self._said = said
@@ -142,12 +143,12 @@ def _families(seen: Sequence[QueueOverview]) -> Iterator[Metric]:
     )
     paused = GaugeMetricFamily("redisq_queue_paused", "Whether a queue is paused: 1 if it is.", labels=["queue"])
     totals = {
-        name: CounterMetricFamily(f"redisq_queue_{name}", text, labels=["queue"]) for name, text in _TOTALS.items()
+        name: CounterMetricFamily(f"redisq_queue_{name}", about, labels=["queue"]) for name, about in _TOTALS.items()
     }
     for one in seen:
         if (stats := one.stats) is None:
             continue
-        queue = [_label(one.info.name)]
+        queue = [text(one.info.name)]
         buffer = isinstance(stats, BufferStats)
         for state in _STATES:
             entries.add_metric([*queue, "buffer" if buffer else "priority", state], getattr(stats, state))
@@ -160,11 +161,6 @@ def _families(seen: Sequence[QueueOverview]) -> Iterator[Metric]:
         for name, family in totals.items():
             family.add_metric(queue, getattr(stats, name))
     yield from (entries, groups, oldest, due, paused, *totals.values())
-
-
-def _label(name: str) -> str:
-    """Return a queue's name as a label: bytes that are not UTF-8 are written as `\\xff`."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class _Families:
@@ -201,16 +197,12 @@ class WorkerMetrics(Observer):
         if families is None:
             families = _families_of[registry] = _Families(registry)
         self.registry = registry
-        name = _label(queue)
-        self._batches = {
-            outcome: families.batches.labels(name, outcome)
-            for outcome in ("acked", "released", "buried", "lost", "settled", "abandoned")
-        }
+        name = text(queue)
+        self._batches = {outcome: families.batches.labels(name, outcome) for outcome in get_args(Outcome)}
         self._done, self._failed = families.items.labels(name, "done"), families.items.labels(name, "failed")
         self._seconds = families.seconds.labels(name)
         self._in_progress = families.in_progress.labels(name)
-        kinds: tuple[ErrorKind, ...] = ("unavailable", "shortage", "refused", "other")
-        self._errors = {kind: families.errors.labels(name, kind) for kind in kinds}
+        self._errors = {kind: families.errors.labels(name, kind) for kind in get_args(ErrorKind)}
 
     def began(self, batch: BatchData[Any]) -> None:  # noqa: ARG002
         """Count a handler that runs."""

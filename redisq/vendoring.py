@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import __version__
+from .core.doctor import MINIMUM
+from .core.queues import LAYOUT
 from .core.scripts import Script, directory, load, names
 
-MINIMUM_SERVER = "6.2"  # RPOP with a count, ZMSCORE
 MANIFEST = "manifest.json"
 
 
@@ -28,7 +29,7 @@ class Difference(NamedTuple):
 
 
 def describe(script: Script) -> dict[str, Any]:
-    """Give what a script's header declares, for programs in any language."""
+    """Return what a script's header declares, for programs in any language."""
     return {
         "name": script.name,
         "sha1": script.sha,
@@ -39,13 +40,13 @@ def describe(script: Script) -> dict[str, Any]:
         "errors": script.errors,
         "replay": script.replay,
         "computes": script.computes,
-        "minimum_server": MINIMUM_SERVER,
+        "minimum_server": MINIMUM,
     }
 
 
 def manifest() -> dict[str, Any]:
-    """Give the whole manifest: the version, and each script's header."""
-    return {"version": __version__, "layout": 2, "scripts": [describe(load(name)) for name in names()]}
+    """Return the whole manifest: the version, and each script's header."""
+    return {"version": __version__, "layout": LAYOUT, "scripts": [describe(load(name)) for name in names()]}
 
 
 def files() -> Iterator[tuple[str, bytes]]:

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 LUA = Path(__file__).parent.parent / "lua"
-_BLOCK = re.compile(r"^(?P<indent> *)-- idiom: (?P<name>[a-z ]+)\n(?:.*\n)*?(?P=indent)-- end\n", re.MULTILINE)
+BLOCK = re.compile(r"^(?P<indent> *)-- idiom: (?P<name>[a-z ]+)\n(?:.*\n)*?(?P=indent)-- end\n", re.MULTILINE)
+"""An idiom in a script, as it is marked there."""
 
 
 def scripts() -> list[Path]:
@@ -38,7 +39,7 @@ def paste(text: str) -> str:
         lines = (f"{indent}{line}" if line.strip() else line for line in idiom(block["name"]).splitlines(keepends=True))
         return f"{indent}-- idiom: {block['name']}\n{''.join(lines)}{indent}-- end\n"
 
-    return _BLOCK.sub(fill, text)
+    return BLOCK.sub(fill, text)
 
 
 def main(arguments: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 python -m tools.own_lines            print the table, as Markdown
 python -m tools.own_lines --write    put it between the markers in lua/README.md
-python -m tools.own_lines --check    exit 1 if what stands there is another one
+python -m tools.own_lines --check    exit 1 if the table there is another one
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import re
 import sys
 from typing import NamedTuple
 
-from .idioms import LUA, scripts
+from .idioms import BLOCK, LUA, scripts
 
 README = LUA / "README.md"
 BEGIN, END = "<!-- own lines -->", "<!-- end -->"
-_BLOCK = re.compile(r"^(?P<indent> *)-- idiom: (?P<name>[a-z ]+)\n(?:.*\n)*?(?P=indent)-- end\n", re.MULTILINE)
 _CODE = re.compile(r"^(?![ \t]*(?:--|$)).+$", re.MULTILINE)
 
 
@@ -35,7 +34,7 @@ class Lines(NamedTuple):
 def count(name: str, text: str) -> Lines:
     """Count the lines of a script."""
     header, body = text.split("\n\n", 1)
-    own = len(_CODE.findall(_BLOCK.sub("", body)))
+    own = len(_CODE.findall(BLOCK.sub("", body)))
     return Lines(name, own, len(_CODE.findall(body)) - own, header.count("\n") + 1, text.count("\n"))
 
 

@@ -216,8 +216,8 @@ class Buffer(Queue[BufferCalls[T], T]):
     ) -> int:
         """Give batches back whole, to be due again in `delay` seconds, and return how many items that is.
 
-        With `count=False` this hand-over is no attempt, as for an answer of 429. `reason` (at most 1,000 bytes) is kept
-        with them. Idempotent: safe to retry. Raises `LeaseLost` as `ack` does.
+        With `count=False` this hand-over is not an attempt, as for an answer of 429. `reason` (at most 1,000 bytes) is
+        kept with them. Idempotent: safe to retry. Raises `LeaseLost` as `ack` does.
         """
         return await self.runner.run(self.calls.release_all(batches, delay, count=count, reason=reason))
 

@@ -95,8 +95,8 @@ class PriorityQueue(Queue[PriorityCalls[T], T]):
         the order does not take, `CodecError` for a member that cannot be encoded, and `WrongOrder`, before anything is
         written.
         """
-        op = self.calls.push(member, priority, payload=payload, delay=delay, replace=replace, token=token)
-        return await self.runner.run(op)
+        call = self.calls.push(member, priority, payload=payload, delay=delay, replace=replace, token=token)
+        return await self.runner.run(call)
 
     async def push_many(
         self,
@@ -209,9 +209,9 @@ class PriorityQueue(Queue[PriorityCalls[T], T]):
     ) -> int:
         """Give batches back, due again in `delay` seconds, in one round trip; return how many members that is.
 
-        Each keeps its place, or takes a better one that was pushed meanwhile. With `count=False` this hand-over is no
-        attempt, as for an answer of 429. `reason` (at most 1,000 bytes) is kept with them. Idempotent: safe to retry.
-        Raises `LeaseLost` as `ack` does.
+        Each keeps its place, or takes a better one that was pushed meanwhile. With `count=False` this hand-over is
+        not an attempt, as for an answer of 429. `reason` (at most 1,000 bytes) is kept with them. Idempotent: safe to
+        retry. Raises `LeaseLost` as `ack` does.
         """
         return await self.runner.run(self.calls.release_all(batches, delay, count=count, reason=reason))
 

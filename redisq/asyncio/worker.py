@@ -20,6 +20,9 @@ from .priority import PriorityQueue
 
 T = TypeVar("T")
 
+_CANCEL_AGAIN = 0.1
+"""seconds after which a wait for a wake-up that has not ended is cancelled again"""
+
 
 class Worker(Generic[T]):
     """A worker: reserves batches, calls `await handler(batch)`, and acks; on an exception it releases, with backoff.
@@ -310,12 +313,15 @@ class _Run(Generic[T]):
         """Cancel what runs, and give back what is held."""
         if self._timer:
             self._timer.cancel()
-        tasks = [*self._handlers.values(), *([self._waiter] if self._waiter else [])]
-        for task in tasks:
+        pending = {*self._handlers.values(), *([self._waiter] if self._waiter else [])}
+        for task in pending:
             task.cancel()
-        if tasks:
+        end = monotonic() + CLOSE_SECONDS
+        while pending and (left := end - monotonic()) > 0:
             # A handler that is cancelled may still clean up, or end well, so it is waited for.
-            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+            _, pending = await asyncio.wait(pending, timeout=min(left, _CANCEL_AGAIN))
+            if self._waiter and self._waiter in pending:
+                self._waiter.cancel()  # redis-py loses a cancellation that comes while it takes a connection
         steps = self._state.last_turn(monotonic())
         if steps:
             try:

@@ -41,7 +41,7 @@ class Batch(BatchData[T]):
     """
 
     def __init__(self, queue: Any, batch: BatchData[T]) -> None:
-        vars(self).update(vars(batch))  # each reserve makes one: the constructor takes ten times as long
+        vars(self).update(vars(batch))  # all fields, so that a new one is not forgotten here
         self._queue: Owner = queue
 
     def ack(self, delay: float = 0.0) -> int:
@@ -55,8 +55,8 @@ class Batch(BatchData[T]):
     def release(self, delay: float = 0.0, count: bool = True, reason: str | None = None) -> int:
         """Give the batch back, to be due again in `delay` seconds, and return how many items that is.
 
-        With `count=False` this hand-over is no attempt; `reason` (1,000 bytes at most) is kept with the batch. Raises
-        `LeaseLost` if the batch is no longer held.
+        With `count=False` this hand-over is not an attempt; `reason` (1,000 bytes at most) is kept with the batch.
+        Raises `LeaseLost` if the batch is no longer held.
         """
         return self._queue.release(self, delay=delay, count=count, reason=reason)
 

@@ -96,8 +96,8 @@ class PriorityQueue(Queue[PriorityCalls[T], T]):
         the order does not take, `CodecError` for a member that cannot be encoded, and `WrongOrder`, before anything is
         written.
         """
-        op = self.calls.push(member, priority, payload=payload, delay=delay, replace=replace, token=token)
-        return self.runner.run(op)
+        call = self.calls.push(member, priority, payload=payload, delay=delay, replace=replace, token=token)
+        return self.runner.run(call)
 
     def push_many(
         self,
@@ -208,9 +208,9 @@ class PriorityQueue(Queue[PriorityCalls[T], T]):
     def release(self, *batches: BatchData[T], delay: float = 0.0, count: bool = True, reason: str | None = None) -> int:
         """Give batches back, due again in `delay` seconds, in one round trip; return how many members that is.
 
-        Each keeps its place, or takes a better one that was pushed meanwhile. With `count=False` this hand-over is no
-        attempt, as for an answer of 429. `reason` (at most 1,000 bytes) is kept with them. Idempotent: safe to retry.
-        Raises `LeaseLost` as `ack` does.
+        Each keeps its place, or takes a better one that was pushed meanwhile. With `count=False` this hand-over is
+        not an attempt, as for an answer of 429. `reason` (at most 1,000 bytes) is kept with them. Idempotent: safe to
+        retry. Raises `LeaseLost` as `ack` does.
         """
         return self.runner.run(self.calls.release_all(batches, delay, count=count, reason=reason))
 

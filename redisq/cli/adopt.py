@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from ..blocking import Buffer, PriorityQueue
-from ..core.codecs import BYTES
 from .adoption import TOGETHER, Adoption, Count, Source, escaped, matching
 from .command import Commands, describe, describe_verbs, json_option
-from .connection import Client, Queue, connected, explained, find, heading, prefix_options, url_of
+from .connection import Client, Queue, connected, explained, find, heading, open_queue, prefix_options, url_of
 from .durations import duration
 from .exit import NO, USAGE, Failure
 from .output import counting, line, show_json
@@ -36,7 +34,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         verbs,
         "buffer",
         _buffer,
-        summary="lists into a buffer, one group each",
+        summary="move lists into a buffer, one group each",
         text="Move the items of all lists whose names match a pattern into a buffer, as they are, the oldest first. "
         "What * stands for in a list's name is its group. Keys of other types are left alone.",
         example="redisq adopt buffer follows --lists 'stream_buffer:follows:*' --dry-run\n"
@@ -59,7 +57,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         verbs,
         "priority",
         _priority,
-        summary="a sorted set into a priority queue",
+        summary="move a sorted set into a priority queue",
         text="Move the members of a sorted set into a priority queue of score order, the lowest score first. A member "
         "that is in both keeps the lower score. Members with an infinite score are left where they are.",
         example="redisq adopt priority index --zset to_index --follow 10m",
@@ -129,7 +127,7 @@ def _buffer(args: argparse.Namespace) -> int:
     with connected(url_of(args)) as client:
         if lengths is not None:
             _is_type(client, lengths, b"zset")
-        queue: Queue = find(client, args, "buffer") or Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
+        queue = find(client, args, "buffer") or open_queue(client, args.queue, args.prefix, "buffer")
         total, seconds = _rounds(args, client, queue, round_)
         if lengths is not None and not args.dry_run and not total.left:
             client.unlink(lengths)
@@ -156,9 +154,7 @@ def _priority(args: argparse.Namespace) -> int:
 
     with connected(url_of(args)) as client:
         _is_type(client, key, b"zset")
-        queue: Queue = find(client, args, "priority", "score") or PriorityQueue(
-            client, args.queue, codec=BYTES, payload_codec=BYTES, order="score", prefix=args.prefix
-        )
+        queue = find(client, args, "priority", "score") or open_queue(client, args.queue, args.prefix, "score")
         if Adoption(client, queue, args.prefix).owns(key):
             raise Failure(f"{line(key)} belongs to a queue: give a sorted set that does not", USAGE)
         total, seconds = _rounds(args, client, queue, round_)
@@ -240,7 +236,7 @@ def _report(args: argparse.Namespace, queue: Queue, total: _Total, seconds: floa
     if total.left:
         print(f"{total.left:,} were pushed meanwhile and are left: {_AGAIN}, or say --follow 10m")
     for name, why in (
-        ("skipped", "keys that match, but are no lists or belong to a queue"),
+        ("skipped", "keys that match, but are not lists or belong to a queue"),
         ("unnamed", "lists whose names have nothing where * stands: a group needs a name"),
         ("infinite", "members with an infinite score: a queue takes none"),
     ):

@@ -109,7 +109,7 @@ def _loaded(data: bytes) -> Record | None:
 def _header(data: bytes) -> Record:
     header = _loaded(data)
     if header is None or header.get("redisq") != "export":
-        raise Failure("line 1 is no header of an export: give what `redisq export` has written", NO)
+        raise Failure("line 1 is not the header of an export: give what `redisq export` has written", NO)
     if header["version"] != VERSION:
         raise Failure(
             f"the file has version {header['version']} of the format, this redisq reads version {VERSION}: "

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ..blocking import Buffer, PriorityQueue
-from ..core.codecs import BYTES
 from ..core.documents import text
 from .command import Commands, describe, json_option
-from .connection import Client, Queue, connected, find, heading, nowhere, queue_options, url_of
+from .connection import Client, Queue, connected, find, heading, nowhere, open_queue, queue_options, url_of
 from .exit import NO
 from .output import line, show_json, show_table
 
@@ -57,11 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _remains(client: Client, args: argparse.Namespace) -> Queue | None:
     """Return a queue without its mark and its indexes, if there are lists left over of it: its audit finds them."""
-    remains: tuple[Queue, ...] = (
-        Buffer(client, args.queue, codec=BYTES, prefix=args.prefix),
-        PriorityQueue(client, args.queue, codec=BYTES, prefix=args.prefix),
-    )
-    for queue in remains:
+    buffer = open_queue(client, args.queue, args.prefix, "buffer")
+    for queue in (buffer, open_queue(client, args.queue, args.prefix, "fifo")):
         if any(finding.kind != "unknown" for finding in queue.audit().findings):
             return queue
     return None

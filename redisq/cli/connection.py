@@ -41,7 +41,7 @@ _ORDERS: dict[str, Order] = {"fifo": "fifo", "score": "score"}
 
 
 def server_options() -> argparse.ArgumentParser:
-    """Give the options that name a server, as a parent for a command's parser."""
+    """Return the options that name a server, as a parent for a command's parser."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--url",
@@ -52,14 +52,14 @@ def server_options() -> argparse.ArgumentParser:
 
 
 def prefix_options() -> argparse.ArgumentParser:
-    """Give the options that name the queues of a server, as a parent for a command's parser."""
+    """Return the options that name the queues of a server, as a parent for a command's parser."""
     parser = argparse.ArgumentParser(add_help=False, parents=[server_options()])
     parser.add_argument("--prefix", default="redisq", help="prefix of all keys (%(default)s)")
     return parser
 
 
 def queue_options() -> argparse.ArgumentParser:
-    """Give the options that name a queue and its server, as a parent for a command's parser."""
+    """Return the options that name a queue and its server, as a parent for a command's parser."""
     parser = argparse.ArgumentParser(add_help=False, parents=[prefix_options()])
     parser.add_argument("queue", metavar="QUEUE", help="the queue's name")
     parser.add_argument("--kind", choices=list(_KEYS), help="which structure it is; default: detected from its keys")
@@ -67,12 +67,12 @@ def queue_options() -> argparse.ArgumentParser:
 
 
 def url_of(args: argparse.Namespace) -> str:
-    """Give the server's URL, from the command line or the environment."""
+    """Return the server's URL, from the command line or the environment."""
     return args.url or os.environ.get("REDIS_URL") or _LOCAL
 
 
 def place(url: str) -> str:
-    """Give a URL for people: without its password, nor the query, which may have one too."""
+    """Return a URL for people: without its password and without the query, which may have one too."""
     return embedded.redacted(url).partition("?")[0]
 
 
@@ -109,7 +109,7 @@ def failure(error: Exception, url: str) -> Failure:
 
 
 def checked(url: str) -> None:
-    """Raise a `Failure` if this is no URL of a Redis server."""
+    """Raise a `Failure` if this is not the URL of a Redis server."""
     try:
         # Nothing is sent: an unknown option is found here.
         sentinel.parse(url) if sentinel.is_sentinel(url) else redis.ConnectionPool.from_url(url).make_connection()
@@ -181,20 +181,23 @@ def find(
         raise Failure(f"{line(args.queue)} is {_NAMES[there[0]]}, not {_NAMES[wanted]}")
     match wanted or next(iter(there), None):
         case "buffer":
-            return Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
+            return open_queue(client, args.queue, args.prefix, "buffer")
         case "priority":
             if order and stored and stored != order:
                 raise Failure(f"{line(args.queue)} is kept in {stored} order, not in {order}")
-            order = stored or order or "fifo"
-            made: PriorityQueue[bytes] = PriorityQueue(
-                client, args.queue, codec=BYTES, payload_codec=BYTES, order=order, prefix=args.prefix
-            )
-            return made
+            return open_queue(client, args.queue, args.prefix, stored or order or "fifo")
     return None
 
 
+def open_queue(client: Client, name: str, prefix: str, kind: Literal["buffer", "fifo", "score"]) -> Queue:
+    """Return a queue whose items, or members and payloads, are bytes; a priority queue by its order."""
+    if kind == "buffer":
+        return Buffer(client, name, codec=BYTES, prefix=prefix)
+    return PriorityQueue(client, name, codec=BYTES, payload_codec=BYTES, order=kind, prefix=prefix)
+
+
 def existing(client: Client, args: argparse.Namespace) -> Queue:
-    """Give the queue that `args` name, or raise `Failure` if there is none."""
+    """Return the queue that `args` name, or raise `Failure` if there is none."""
     return find(client, args) or nowhere(args)
 
 
@@ -206,7 +209,7 @@ def nowhere(args: argparse.Namespace) -> NoReturn:
 
 
 def existing_buffer(client: Client, args: argparse.Namespace) -> Buffer[bytes]:
-    """Give the buffer that `args` name, or raise `Failure` if there is none or it is a priority queue."""
+    """Return the buffer that `args` name, or raise `Failure` if there is none or it is a priority queue."""
     queue = existing(client, args)
     if isinstance(queue, Buffer):
         return queue

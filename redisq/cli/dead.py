@@ -19,13 +19,18 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     about = (
         "A buffer's dead letters are batches, named by their ids; a priority queue's are members, named by themselves."
     )
-    verbs = describe_verbs(commands, "dead", summary="show, redrive or discard dead letters", text=about)
+    verbs = describe_verbs(
+        commands,
+        "dead",
+        summary="show, redrive or discard dead letters",
+        text=f"Show, redrive or discard dead letters. {about}",
+    )
     shown = describe(
         verbs,
         "list",
         _list,
         summary="show dead letters",
-        text=f"{about} They are shown in the order in which they died.",
+        text=f"Show dead letters in the order in which they died. {about}",
         example="redisq dead list mails\nredisq dead list mails --json | jq -r '.dead[].items[]'",
         options=queue_options(),
     )
@@ -43,7 +48,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
             example=f"redisq dead {verb} mails 5d0c8f0e6f2b4d5f\nredisq dead {verb} mails --all --limit 500",
             options=queue_options(),
         )
-        made.add_argument("names", nargs="*", metavar="ID|MEMBER", help="which")
+        made.add_argument("names", nargs="*", metavar="ID|MEMBER", help="the dead letters")
         made.add_argument("--all", action="store_true", help="all that are dead now")
         made.add_argument("--limit", type=positive, metavar="N", help="with --all: at most so many")
         json_option(made)

@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from ..blocking import Buffer, PriorityQueue, queues
+from ..blocking import Buffer, queues
 from ..core import doctor
 from ..core.clients import remedy_for
 from ..core.codecs import BYTES
@@ -19,7 +19,7 @@ from ..core.queues import LAYOUT, QueueInfo
 from ..core.scripts import load
 from .adoption import unfinished
 from .command import Commands, describe, json_option
-from .connection import Client, connected, nodes, place, prefix_options, server_time, url_of
+from .connection import Client, connected, nodes, open_queue, place, prefix_options, server_time, url_of
 from .exit import NO
 from .output import line, show_json
 
@@ -35,8 +35,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         run,
         summary="check a server's settings and queues for problems",
         text="Look at a server's settings and at its queues: eviction, persistence, the version, rights that are "
-        "missing, queues of another layout, leases that lie too far ahead, and workers of one queue whose settings "
-        "differ, and adoptions that were interrupted. Ends with 1 if something is wrong. It changes nothing.",
+        "missing, queues of another layout, leases that lie too far ahead, workers of one queue whose settings differ, "
+        "and adoptions that were interrupted. The exit code is 1 if something is wrong. It changes nothing.",
         example="redisq doctor\nredisq doctor --url redis://db1:6379 --json",
         options=prefix_options(),
     )
@@ -119,11 +119,7 @@ def _queue(client: Client, prefix: str, info: QueueInfo) -> Iterator[Finding]:
             "let the version that wrote it work it off, then purge it, or use that version everywhere",
         )
         return
-    queue: Buffer[bytes] | PriorityQueue[bytes]
-    if info.kind == "buffer":
-        queue = Buffer(client, info.name, codec=BYTES, prefix=prefix)
-    else:
-        queue = PriorityQueue(client, info.name, codec=BYTES, payload_codec=BYTES, order=info.kind, prefix=prefix)
+    queue = open_queue(client, info.name, prefix, info.kind)
     now = server_time(client)
     left: dict[str, float] = defaultdict(float)
     for batch in queue.leased(_LEASES):
@@ -136,7 +132,7 @@ def _queue(client: Client, prefix: str, info: QueueInfo) -> Iterator[Finding]:
             info.name,
             f"{line(longest[0])} holds a lease that ends in {longest[1] / 3600:,.0f} hours: the server's clock may "
             "have been set back since",
-            f"redisq audit {info.name} --repair ends leases that lie too far ahead",
+            f"redisq audit {line(info.name)} --repair ends leases that lie too far ahead",
         )
     elif shortest[1] > 1 and longest[1] / shortest[1] > _UNEQUAL:
         yield Finding(

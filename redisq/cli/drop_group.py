@@ -19,8 +19,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         run,
         summary="throw everything in one group away",
         text="Throw away the items that wait in a group of a buffer, and its delayed and dead batches. A batch that is "
-        "leased ends as ever, and a pause of the group stays. On a terminal it asks for the group's name. Stopped "
-        "half way, it may be repeated.",
+        "leased ends as usual, and a pause of the group stays. On a terminal it asks for the group's name. Stopped "
+        "half-way, it may be repeated.",
         example="redisq drop-group mails customer-7 --yes",
         options=queue_options(),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from itertools import islice
+from typing import get_args
 
 from ..blocking import Buffer
 from ..core.buffer import GroupState
@@ -13,7 +14,7 @@ from .command import Commands, describe, json_option, positive, whole
 from .connection import connected, existing_buffer, heading, queue_options, url_of
 from .output import line, note, show_json, show_table
 
-STATES: tuple[GroupState, ...] = ("waiting", "busy", "paused")
+STATES: tuple[GroupState, ...] = get_args(GroupState)
 _PAGE = 1_000
 
 

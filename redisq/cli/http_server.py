@@ -83,9 +83,12 @@ def _say(start: StartResponse, status: str, text: str) -> list[bytes]:
 
 def port(text: str) -> int:
     """Read the number of a port; 0 is any free one."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
     if not 0 <= number <= 65_535:
-        raise argparse.ArgumentTypeError("give a port from 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text} is not a port: give a number from 0 to 65535")
     return number
 
 

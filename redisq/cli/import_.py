@@ -11,11 +11,9 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from ..blocking import Buffer, PriorityQueue
-from ..core.codecs import BYTES
 from .archive import Archive
 from .command import Commands, describe, json_option
-from .connection import connected, explained, find, heading, prefix_options, server_time, url_of
+from .connection import connected, explained, find, heading, open_queue, prefix_options, server_time, url_of
 from .exit import Failure
 from .importing import Import
 from .output import counting, line, show_json
@@ -39,8 +37,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         example="redisq import mails < mails.jsonl\nredisq resume mails",
         options=options,
     )
-    parser.add_argument("--merge", action="store_true", help="into a queue that holds something")
-    parser.add_argument("--again", action="store_true", help="once more, though this file has been imported")
+    parser.add_argument("--merge", action="store_true", help="also into a queue that holds something")
+    parser.add_argument("--again", action="store_true", help="import a file once more that has been imported already")
     json_option(parser)
 
 
@@ -51,11 +49,8 @@ def run(args: argparse.Namespace) -> int:
         archive = Archive(stream)
         kind = archive.header["kind"]
         order = None if kind == "buffer" else kind
-        queue = find(client, args, "priority" if order else "buffer", order) or (
-            PriorityQueue(client, args.queue, codec=BYTES, payload_codec=BYTES, order=order, prefix=args.prefix)
-            if order
-            else Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
-        )
+        queue = find(client, args, "priority" if order else "buffer", order)
+        queue = queue or open_queue(client, args.queue, args.prefix, kind)
         work, now = Import(client, queue, archive, args.merge), int(server_time(client) * 1000)
         done = work.begin(now, args.again)
         try:

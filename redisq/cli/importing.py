@@ -112,7 +112,7 @@ class Import:
         while steps:
             reached = max(self._queue.send(*(one.call for one in steps)))
             if reached <= done:
-                raise Failure("another process has imported the same file meanwhile, or begun to do it anew", NO)
+                raise Failure("another process has imported the same file meanwhile, or has begun it again", NO)
             done = reached
             steps = [one for one in steps if one.end > done]
         return done

@@ -49,7 +49,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         example="redisq lua verify vendor/redisq",
     )
     for verb in (exported, verified):
-        verb.add_argument("directory", metavar="DIR", type=Path)
+        verb.add_argument("directory", metavar="DIR", type=Path, help="the folder of the copy")
     for verb in (shown, exported, verified):
         json_option(verb)
 

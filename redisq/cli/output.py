@@ -24,18 +24,18 @@ _LEAST = 10  # characters of a column that is cut or wrapped
 
 
 def line(value: bytes | str) -> str:
-    """Give a name or a payload as text of one line, whose control characters are escaped too."""
+    """Return a name or a payload as text of one line, whose control characters are escaped too."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text(value))
 
 
 def brief(value: bytes | str, most: int = 60) -> str:
-    """Give a text as the beginning of one line."""
+    """Return a text as the beginning of one line."""
     said = line(value)
     return said if len(said) <= most else said[: most - 3] + "..."
 
 
 def time_text(seconds: float) -> str:
-    """Give a Unix time as people read it: in their own time zone."""
+    """Return a Unix time as people read it: in their own time zone."""
     return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -60,7 +60,7 @@ def show_json(document: Any) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Give a console that prints texts as they are; where there is no terminal, it never wraps or cuts."""
+    """Return a console that prints texts as they are; where there is no terminal, it never wraps or cuts."""
     try:
         from rich.console import Console
     except ModuleNotFoundError as error:

@@ -53,8 +53,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--group-by", metavar="FIELD", help="into a buffer: the field that names a line's group")
-    group.add_argument("--group", metavar="NAME", help="into a buffer: the group of all lines (default)")
-    parser.add_argument("--priority-by", metavar="FIELD", help="into a priority queue: a line's priority; without, 0")
+    group.add_argument("--group", metavar="NAME", help="into a buffer: the group of all lines ('default')")
+    parser.add_argument("--priority-by", metavar="FIELD", help="into a priority queue: a line's priority (0)")
     parser.add_argument("--member", metavar="FIELD", help="into a priority queue: the field that is the member")
     parser.add_argument("--order", choices=["fifo", "score"], help="of a new priority queue; default: fifo")
     json_option(parser, "print one JSON document at the end")
@@ -176,7 +176,7 @@ class _Members:
 
 def _field(value: Any, name: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"it is no object, so it has no field {name}")
+        raise ValueError(f"it is not an object, so it has no field {name}")
     if value.get(name) is None:
         raise ValueError(f"it has no field {name}")
     return value[name]
@@ -251,7 +251,7 @@ def _fault(error: Exception, data: bytes) -> str:
 
 
 def _chunks(descriptor: int) -> Iterator[tuple[list[bytes], int]]:
-    """Give lines as they come, with the bytes that were read for them; none when the input pauses."""
+    """Yield lines as they come, with the bytes that were read for them; none when the input pauses."""
     rest, quiet = b"", False
     while True:
         # On Windows only sockets can be waited for: there, lines are sent when enough have come, and at the end.

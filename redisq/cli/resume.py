@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from ..blocking import Buffer
 from ..core import validate
-from ..core.codecs import BYTES
 from ..core.documents import text
 from .command import Commands, describe, group_option, json_option
-from .connection import Client, Queue, connected, existing_buffer, find, heading, nowhere, queue_options, url_of
+from .connection import (
+    Client,
+    Queue,
+    connected,
+    existing_buffer,
+    find,
+    heading,
+    nowhere,
+    open_queue,
+    queue_options,
+    url_of,
+)
 from .output import show_json
 from .pause import paused_name
 
@@ -51,5 +60,5 @@ def run(args: argparse.Namespace) -> int:
 def _only_paused(client: Client, args: argparse.Namespace) -> Queue | None:
     """Return what ends the pause of a queue that holds nothing else: its kind is unknown, and both keep it alike."""
     if client.exists(validate.key_prefix(args.prefix, args.queue) + b"paused"):
-        return Buffer(client, args.queue, codec=BYTES, prefix=args.prefix)
+        return open_queue(client, args.queue, args.prefix, "buffer")
     return None

@@ -14,7 +14,7 @@ class ServiceManager:
     """The service manager that started this process, if there is one that wants to be told."""
 
     def __init__(self) -> None:
-        # Not for the processes that are started from here: they are no services of their own.
+        # Not for the processes that are started from here: they are not services of their own.
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
         microseconds = os.environ.pop("WATCHDOG_USEC", "")
         mine = os.environ.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())

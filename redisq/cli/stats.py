@@ -39,7 +39,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         nargs="?",
         const=1.0,
         metavar="TIME",
-        help="again and again, every so often, until Ctrl-C (1s)",
+        help="count again every TIME until Ctrl-C (1s)",
     )
     json_option(parser, "print one JSON document; with --watch one a line")
 

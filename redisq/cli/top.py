@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .top_page import Page
 
 _ANSWER_WITHIN = 3.0  # seconds, so that a server that hangs is said to
-_LOOK_UP = 0.25  # seconds after which a new size of the terminal is heeded
+_LOOK_UP = 0.25  # seconds after which a new size of the terminal is noticed
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:

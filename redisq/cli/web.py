@@ -21,6 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ..core import validate
+from ..core.acts import ACTS
 from ..core.clients import remedy_for
 from .command import Commands, describe
 from .connection import asyncio_client_of, checked, explained, failure, place, prefix_options, url_of
@@ -31,11 +32,8 @@ from .sentinel import is_sentinel
 
 logger = logging.getLogger("redisq.web")
 
-ACTS = ("redrive", "discard", "pause", "purge")
 PASSWORD = "REDISQ_WEB_PASSWORD"
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-
-
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -89,20 +87,20 @@ def _acts(text: str) -> tuple[str, ...]:
     acts = tuple(one.strip() for one in text.split(",") if one.strip())
     for one in acts:
         if one not in ACTS:
-            raise argparse.ArgumentTypeError(f"{one} is no act: give some of {','.join(ACTS)}")
+            raise argparse.ArgumentTypeError(f"{one} is not an act: give some of {','.join(ACTS)}")
     return acts
 
 
 def _host(text: str) -> str:
     if text != "*" and not _HOST.fullmatch(text.strip("[]")):
-        raise argparse.ArgumentTypeError(f"{text} is no host: give its name or address alone, without a port, or *")
+        raise argparse.ArgumentTypeError(f"{text} is not a host: give its name or address alone, without a port, or *")
     return text
 
 
 def _root_path(text: str) -> str:
     path = text.rstrip("/")
     if path and (not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/"))):
-        raise argparse.ArgumentTypeError(f"{text} is no path: give one such as /ops/queues, of letters, digits, -._~")
+        raise argparse.ArgumentTypeError(f"{text} is not a path: give one such as /ops/queues of letters, digits, -._~")
     return path
 
 

@@ -49,11 +49,13 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--burst", action="store_true", help="end when nothing can be reserved any more, for cron and batch jobs"
     )
-    parser.add_argument("--max-bytes", type=positive, metavar="N", help="bytes of a batch; default: the Worker's own")
+    parser.add_argument(
+        "--max-bytes", type=positive, metavar="N", help="at most so many bytes in a batch; default: the Worker's own"
+    )
     parser.add_argument(
         "--handler-timeout",
         type=duration(),
-        metavar="DURATION",
+        metavar="TIME",
         help="how long a handler may run, such as 90s or 5m; default: the Worker's own",
     )
     parser.add_argument(
@@ -63,7 +65,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         help="serve /metrics of all processes together, /livez and /readyz there",
     )
     parser.add_argument(
-        "--metrics-host", default="127.0.0.1", metavar="HOST", help="the address for that (%(default)s)"
+        "--metrics-host", default="127.0.0.1", metavar="HOST", help="the address for --metrics-port (%(default)s)"
     )
     log_options(parser)
     parser.set_defaults(parser=parser)

@@ -22,7 +22,7 @@ from .worker_report import START, Report, Totals
 logger = logging.getLogger("redisq.cli.worker")
 
 _PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before a process is started again; doubled while it keeps dying
-_SOUND = 60.0  # seconds after which a process is not one that keeps dying
+_STABLE_AFTER = 60.0  # seconds; a process that dies later is restarted without a longer pause
 _KILL_AFTER = 2.0  # seconds that a process has after the second signal
 
 
@@ -58,7 +58,7 @@ class WorkerPool:
         self._places = [_Place(f"worker-{n}", Report(self._context)) for n in range(1, count + 1)]
         self._signals: list[int] = []
         self._signalled = float("-inf")
-        self._unsound: list[int] = []
+        self._failed_codes: list[int] = []
         self._failure: Failure | None = None
         self._kill_at = float("inf")
         self._has_begun = False
@@ -72,7 +72,7 @@ class WorkerPool:
                 while any(place.process or place.due is not None for place in self._places):
                     self._start_due()
                     self._hear(min(1.0, self._manager.every, max(0.0, line_due - time.monotonic())))
-                    self._end_stubborn()
+                    self._kill_late()
                     self._notify_manager()
                     if time.monotonic() >= line_due:
                         shown, line_due = self._show(shown), time.monotonic() + 1
@@ -89,7 +89,7 @@ class WorkerPool:
         )
         if len(self._signals) > 1:
             return 128 + self._signals[-1]
-        return NO if self._unsound else 0
+        return NO if self._failed_codes else 0
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
@@ -148,16 +148,16 @@ class WorkerPool:
             if isinstance(heard, Connection):
                 self._listen(pipes[heard])
             elif isinstance(heard, int):
-                self._bury(ends[heard])
+                self._reap(ends[heard])
 
     def _listen(self, place: _Place) -> None:
-        if place.pipe is None:  # buried in this round
+        if place.pipe is None:  # reaped in this round
             return
         try:
             said = place.pipe.recv()
         except (EOFError, OSError):
             place.pipe.close()
-            place.pipe = None  # its end is near, and `_bury` will see to it
+            place.pipe = None  # it is ending, and `_reap` does the rest
             return
         if said == ENDED:
             place.recycled = True
@@ -176,7 +176,7 @@ class WorkerPool:
                 if not other.began and other.due is None:
                     other.due = 0.0
 
-    def _bury(self, place: _Place) -> None:
+    def _reap(self, place: _Place) -> None:
         if place.process is None:
             return
         while place.pipe and place.pipe.poll():  # its last words
@@ -199,15 +199,15 @@ class WorkerPool:
         place.begun = False
         if self._stopping:
             if code != -signal.SIGTERM:  # which may have come, to all processes, before it listened
-                self._unsound.append(code)
+                self._failed_codes.append(code)
             return
-        if time.monotonic() - place.began > _SOUND:
+        if time.monotonic() - place.began > _STABLE_AFTER:
             place.pause = _PAUSE
         place.due = time.monotonic() + place.pause
         logger.warning("%s died with %s, starts again in %.0f s", place.name, _cause(code), place.pause)
         place.pause = min(2 * place.pause, _LONGEST_PAUSE)
 
-    def _end_stubborn(self) -> None:
+    def _kill_late(self) -> None:
         if time.monotonic() >= self._kill_at:
             self._kill()
 
@@ -219,14 +219,14 @@ class WorkerPool:
     # -- how it is
 
     def problem(self) -> str | None:
-        """Say which process's loop does not turn; a Redis that is unavailable is no reason."""
+        """Say which processes do not respond; a Redis that is unavailable is not a reason."""
         stuck = [place.name for place in self._places if place.process and not place.report.alive]
-        return f"does not turn: {', '.join(stuck)}" if stuck else None
+        return f"not responding: {', '.join(stuck)}" if stuck else None
 
     def unready(self) -> str | None:
-        """Say which process has not begun, or is not answered by Redis."""
+        """Say which processes have not begun, or get no answer from Redis."""
         waiting = [place.name for place in self._places if not (place.ended or (place.begun and place.report.answered))]
-        return f"has not begun, or Redis does not answer: {', '.join(waiting)}" if waiting else None
+        return f"not started yet, or Redis does not answer: {', '.join(waiting)}" if waiting else None
 
     def _notify_manager(self) -> None:
         if all(place.begun or place.ended for place in self._places):

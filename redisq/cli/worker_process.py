@@ -179,7 +179,7 @@ async def _go_on(job: Job, found: AsyncWorker[Any], pipe: Connection, report: Re
 
 
 def _load(job: Job) -> Any:
-    """Give what MODULE:NAME is: a worker, or what makes one."""
+    """Return what MODULE:NAME is: a worker, or what makes one."""
     with _theirs(f"cannot import {job.module}"):
         try:
             module = importlib.import_module(job.module)

@@ -40,7 +40,7 @@ class Audit:
 
     @property
     def ok(self) -> bool:
-        """Say whether nothing was found."""
+        """Whether nothing was found."""
         return not self.findings
 
 

@@ -43,7 +43,7 @@ class Call(Generic[R]):
     args: tuple[bytes | str | int, ...]
     """Its arguments, in the order of its header."""
     read: Callable[[Any], R]
-    """Reads a reply that is no error."""
+    """Reads a reply that is not an error."""
     writes: bool = True
     """Whether there is anything that replicas could confirm."""
     token: str | None = None
@@ -96,12 +96,12 @@ class Call(Generic[R]):
 
 
 def as_bytes(value: bytes | str) -> bytes:
-    """Give a reply's bytes back where a client has decoded them."""
+    """Return a reply as bytes, where a client has decoded it."""
     return value.encode() if isinstance(value, str) else value
 
 
 def all_bytes(values: list[Any]) -> list[bytes]:
-    """Give the bytes of a list back where a client has decoded them: then it decoded all."""
+    """Return the values of a list as bytes, where a client has decoded them: then it has decoded all."""
     return [as_bytes(value) for value in values] if values and isinstance(values[0], str) else values
 
 

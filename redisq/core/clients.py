@@ -167,9 +167,9 @@ class AsyncValkeyClient(Protocol):
 
 
 def is_cluster(client: Any, flavour: Flavour) -> bool:
-    """Say whether this is a cluster's client, and refuse what is no client of this flavour.
+    """Say whether this is a cluster's client, and refuse anything else.
 
-    Raises `InvalidArgument` for the other flavour, a pipeline, and anything that is no client of redis-py or valkey-py.
+    Raises `InvalidArgument` for the other flavour, a pipeline and whatever is not a client of redis-py or valkey-py.
     """
     for library, prefix in _PREFIXES.items():
         if not _is_imported(library):

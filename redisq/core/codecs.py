@@ -18,11 +18,11 @@ class Codec(Protocol[T]):
     """
 
     def encode(self, item: T, /) -> bytes:
-        """Give the bytes to store."""
+        """Return the bytes to store."""
         ...
 
     def decode(self, data: bytes, /) -> T:
-        """Give the item back."""
+        """Return the item."""
         ...
 
 

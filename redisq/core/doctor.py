@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-MINIMUM = (6, 2)
+MINIMUM = "6.2"
+"""The oldest Redis that runs the scripts: RPOP with a count and ZMSCORE are new in it."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ def _version(info: Mapping[str, Any]) -> Finding | None:
         version = tuple(int(part) for part in said.split(".")[:2])
     except ValueError:
         return None
-    if "valkey_version" in info or not version or version >= MINIMUM:
+    if "valkey_version" in info or not version or version >= tuple(map(int, MINIMUM.split("."))):
         return None
-    needed = ".".join(map(str, MINIMUM))
-    return Finding("error", f"version {said}", f"the scripts need {needed}", f"use Redis {needed} or later, or Valkey")
+    return Finding(
+        "error", f"version {said}", f"the scripts need {MINIMUM}", f"use Redis {MINIMUM} or later, or Valkey"
+    )
 
 
 def _persistence(info: Mapping[str, Any], config: Mapping[str, Any]) -> Finding | None:

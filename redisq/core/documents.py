@@ -15,13 +15,13 @@ _FIRST, _LAST = -62_135_596_800.0, 253_402_300_799.0  # what a datetime can be
 
 
 def text(value: bytes | str) -> str:
-    """Give a name or a payload as text; bytes that are not UTF-8 are written as `\\xff`."""
+    """Return a name or a payload as text; bytes that are not UTF-8 are written as `\\xff`."""
     data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
     return data.decode("utf-8", "backslashreplace")
 
 
 def time_json(seconds: float | None) -> str | None:
-    """Give a Unix time as programs read it: UTC, in ISO 8601, with its ms.
+    """Return a Unix time as programs read it: UTC, in ISO 8601, with its ms.
 
     One beyond the years 1 to 9999, of a clock that was wrong by millennia, is given as the nearest moment of them.
     """
@@ -32,7 +32,7 @@ def time_json(seconds: float | None) -> str | None:
 
 
 def member_json(item: Item[bytes]) -> dict[str, Any]:
-    """Give a member of a priority queue."""
+    """Return a member of a priority queue, for a document."""
     return {
         "member": text(item.member),
         "priority": item.priority,
@@ -43,14 +43,14 @@ def member_json(item: Item[bytes]) -> dict[str, Any]:
 
 
 def stats_json(stats: Stats) -> dict[str, Any]:
-    """Give what a queue holds."""
+    """Return what a queue holds, for a document."""
     found = asdict(stats)
     times = {name: time_json(found[name]) for name in ("next_expiry", "paused_until")}
     return {**found, **times, "pause_reason": text(stats.pause_reason)}
 
 
 def overview_json(one: QueueOverview) -> dict[str, Any]:
-    """Give a queue and what it holds."""
+    """Return a queue and what it holds, for a document."""
     about: dict[str, Any] = {"queue": text(one.info.name), "kind": "buffer", "layout": one.info.layout}
     if one.info.kind != "buffer":
         about |= {"kind": "priority", "order": one.info.kind}

@@ -2,8 +2,8 @@
 
 `Retry` and `Bury` are not errors: a handler raises them to say what becomes of its batch.
 
-Whose fault it is decides the class: the caller's (`InvalidArgument`, `CodecError`, `WrongOrder`, `WrongLayout`), time's
-(`LeaseLost`), the replicas' (`NotDurable`), or the server's data (`ScriptError`).
+The class says what to look at: the call (`InvalidArgument`, `CodecError`, `WrongOrder`, `WrongLayout`), how long the
+work took (`LeaseLost`), the replicas (`NotDurable`), or what is stored (`ScriptError`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ class WrongOrder(RedisqError):
 
 
 class WrongLayout(RedisqError):
-    """Raised when this queue is kept in another layout, by another version of redisq. Nothing was written.
+    """Raised when the keys of a queue are of another layout, or of the other structure. Nothing was written.
 
-    Let one version work on it until it is empty, and `purge` it, or use the other version everywhere.
+    Another version of redisq keeps it: let that one work on it until it is empty, and `purge` it, or use that version
+    everywhere. Or a priority queue is opened as a buffer, or the other way round: use another name.
     """
 
 
@@ -91,8 +92,8 @@ class Retry(Exception):
     """Raised by a handler, or inside `with batch:`, to have the batch retried.
 
     It comes back in `delay` seconds; None: after the Worker's backoff, or at once inside `with batch:`. With
-    `count=False` this hand-over is no attempt, as for an answer of 429. `reason` is kept with the batch; None: class
-    and message of the exception that this one was raised from. Inside `with batch:` it ends the block and goes no
+    `count=False` this hand-over is not an attempt, as for an answer of 429. `reason` is kept with the batch; None: the
+    class and message of the exception that this one was raised from. Inside `with batch:` it ends the block and goes no
     further.
     """
 

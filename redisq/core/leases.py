@@ -80,7 +80,7 @@ class LeaseCalls(QueueCalls, ABC, Generic[T]):
     def release(
         self, batch: BatchData[T], delay: float = 0.0, *, count: bool = True, reason: str | None = None
     ) -> Call[int]:
-        """Give a batch back whole; not `count`: this hand-over is no attempt."""
+        """Give a batch back whole; not `count`: this hand-over is not an attempt."""
         options = self._options("release", delay=validate.milliseconds("delay", delay))
         attempt = b"count" if validate.flag("count", count) else b"forget"
         return self._settling("release", batch, options, attempt, reason_bytes(reason), b"")

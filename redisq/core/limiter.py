@@ -20,7 +20,7 @@ MAX_RATES = load("limit/acquire").limit("rates")[1]
 
 @dataclass(frozen=True)
 class Rate:
-    """A limit of `limit` in any span of `per` seconds, exact: the span slides, it is no fixed window."""
+    """A limit of `limit` in any span of `per` seconds, exact: the span slides, it is not a fixed window."""
 
     limit: int
     """How many, in any span of `per` seconds."""

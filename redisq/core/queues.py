@@ -71,7 +71,7 @@ def meta_pattern(prefix: Any) -> bytes:
 
 
 def found(prefix: Any, keys: Iterable[bytes], marks: Iterable[Any]) -> list[QueueInfo]:
-    """Return the queues of these keys and marks, by name; a key that is no queue's is passed over.
+    """Return the queues of these keys and marks, by name; other keys are passed over.
 
     Raises an error of the server, but for that of a key that has become one of another type meanwhile.
     """

@@ -38,7 +38,7 @@ class Request:
         """What was said of replicas in the round trip of each call that writes; empty where nobody was asked."""
         self.again: Sequence[int] = range(len(calls))
         """The places of the calls without a reply."""
-        self._commands = [call.evalsha() for call in calls]  # here, so that what is no call fails where it was given
+        self._commands = [call.evalsha() for call in calls]  # now, so that anything but a call fails where it was given
         self._errors = errors
         self._cluster = cluster
 

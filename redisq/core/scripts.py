@@ -51,29 +51,29 @@ class Script:
 
     @cached_property
     def sha(self) -> str:
-        """Give the SHA1 of the text, as EVALSHA wants it."""
+        """The SHA1 of the text, as EVALSHA wants it."""
         return hashlib.sha1(self.text).hexdigest()
 
     @cached_property
     def header(self) -> list[str]:
-        """Give the header's lines, without the flag line that only Dragonfly reads."""
+        """The header's lines, without the flag line that only Dragonfly reads."""
         lines = self.text.decode("ascii").split("\n\n", 1)[0].split("\n")
         return lines[1:] if lines[0].startswith("--!df ") else lines
 
     @property
     def summary(self) -> str:
-        """Give what the script does, in one line."""
+        """What the script does, in one line."""
         title = _TITLE.match(self.header[0])
         return title["summary"] if title else ""
 
     @cached_property
     def keys(self) -> list[Slot]:
-        """Give the declared keys, in order; a slot's note begins with the key's pattern."""
+        """The declared keys, in order; a slot's note begins with the key's pattern."""
         return self._slots("KEYS")
 
     @cached_property
     def args(self) -> list[Slot]:
-        """Give the arguments, in order."""
+        """The arguments, in order."""
         return self._slots("ARGV")
 
     def limit(self, name: str) -> tuple[int, int]:
@@ -86,26 +86,26 @@ class Script:
 
     @property
     def reply(self) -> str:
-        """Give the shape of the reply."""
+        """The shape of the reply."""
         return self.clauses("REPLY")[0]
 
     @property
     def errors(self) -> list[str]:
-        """Give the codes with which the script refuses."""
+        """The codes with which the script refuses."""
         return self.clauses("ERROR")
 
     @property
     def replay(self) -> str:
-        """Say what a second run with the same arguments does: `once`, `yes` (harmless) or `no`."""
+        """What a second run with the same arguments does: `once`, `lease`, `yes` (harmless) or `no`."""
         return self.clauses("REPLAY")[0]
 
     @property
     def computes(self) -> list[str]:
-        """Give the patterns of the keys that the script computes by itself."""
+        """The patterns of the keys that the script computes by itself."""
         return [pattern for line in self.clauses("COMPUTES") for pattern in line.split(", ")]
 
     def clauses(self, kind: str) -> list[str]:
-        """Give the values of all header lines of one kind."""
+        """Return the values of all header lines of one kind."""
         return [m["value"] for m in map(_CLAUSE.match, self.header) if m and m["kind"] == kind]
 
     def _slots(self, kind: str) -> list[Slot]:
@@ -141,7 +141,7 @@ def _continued(slot: Slot, line: str) -> Slot:
 
 
 def directory() -> Path:
-    """Give the folder of the scripts: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the scripts: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parent.parent
     inside = package / "lua"
     return inside if inside.is_dir() else package.parent / "lua"

@@ -61,7 +61,7 @@ class Typed(Generic[T]):
             raise InvalidArgument(f"type is {_name(kind)}, which {self.library} cannot use: {error}") from error
 
     def encode(self, item: T, /) -> bytes:
-        """Give the canonical JSON of an item that fits the type, and comes back as it is."""
+        """Return the canonical JSON of an item that fits the type, and comes back as it is."""
         data = self._dump(item)
         back = self._load(data)
         # Of `back`, not of `item`: an int where a float is declared would have bytes of its own.
@@ -71,7 +71,7 @@ class Typed(Generic[T]):
         raise ValueError(f"it would come back as {reprlib.repr(back)}: give {_name(self.type)}")
 
     def decode(self, data: bytes, /) -> T:
-        """Give the item back."""
+        """Return the item."""
         item: T = self._load(data)
         return item
 

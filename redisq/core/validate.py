@@ -30,7 +30,7 @@ def integer(name: str, value: Any, low: int, high: int, remedy: str = "") -> int
 def _real(value: Any) -> float:
     """Return a number as a float, NaN for what is none: an int, a float, or whatever has `__index__` or `__float__`."""
     value = plain(value)
-    if isinstance(value, (bool, str, bytes, bytearray)) or hasattr(value, "shape"):  # an array is no number
+    if isinstance(value, (bool, str, bytes, bytearray)) or hasattr(value, "shape"):  # an array is not a number
         return math.nan
     try:
         return float(value)

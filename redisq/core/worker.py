@@ -46,7 +46,7 @@ def exponential(first: float = 1.0, most: float = 300.0, factor: float = 2.0) ->
     """Return a backoff: `first` seconds after the first attempt, `factor` times as long after each more, up to `most`.
 
     Each is drawn at random between half of that and all of it, so that what failed together does not return together.
-    Raises `InvalidArgument` for what are no seconds, or a factor that is not from 0 to 1,000.
+    Raises `InvalidArgument` for seconds that are not a number, or a factor that is not from 0 to 1,000.
     """
     for name, seconds in (("first", first), ("most", most)):
         validate.milliseconds(name, seconds)
@@ -603,7 +603,7 @@ class WorkLoop(Generic[T]):
     def abandoned(self, error: BaseException) -> None:
         """Log what could not even be given back: its leases will run out. Nobody is told of anything after it.
 
-        It may be called while the loop's thread hangs in a call: what comes of that is nobody's business any more.
+        It may be called while the loop's thread hangs in a call: what comes of that is ignored.
         """
         observers, self._observers = self._observers, ()
         running = list(self._running.items())

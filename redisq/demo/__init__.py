@@ -1,4 +1,4 @@
-"""The demo: both queues at work on the standard library's source, several processes each, and an account at the end."""
+"""The demo: both queues at work on the standard library's source, several processes each, and a tally at the end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SEARCH = "priority queue"
 
 
 def run(url: str | None = None, files: int = 500, console: Console | None = None) -> int:
-    """Do both jobs on up to `files` source files and return the exit code: 0 if the tally closes, else 1.
+    """Do both jobs on up to `files` source files and return the exit code: 0 if everything is accounted for, else 1.
 
     Without a `url` on a private server; on one of your own it uses queues with new names, and empties them at the end.
     Raises `RedisqError` when there is no server, a process fails, or this Python lacks what the demo needs.
@@ -67,18 +67,18 @@ def run(url: str | None = None, files: int = 500, console: Console | None = None
         with Display(console, first, second) as display:
             _work(processes, first, second, display)
 
-        tally = Tally([first.line(), second.line()], [*first.faults(), *second.faults()])
+        tally = Tally([first.tally_line(), second.tally_line()], [*first.faults(), *second.faults()])
         show_waits(console, first)
         show_search(console, _SEARCH, index.search(_SEARCH))
         show_search(console, *first.last_edit_search())
         show_requests(console, second)
         show_tally(console, tally)
     say(console, f"{time.monotonic() - began:.1f} seconds in all.")
-    return 0 if tally.closes else 1
+    return 0 if tally.complete else 1
 
 
 def _work(processes: Processes, first: Indexing, second: Batching, display: Display) -> None:
-    """Hear the processes, push edits among what they do, kill one of each job in the middle, until all is done."""
+    """Receive from the processes, push edits meanwhile, and kill one process of each job, until all is done."""
     starting = FINDERS + CONSUMERS + batching.FLUSHERS
     most_edits = max(_FEWEST_EDITS, len(first.files) // 4)
     next_edit, next_look = math.inf, 0.0
@@ -92,11 +92,11 @@ def _work(processes: Processes, first: Indexing, second: Batching, display: Disp
                     first.push_all()
                     next_edit = time.monotonic()
             elif isinstance(message, Indexed):
-                first.heard(message)
+                first.record(message)
             elif isinstance(message, (Found, Sent)):
-                second.heard(message)
+                second.record(message)
             elif isinstance(message, Held) and message.role == "indexer":
-                first.held(message)
+                first.record_kill(message)
         display.tick()
         if starting:
             continue

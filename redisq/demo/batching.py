@@ -20,7 +20,7 @@ from .tally import Line
 
 FLUSHERS = 2
 SIZE = 150
-_LEASE = 2.0  # seconds: so soon comes back what a killed process held
+_LEASE = 2.0  # seconds after which what a killed process held comes back
 
 LIMIT, PER = 40, 1.0
 # The queue counts a request when its batch is handed out, the endpoint when it arrives, and what lies between has no
@@ -34,18 +34,18 @@ Action = dict[str, Any]
 
 
 def buffer(client: redis.Redis, run: str) -> Buffer[Action]:
-    """Give the buffer of actions that all of the job's processes share."""
+    """Return the buffer of actions that all of the job's processes share."""
     return Buffer(client, f"demo-batch-{run}", lease=_LEASE, rates=[RATE], dedup_window=15)
 
 
 class Found(NamedTuple):
-    """Tell that the actions of a file are pushed."""
+    """The message that the actions of a file are pushed."""
 
     ids: list[str]
 
 
 class Sent(NamedTuple):
-    """Tell that a batch was taken by the endpoint."""
+    """The message that the endpoint has taken a batch."""
 
     ids: list[str]
     attempts: int
@@ -74,7 +74,7 @@ def flush(channel: Channel, url: str, run: str, port: int) -> None:
             worker.stop()
             channel.fail(f"the endpoint answered {answer.status} to {len(batch.items)} actions of {batch.group}")
         ids = [action["id"] for action in batch.items]
-        channel.middle(ids)
+        channel.hold_if_told(ids)
         channel.send(Sent(ids, batch.attempts))
 
     with (
@@ -99,10 +99,10 @@ class Batching:
         """How often each action was pushed: once."""
         self.files = self.found = self.sent = self.batches = 0
         self.again: Counter[str] = Counter()
-        """Actions that were handed out again, because who held them was killed."""
+        """Actions that were handed out again, because the process that held them was killed."""
 
-    def heard(self, message: Found | Sent) -> None:
-        """Book what a process tells."""
+    def record(self, message: Found | Sent) -> None:
+        """Count what a process reports."""
         if isinstance(message, Found):
             self.pushed.update(message.ids)
             self.found += len(message.ids)
@@ -118,8 +118,8 @@ class Batching:
         stats = self.buffer.stats()
         return stats.waiting + SIZE * (stats.leased + stats.delayed + stats.dead)
 
-    def line(self) -> Line:
-        """Close the job's books: what is done is what the endpoint received, not what the flushers told."""
+    def tally_line(self) -> Line:
+        """Return the counts of the job; done is what the endpoint received, not what the flushers report."""
         refused = self.endpoint.refused
         return Line("batching", "sent", self.pushed, self.endpoint.received, self.again, self.waiting(), refused)
 

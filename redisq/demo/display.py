@@ -126,12 +126,12 @@ def show_search(console: Console, words: str, hits: list[tuple[str, str]]) -> No
 
 def show_tally(console: Console, tally: Tally) -> None:
     """Print the tally, and what is wrong with it."""
-    table = Table(title="Account", title_justify="left", box=SIMPLE_HEAVY)
+    table = Table(title="Tally", title_justify="left", box=SIMPLE_HEAVY)
     table.add_column("job", no_wrap=True)
     for name in ("pushed", "= done", "+ waiting", "again", "lost", "twice", "refused"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in tally.lines:
-        bad = "" if line.closes else "bold red"
+        bad = "" if line.complete else "bold red"
         table.add_row(
             line.job,
             f"{line.pushed.total():,}",
@@ -148,10 +148,10 @@ def show_tally(console: Console, tally: Tally) -> None:
         say(console, f"wrong: {fault}", "bold red")
     if not tally.faults:
         say(console, "Both queues pass their audit; the index has the newest text of every file.")
-    if tally.closes:
-        say(console, "The account closes.", "bold green")
+    if tally.complete:
+        say(console, "Everything is accounted for.", "bold green")
     else:
-        say(console, "The account does NOT close.", "bold red")
+        say(console, "NOT everything is accounted for.", "bold red")
 
 
 def _seconds(value: float) -> str:

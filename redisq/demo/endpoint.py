@@ -48,7 +48,7 @@ class Endpoint:
 
     @property
     def port(self) -> int:
-        """Give the port it listens on."""
+        """The port it listens on."""
         return self._server.server_port
 
     def receive(self, body: bytes) -> int:

@@ -20,11 +20,11 @@ from .processes import Channel, Held
 from .tally import Line
 
 EDIT, BULK = 0, 10
-_LEASE = 2.0  # seconds: so soon comes back what a killed process held
+_LEASE = 2.0  # seconds after which what a killed process held comes back
 
 
 def queue(client: redis.Redis, run: str) -> PriorityQueue[str]:
-    """Give the queue of paths that all of the job's processes share."""
+    """Return the queue of paths that all of the job's processes share."""
     return PriorityQueue(client, f"demo-index-{run}", lease=_LEASE, dedup_window=15)
 
 
@@ -66,7 +66,7 @@ class Index:
         return Counter(dict(self._db.execute("SELECT path, times FROM files")))
 
     def sizes(self) -> dict[str, int]:
-        """Give the size of each file as the index has it."""
+        """Return the size of each file as the index has it."""
         return dict(self._db.execute("SELECT path, size FROM files"))
 
     def search(self, words: str, limit: int = 3) -> list[tuple[str, str]]:
@@ -84,7 +84,7 @@ class Index:
 
 
 class Indexed(NamedTuple):
-    """Tell that a file was handed out, and is indexed now."""
+    """The message that a file was handed out, and is indexed now."""
 
     path: str
     priority: float
@@ -100,7 +100,7 @@ def consume(channel: Channel, url: str, run: str, directory: Path, index_file: P
         began = time.monotonic()
         (path,), (priority,) = batch.items, batch.priorities or [BULK]
         index.put(path, (directory / path).read_bytes())
-        channel.middle([path])
+        channel.hold_if_told([path])
         channel.send(Indexed(path, priority, batch.attempts, began))
 
     with contextlib.closing(redis.Redis.from_url(url)) as client, contextlib.closing(Index(index_file)) as index:
@@ -126,11 +126,11 @@ class Indexing:
         self._edits_pushed: dict[str, list[float]] = {path: [] for path in files}
         self._last = ""
         self.again: Counter[str] = Counter()
-        """Files that were handed out again, because who held them was killed."""
+        """Files that were handed out again, because the process that held them was killed."""
         self._delivered: Counter[str] = Counter()
-        self._dead_hand = ""
+        self._held_by_killed = ""
         """The file that a killed process holds, until its lease runs out."""
-        self._asked_anew = False
+        self._edited_while_held = False
         """Whether it was edited meanwhile."""
 
     @property
@@ -148,8 +148,8 @@ class Indexing:
 
     def edit(self) -> None:
         """Edit a file, and ask for it to be indexed before all others."""
-        # The file in a dead hand is left alone: pushed now, it would come back once for both pushes.
-        self._last = path = random.choice([path for path in self.files if path != self._dead_hand])
+        # Not the file that a killed process holds: pushed now, it would come back once for both pushes.
+        self._last = path = random.choice([path for path in self.files if path != self._held_by_killed])
         with (self._directory / path).open("a") as file:
             file.write(f"\n# {self._marker(self.edits + 1)}\n")
         now = time.monotonic()
@@ -159,38 +159,38 @@ class Indexing:
         # the edit before it is still there and will bring both. Only ADDED is one delivery more.
         if outcome is Pushed.ADDED:
             self.pushed[path] += 1
-        # One that waits to be due, such as after an edit while it was in a hand, is RAISED once more, and stays one.
+        # One that waits to be due, such as after an edit while it was leased, is RAISED once more, and stays one.
         if outcome is Pushed.ADDED or (outcome is Pushed.RAISED and not self._edits_pushed[path]):
             self._edits_pushed[path].append(now)
 
-    def heard(self, message: Indexed) -> None:
-        """Book what a consumer tells."""
+    def record(self, message: Indexed) -> None:
+        """Count what a consumer reports."""
         self.indexed += 1
         self._delivered[message.path] += 1
         pushed = [self._bulk_pushed] if message.priority == BULK else self._edits_pushed[message.path]
         waited = message.began - pushed.pop(0) if pushed else 0.0
-        asked_anew = message.path == self._dead_hand and self._asked_anew
-        if message.attempts > 1 or asked_anew:  # how long that took, the lease says
+        edited_while_held = message.path == self._held_by_killed and self._edited_while_held
+        if message.attempts > 1 or edited_while_held:  # how long that took, the lease says
             self.again[message.path] += max(1, message.attempts - 1)
-            self._dead_hand, self._asked_anew = "", False
+            self._held_by_killed, self._edited_while_held = "", False
         else:
             self.waits[message.priority].append(waited)
 
-    def held(self, message: Held) -> None:
-        """Book that a process is killed with a file in its hand."""
-        (self._dead_hand,) = message.names
-        if self.pushed[self._dead_hand] > self._delivered[self._dead_hand] + 1:
-            # An edit that came while it was in that hand: noted, and merged with what comes back, with no attempts.
-            self.pushed[self._dead_hand] -= 1
-            self._asked_anew = True
+    def record_kill(self, message: Held) -> None:
+        """Note that a process is killed while it holds a file."""
+        (self._held_by_killed,) = message.names
+        if self.pushed[self._held_by_killed] > self._delivered[self._held_by_killed] + 1:
+            # An edit that came while that process held it: noted, and merged with what comes back, with no attempts.
+            self.pushed[self._held_by_killed] -= 1
+            self._edited_while_held = True
 
     def waiting(self) -> int:
         """Ask the queue how many files are in it, in whatever state."""
         stats = self.queue.stats()
         return stats.waiting + stats.delayed + stats.leased + stats.dead
 
-    def line(self) -> Line:
-        """Close the job's books: what is done is what the index says, not what the consumers told."""
+    def tally_line(self) -> Line:
+        """Return the counts of the job; done is what the index says, not what the consumers report."""
         return Line("indexing", "indexed", self.pushed, self.index.times(), self.again, self.waiting())
 
     def faults(self) -> Iterator[str]:
@@ -198,14 +198,14 @@ class Indexing:
         sizes = self.index.sizes()
         for path in self.files:
             if sizes.get(path) != (self._directory / path).stat().st_size:
-                yield f"the index has not the newest text of {path}"
+                yield f"the index does not have the newest text of {path}"
         if self.edits and [path for path, _ in self.last_edit_search()[1]] != [self._last]:
             yield "a search does not find the last edit"
         for finding in self.queue.audit().findings:
             yield f"audit of the priority queue: {finding}"
 
     def last_edit_search(self) -> tuple[str, list[tuple[str, str]]]:
-        """Search for what the last edit wrote; give the word and the hits."""
+        """Search for what the last edit wrote; return the word and the hits."""
         word = self._marker(self.edits)
         return word, self.index.search(word)
 

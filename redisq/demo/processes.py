@@ -1,4 +1,4 @@
-"""The processes of the demo: started together, heard over pipes, and gone with the one that started them."""
+"""The processes of the demo: started together, in touch over pipes, and gone with the one that started them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..core.errors import RedisqError
 
 
 class Ready(NamedTuple):
-    """Tell that a process has started and begins to work."""
+    """The message that a process has started and begins to work."""
 
     role: str
 
@@ -28,24 +28,24 @@ class _Failed(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Tell that a process has done its work on these, has not acked them, and waits there to be killed."""
+    """The message that a process has done its work on these, has not acked them, and waits to be killed."""
 
     role: str
     names: list[str]
 
 
 class Channel:
-    """What a process talks through with the one that started it."""
+    """The connection of a process to the one that started it."""
 
     def __init__(self, role: str, pipe: Connection) -> None:
         self._role = role
         self._pipe = pipe
-        self._telling = threading.Lock()
+        self._send_lock = threading.Lock()
         self._hold = threading.Event()
 
     def send(self, message: object) -> None:
         """Send a message."""
-        with self._telling:
+        with self._send_lock:
             self._pipe.send(message)
 
     def fail(self, reason: str) -> None:
@@ -53,12 +53,12 @@ class Channel:
         self.send(_Failed(reason))
 
     def work(self, worker: Worker[Any]) -> None:
-        """Run a worker until the word comes that all is done, or the process at the other end is gone."""
+        """Run a worker until all is done, or the process at the other end is gone."""
         threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
         worker.run()
 
-    def word(self) -> object:
-        """Wait for the next word of the process that started this one: `hold` or `done`.
+    def receive(self) -> object:
+        """Wait for the next message of the process that started this one: `hold` or `done`.
 
         Raises `EOFError` or `OSError` when that process is gone.
         """
@@ -66,12 +66,12 @@ class Channel:
 
     def _listen(self, worker: Worker[Any]) -> None:
         with contextlib.suppress(EOFError, OSError):
-            while self.word() == "hold":
+            while self.receive() == "hold":
                 self._hold.set()
         worker.stop()
 
-    def middle(self, names: list[str]) -> None:
-        """Stand where a crash hurts most, the work done and not yet acked: who is to be killed waits here for it."""
+    def hold_if_told(self, names: list[str]) -> None:
+        """Wait to be killed, if that was asked for: after the work and before the ack, where a crash costs most."""
         if self._hold.is_set():
             self.send(Held(self._role, names))
             threading.Event().wait()
@@ -127,7 +127,7 @@ class Processes:
             pipe.send("hold")
 
     def receive(self, seconds: float) -> Iterator[object]:
-        """Wait up to `seconds` for messages and give what has come."""
+        """Wait up to `seconds` for messages and yield what has come."""
         for pipe in connection.wait(list(self._members), seconds):
             pipe = cast(Connection, pipe)
             try:

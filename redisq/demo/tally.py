@@ -1,4 +1,4 @@
-"""The account at the end: what was pushed must be what arrived and what still waits, one by one."""
+"""The tally at the end: what was pushed must be what arrived and what still waits, one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Line:
     pushed: Counter[str]
     done: Counter[str]
     again: Counter[str]
-    """Things that were handed out again because who held them died: their work may have been done once more."""
+    """Things that were handed out again because their process died: their work may have been done once more."""
     waiting: int
     refused: int = 0
 
@@ -36,8 +36,8 @@ class Line:
         return (self.done - self.pushed).total() - self.twice
 
     @property
-    def closes(self) -> bool:
-        """Say whether all that was pushed is done or waits, each thing once, and nothing was refused."""
+    def complete(self) -> bool:
+        """Whether all that was pushed is done or waits, each thing once, and nothing was refused."""
         sums = self.pushed.total() == self.done.total() - self.repeated + self.waiting
         return sums and not self.lost and not self.twice and not self.refused
 
@@ -50,6 +50,6 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
     @property
-    def closes(self) -> bool:
-        """Say whether every line closes and nothing else is wrong."""
-        return all(line.closes for line in self.lines) and not self.faults
+    def complete(self) -> bool:
+        """Whether every line is complete and nothing else is wrong."""
+        return all(line.complete for line in self.lines) and not self.faults

@@ -122,11 +122,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Give the URL for `redis.Redis.from_url`."""
+        """The URL for `redis.Redis.from_url`."""
         return f"unix://{self.socket}"
 
     def client(self, **options: object) -> redis.Redis:
-        """Give a new client of this server, the caller's to close."""
+        """Return a new client of this server, which the caller closes."""
         return redis.Redis(unix_socket_path=self.socket, **options)  # type: ignore[arg-type]
 
     def _wait(self) -> None:
@@ -236,7 +236,7 @@ def _fake(refusals: list[str]) -> Iterator[Endpoint]:
 
 
 def redacted(url: str) -> str:
-    """Give a URL without its password, for people and logs; its query, which may hold one too, is left out.
+    """Return a URL without its password, for people and logs; its query, which may hold one too, is left out.
 
     Of one that is not well formed only the scheme is left: any other piece of it may be one of the password.
     """

@@ -36,7 +36,7 @@ class Carrier(Generic[T]):
     """
 
     varies = True  # the bytes of equal items differ
-    """Equal items may have different bytes, so it is no codec for members."""
+    """Equal items may have different bytes, so it cannot be the codec of members."""
 
     def __init__(self, codec: Codec[T]) -> None:
         self.codec = codec
@@ -44,7 +44,7 @@ class Carrier(Generic[T]):
         self._last: tuple[Any, Any, bytes] = (None, None, b"")
 
     def encode(self, item: T, /) -> bytes:
-        """Give the bytes to store, after a header if there is a current context to carry."""
+        """Return the bytes to store, after a header if there is a current context to carry."""
         data = self.codec.encode(item)
         header = self._header()
         if not header and data.startswith(MAGIC):
@@ -52,7 +52,7 @@ class Carrier(Generic[T]):
         return header + data if header else data
 
     def decode(self, data: bytes, /) -> T:
-        """Give the item back, of bytes with or without a header."""
+        """Return the item, of bytes with or without a header."""
         match = _HEADER.match(data)
         if match is None:
             return self.codec.decode(data)

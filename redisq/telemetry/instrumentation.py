@@ -43,7 +43,7 @@ def instrument(
     """
     for one in queues_or_workers:
         if not isinstance(one, (*_QUEUES, *_WORKERS)):
-            raise InvalidArgument(f"{one!r} is no queue and no worker: give a Buffer, a PriorityQueue or a Worker")
+            raise InvalidArgument(f"{one!r} is not a queue or a worker: give a Buffer, a PriorityQueue or a Worker")
     for one in queues_or_workers:
         queue = one.queue if isinstance(one, _WORKERS) else one
         recorder = Recorder(queue, tracer_provider, meter_provider)

@@ -43,7 +43,7 @@ class Drained:
 
     @property
     def batches(self) -> int:
-        """Give the number of hand-overs."""
+        """The number of hand-overs."""
         return self.acked + self.released + self.buried + self.settled + self.lost
 
 
@@ -58,7 +58,7 @@ def drain(worker: Worker[Any], *, raise_errors: bool = True, limit: int = 10_000
     of a batch that cannot be decoded, or else the first exception of a hook (`on_ack`, `backoff`, ...); a worker only
     logs them. With `raise_errors=False` they are in `errors`. Raises the error of a Redis that does not answer, instead
     of waiting for it, `RedisqError` after `limit` batches, for a handler whose work never ends, and `InvalidArgument`
-    for what is no blocking worker.
+    for anything but a blocking worker.
     """
     if not isinstance(worker, Worker):
         instead = "await drain_async(worker)" if isinstance(worker, AsyncWorker) else "give a redisq.Worker"

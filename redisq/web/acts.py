@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..core import validate
+from ..core.acts import ACTS
 from ..core.durations import seconds as seconds_of
 from ..core.durations import span
 from ..core.errors import InvalidArgument
@@ -18,8 +19,6 @@ from .names import from_segment, name_bytes, name_text, shown, typed
 from .reader import Reader
 from .sampler import Sampler
 
-Act = Literal["redrive", "discard", "pause", "purge"]
-ACTS: tuple[Act, ...] = ("redrive", "discard", "pause", "purge")
 MOST = 1_000
 """dead letters that may be named in one act"""
 _REMEMBERED = 1_000
@@ -189,7 +188,7 @@ def _duration(value: Any) -> float | None:
         return None
     seconds = seconds_of(value.strip()) if isinstance(value, str) else value
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds != seconds:
-        raise Refused(400, "That is no duration: give 90s, 10m, 1h30m or 7d, or nothing for a pause without an end.")
+        raise Refused(400, "That is not a duration: give 90s, 10m, 1h30m or 7d, or nothing for a pause without an end.")
     if not 0.001 <= seconds <= validate.MAX_SECONDS:
         raise Refused(400, "That duration is out of range: give 1ms to three years.")
     return float(seconds)

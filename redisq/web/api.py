@@ -181,17 +181,17 @@ class _Api:
     # -- acts
 
     async def pause(self, request: Request) -> Response:
-        reader, group, given = await self._meant(request, "pause")
+        group, given = await self._meant(request, "pause")
         seconds, reason = given.get("seconds"), given.get("reason", "")
         if group is not None and reason:
             return _refusal(Outcome("The pause of a group keeps no reason.", status=400))
         return await self._do(
-            request, given, lambda token: self._board.acts.pause(reader, seconds, reason, token, group)
+            request, given, lambda reader, token: self._board.acts.pause(reader, seconds, reason, token, group)
         )
 
     async def resume(self, request: Request) -> Response:
-        reader, group, given = await self._meant(request, "pause")
-        return await self._do(request, given, lambda token: self._board.acts.resume(reader, token, group))
+        group, given = await self._meant(request, "pause")
+        return await self._do(request, given, lambda reader, token: self._board.acts.resume(reader, token, group))
 
     async def redrive(self, request: Request) -> Response:
         return await self._settle(request, "redrive")
@@ -200,17 +200,18 @@ class _Api:
         return await self._settle(request, "discard")
 
     async def _settle(self, request: Request, verb: Any) -> Response:
-        reader, _, given = await self._meant(request, verb)
+        _, given = await self._meant(request, verb)
         ids = given.get("ids", [])
         if given.get("all") is True and not ids:
-            return await self._do(request, given, lambda _: self._board.acts.settle_all(verb, reader))
+            return await self._do(request, given, lambda reader, _: self._board.acts.settle_all(verb, reader))
         if given.get("all") or not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
             return _refusal(Outcome('Give either {"ids": [...]}, of strings, or {"all": true}.', status=400))
-        return await self._do(request, given, lambda token: self._board.acts.settle(verb, reader, ids, token))
+        return await self._do(request, given, lambda reader, token: self._board.acts.settle(verb, reader, ids, token))
 
     async def purge(self, request: Request) -> Response:
-        reader, _, given = await self._meant(request, "purge")
-        return await self._do(request, given, lambda _: self._board.acts.purge(reader, given.get("name", "")))
+        _, given = await self._meant(request, "purge")
+        name = given.get("name", "")
+        return await self._do(request, given, lambda reader, _: self._board.acts.purge(reader, name))
 
     async def audit(self, request: Request) -> Response:
         reader = await self._board.reader(request)
@@ -236,10 +237,9 @@ class _Api:
         await briefly(job)
         return self._audit(reader)
 
-    async def _meant(self, request: Request, act: str) -> tuple[Reader, bytes | None, dict[str, Any]]:
-        """Return the queue, the group if there is one, and the document of an act that is allowed."""
+    async def _meant(self, request: Request, act: str) -> tuple[bytes | None, dict[str, Any]]:
+        """Return the group if there is one, and the document of an act that is allowed."""
         self._board.need(act)
-        reader = await self._board.reader(request)
         body = await body_of(request)
         try:
             given = json.loads(body) if body.strip() else {}
@@ -247,13 +247,20 @@ class _Api:
         except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict):
-            raise HTTPException(400, "The body is no JSON object.")
+            raise HTTPException(400, "The body is not a JSON object.")
         group = request.path_params.get("group")
-        return reader, None if group is None else from_segment(group), given
+        return None if group is None else from_segment(group), given
 
-    async def _do(self, request: Request, given: dict[str, Any], act: Callable[[str], Awaitable[Outcome]]) -> Response:
+    async def _do(
+        self, request: Request, given: dict[str, Any], act: Callable[[Reader, str], Awaitable[Outcome]]
+    ) -> Response:
         key = [request.scope["path"], json.dumps(given, sort_keys=True)]
-        _, outcome = await self._board.perform(given.get("token"), key, act)
+
+        async def performed(act_id: str) -> Outcome:
+            # The queue is looked for here, not before: sent again after a purge, this has an outcome and no queue.
+            return await act(await self._board.reader(request), act_id)
+
+        _, outcome = await self._board.perform(given.get("token"), key, performed)
         if not outcome.ok:
             return _refusal(outcome)
         return JSONResponse({"message": outcome.message, **outcome.document})

@@ -28,7 +28,7 @@ class Dashboard:
     """The state of one app."""
 
     def __init__(self, client: Client, prefix: str, names: Iterable[str] | None, allow: Iterable[str]) -> None:
-        is_cluster(client, "asyncio")  # refuses what is no asyncio client
+        is_cluster(client, "asyncio")  # refuses anything but an asyncio client
         validate.prefix(prefix)
         if isinstance(names, (str, bytes)):
             raise InvalidArgument(f"queues is {names!r}: give a sequence of names, such as [{names!r}]")
@@ -57,7 +57,7 @@ class Dashboard:
         if not found:
             raise HTTPException(
                 404,
-                f"There is no queue {shown(name)}: it was never pushed to, was purged, or is empty for a week.",
+                f"There is no queue {shown(name)}: it was never pushed to, was purged, or has been empty for a week.",
             )
         refuse_layout(found[0])
         return Reader(self.client, found[0], self.prefix)
@@ -113,7 +113,7 @@ def count(request: Request, name: str, default: int, low: int, high: int) -> int
     if not given:
         return default
     if not (given.isascii() and given.isdigit() and len(given) < 12 and low <= int(given) <= high):
-        raise HTTPException(400, f"{name} is no whole number from {low} to {high:,}.")
+        raise HTTPException(400, f"{name} is not a whole number from {low} to {high:,}.")
     return int(given)
 
 
@@ -121,5 +121,5 @@ def choice(request: Request, name: str, choices: tuple[str, ...]) -> Any:
     """Read one of some words from the query, by default the first; raises 400 for another."""
     given = request.query_params.get(name) or choices[0]
     if given not in choices:
-        raise HTTPException(400, f"{name} is none of {', '.join(choices)}.")
+        raise HTTPException(400, f"{name} is not one of {', '.join(choices)}.")
     return given

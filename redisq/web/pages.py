@@ -296,11 +296,15 @@ class Pages:
     ) -> Response:
         """Perform an act once, and go back to the page that shows its outcome."""
         self._board.need(act)
-        reader = await self._board.reader(request)
         form = await self._form(request)
         token = _one(form, "token")
         key = [str(request.scope["path"]), *(f"{name}={value}" for name in sorted(form) for value in form[name])]
-        act_id, outcome = await self._board.perform(token, key, lambda act_id: perform(reader, form, act_id))
+
+        async def performed(act_id: str) -> Outcome:
+            # The queue is looked for here, not before: sent again after a purge, this has an outcome and no queue.
+            return await perform(await self._board.reader(request), form, act_id)
+
+        act_id, outcome = await self._board.perform(token, key, performed)
         if not outcome.ok:
             return self.error(request, outcome.status, outcome.message)
         gone = act == "purge" and outcome.document["job"]["state"] != "running"  # its page is not there any more

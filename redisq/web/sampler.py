@@ -374,7 +374,7 @@ class Sampler:
 def _grant(reply: Any) -> tuple[int, int, int] | None:
     """Read a grant: what was granted before it, its own amount, its time in ms; None for anything else.
 
-    What is in one queue's key is no reason to show no numbers of the others.
+    What is in one queue's key must not hide the numbers of the others.
     """
     if isinstance(reply, Exception) or not reply:
         return None

@@ -34,7 +34,7 @@ HEALTH = ("/healthz", "/livez")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _PORTS = {"http": "80", "https": "443"}
 PROGRAM = "x-requested-with"
-"""A header with which a program that is no browser names itself; no page of another origin can send it."""
+"""A header by which a program says that it is not a browser; no page of another origin can send it."""
 
 
 def route_path(scope: Scope) -> str:
@@ -120,7 +120,7 @@ def foreign(headers: Headers, api: bool) -> str | None:
     """Say why an act may not come from where it comes from; None if it may.
 
     Browsers say it in `Sec-Fetch-Site`; over plain http on a LAN they leave it out, and `Origin` is compared with
-    `Host`. What sends neither is no browser, and is to say so.
+    `Host`. What sends neither is not a browser, and has to say so.
     """
     if site := headers.get("sec-fetch-site"):
         return None if site == "same-origin" else f"This came from another site (Sec-Fetch-Site: {site[:20]})."

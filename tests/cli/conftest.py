@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,10 +81,3 @@ def seconds_of(message: str) -> float:
     """Parse a time from JSON output."""
     assert message.endswith("+00:00")
     return datetime.datetime.fromisoformat(message).timestamp()
-
-
-def wait_until(true: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)

@@ -107,7 +107,7 @@ def test_keys_that_are_no_lists_are_left_alone(client: redis.Redis, run: Run) ->
     assert (code, out.splitlines()[1:]) == (
         1,
         [
-            "left alone: 1 keys that match, but are no lists or belong to a queue",
+            "left alone: 1 keys that match, but are not lists or belong to a queue",
             "left alone: 1 lists whose names have nothing where * stands: a group needs a name",
         ],
     )

@@ -18,8 +18,8 @@ import redis
 
 from redisq import BYTES, Buffer, PriorityQueue, embedded
 from redisq.cli import adoption, main
-from tests.cli.conftest import wait_until
 from tests.cli.killing import killed
+from tests.waiting import until
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("capsys")]
 
@@ -151,7 +151,7 @@ def test_killed_at_random_while_others_push_and_take(server: embedded.Server) ->
     for _ in range(6):
         enough = len(taken) + chance.randint(1, 700)
         with subprocess.Popen([*command, "--follow", "1h"], env=os.environ, stdout=subprocess.DEVNULL) as process:
-            wait_until(lambda enough=enough: len(taken) >= enough)  # type: ignore[misc]
+            until(lambda enough=enough: len(taken) >= enough)  # type: ignore[misc]
             process.send_signal(signal.SIGKILL)
     threads[0].join()
     assert main(BUFFER) == 0

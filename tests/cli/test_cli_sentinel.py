@@ -14,7 +14,8 @@ import pytest
 
 from redisq import Buffer
 from redisq.cli import main, sentinel
-from tests.faults.node import HOST, Node, until
+from tests.faults.node import HOST, Node
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(

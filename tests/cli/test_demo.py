@@ -38,7 +38,7 @@ def test_the_sums_are_right() -> None:
     done = subprocess.run([*COMMAND, "--files", "24"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Both queues pass their audit" in done.stdout
-    assert "The account closes." in done.stdout
+    assert "Everything is accounted for." in done.stdout
     assert "Input: 24 source files" in done.stdout
     (sums,) = (row.split() for row in done.stdout.splitlines() if row.split()[:1] == ["indexing"])
     _, pushed, indexed, _, waiting, redelivered, *wrong = sums
@@ -66,7 +66,7 @@ def test_without_a_server_binary(monkeypatch: pytest.MonkeyPatch) -> None:
     code, output = run_here()
     assert code == 0
     assert "Server: fakeredis" in output
-    assert "The account closes." in output
+    assert "Everything is accounted for." in output
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_demo_fails_when_the_endpoint_received_something_other_than_once(
     monkeypatch.setattr(Endpoint, "receive", receive)
     code, output = run_here()
     assert code == 1
-    assert "The account does NOT close." in output
+    assert "NOT everything is accounted for." in output
     (row,) = (row.split() for row in output.splitlines() if row.split()[:1] == ["batching"])
     assert row[-3:] == columns
 
@@ -156,7 +156,7 @@ def line(pushed: str, done: str, again: str = "", waiting: int = 0, refused: int
 
 
 @pytest.mark.parametrize(
-    ("case", "lost", "twice", "closes"),
+    ("case", "lost", "twice", "complete"),
     [
         (line("", ""), 0, 0, True),
         (line("aab", "aab"), 0, 0, True),
@@ -175,12 +175,12 @@ def line(pushed: str, done: str, again: str = "", waiting: int = 0, refused: int
         (line("ab", "ab", refused=1), 0, 0, False),
     ],
 )
-def test_a_line_closes_if_each_thing_is_done_once_or_still_waits(
-    case: Line, lost: int, twice: int, closes: bool
+def test_a_line_is_complete_if_each_thing_is_done_once_or_still_waits(
+    case: Line, lost: int, twice: int, complete: bool
 ) -> None:
-    assert (case.lost, case.twice, case.closes) == (lost, twice, closes)
-    assert Tally([line("a", "a"), case]).closes is closes
-    assert not Tally([case], ["something else"]).closes
+    assert (case.lost, case.twice, case.complete) == (lost, twice, complete)
+    assert Tally([line("a", "a"), case]).complete is complete
+    assert not Tally([case], ["something else"]).complete
 
 
 def test_the_endpoint_enforces_its_limit_in_every_span() -> None:
@@ -210,12 +210,12 @@ def test_the_endpoint_accepts_one_package_per_request(body: bytes) -> None:
 
 
 def fail(channel: Channel) -> None:
-    channel.word()
+    channel.receive()
     os._exit(3)
 
 
 def finish_when_told(channel: Channel) -> None:
-    assert channel.word() == "done"
+    assert channel.receive() == "done"
     channel.send("done")
 
 
@@ -245,13 +245,13 @@ def test_a_file_that_is_edited_while_its_worker_crashes(tmp_path: Path, monkeypa
         assert job.queue.reserve(lease=0.001)
         index.put("a.py", b"a = 1\n")  # then crash before the ack
         job.edit()
-        job.held(Held("indexer", ["a.py"]))
+        job.record_kill(Held("indexer", ["a.py"]))
         again = job.queue.reserve(timeout=5)
         assert again
         assert (again.attempts, again.priorities) == (1, [0])
         index.put("a.py", (tmp_path / "a.py").read_bytes())
-        job.heard(Indexed("a.py", 0, again.attempts, time.monotonic()))
+        job.record(Indexed("a.py", 0, again.attempts, time.monotonic()))
         again.ack()
-        assert (job.line().closes, job.line().again, list(job.faults())) == (True, {"a.py": 1}, [])
+        assert (job.tally_line().complete, job.tally_line().again, list(job.faults())) == (True, {"a.py": 1}, [])
         job.edit()
         assert job.pushed["a.py"] == 2

@@ -380,7 +380,7 @@ def test_every_truncated_file_is_noticed(client: redis.Redis, run_import: Import
     [
         (b'"items":["1"', b'"items":["7"', "the file was changed after it was written"),
         (b'"version":1', b'"version":2', "the file has version 2 of the format, this redisq reads version 1"),
-        (b'"redisq":"export"', b'"redisq":"else"', "line 1 is no header of an export"),
+        (b'"redisq":"export"', b'"redisq":"else"', "line 1 is not the header of an export"),
         (b'"end":true', b'"end":false', "the file ends early, in line 3"),
         (b'"lines":1', b'"lines":2', "the file was changed after it was written"),
     ],

@@ -14,7 +14,7 @@ import textwrap
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from redisq.cli import main
 from redisq.embedded import Server
 from redisq.metrics import NAMES, Collector, observe
 from tests.queues.flavours import Flavour
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 TIMEOUT = 30  # seconds that a test waits for an event
@@ -292,16 +293,6 @@ def get(url: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def until(check: Callable[[], bool]) -> None:
-    """Wait for a condition, which may change at any time."""
-    waited = threading.Event()
-    for _ in range(TIMEOUT * 20):
-        if check():
-            return
-        waited.wait(0.05)
-    raise AssertionError("not in time")
-
-
 def test_the_exporter(server: Server, client: redis.Redis, tmp_path: Path) -> None:
     Buffer(client, "mails").push(1, 2)
     with serving("metrics", "--port", "0", "--url", server.url, cwd=tmp_path) as (address, process):
@@ -386,6 +377,16 @@ def test_all_processes_of_a_worker_are_counted_together(server: Server, client: 
         assert process.wait(TIMEOUT) == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 need not be an address of this machine")
+def test_the_pages_of_a_worker_are_at_the_address_that_is_named(server: Server, jobs: Path) -> None:
+    """And at no other."""
+    with working(server, jobs, "--metrics-host", "127.0.0.2") as (address, _):
+        assert address.startswith("http://127.0.0.2:")
+        assert get(f"{address}/livez") == (200, "ok\n")
+        with pytest.raises(urllib.error.URLError):
+            get(f"{address.replace('127.0.0.2', '127.0.0.1')}/livez")
+
+
 def test_an_unavailable_redis_fails_readiness_but_not_liveness(binary: Path, jobs: Path) -> None:
     """A restart of the worker would not help."""
     with Server(binary) as own, working(own, jobs) as (address, _):
@@ -403,7 +404,7 @@ def test_a_blocked_event_loop_fails_liveness(server: Server, client: redis.Redis
     with working(server, jobs, "--asyncio") as (address, _):
         until(lambda: get(f"{address}/readyz")[0] == 200)
         Buffer(client, "q").push("block")
-        until(lambda: get(f"{address}/livez") == (503, "does not turn: worker-1\n"))
+        until(lambda: get(f"{address}/livez") == (503, "not responding: worker-1\n"))
         (tmp_path / "open").touch()
         until(lambda: get(f"{address}/livez")[0] == 200)
 
@@ -509,7 +510,7 @@ def test_the_command_line_overrides_the_workers_settings(server: Server, client:
     [
         (["--max-bytes", str(10**30)], "max_bytes is 1000"),
         (["--handler-timeout", "soon"], "soon is not a duration"),
-        (["--metrics-port", "70000"], "give a port"),
+        (["--metrics-port", "70000"], "70000 is not a port: give a number from 0 to 65535"),
         (["--log", "xml"], "invalid choice: 'xml'"),
     ],
 )

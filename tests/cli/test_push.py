@@ -12,7 +12,8 @@ import redis
 
 from redisq import Buffer, PriorityQueue, Pushed
 from redisq.cli import push
-from tests.cli.conftest import COMMAND, Push, wait_until
+from tests.cli.conftest import COMMAND, Push
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -92,7 +93,7 @@ def test_push_accepts_empty_input(client: redis.Redis, run_push: Push, options: 
         (b"NaN", ["--group", "g"], "Out of range float values are not JSON compliant"),
         (b'{"g": "\xff"}', ["--group-by", "g"], "not UTF-8"),
         (b"[" * 100_000, ["--group", "g"], "nested too deeply"),
-        (b"[1]", ["--group-by", "g"], "it is no object, so it has no field g"),
+        (b"[1]", ["--group-by", "g"], "it is not an object, so it has no field g"),
         (b'{"g": null}', ["--group-by", "g"], "it has no field g"),
         (b'{"g": {}}', ["--group-by", "g"], "field g is {}: it cannot name a group"),
         (b'{"g": ""}', ["--group-by", "g"], 'field g is "": it cannot name a group'),
@@ -166,7 +167,7 @@ def test_push_sends_lines_when_the_input_pauses_and_reports_them_when_interrupte
         assert process.stdin
         process.stdin.write("1\n2\n3\n4")
         process.stdin.flush()
-        wait_until(lambda: Buffer(client, "q").stats().waiting == 3)
+        until(lambda: Buffer(client, "q").stats().waiting == 3)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (130, "", "redisq: interrupted; the first 3 lines are pushed\n")

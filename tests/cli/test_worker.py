@@ -15,7 +15,8 @@ import redis
 
 from redisq import Buffer
 from redisq.cli import worker_process
-from tests.cli.conftest import COMMAND, UNREACHABLE, wait_until
+from tests.cli.conftest import COMMAND, UNREACHABLE
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 
@@ -135,7 +136,7 @@ def test_worker_processes_everything_and_ends_cleanly(
 ) -> None:
     Buffer(client, "q").push(*range(500))
     process = jobs(*target, "--processes", "2")
-    wait_until(lambda: is_empty(client))
+    until(lambda: is_empty(client))
     process.terminate()
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, ""), err
@@ -153,7 +154,7 @@ def test_a_signal_to_every_process_counts_once_and_a_second_one_ends_the_grace(
 ) -> None:
     Buffer(client, "q").push(1)
     process = jobs("jobs:slow")
-    wait_until((tmp_path / "begun").exists)
+    until((tmp_path / "begun").exists)
     os.killpg(process.pid, number)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1.2)  # longer than the time within which signals are one request
@@ -167,7 +168,7 @@ def test_a_signal_to_every_process_counts_once_and_a_second_one_ends_the_grace(
 
 def test_worker_processes_end_with_their_parent(jobs: Jobs, tmp_path: Path) -> None:
     process = jobs("jobs:idler", "--processes", "2")
-    wait_until(lambda: len([path for path in tmp_path.iterdir() if path.name.isdigit()]) == 2)
+    until(lambda: len([path for path in tmp_path.iterdir() if path.name.isdigit()]) == 2)
     pids = [int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()]
     process.kill()
     process.wait()
@@ -178,7 +179,7 @@ def test_worker_processes_end_with_their_parent(jobs: Jobs, tmp_path: Path) -> N
         except (FileNotFoundError, ProcessLookupError):
             return True
 
-    wait_until(lambda: all(map(has_ended, pids)))
+    until(lambda: all(map(has_ended, pids)))
 
 
 def test_a_worker_that_stops_itself_exits_with_0(client: redis.Redis, jobs: Jobs) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 import redis
 
 from redisq import Buffer, LeaseLost, NotDurable, PriorityQueue
-
-from .node import until
+from tests.waiting import until
 
 CLIENTS = 4
 Queue = Buffer[Any] | PriorityQueue[Any]

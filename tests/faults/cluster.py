@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .node import HOST, Node, running, until
+from tests.waiting import until
+
+from .node import HOST, Node, running
 
 SLOTS = 16384
 _OPTIONS = ["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--repl-diskless-sync-delay", "0"]

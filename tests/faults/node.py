@@ -10,14 +10,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import redis
 
 from redisq.embedded import watchdog
+from tests.waiting import until
 
 HOST = "127.0.0.1"
 
@@ -35,14 +35,6 @@ def free_port_and_bus() -> tuple[int, int]:
         (port,) = free_ports(1)
         with contextlib.suppress(OSError, OverflowError), socket.create_server((HOST, port + 10_000)):
             return port, port + 10_000
-
-
-def until(true: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
-    """Wait until a condition holds; fail after too long."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.01)
 
 
 class Node:

@@ -45,7 +45,6 @@ class Fault(Enum):
 
 
 LOST_REQUESTS = (Fault.REQUEST, Fault.TORN_REQUEST, Fault.SILENT_REQUEST)
-LOST_REPLIES = (Fault.REPLY, Fault.TORN_REPLY, Fault.SILENT_REPLY)
 
 Plan = Callable[[bytes, bytes], "Fault | None"]
 """Decides what happens to a command, given its name in capitals and its bytes."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import redis
 
-from .node import HOST, Node, until
+from tests.waiting import until
+
+from .node import HOST, Node
 from .proxy import Proxy
 
 _OPTIONS = ("--repl-diskless-sync-delay", "0", "--loglevel", "warning")

@@ -30,10 +30,11 @@ from redisq.embedded import Server
 from tests.model import Keys
 from tests.scripts import keyspace
 from tests.scripts.backends import at
+from tests.waiting import until
 
 from . import settings
 from .clients import CLIENTS, Acknowledged, QueueClient, contents, queues
-from .node import Node, until
+from .node import Node
 
 pytestmark = [pytest.mark.server, settings.limit]
 

@@ -32,10 +32,11 @@ from redisq.embedded import Server
 from tests.connections import closing_connections
 from tests.model import Keys
 from tests.scripts import keyspace
+from tests.waiting import until
 
 from . import settings
 from .cluster import Cluster, cluster
-from .node import HOST, until
+from .node import HOST
 from .scenarios import SCENARIOS, Q, Scenario, send
 
 pytestmark = [pytest.mark.server, settings.limit]

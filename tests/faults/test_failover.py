@@ -22,10 +22,11 @@ from redis.retry import Retry
 import redisq.asyncio
 from redisq import Buffer, InvalidArgument, LeaseLost, NotDurable, PriorityQueue, Replicas
 from tests.scripts.calls import calls
+from tests.waiting import until
 
 from . import settings
 from .clients import CLIENTS, Acknowledged, QueueClient, contents, queues
-from .node import HOST, Node, running, until
+from .node import HOST, Node, running
 from .replication import Replication
 from .scenarios import commands_of
 

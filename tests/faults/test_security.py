@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,6 +47,7 @@ from tests.scripts import backends
 from tests.scripts.backends import at
 from tests.scripts.calls import calls
 from tests.scripts.test_model import AWKWARD, MACHINES, Machine
+from tests.waiting import until
 
 from .cluster import SLOTS
 from .monitor import SCRIPTS, Monitor, foreign_keys
@@ -221,12 +221,6 @@ def work(admin: redis.Redis, client: redis.Redis, name: str) -> None:
     buffer.push("x")
     thread.join(30)
     assert seen == ["x"]
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for a condition; the test's timeout applies."""
-    while not true():
-        time.sleep(0.005)
 
 
 JOBS = """

@@ -26,9 +26,10 @@ from redisq import Buffer, InvalidArgument, RedisqError
 from redisq.core.clients import connection_arguments, kind_of, remedy_for, socket_timeout
 from redisq.core.flow import OVERDUE, POLL
 from redisq.embedded import Server
-from tests.faults.node import HOST, Node, running, until
+from tests.faults.node import HOST, Node, running
 from tests.faults.proxy import Proxy
 from tests.queues.any_client import REDIS, VALKEY, ClientKind, Work
+from tests.waiting import until
 
 RUNNERS = (redisq.blocking.runner, redisq.asyncio.runner)
 real = pytest.mark.server

@@ -31,12 +31,13 @@ from redisq.embedded import Server
 from tests.conftest import real_server
 from tests.connections import closing_connections
 from tests.faults.cluster import Cluster, cluster
-from tests.faults.node import HOST, until
+from tests.faults.node import HOST
 from tests.faults.proxy import Fault, Proxy
 from tests.faults.replication import Replication
 from tests.faults.test_failover import watched
 from tests.queues import test_clients, test_leases
 from tests.queues.any_client import REDIS, VALKEY, ClientKind, Work
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 each_flavour = pytest.mark.parametrize("flavour", VALKEY, ids=str)

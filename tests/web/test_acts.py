@@ -423,3 +423,19 @@ async def test_a_double_click_begins_one_job(web: Make, client: redis.Redis) -> 
     )
     assert {one.status_code for one in answers} == {303}
     assert len({one.headers["location"] for one in answers}) == 1
+
+
+async def test_a_purge_that_is_sent_again_has_the_same_outcome(web: Make, client: redis.Redis) -> None:
+    """The queue is gone by then; who presses the button once more, or lost the answer, sees what was done."""
+    browser = web(allow=["purge"])
+    for name in ("form", "api"):
+        PriorityQueue(client, name).push("m")
+    form = {"token": "t", "name": "form"}
+    first, again = [await browser.post("/queues/form/purge", data=form, headers=SAME_ORIGIN) for _ in range(2)]
+    assert not client.exists("redisq:{form}:meta")
+    assert (again.status_code, again.headers["location"]) == (303, first.headers["location"])
+    document = {"token": "t", "name": "api"}
+    one, other = [await browser.post("/api/queues/api/purge", headers=PROGRAM, json=document) for _ in range(2)]
+    assert (other.status_code, other.json()) == (200, one.json())
+    anew = await browser.post("/api/queues/api/purge", headers=PROGRAM, json={**document, "token": "another"})
+    assert anew.status_code == 404

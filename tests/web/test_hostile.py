@@ -96,9 +96,9 @@ async def test_a_queue_that_a_scan_finds_gone_while_it_is_counted(
 @pytest.mark.parametrize(
     ("act", "body", "said"),
     [
-        ("redrive", '{"ids": ["\\ud800"]}', "no JSON object"),
-        ("purge", '{"name": "\\ud800"}', "no JSON object"),
-        ("pause", '{"token": "\\ud800"}', "no JSON object"),
+        ("redrive", '{"ids": ["\\ud800"]}', "not a JSON object"),
+        ("purge", '{"name": "\\ud800"}', "not a JSON object"),
+        ("pause", '{"token": "\\ud800"}', "not a JSON object"),
         ("pause", '{"seconds": %s}' % ("9" * 400), "out of range"),
         ("redrive", '{"ids": [""]}', "ids is ''"),
         ("groups/~_/pause", "{}", "group is ''"),

@@ -8,9 +8,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from redisq.core.buffer import MAX_ITEMS
 from redisq.core.calls import Call
 from redisq.core.flow import block_seconds
 from redisq.embedded import Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 TIMEOUT = 20  # seconds that a test waits for an event
@@ -68,14 +68,6 @@ def running(worker: Worker[Any]) -> Iterator[threading.Event]:
         assert not thread.is_alive()
     if failures:
         raise failures[0]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that sets no event."""
-    end = monotonic() + TIMEOUT
-    while not condition():
-        assert monotonic() < end
-        threading.Event().wait(0.01)
 
 
 class HookLog:

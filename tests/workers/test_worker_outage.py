@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -22,19 +21,12 @@ from redis.retry import Retry
 import redisq.asyncio
 from redisq import Buffer, Call, Worker
 from redisq.embedded import Server
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 TIMEOUT = 30  # seconds that a test waits for an event
 
 flavours = pytest.mark.parametrize("flavour", ["blocking", "asyncio"])
-
-
-def until(condition: Any) -> None:
-    """Wait for a condition that sets no event."""
-    end = monotonic() + TIMEOUT
-    while not condition():
-        assert monotonic() < end
-        threading.Event().wait(0.01)
 
 
 class Node:

@@ -496,6 +496,32 @@ async def test_a_task_that_ignores_its_cancellation(server: Server, monkeypatch:
         assert (stats.leased, stats.delayed) == (0, 1)
 
 
+async def test_a_wait_that_loses_its_cancellation_is_cancelled_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py loses one that comes while it takes a connection; nothing of the run is left all the same."""
+    async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
+        buffer: redisq.asyncio.Buffer[int] = redisq.asyncio.Buffer(client, "q")
+        lost: list[BaseException] = []
+
+        async def handle(_: object) -> None:
+            raise AssertionError("nothing was pushed")
+
+        async def wait(_: float) -> None:
+            worker.stop()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as cancelled:
+                lost.append(cancelled)
+                await asyncio.Event().wait()
+
+        monkeypatch.setattr(buffer, "wait", wait)
+        worker = redisq.asyncio.Worker(buffer, handle)
+        await worker.run()
+        assert lost
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 @flavours
 def test_a_handler_that_ends_in_time_is_not_affected(server: Server, client: redis.Redis, flavour: str) -> None:
     """The timeout is for each batch, not for all of them."""

@@ -8,12 +8,14 @@ public methods of a connection, as those clients do. `python -m benchmarks worke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from ..core.clients import connection_arguments
 
 Command = tuple[Any, ...]
+
+_JOINED = 1 << 20
+"""bytes up to which commands are sent in one piece"""
 
 _pack: Callable[[Command], bytes] | None
 try:
@@ -70,7 +72,12 @@ class RoundTrip:
 
 
 def _packed(connection: Any, commands: Sequence[Command]) -> list[bytes]:
-    if _pack is not None:
-        with suppress(TypeError):  # an argument of another kind: the connection converts or refuses it
-            return [_pack(command) for command in commands]
-    return connection.pack_commands(commands)  # type: ignore[no-any-return]
+    if _pack is None:
+        return connection.pack_commands(commands)  # type: ignore[no-any-return]
+    try:
+        packed = [_pack(command) for command in commands]
+    except TypeError:  # an argument of another kind: the connection converts or refuses it
+        return connection.pack_commands(commands)  # type: ignore[no-any-return]
+    if len(packed) > 1 and sum(map(len, packed)) < _JOINED:
+        return [b"".join(packed)]  # a blocking connection makes a system call for each piece
+    return packed

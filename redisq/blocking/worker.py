@@ -56,7 +56,8 @@ class Worker(Generic[T]):
     - A Redis that is unavailable is waited for. Idle, the worker sends less than one command a second, and a push wakes
       it. It uses two connections at most, whatever `concurrency` is.
     - Hooks: `on_ack(batch)`, `on_release(batch, error)`, `on_dead(list of Buried)`, called in the thread that talks to
-      Redis, so they should be short.
+      Redis, one at a time, so they should be short. With `concurrency=1` that is now a thread of the worker's own, now
+      the handler's.
 
     What happens is logged to `redisq.worker`. Raises `InvalidArgument` for settings that cannot be used.
     """
@@ -177,6 +178,7 @@ class _Run(Generic[T]):
         )
         # Held by the thread that uses the state and talks to Redis. No signal handler and no caller takes it.
         self._turn = threading.Lock()
+        self._wakes_at = 0.0  # when the loop goes on, if nothing comes before
         self._handlers = _Threads("redisq-handler", self.inbox)
         self._waiter = _Threads("redisq-wake-up", self.inbox)
         self._met_redis = False
@@ -246,13 +248,16 @@ class _Run(Generic[T]):
                 elif (seconds := state.wait_seconds(monotonic())) is not None:
                     state.waiting = True
                     self._waiter.call(partial(self._wait, seconds))
-                self._hear(0.0 if steps else min(BEAT, state.next_time(monotonic()) - monotonic()))
+                self._wakes_at = min(monotonic() + BEAT, state.next_time(monotonic()))
+                self._hear(0.0 if steps else self._wakes_at - monotonic())
         finally:
             state.close()
-            self._hear(0.0)
-            self._handlers.end()
-            self._waiter.end()
-            self._give_back()
+            try:
+                self._hear(0.0)
+            finally:
+                self._handlers.end()
+                self._waiter.end()
+                self._give_back()
         if state.failure:
             raise state.failure
 
@@ -294,7 +299,6 @@ class _Run(Generic[T]):
 
     def _handle(self, held: Held[T]) -> Callable[[], object]:
         """Run the handler, in a thread of its own, and return what then is to be done in the loop."""
-        error: BaseException | None = None
         try:
             if not self._state.closing:
                 held.begun = True
@@ -304,9 +308,9 @@ class _Run(Generic[T]):
                     raise TypeError(
                         "the handler returned a coroutine, of which nothing has run: use redisq.asyncio.Worker"
                     )
-        except BaseException as raised:  # whatever it is, it is the handler's, and the thread goes on
-            error = raised
-        return partial(self._state.ended, held, error, monotonic())
+        except BaseException as error:  # whatever it is, it is the handler's, and the thread goes on
+            return partial(self._state.ended, held, error, monotonic())
+        return partial(self._state.ended, held, None, monotonic())
 
     def _handle_and_go_on(self, held: Held[T]) -> Callable[[], object]:
         """Run the handler, and as long as the loop sleeps, settle its batch, reserve the next one and handle that."""
@@ -314,30 +318,37 @@ class _Run(Generic[T]):
         del held  # while a handler runs, what was before is not kept in memory
         while following:
             ended = self._handle(following)
-            if not self._turn.acquire(blocking=False):
-                return ended
             try:
-                following = self._go_on(ended)
+                # In a fork, which a handler may have made, the loop's thread is not alive: there nothing goes on.
+                if not (self.thread.is_alive() and self._turn.acquire(blocking=False)):
+                    return ended
+                try:
+                    following = self._go_on(ended)
+                finally:
+                    self._turn.release()
             finally:
-                self._turn.release()
-            del ended
+                del ended  # the traceback of an error in it leads to this frame: they would keep each other
         return _look
 
     def _go_on(self, ended: Callable[[], object]) -> Held[T] | None:
         ended()
         steps = self._state.turn(monotonic())
         begin = self._send(steps) if steps else []
-        # The loop need not know: it wakes up for the lease of the first batch, before that of a later one is due.
-        return begin[0] if begin else None
+        if not begin:
+            return None
+        # The loop wakes up for the lease of the first batch, before that of a later one is due. Only where that one was
+        # settled by its handler, or lost, it may sleep for longer.
+        if self._state.next_time(monotonic()) < self._wakes_at:
+            self.inbox.put(_look)
+        return begin[0]
 
     def _wait(self, seconds: float) -> Callable[[], object]:
         """Wait for a wake-up, in a thread of its own, and return what then is to be done in the loop."""
-        error: Exception | None = None
         try:
             self._queue.wait(seconds)
-        except Exception as raised:
-            error = raised
-        return lambda: self._state.wait_ended(error, monotonic())
+        except Exception as error:
+            return partial(self._state.wait_ended, error, monotonic())
+        return partial(self._state.wait_ended, None, monotonic())
 
     def _hear(self, seconds: float) -> int:
         """Do what has come, waiting for the first of it so many seconds, and return how much that was."""

@@ -108,18 +108,22 @@ def work(job: Job, pipe: Connection, report: Report, first: bool) -> None:
         try:
             thread.submit(making, job, pipe, report, first, stopper).result()
         except Failure as failed:
-            with contextlib.suppress(OSError):  # the parent may be gone
-                pipe.send((str(failed), failed.code, False))
+            _send(pipe, (str(failed), failed.code, False))
             sys.exit(failed.code)
         except Exception as error:
             if remedy_for(error):  # refused for good: no other process would fare better
                 refusal = failure(error, job.url)
-                with contextlib.suppress(OSError):
-                    pipe.send((str(refusal), refusal.code, True))
+                _send(pipe, (str(refusal), refusal.code, True))
                 sys.exit(refusal.code)
             trace = None if isinstance(error, RedisqError) else error
             logger.error("cannot go on: %s: %s", type(error).__name__, error, exc_info=trace)
             sys.exit(NO)
+
+
+def _send(pipe: Connection, message: object) -> None:
+    """Send the parent a message, unless it is gone: then the worker is stopped, as `_Stopper.obey` says."""
+    with contextlib.suppress(OSError):
+        pipe.send(message)
 
 
 def _make(job: Job, pipe: Connection, report: Report, first: bool, stopper: _Stopper) -> None:
@@ -139,7 +143,7 @@ def _make(job: Job, pipe: Connection, report: Report, first: bool, stopper: _Sto
             raise _no_worker(job, found)
         _prepare(job, found, report)
         stopper.attach(found.stop)
-        pipe.send(BEGUN)
+        _send(pipe, BEGUN)
         found.run(job.burst)
         _recycle(found, job, pipe)
 
@@ -169,7 +173,7 @@ async def _make_awaited(job: Job, pipe: Connection, report: Report, first: bool,
 async def _go_on(job: Job, found: AsyncWorker[Any], pipe: Connection, report: Report, stopper: _Stopper) -> None:
     _prepare(job, found, report)
     stopper.attach(found.stop)  # from any thread, and harmless when its event loop is closed
-    pipe.send(BEGUN)
+    _send(pipe, BEGUN)
     await found.run(job.burst)
     _recycle(found, job, pipe)
 
@@ -242,5 +246,4 @@ def _name_metrics() -> None:
 def _recycle(found: Worker[Any] | AsyncWorker[Any], job: Job, pipe: Connection) -> None:
     """Have the parent start a fresh process if this one has had all the batches that it may have."""
     if found.settings.max_batches is not None and not job.burst:
-        with contextlib.suppress(OSError):
-            pipe.send(ENDED)
+        _send(pipe, ENDED)

@@ -21,7 +21,8 @@ class Observer:
     """Base class of what watches a worker; each method does nothing, override those you need.
 
     Add one to `worker.observers` before the worker runs. The methods are called in the worker's loop, one at a time, so
-    they should be short. What they raise is logged, and changes nothing.
+    they should be short; by a blocking worker with `concurrency=1` also in the handler's thread. What they raise is
+    logged, and changes nothing.
     """
 
     def began(self, batch: BatchData[Any]) -> None:

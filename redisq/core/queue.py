@@ -82,15 +82,15 @@ def patterns(script: str) -> tuple[tuple[bytes, str | None], ...]:
 
 
 @cache
-def template(script: str, slot: str) -> bytes:
+def template(script: str, slot: str) -> str:
     """Return how the numbers that share one argument are written, in the order of the header."""
     names = next([field.name for field in one.fields] for one in load(script).args if one.name == slot)
-    return b" ".join(b"%%(%s)d" % name.encode() for name in names)
+    return " ".join(f"%({name})d" for name in names)
 
 
 def pack(script: str, slot: str, **numbers: int) -> bytes:
     """Return several numbers as one argument, in the order of the header."""
-    return template(script, slot) % {name.encode(): number for name, number in numbers.items()}
+    return (template(script, slot) % numbers).encode()
 
 
 _holders: dict[int, bytes] = {}

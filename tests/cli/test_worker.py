@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pty
 import signal
@@ -13,6 +14,7 @@ import pytest
 import redis
 
 from redisq import Buffer
+from redisq.cli import worker_process
 from tests.cli.conftest import COMMAND, UNREACHABLE
 from tests.waiting import until
 
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.server
 
 JOBS = """
 import asyncio
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -223,3 +226,11 @@ def test_a_worker_that_cannot_start(jobs: Jobs, arguments: list[str], code: int,
     assert process.returncode == code, err
     assert message in err.splitlines()[-1]
     assert "secret" not in err
+
+
+def test_a_process_whose_parent_is_gone_before_it_has_begun() -> None:
+    """It is stopped as its pipe says, with no traceback."""
+    parent, child = multiprocessing.Pipe()
+    parent.close()
+    with child:
+        worker_process._send(child, worker_process.BEGUN)

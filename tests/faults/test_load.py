@@ -557,7 +557,8 @@ def other_clients(server: Server) -> Iterator[list[int]]:
     acked: list[bool] = []
 
     def work(number: int) -> None:
-        with server.client() as client:
+        # An answer is remembered for a ms, to spare memory, so no call may be sent again after the usual five seconds.
+        with server.client(socket_timeout=120) as client:
             queue = Buffer(client, f"other {number}", codec=BYTES, lease=600.0, dedup_window=0.001)
             while not stop.is_set():
                 item = b"%d" % made[number]

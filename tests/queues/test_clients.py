@@ -334,3 +334,24 @@ def test_without_hiredis(make_client: MakeClient, monkeypatch: pytest.MonkeyPatc
     buffer: Buffer[bytes] = Buffer(make_client(), "q", codec=BYTES)
     assert buffer.push(*NOT_UTF8, b"x" * 10_000) == 6
     assert [batch.items for batch in buffer.batches(3)] == [NOT_UTF8[:3], [*NOT_UTF8[3:], b"x" * 10_000]]
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("size", [10, 1 << 20])
+def test_small_commands_are_sent_in_one_piece(server: Server, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large ones are not copied for it, and each of either comes out as it went in."""
+    with server.client() as client:
+        buffer: Buffer[bytes] = Buffer(client, "q", codec=BYTES)
+        buffer.push(b"first")
+        pieces: list[int] = []
+        send: Any = redis.UnixDomainSocketConnection.send_packed_command
+
+        def counted(self: Any, command: list[bytes], *args: Any, **options: Any) -> Any:
+            pieces.append(len(command))
+            return send(self, command, *args, **options)
+
+        monkeypatch.setattr(redis.UnixDomainSocketConnection, "send_packed_command", counted)
+        items = [bytes([number]) * size for number in range(3)]
+        assert buffer.send(*(buffer.calls.push([item]) for item in items)) == [2, 3, 4]
+        assert pieces == [1 if size == 10 else 3]
+        assert buffer.pop() == [b"first", *items]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 import threading
 import time
 import weakref
@@ -15,7 +17,7 @@ import pytest
 import redis
 
 import redisq.blocking.worker
-from redisq import Batch, PriorityQueue, Worker
+from redisq import Batch, PriorityQueue, Retry, Worker
 from redisq.core.worker import WorkLoop
 from redisq.embedded import Server
 
@@ -88,6 +90,25 @@ def test_a_lease_is_extended_while_a_later_handler_runs(client: redis.Redis) -> 
     assert (stats.done, stats.failed) == (3, 0)
 
 
+def test_a_lease_is_extended_after_a_handler_that_has_settled_its_batch(client: redis.Redis) -> None:
+    """While that one runs nothing is to be extended, but the loop's thread wakes up in time for the next one."""
+    queue: PriorityQueue[str] = PriorityQueue(client, "short", lease=0.9)
+    queue.push_many([("first", 0), ("second", 1)])
+    extended: list[bool] = []
+
+    def handle(batch: Batch[str]) -> None:
+        before = batch.deadline
+        if batch.items == ["first"]:
+            batch.ack()
+            time.sleep(0.4)  # until its lease would be extended
+        else:
+            time.sleep(1.2)  # longer than its lease
+            extended.append(batch.deadline > before)
+
+    Worker(queue, handle, max_batches=2).run()
+    assert extended == [True]
+
+
 def test_stop_while_the_handler_thread_goes_on(queue: PriorityQueue[str]) -> None:
     """The handler's batch is done, and no other is taken."""
     handled: list[str] = []
@@ -138,6 +159,87 @@ def test_an_outage_met_by_the_handler_thread(queue: PriorityQueue[str], monkeypa
     Worker(queue, lambda _: None).run(burst=True)
     assert len(failed) == 3
     assert queue.stats().done == 100
+
+
+def test_a_hook_that_exits_in_the_handler_thread_while_the_run_ends(
+    queue: PriorityQueue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heard of after the last turn of the loop, it is raised all the same, what is held goes back, and threads end."""
+    closed, put = threading.Event(), threading.Event()
+    close = WorkLoop.close
+
+    class Inbox:
+        def put(self, what: Any) -> None:
+            assert closed.wait(TIMEOUT)
+            worker._run.inbox.put(what)
+            put.set()
+
+    def closing(self: WorkLoop[Any]) -> None:
+        close(self)
+        closed.set()
+        assert put.wait(TIMEOUT)
+
+    def exit_(_: Any) -> None:
+        if threading.current_thread().name.startswith("redisq-handler"):
+            monkeypatch.setattr(worker._run._handlers, "_inbox", Inbox())
+            worker.stop()
+            worker.stop()
+            sys.exit("enough")
+
+    monkeypatch.setattr(WorkLoop, "close", closing)
+    before = set(threading.enumerate())
+    worker: Any = Worker(queue, lambda _: None, on_ack=exit_)
+    with pytest.raises(SystemExit, match="enough"):
+        worker.run(burst=True)
+    assert queue.stats().leased == 0
+    for thread in set(threading.enumerate()) - before:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_handler_that_returns_in_a_fork_too(queue: PriorityQueue[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child does not settle, reserve and handle beside its parent."""
+
+    class Inbox:
+        def put(self, _: object) -> None:
+            os._exit(0)  # it has given its batch to a loop that is not there
+
+    children: list[int] = []
+
+    def handle(_: Batch[str]) -> None:
+        if not children:
+            children.append(os.fork())
+            if not children[0]:
+                monkeypatch.setattr(worker._run._handlers, "_inbox", Inbox())
+                monkeypatch.setattr(queue, "send", lambda *_: os._exit(1))
+
+    worker: Any = Worker(queue, handle)
+    worker.run(burst=True)
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+    assert queue.stats().done == 100
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_what_failed_before_is_not_kept(queue: PriorityQueue[str], concurrency: int) -> None:
+    """A handler's error and the batch that it is about do not keep each other in memory until the next collection."""
+    alive: list[int] = []
+    batches: list[weakref.ref[Any]] = []
+
+    def handle(batch: Batch[str]) -> None:
+        alive.append(sum(one() is not None for one in batches))
+        batches.append(weakref.ref(batch))
+        raise Retry(1000)
+
+    gc.collect()
+    gc.disable()
+    try:
+        Worker(queue, handle, concurrency=concurrency).run(burst=True)
+    finally:
+        gc.enable()
+    assert len(alive) == 100
+    assert max(alive) <= 4
 
 
 def test_what_was_handled_before_is_not_kept(queue: PriorityQueue[str]) -> None:

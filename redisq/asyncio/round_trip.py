@@ -45,8 +45,7 @@ class RoundTrip:
             if not connected:
                 await connection.connect()  # the one behind a Sentinel asks it here who the master is
             connected = False  # if it is to be done again, because this has failed
-            await connection.send_packed_command(_packed(connection, commands))
-            return await self._read_all(connection, len(commands))
+            return await self._talk(connection, _packed(connection, commands), len(commands))
 
         async def failed(_: Exception) -> None:
             await connection.disconnect(nowait=True)
@@ -61,7 +60,9 @@ class RoundTrip:
         finally:
             await self._pool.release(connection)
 
-    async def _read_all(self, connection: Any, count: int) -> list[Any]:
+    async def _talk(self, connection: Any, packed: list[bytes], count: int) -> list[Any]:
+        """Send commands, and return so many replies."""
+        await connection.send_packed_command(packed)
         return [await self._read(connection) for _ in range(count)]
 
     async def _read(self, connection: Any) -> Any:

@@ -321,7 +321,7 @@ class _Run(Generic[T]):
             # A handler that is cancelled may still clean up, or end well, so it is waited for.
             _, pending = await asyncio.wait(pending, timeout=min(left, _CANCEL_AGAIN))
             if self._waiter and self._waiter in pending:
-                self._waiter.cancel()  # redis-py loses a cancellation that comes while it takes a connection
+                self._waiter.cancel()  # `asyncio.wait_for`, in redis-py, may lose a cancellation: see one_timer.py
         steps = self._state.last_turn(monotonic())
         if steps:
             try:

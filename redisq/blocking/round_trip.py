@@ -46,8 +46,7 @@ class RoundTrip:
             if not connected:
                 connection.connect()  # the one behind a Sentinel asks it here who the master is
             connected = False  # if it is to be done again, because this has failed
-            connection.send_packed_command(_packed(connection, commands))
-            return self._read_all(connection, len(commands))
+            return self._talk(connection, _packed(connection, commands), len(commands))
 
         def failed(_: Exception) -> None:
             connection.disconnect()
@@ -62,7 +61,9 @@ class RoundTrip:
         finally:
             self._pool.release(connection)
 
-    def _read_all(self, connection: Any, count: int) -> list[Any]:
+    def _talk(self, connection: Any, packed: list[bytes], count: int) -> list[Any]:
+        """Send commands, and return so many replies."""
+        connection.send_packed_command(packed)
         return [self._read(connection) for _ in range(count)]
 
     def _read(self, connection: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The replies of an asyncio round trip share one timer, and each has the client's `socket_timeout` to come.
+"""An asyncio round trip has one timer, and each of its replies the client's `socket_timeout` to come.
 
 Most of it with a connection and a clock of the test's own, so that nothing waits and nothing depends on speed.
 """
@@ -43,19 +43,28 @@ class Connection:
         self.socket_timeout: float | None = SECONDS
         self.own_timers = 0
         self.then = then
+        self.sending = 0.0
+
+    async def send_packed_command(self, packed: list[bytes]) -> None:
+        """Take as long as the test says."""
+        assert packed == [b"commands"]
+        self.own_timers += self.socket_timeout is not None
+        await self._pass(self.sending)
 
     async def read_response(self, disable_decoding: bool) -> int:
         """Return the number of replies that are left."""
         assert disable_decoding
         self.own_timers += self.socket_timeout is not None
-        left = self.seconds.pop(0)
+        await self._pass(self.seconds.pop(0))
+        if self.then:
+            self.then(self)
+        return len(self.seconds)
+
+    async def _pass(self, left: float) -> None:
         while left > 0:  # in steps, as time passes, so that a timer ends when it is due
             left -= 0.5
             self.loop.now += 0.5
             await asyncio.sleep(0)
-        if self.then:
-            self.then(self)
-        return len(self.seconds)
 
 
 @pytest.fixture
@@ -67,10 +76,10 @@ def loop() -> Any:
 
 
 def read(connection: Connection) -> Coroutine[Any, Any, list[Any]]:
-    """Read all replies."""
+    """Send something, and read all replies."""
     trips = object.__new__(OneTimer)
     trips._reply_errors = (redis.ResponseError,)
-    return trips._read_all(connection, len(connection.seconds))
+    return trips._talk(connection, [b"commands"], len(connection.seconds))
 
 
 @needs_one_timer
@@ -78,6 +87,7 @@ def read(connection: Connection) -> Coroutine[Any, Any, list[Any]]:
 def test_together_they_may_take_longer_than_one(loop: Clock, seconds: tuple[float, ...]) -> None:
     """No reply takes longer than the client waits for one, so all are read, whatever they take together."""
     connection = Connection(loop, *seconds)
+    connection.sending = 7.5
     assert loop.run_until_complete(read(connection)) == list(range(len(seconds)))[::-1]
     assert connection.own_timers == 0
     assert connection.socket_timeout == SECONDS
@@ -120,17 +130,41 @@ def test_maintenance(loop: Clock) -> None:
 
     connection = Connection(loop, 0, 0, 50.0, 50.0, then=announced)
     assert loop.run_until_complete(read(connection)) == [3, 2, 1, 0]
-    assert connection.own_timers == 2
+    assert connection.own_timers == 2  # of the replies after the announcement
     assert connection.socket_timeout == 60.0
 
 
-@pytest.mark.parametrize("timeout", [None, SECONDS])
-def test_where_redis_py_has_no_timer_or_one_alone(loop: Clock, timeout: float | None) -> None:
-    """A client without a timeout gets none, and a single reply has the connection's own."""
-    connection = Connection(loop, *[100.0] * (1 if timeout else 3))
-    connection.socket_timeout = timeout
+@needs_one_timer
+def test_a_command_that_cannot_be_sent_in_time(loop: Clock) -> None:
+    """The other side reads no more: it is a timeout, too."""
+    connection = Connection(loop, 0)
+    connection.sending = 100.0
+    with pytest.raises(redis.TimeoutError):
+        loop.run_until_complete(read(connection))
+    assert connection.socket_timeout == SECONDS
+
+
+@needs_one_timer
+@pytest.mark.parametrize("steps", range(6))
+async def test_no_cancellation_is_lost(server: Server, steps: int) -> None:
+    """Whenever it comes, as `asyncio.wait_for` of older Python lost one that came when a command had just been sent."""
+    async with redis.asyncio.Redis(unix_socket_path=server.socket) as client:
+        buffer: Buffer[int] = Buffer(client, "q")
+        assert await buffer.reserve() is None  # it is connected, and the server knows the script
+        task = asyncio.ensure_future(buffer.reserve(timeout=60))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+def test_a_client_without_a_timeout(loop: Clock) -> None:
+    """It gets none."""
+    connection = Connection(loop, *[100.0] * 3)
+    connection.socket_timeout = None
     loop.run_until_complete(read(connection))
-    assert connection.own_timers == (1 if timeout else 0)
+    assert connection.own_timers == 0
 
 
 @pytest.mark.server

@@ -51,8 +51,8 @@ end
 -- end
 -- idiom: lease members
 local list, members = call('LRANGE', lease, '1', '-1'), {}
-for i = 1, #list, 2 do
-  members[#members + 1] = list[i]
+for i = 1, #list / 2 do
+  members[i] = list[2 * i - 1]
 end
 if #members == 0 then
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')

@@ -50,18 +50,19 @@ end
 local fifo, width, count = order == 'fifo', tonumber(fields), (#ARGV - 4) / fields
 local plain = how == 'min' and delay == '0' and fields == '2' and not (special and call('EXISTS', rows) == 1)
 local single = plain and not special and count == 1 -- as most pushes are: it needs no tables, which cost most
-local members, numbers, seen = single or {}, single or {}, single or {}
-local number, last
+local members, numbers, seen, number, last = single or {}, single or {}, single or {}, nil, nil
 for i = 5, #ARGV, width do
-  local text, member = ARGV[i], ARGV[i + 1]
-  number = text == last and number or tonumber(text)
-  if not number or fifo and (number % 1 ~= 0 or number < -1024 or number > 1023)
-    or not fifo and (number - number ~= 0 or string.find(text, '[^%d.eE+-]')) or not single and seen[member] then
+  local text, member, n, bad = ARGV[i], ARGV[i + 1], (i - 5) / width + 1, false
+  if text ~= last then -- most have the priority of the one before
+    number, last = tonumber(text), text
+    bad = not number or fifo and (number % 1 ~= 0 or number < -1024 or number > 1023)
+      or not fifo and (number - number ~= 0 or string.find(text, '[^%d.eE+-]'))
+  end
+  if bad or not single and seen[member] then
     return redis.error_reply('BADARG priority is ' .. string.sub(text, 1, 32)
       .. ': give a finite number, in fifo order a whole one from -1024 to 1023, and no member twice')
-  end
-  if not single then
-    members[#members + 1], numbers[#numbers + 1], seen[member], last = member, number, true, text
+  elseif not single then
+    members[n], numbers[n], seen[member] = member, number, true
   end
 end
 if count == 0 then
@@ -73,8 +74,7 @@ for i = 1, special and count or 0 do
 end
 plain = plain and not some
 local noted, dues, deaths, rest
-local at = '0' -- due at 0: at once
-local delayed, dead = not plain and queue .. 'delayed', not plain and queue .. 'dead'
+local at, delayed, dead = '0', not plain and queue .. 'delayed', not plain and queue .. 'dead' -- due at 0: at once
 if not plain then
   noted, rest = some and call('HMGET', queue .. 'again', unpack(members)), call('HMGET', rows, unpack(members))
   dues, deaths = call('ZMSCORE', delayed, unpack(members)), call('ZMSCORE', dead, unpack(members))
@@ -107,12 +107,12 @@ if not single then
     .. '3233343536373839404142434445464748495051525354555657585960616263646566676869707172737475767778798081828384858687'
     .. '888990919293949596979899'
   for i = 1, count do
-    local score = ARGV[5 + width * (i - 1)]
+    local score = not fifo and ARGV[5 + width * (i - 1)]
     if fifo then
-      local low = (place + i) % 100
-      if place + i - low ~= high or numbers[i] ~= numbers[i - 1] then
-        high = place + i - low
-        head = string.format('%d%010d', numbers[i] + 1024, high / 100 % 10000000000)
+      local value, nth, low = numbers[i], place + i, (place + i) % 100
+      if nth - low ~= high or value ~= numbers[i - 1] then
+        high = nth - low
+        head = string.format('%d%010d', value + 1024, high / 100 % 10000000000)
       end
       score = head .. sub(digits, 2 * low + 1, 2 * low + 2)
     end

@@ -71,8 +71,8 @@ local function batch(deadline, taken, members, buried)
 end
 local function members_of(list)
   local members = {}
-  for i = 1, #list, 2 do
-    members[#members + 1] = list[i]
+  for i = 1, #list / 2 do
+    members[i] = list[2 * i - 1]
   end
   return members
 end

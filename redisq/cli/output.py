@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _GAP = 2  # between columns
-_LEAST = 10  # characters of a column that is cut or wrapped
+_LEAST = 10  # characters of a column that is cut
+_LEAST_WRAPPED = 30  # and of one that is wrapped: fewer would make a tower of it
 
 
 def line(value: bytes | str) -> str:
     """Return a name or a payload as text of one line, whose control characters are escaped too."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text(value))
+
+
+def many(count: int, noun: str) -> str:
+    """Return a number and what it counts: `1 item`, `2,000 items`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def brief(value: bytes | str, most: int = 60) -> str:
@@ -52,6 +58,12 @@ def note(said: str) -> None:
     """Print a line for people, on a terminal alone: where a program reads, it would pass for a row."""
     if sys.stdout.isatty():
         print(said)
+
+
+def remark(said: str) -> None:
+    """Print a line on stderr, if that is a terminal: what a person who gets no rows wants to know."""
+    if sys.stderr.isatty():
+        print(said, file=sys.stderr)
 
 
 def show_json(document: Any) -> None:
@@ -105,7 +117,7 @@ class _Column:
         from rich.cells import cell_len
 
         width = max(map(cell_len, (self.title, *cells)))
-        return min(width, _LEAST) if self.cut or self.wrap else width
+        return min(width, _LEAST) if self.cut else min(width, _LEAST_WRAPPED) if self.wrap else width
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -114,10 +126,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     from rich.text import Text
 
     made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    read = [*map(_Column.read, columns)]
-    for column in read:
+    read, rows = [*map(_Column.read, columns)], [*rows]
+    for place, column in enumerate(read):
         side: Literal["left", "right"] = "right" if column.right else "left"
-        made.add_column(column.title, justify=side, no_wrap=not column.cut and not column.wrap, overflow="fold")
+        least = column.least(_cell(row[place]) for row in rows) if column.wrap else None
+        made.add_column(
+            column.title, justify=side, no_wrap=not column.cut and not column.wrap, overflow="fold", min_width=least
+        )
     for row in rows:
         made.add_row(
             *(

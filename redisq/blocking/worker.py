@@ -54,9 +54,9 @@ class Worker(Generic[T]):
       then their batches are given back. A second `stop()`, or a signal more than a second after the first, ends the
       grace. A handler that the application had set before is called as well. Outside the main thread signals are left
       alone.
-    - A Redis that is unavailable is waited for; a worker that is stopped meanwhile may take some seconds more, until the
-      client's own retries are over. Idle, the worker sends less than one command a second, and a push wakes it. It uses
-      two connections at most, whatever `concurrency` is.
+    - A Redis that is unavailable is waited for; to stop meanwhile may take some seconds more, until the client's own
+      retries are over. Idle, the worker sends less than one command a second, and a push wakes it. It uses two
+      connections at most, whatever `concurrency` is.
     - Hooks: `on_ack(batch)`, `on_release(batch, error)`, `on_dead(list of Buried)`, called in the thread that talks to
       Redis, one at a time, so they should be short. With `concurrency=1` that is now a thread of the worker's own, now
       the handler's.

@@ -90,6 +90,10 @@ def _settle(args: argparse.Namespace, done: str) -> int:
     else:
         print(f"{count:,} {done}")
     if missing := 0 if args.all else len(set(names)) - count:
-        one = f"{line(args.names[0])} is" if len(args.names) == 1 else f"{missing:,} of those named are"
+        one = (
+            f"{line(args.names[0])} is"
+            if len(args.names) == 1
+            else f"{missing:,} of those named {'is' if missing == 1 else 'are'}"
+        )
         print(f"redisq: {one} not dead", file=sys.stderr)
     return 0 if count or args.all else NO

@@ -127,11 +127,10 @@ def _buffer(args: argparse.Namespace) -> int:
     with connected(url_of(args)) as client:
         if lengths is not None:
             _is_type(client, lengths, b"zset")
-        known = find(client, args, "buffer")
-        queue = known or open_queue(client, args.queue, args.prefix, "buffer")
+        queue = find(client, args, "buffer") or open_queue(client, args.queue, args.prefix, "buffer")
         total, seconds = _rounds(args, client, queue, round_)
         missing = "" if total.items or total.skipped or total.unnamed else f"no list matches {line(args.lists)}"
-        if missing and not known:
+        if missing and find(client, args) is None:
             raise Failure(missing)
         if lengths is not None and not args.dry_run and not total.left:
             client.unlink(lengths)
@@ -158,13 +157,12 @@ def _priority(args: argparse.Namespace) -> int:
 
     with connected(url_of(args)) as client:
         _is_type(client, key, b"zset")
-        known = find(client, args, "priority", "score")
-        queue = known or open_queue(client, args.queue, args.prefix, "score")
+        queue = find(client, args, "priority", "score") or open_queue(client, args.queue, args.prefix, "score")
         if Adoption(client, queue, args.prefix).owns(key):
             raise Failure(f"{line(key)} belongs to a queue: give a sorted set that does not", USAGE)
         total, seconds = _rounds(args, client, queue, round_)
         missing = "" if total.items or total.skipped else f"{line(key)} does not exist"
-        if missing and not known:
+        if missing and find(client, args) is None:
             raise Failure(missing)
     return _report(args, queue, total, seconds, {"infinite": total.skipped}, missing)
 

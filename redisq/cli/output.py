@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _GAP = 2  # between columns
 _LEAST = 10  # characters of a column that is cut
-_LEAST_WRAPPED = 30  # and of one that is wrapped: fewer would make a tower of it
+_LEAST_WRAPPED = 24  # and of one that is wrapped: fewer would make a tower of it
 
 
 def line(value: bytes | str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -115,7 +116,8 @@ def test_a_wrong_password(client: redis.Redis, run: Run, server: Server) -> None
 
 
 def test_no_password(run: Run) -> None:
-    with Server(binaries()[0], "--requirepass", "secret") as server:
+    with Server(binaries()[0]) as server, contextlib.closing(server.client()) as client:
+        client.config_set("requirepass", "secret")
         said = f"redisq: the server at {server.url} asks for a password: REDIS_URL=redis://user:password@host\n"
         assert run("stats", "q", "--url", server.url) == (3, "", said)
 
@@ -209,6 +211,7 @@ def test_json_works_without_rich(client: redis.Redis) -> None:
         done = subprocess.run([*command[:-2], *early], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
         assert client.zscore("redisq:{b}:groups", "default") == 7
+    client.zadd("redisq:{b}:groups", {"default": 1})
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, json.loads(done.stdout)["waiting"]) == (0, 1)
 

@@ -63,7 +63,7 @@ def export(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         data = out.buffer.getvalue()
         told = capsys.readouterr().err
         assert code == 0, told
-        assert re.fullmatch(r"[\d,]+ (items|members) of .* exported\n", told)
+        assert re.fullmatch(r"[\d,]+ (item|member)s? of .* exported\n", told)
         return bytes(data)
 
     return export

@@ -414,5 +414,5 @@ def test_a_piece_of_another_adoption_is_not_taken(client: redis.Redis, run: Run)
     assert code == 1
     assert "an interrupted adoption into the buffer redisq:{first} has left items in redisq:adopting:{" in err
     assert run("adopt", "buffer", "first", "--lists", LISTS)[0] == 0
-    assert run(*BUFFER)[0] == 0
+    assert run(*BUFFER)[2] == f"redisq: no list matches {LISTS}\n"
     assert Buffer(client, "first").groups() == {"g0": 6}

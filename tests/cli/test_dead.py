@@ -52,6 +52,7 @@ def test_a_long_reason_is_shown_whole(
     monkeypatch.setattr(output, "console", lambda **_: Console(width=width, file=io.StringIO()))
     out = run("dead", "list", "b")[1]
     assert re.findall(r"word\d+", out) == words * 2
+    assert "word0 word1 word2 word3 " in out  # it has most of the room
     assert width == 60 or ("…" in out and max(map(len, out.splitlines())) <= width)
 
 

@@ -169,6 +169,7 @@ def test_the_command_that_resumes(
     make_buffer(client, leased=False)
     out = run_import(export("q"), name, "--url", server.url, "--prefix", "other")[1]
     hint = out.rpartition("it is paused: ")[2]
+    assert hint.count("\n") == 1
     monkeypatch.setenv("REDIS_URL", UNREACHABLE)
     words = subprocess.check_output(["bash", "-c", f"printf '%s\\0' {hint}"], text=True).split("\0")
     assert words[:-1] == ["redisq", "resume", name, "--url", server.url, "--prefix", "other"]

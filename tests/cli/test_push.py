@@ -37,15 +37,14 @@ def test_push_makes_items_that_python_reads(client: redis.Redis, run_push: Push)
 @pytest.mark.usefixtures("client")
 def test_push_from_a_terminal_says_what_it_waits_for() -> None:
     ours, theirs = pty.openpty()
-    command = [*COMMAND, "push", "q", "--group", "g"]
-    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        assert process.stderr.readline() == "reading JSON lines; Ctrl-D ends\n"
-        os.write(ours, b"1\n\x04")
-        out, err = process.communicate(timeout=60)
+    os.write(ours, b"1\n\x04")
+    done = subprocess.run(
+        [*COMMAND, "push", "q", "--group", "g"], stdin=theirs, capture_output=True, text=True, timeout=60
+    )
     os.close(ours)
     os.close(theirs)
-    assert (process.returncode, out[:17], err) == (0, "1 line pushed in ", "")
+    assert (done.returncode, done.stdout[:17]) == (0, "1 line pushed in ")
+    assert done.stderr == "reading JSON lines; Ctrl-D ends\n"
 
 
 def test_push_without_a_group_field_accepts_any_json(client: redis.Redis, run_push: Push) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
+from ..core import validate
 from ..core.batch import BatchData, Buried
 from ..core.errors import InvalidArgument
 from ..core.observer import ALIVE, BEAT, Observer
@@ -45,8 +46,9 @@ class Worker(Generic[T]):
       then they are cancelled, may clean up for two seconds, and their batches are given back. A second `stop()`, or a
       signal more than a second after the first, ends the grace. A handler that the application had set before is called
       as well. Outside the main thread signals are left alone.
-    - A Redis that is unavailable is waited for. Idle, the worker sends less than one command a second, and a push wakes
-      it. It uses two connections at most, whatever `concurrency` is.
+    - A Redis that is unavailable is waited for; to stop meanwhile may take some seconds more, until the client's own
+      retries are over. Idle, the worker sends less than one command a second, and a push wakes it. It uses two
+      connections at most, whatever `concurrency` is.
     - Hooks: `on_ack(batch)`, `on_release(batch, error)`, `on_dead(list of Buried)`, called in the worker's event loop,
       so they should be short.
 
@@ -86,6 +88,7 @@ class Worker(Generic[T]):
         )
         if not isinstance(queue, (Buffer, PriorityQueue)):
             raise InvalidArgument(f"queue is {queue!r}: give a Buffer or a PriorityQueue of redisq.asyncio")
+        validate.handler(handler)
         self.queue = queue
         self.handler = handler
         self.signals = signals
@@ -94,6 +97,9 @@ class Worker(Generic[T]):
         queue.calls.reserve(**self.settings.reserving())  # a size that the queue does not take is refused here
         self._ending = Ending(self.settings.grace)
         self._run: _Run[T] | None = None
+
+    def __repr__(self) -> str:
+        return f"Worker({self.queue!r}, {getattr(self.handler, '__qualname__', self.handler)})"
 
     async def run(self, burst: bool = False) -> None:
         """Work until `stop` is called or, in the main thread, SIGTERM or SIGINT comes; then end as the class says.

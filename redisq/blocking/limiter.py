@@ -24,6 +24,9 @@ class RateLimiter:
         self.calls = LimiterCalls(name, rates, dedup_window=dedup_window, prefix=prefix)
         self.runner = Runner(client)
 
+    def __repr__(self) -> str:
+        return f"RateLimiter({self.calls.name!r})"
+
     def acquire(self, cost: int = 1, token: str | None = None) -> Grant:
         """Take as much of `cost` as every rate allows now, without waiting.
 

@@ -26,6 +26,9 @@ class Queue(Generic[C, T]):
         self.client = client
         self.runner = Runner(client, replica_wait(durability, calls.queue))
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.calls.name!r})"
+
     def _batch(self, events: list[Event[T]]) -> Batch[T] | None:
         queue: Any = self  # a Buffer or a PriorityQueue
         batch = batch_of(events)

@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
+from ..core import validate
 from ..core.batch import BatchData, Buried
 from ..core.errors import InvalidArgument
 from ..core.observer import ALIVE, BEAT, Observer
@@ -53,8 +54,9 @@ class Worker(Generic[T]):
       then their batches are given back. A second `stop()`, or a signal more than a second after the first, ends the
       grace. A handler that the application had set before is called as well. Outside the main thread signals are left
       alone.
-    - A Redis that is unavailable is waited for. Idle, the worker sends less than one command a second, and a push wakes
-      it. It uses two connections at most, whatever `concurrency` is.
+    - A Redis that is unavailable is waited for; to stop meanwhile may take some seconds more, until the client's own
+      retries are over. Idle, the worker sends less than one command a second, and a push wakes it. It uses two
+      connections at most, whatever `concurrency` is.
     - Hooks: `on_ack(batch)`, `on_release(batch, error)`, `on_dead(list of Buried)`, called in the thread that talks to
       Redis, one at a time, so they should be short. With `concurrency=1` that is now a thread of the worker's own, now
       the handler's.
@@ -97,6 +99,7 @@ class Worker(Generic[T]):
             raise InvalidArgument(f"queue is {queue!r}: give a redisq.Buffer or a redisq.PriorityQueue")
         if inspect.iscoroutinefunction(handler):
             raise InvalidArgument(f"handler is {handler!r}, an async function: use redisq.asyncio.Worker")
+        validate.handler(handler)
         self.queue = queue
         self.handler = handler
         self.signals = signals
@@ -106,6 +109,9 @@ class Worker(Generic[T]):
         self._ending = Ending(self.settings.grace)
         self._run: _Run[T] | None = None
         self._running = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Worker({self.queue!r}, {getattr(self.handler, '__qualname__', self.handler)})"
 
     def run(self, burst: bool = False) -> None:
         """Work until `stop` is called or, in the main thread, SIGTERM or SIGINT comes; then end as the class says.

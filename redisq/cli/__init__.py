@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import redis
 
@@ -40,7 +40,7 @@ from . import (
     web,
     worker,
 )
-from .command import formatter
+from .command import Parser, formatter
 from .exit import INTERRUPTED, NO, Failure
 
 
@@ -59,7 +59,7 @@ _COMMANDS: tuple[_Command, ...] = (
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "redisq",
         description="Race-free queues on Redis. `redisq COMMAND --help` shows each command with an example.",
         epilog="Exit codes: 0 success; 1 failed, or a check found a problem; 2 wrong usage;\n"
@@ -67,7 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=formatter(),
     )
     parser.add_argument("-V", "--version", action="version", version=f"redisq {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, prog=parser.prog)
+    commands: argparse._SubParsersAction[Any] = parser.add_subparsers(
+        metavar="COMMAND", required=True, prog=parser.prog
+    )
     for command in _COMMANDS:
         command.add(commands)
     return parser

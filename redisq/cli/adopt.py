@@ -15,7 +15,7 @@ from .command import Commands, describe, describe_verbs, json_option
 from .connection import Client, Queue, connected, explained, find, heading, open_queue, prefix_options, url_of
 from .durations import duration
 from .exit import NO, USAGE, Failure
-from .output import counting, line, show_json
+from .output import counting, line, many, show_json
 
 _PAUSE = 1.0  # seconds between two rounds of --follow
 
@@ -129,10 +129,13 @@ def _buffer(args: argparse.Namespace) -> int:
             _is_type(client, lengths, b"zset")
         queue = find(client, args, "buffer") or open_queue(client, args.queue, args.prefix, "buffer")
         total, seconds = _rounds(args, client, queue, round_)
+        missing = "" if total.items or total.skipped or total.unnamed else f"no list matches {line(args.lists)}"
+        if missing and find(client, args) is None:
+            raise Failure(missing)
         if lengths is not None and not args.dry_run and not total.left:
             client.unlink(lengths)
     rest = {"lists": len(total.sources), "skipped": total.skipped, "unnamed": total.unnamed}
-    return _report(args, queue, total, seconds, rest)
+    return _report(args, queue, total, seconds, rest, missing)
 
 
 def _priority(args: argparse.Namespace) -> int:
@@ -158,7 +161,10 @@ def _priority(args: argparse.Namespace) -> int:
         if Adoption(client, queue, args.prefix).owns(key):
             raise Failure(f"{line(key)} belongs to a queue: give a sorted set that does not", USAGE)
         total, seconds = _rounds(args, client, queue, round_)
-    return _report(args, queue, total, seconds, {"infinite": total.skipped})
+        missing = "" if total.items or total.skipped else f"{line(key)} does not exist"
+        if missing and find(client, args) is None:
+            raise Failure(missing)
+    return _report(args, queue, total, seconds, {"infinite": total.skipped}, missing)
 
 
 def _pages(lists: dict[Source, int]) -> Iterator[dict[Source, int]]:
@@ -217,20 +223,30 @@ def _rounds(args: argparse.Namespace, client: Client, queue: Queue, round_: Roun
 _AGAIN = "run it again to go on"
 
 
-def _report(args: argparse.Namespace, queue: Queue, total: _Total, seconds: float, rest: dict[str, int]) -> int:
-    """Print the summary; the exit code is 1 if something is left that will never be taken."""
+def _report(
+    args: argparse.Namespace, queue: Queue, total: _Total, seconds: float, rest: dict[str, int], missing: str
+) -> int:
+    """Print the summary; the exit code is 1 if something is left that will never be taken.
+
+    `missing` says that there was nothing to take. Of a queue that exists it may all have been taken before: to run a
+    command once more is no error.
+    """
     kept_out = rest.get("unnamed", 0) + rest.get("infinite", 0)
     if args.json:
         counts = {"items": total.items, "resumed": total.resumed, "left": total.left, **rest}
         show_json({**heading(args, queue), "dry_run": args.dry_run, **counts, "seconds": round(seconds, 3)})
         return NO if kept_out else 0
-    what = f"{total.items:,} " + (
-        f"items of {rest['lists']:,} lists" if "lists" in rest else f"members of {line(args.zset)}"
+    what = (
+        f"{many(total.items, 'item')} of {many(rest['lists'], 'list')}"
+        if "lists" in rest
+        else f"{many(total.items, 'member')} of {line(args.zset)}"
     )
     if args.dry_run:
         print(f"{what} would be adopted into {line(args.queue)}")
     else:
         print(f"{what} adopted into {line(args.queue)} in {seconds:.1f} s")
+    if missing:
+        print(f"{missing}: it was adopted before, or is misspelt")
     if total.resumed:
         print(f"{total.resumed:,} of them had been laid aside by an adoption that was interrupted")
     if total.left:

@@ -8,7 +8,7 @@ from ..core.documents import text
 from .command import Commands, describe, json_option
 from .connection import Client, Queue, connected, find, heading, nowhere, open_queue, queue_options, url_of
 from .exit import NO
-from .output import line, show_json, show_table
+from .output import console, line, many, show_json, show_table
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -30,8 +30,10 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    if args.repair and not args.json:
+        console()  # before anything is repaired: without rich there is no table of it
     with connected(url_of(args)) as client:
-        queue = find(client, args) or _remains(client, args) or nowhere(args)
+        queue = find(client, args) or _remains(client, args) or nowhere(client, args)
         found = queue.audit(args.repair)
         left = queue.audit() if args.repair and not found.ok else found
     wrong = {(finding.kind, finding.name) for finding in left.findings}
@@ -45,11 +47,11 @@ def run(args: argparse.Namespace) -> int:
             columns = ("kind", "name", "|found", "|expected", "")
             show_table(columns, [(*cells, "repaired" if repaired else "") for *cells, repaired in said])
         summary = (
-            f"{len(rows):,} findings, {sum(repaired for _, repaired in rows):,} repaired"
+            f"{many(len(rows), 'finding')}, {sum(repaired for _, repaired in rows):,} repaired"
             if rows
             else "nothing is wrong"
         )
-        print(f"{found.checked:,} keys and entries checked: {summary}")
+        print(f"{found.checked:,} {'key' if found.checked == 1 else 'keys and entries'} checked: {summary}")
     return NO if left.findings else 0
 
 

@@ -10,7 +10,7 @@ from .. import bench, embedded
 from .command import Commands, describe, json_option, positive
 from .connection import checked, connected
 from .durations import duration
-from .output import show_json, show_table
+from .output import console, show_json, show_table
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -40,6 +40,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    if not args.json:
+        console()  # before anything is measured: without rich there is no table of it
     with contextlib.ExitStack() as stack:
         if args.url:
             checked(args.url)

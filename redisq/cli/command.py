@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
+from typing import NoReturn
 
 Commands = argparse._SubParsersAction  # of ArgumentParser; argparse has no public name for it
+_CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
+_NAME = re.compile(r"[\w-]+")
 Run = Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what a misspelt command or choice may have meant; argparse does so from Python 3.14 on."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end the program."""
+        if (found := _CHOICE.search(message)) and (alike := get_close_matches(found[1], _NAME.findall(found[2]), 1)):
+            message = f"{message[: found.end(1) + 1]}, did you mean {alike[0]}?{message[found.end(1) + 1 :]}"
+        super().error(message)
 
 
 @cache

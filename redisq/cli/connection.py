@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import os
+import shlex
 from collections.abc import Iterator
 from typing import Any, Literal, NoReturn
+from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
@@ -15,9 +18,9 @@ from redis.cluster import RedisCluster
 from redis.retry import Retry
 
 from .. import embedded
-from ..blocking import Buffer, PriorityQueue
+from ..blocking import Buffer, PriorityQueue, queues
 from ..core import validate
-from ..core.clients import remedy_for
+from ..core.clients import PASSWORD, remedy_for
 from ..core.codecs import BYTES
 from ..core.documents import text
 from ..core.errors import InvalidArgument, RedisqError
@@ -36,6 +39,7 @@ _KEYS: dict[Kind, tuple[bytes, ...]] = {  # that the other has not
     "buffer": (b"groups", b"since", b"busy", b"paused_groups"),
     "priority": (b"ready", b"held", b"rows", b"payloads"),
 }
+_FEW_KEYS = 100_000  # that a scan reads in well under a second
 _NAMES: dict[Kind, str] = {"buffer": "a buffer", "priority": "a priority queue"}
 _ORDERS: dict[str, Order] = {"fifo": "fifo", "score": "score"}
 
@@ -76,6 +80,20 @@ def place(url: str) -> str:
     return embedded.redacted(url).partition("?")[0]
 
 
+def hint(args: argparse.Namespace, *words: str) -> str:
+    """Return a command to type next, for the server and the prefix that `args` name; a password is left out."""
+    server = ["--url", place(args.url)] if args.url else []
+    prefix = ["--prefix", args.prefix] if args.prefix != "redisq" else []
+    return " ".join(map(_word, ["redisq", *words, *server, *prefix]))
+
+
+def _word(value: str) -> str:
+    """Return a word as a shell reads it."""
+    if value.isprintable():
+        return shlex.quote(value)
+    return "$'" + line(value.replace("\\", "\\\\").replace("'", "\\'")) + "'"
+
+
 @contextlib.contextmanager
 def connected(url: str, **options: Any) -> Iterator[Client]:
     """Yield a client of the server or cluster at `url`, which answers; what goes wrong with it is a `Failure`.
@@ -101,11 +119,22 @@ def explained(url: str) -> Iterator[None]:
 
 def failure(error: Exception, url: str) -> Failure:
     """Return the `Failure` that an error of redisq or of the server at `url` stands for."""
+    said = str(error).rstrip(".")
     if remedy := remedy_for(error):
-        return Failure(f"the server at {place(url)} refuses: {error}; {remedy}", UNREACHABLE)
+        if remedy == PASSWORD:
+            remedy = "REDIS_URL=redis://user:password@host"
+            if "@" not in url and "password=" not in url:  # what the server says then is of its protocol
+                return Failure(f"the server at {place(url)} asks for a password: {remedy}", UNREACHABLE)
+            remedy = f"check the one in {remedy}"
+        return Failure(f"the server at {place(url)} refuses: {said}; {remedy}", UNREACHABLE)
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
-        return Failure(f"no server at {place(url)}: {error}", UNREACHABLE)
+        remedy = "; start one, or name yours with --url or $REDIS_URL" if _never_connected(said) else ""
+        return Failure(f"no server at {place(url)}: {said}{remedy}", UNREACHABLE)
     return Failure(str(error) or type(error).__name__, USAGE if isinstance(error, InvalidArgument) else NO)
+
+
+def _never_connected(said: str) -> bool:
+    return " connecting to " in said
 
 
 def checked(url: str) -> None:
@@ -115,7 +144,19 @@ def checked(url: str) -> None:
         sentinel.parse(url) if sentinel.is_sentinel(url) else redis.ConnectionPool.from_url(url).make_connection()
     except (ValueError, TypeError):
         # Their own messages may quote a piece of the password.
-        raise Failure(f"{place(url)} is not the URL of a Redis server: give {URLS}", USAGE) from None
+        raise Failure(f"{place(url)} is not the URL of a Redis server{_flaw(url)}: give {URLS}", USAGE) from None
+
+
+def _flaw(url: str) -> str:
+    """Say what is wrong with a URL where that is known; what stands there is not quoted: it may be of a password."""
+    credentials, _, _ = url.partition("://")[2].rpartition("@")
+    if set(credentials) & set("/?#"):
+        return "; a password's /, ? and # are written %2F, %3F and %23"
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        return "; its port is not a number from 0 to 65535"
+    return ""
 
 
 def client_of(url: str, **options: Any) -> redis.Redis:
@@ -198,14 +239,27 @@ def open_queue(client: Client, name: str, prefix: str, kind: Literal["buffer", "
 
 def existing(client: Client, args: argparse.Namespace) -> Queue:
     """Return the queue that `args` name, or raise `Failure` if there is none."""
-    return find(client, args) or nowhere(args)
+    return find(client, args) or nowhere(client, args)
 
 
-def nowhere(args: argparse.Namespace) -> NoReturn:
+def nowhere(client: Client, args: argparse.Namespace) -> NoReturn:
     """Raise the `Failure` that there is no such queue."""
     where = f"at {place(url_of(args))}" + (f" with the prefix {line(args.prefix)}" if args.prefix != "redisq" else "")
-    why = "it was never pushed to, or has been empty for seven days; --kind says what it would be"
-    raise Failure(f"no queue {line(args.queue)} {where}: {why}", NO)
+    meant = f"did you mean {line(alike)}? " if (alike := _alike(client, args)) else ""
+    raise Failure(
+        f"no queue {line(args.queue)} {where}: it was never pushed to, or has been empty for seven days; {meant}"
+        f"`{hint(args, 'queues')}` lists them; for one that is still to come say --kind"
+    )
+
+
+def _alike(client: Client, args: argparse.Namespace) -> str | None:
+    """Return the name of a queue that is like the one that was given, unless too many keys would have to be read."""
+    try:
+        sizes: list[Any] = [node.dbsize() for _, node in nodes(client)]
+        there = queues(client, args.prefix) if sum(sizes) <= _FEW_KEYS else []
+    except redis.RedisError:  # not every user may read all keys
+        return None
+    return next(iter(difflib.get_close_matches(args.queue, [info.name for info in there], 1)), None)
 
 
 def existing_buffer(client: Client, args: argparse.Namespace) -> Buffer[bytes]:

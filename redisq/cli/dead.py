@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from itertools import islice
 
 from .command import Commands, describe, describe_verbs, json_option, positive
 from .connection import connected, existing, heading, queue_options, url_of
 from .exit import NO, USAGE, Failure
 from .listing import entries, key_of, page_options, place_of, show
-from .output import show_json
+from .output import line, show_json
 
 _PIECE = 1_000
 
@@ -88,4 +89,11 @@ def _settle(args: argparse.Namespace, done: str) -> int:
         show_json({**heading(args, queue), done: count})
     else:
         print(f"{count:,} {done}")
+    if missing := 0 if args.all else len(set(names)) - count:
+        one = (
+            f"{line(args.names[0])} is"
+            if len(args.names) == 1
+            else f"{missing:,} of those named {'is' if missing == 1 else 'are'}"
+        )
+        print(f"redisq: {one} not dead", file=sys.stderr)
     return 0 if count or args.all else NO

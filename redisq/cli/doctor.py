@@ -19,7 +19,7 @@ from ..core.queues import LAYOUT, QueueInfo
 from ..core.scripts import load
 from .adoption import unfinished
 from .command import Commands, describe, json_option
-from .connection import Client, connected, nodes, open_queue, place, prefix_options, server_time, url_of
+from .connection import Client, connected, hint, nodes, open_queue, place, prefix_options, server_time, url_of
 from .exit import NO
 from .output import line, show_json
 
@@ -34,7 +34,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         "doctor",
         run,
         summary="check a server's settings and queues for problems",
-        text="Look at a server's settings and at its queues: eviction, persistence, the version, rights that are "
+        text="Look at a server's settings and its queues: eviction, persistence, the version, rights that are "
         "missing, queues of another layout, leases that lie too far ahead, workers of one queue whose settings differ, "
         "and adoptions that were interrupted. The exit code is 1 if something is wrong. It changes nothing.",
         example="redisq doctor\nredisq doctor --url redis://db1:6379 --json",
@@ -46,7 +46,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     with connected(url_of(args)) as client:
-        findings = list(_examine(client, args.prefix))
+        findings = list(_examine(client, args))
     if args.json:
         show_json({"server": place(url_of(args)), "findings": [asdict(one) for one in findings]})
     else:
@@ -57,20 +57,20 @@ def run(args: argparse.Namespace) -> int:
     return NO if findings else 0
 
 
-def _examine(client: Client, prefix: str) -> Iterator[Finding]:
+def _examine(client: Client, args: argparse.Namespace) -> Iterator[Finding]:
     for name, node in nodes(client):
         for one in doctor.server(_info(node), _config(node)):
             subject = f"{name}: {one.subject}" if name else one.subject
             yield Finding(one.severity, subject, one.problem, one.remedy)
     yield from _rights(client)
-    for queue in queues(client, prefix):
-        yield from _queue(client, prefix, queue)
-    for (structure, name), items in sorted(unfinished(client, prefix).items()):
+    for queue in queues(client, args.prefix):
+        yield from _queue(client, args, queue)
+    for (structure, name), items in sorted(unfinished(client, args.prefix).items()):
         yield Finding(
             "warning",
             name,
             f"{items:,} items that `redisq adopt` took for it are not in it yet: it was interrupted, or is at work",
-            f"if it is not at work, run `redisq adopt {structure} {line(name)}` again",
+            f"if it is not at work, run `{hint(args, 'adopt', structure, name)}` again, with its other options",
         )
 
 
@@ -110,7 +110,7 @@ def _rights(client: Any) -> Iterator[Finding]:
             yield Finding("warning" if what == "BLPOP" else "error", f"{what} is refused", f"{cost}: {error}", remedy)
 
 
-def _queue(client: Client, prefix: str, info: QueueInfo) -> Iterator[Finding]:
+def _queue(client: Client, args: argparse.Namespace, info: QueueInfo) -> Iterator[Finding]:
     if info.layout != LAYOUT:
         yield Finding(
             "error",
@@ -119,7 +119,7 @@ def _queue(client: Client, prefix: str, info: QueueInfo) -> Iterator[Finding]:
             "let the version that wrote it work it off, then purge it, or use that version everywhere",
         )
         return
-    queue = open_queue(client, info.name, prefix, info.kind)
+    queue = open_queue(client, info.name, args.prefix, info.kind)
     now = server_time(client)
     left: dict[str, float] = defaultdict(float)
     for batch in queue.leased(_LEASES):
@@ -132,7 +132,7 @@ def _queue(client: Client, prefix: str, info: QueueInfo) -> Iterator[Finding]:
             info.name,
             f"{line(longest[0])} holds a lease that ends in {longest[1] / 3600:,.0f} hours: the server's clock may "
             "have been set back since",
-            f"redisq audit {line(info.name)} --repair ends leases that lie too far ahead",
+            f"{hint(args, 'audit', info.name, '--repair')} ends leases that lie too far ahead",
         )
     elif shortest[1] > 1 and longest[1] / shortest[1] > _UNEQUAL:
         yield Finding(

@@ -8,7 +8,7 @@ from ..core.documents import text
 from .command import Commands, describe, json_option
 from .confirm import can_ask, confirm, yes_option
 from .connection import connected, existing_buffer, heading, place, queue_options, url_of
-from .output import line, show_json
+from .output import line, many, show_json
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -41,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         show_json({**heading(args, buffer), "group": text(args.group), "dropped": count})
     else:
-        print(f"{count:,} items dropped")
+        print(f"{many(count, 'item')} dropped")
     return 0

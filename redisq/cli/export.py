@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from .command import Commands, describe
-from .connection import connected, existing, explained, queue_options, url_of
+from .connection import connected, existing, explained, hint, queue_options, url_of
 from .exporting import Export
-from .output import counting, line
+from .output import counting, line, many
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -38,9 +38,11 @@ def run(args: argparse.Namespace) -> int:
         queue = existing(client, args)
         try:
             with explained(url), counting("exported") as progress:
-                writer = Export(client, queue, args.live).write(sys.stdout.buffer, args.queue, progress)
+                writer = Export(client, queue, args.live, hint(args, "pause", args.queue)).write(
+                    sys.stdout.buffer, args.queue, progress
+                )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; what was written is not whole, and no import takes it") from None
-    unit = "items" if queue.calls.structure == "buffer" else "members"
-    print(f"{writer.items:,} {unit} of {line(args.queue)} exported", file=sys.stderr)
+    unit = "item" if queue.calls.structure == "buffer" else "member"
+    print(f"{many(writer.items, unit)} of {line(args.queue)} exported", file=sys.stderr)
     return 0

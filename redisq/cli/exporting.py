@@ -29,9 +29,13 @@ _PAGE, _ITEMS, _BYTES = 100, 1_000, 1 << 20  # entries of a page; items and byte
 
 
 class Export:
-    """What is read of one queue. `live`: others may change it meanwhile, and the copy is what was met."""
+    """What is read of one queue. `live`: others may change it meanwhile, and the copy is what was met.
 
-    def __init__(self, client: Client, queue: Queue, live: bool) -> None:
+    `pause` is the command that pauses the queue, for people.
+    """
+
+    def __init__(self, client: Client, queue: Queue, live: bool, pause: str) -> None:
+        self._pause = pause
         prefix = queue.calls.queue
         self.structure = queue.calls.structure
         self._key = {name: prefix + name.encode() for name in ("meta", "paused", *INDEXES[self.structure])}
@@ -88,9 +92,7 @@ class Export:
         now = clock[0] * 1000 + clock[1] // 1000
         paused = pause is not None and (int(until) == 0 or int(until) > now)
         if not paused and not self._live:
-            raise Failure(
-                f"{line(name)} is not paused: `redisq pause {line(name)}` first, so that it holds still, or say --live"
-            )
+            raise Failure(f"{line(name)} is not paused: `{self._pause}` first, so that it holds still, or say --live")
         return {
             "id": validate.new_id().decode(),
             "queue": packed(name.encode("utf-8", "surrogateescape")),

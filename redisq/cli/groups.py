@@ -12,10 +12,11 @@ from ..core.buffer import GroupState
 from ..core.documents import text
 from .command import Commands, describe, json_option, positive, whole
 from .connection import connected, existing_buffer, heading, queue_options, url_of
-from .output import line, note, show_json, show_table
+from .output import line, note, remark, show_json, show_table
 
 STATES: tuple[GroupState, ...] = get_args(GroupState)
 _PAGE = 1_000
+_EMPTY = {"waiting": "may be handed out", "busy": "has a batch out", "paused": "is paused", "all": "has items"}
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         show_groups(found)
         if following is not None:
             note(f"there are more: --after {following}")
+    else:
+        remark(f"no {'other ' if args.after else ''}group {_EMPTY[args.state]}")
     return 0
 
 

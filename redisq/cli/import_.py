@@ -13,10 +13,10 @@ from typing import IO
 
 from .archive import Archive
 from .command import Commands, describe, json_option
-from .connection import connected, explained, find, heading, open_queue, prefix_options, server_time, url_of
+from .connection import connected, explained, find, heading, hint, open_queue, prefix_options, server_time, url_of
 from .exit import Failure
 from .importing import Import
-from .output import counting, line, show_json
+from .output import counting, line, many, show_json
 
 _AGAIN = "run it again with the same file to go on"
 
@@ -65,14 +65,14 @@ def run(args: argparse.Namespace) -> int:
         counts = {"items": archive.items, "lines": archive.lines, "resumed_at": done, "paused": paused}
         show_json({**heading(args, queue), **counts, "seconds": round(time.monotonic() - began, 3)})
         return 0
-    unit = "items" if kind == "buffer" else "members"
+    unit = many(archive.items, "item" if kind == "buffer" else "member")
     if archive.lines and done == archive.lines:
-        print(f"the file has been imported already, all {archive.items:,} {unit}: nothing to do; --again repeats it")
+        print(f"the file has been imported already, all {unit}: nothing to do; --again repeats it")
         return 0
     went_on = f"; it went on in line {done + 2:,}, where it had stopped" if done else ""
-    print(f"{archive.items:,} {unit} imported into {line(args.queue)} in {time.monotonic() - began:.1f} s{went_on}")
+    print(f"{unit} imported into {line(args.queue)} in {time.monotonic() - began:.1f} s{went_on}")
     if paused:
-        print(f"it is paused: redisq resume {line(args.queue)}")
+        print(f"it is paused: {hint(args, 'resume', args.queue)}")
     return 0
 
 

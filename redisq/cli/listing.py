@@ -15,7 +15,7 @@ from ..core.priority import Item
 from .command import json_option, positive
 from .connection import Queue, connected, existing, heading, server_time, url_of
 from .durations import span
-from .output import brief, line, note, show_json, show_table, time_text
+from .output import brief, line, note, remark, show_json, show_table, time_text
 
 _ITEMS_SHOWN = 3
 _MEMBERS = 1_000
@@ -80,6 +80,8 @@ def show(args: argparse.Namespace, state: State) -> int:
         show_table(list(rows[0]), [list(row.values()) for row in rows])
         if more:
             note(f"there are more: --after {line(key_of(found[-1]))}")
+    else:
+        remark(f"nothing {'more ' if args.after else ''}is {state}")
     return 0
 
 
@@ -105,7 +107,7 @@ def _as_json(entry: Entry, state: State) -> dict[str, Any]:
 
 def _as_row(entry: Entry, state: State, now: float) -> dict[str, object]:
     """Return the cells of a row under the titles of their columns."""
-    life = {">attempts": entry.attempts, "~reason": brief(entry.reason)}
+    life = {">attempts": entry.attempts, "|reason": line(entry.reason)}
     if isinstance(entry, Item):
         about = {">priority": f"{entry.priority:g}", "~payload": brief(entry.payload or b"")}
         return {"member": line(entry.member), _TIMES[state]: time_text(entry.time or 0), **life, **about}

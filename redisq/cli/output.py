@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _GAP = 2  # between columns
-_LEAST = 10  # characters of a column that is cut or wrapped
+_LEAST = 10  # characters of a column that is cut
+_LEAST_WRAPPED = 24  # and of one that is wrapped: fewer would make a tower of it
 
 
 def line(value: bytes | str) -> str:
     """Return a name or a payload as text of one line, whose control characters are escaped too."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text(value))
+
+
+def many(count: int, noun: str) -> str:
+    """Return a number and what it counts: `1 item`, `2,000 items`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def brief(value: bytes | str, most: int = 60) -> str:
@@ -52,6 +58,12 @@ def note(said: str) -> None:
     """Print a line for people, on a terminal alone: where a program reads, it would pass for a row."""
     if sys.stdout.isatty():
         print(said)
+
+
+def remark(said: str) -> None:
+    """Print a line on stderr, if that is a terminal: what a person who gets no rows wants to know."""
+    if sys.stderr.isatty():
+        print(said, file=sys.stderr)
 
 
 def show_json(document: Any) -> None:
@@ -100,16 +112,20 @@ class _Column:
         marks = said.removesuffix(title)
         return cls(title, ">" in marks, "~" in marks, "|" in marks)
 
-    def least(self, cells: Iterable[str]) -> int:
-        """Return how wide it must be."""
+    def width(self, cells: Iterable[str]) -> int:
+        """Return how wide it would be if there were room."""
         from rich.cells import cell_len
 
-        width = max(map(cell_len, (self.title, *cells)))
-        return min(width, _LEAST) if self.cut or self.wrap else width
+        return max(map(cell_len, (self.title, *cells)))
+
+    def least(self, cells: Iterable[str]) -> int:
+        """Return how wide it must be."""
+        width = self.width(cells)
+        return min(width, _LEAST) if self.cut else min(width, _LEAST_WRAPPED) if self.wrap else width
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table; see `_Column` for its titles."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], most: int | None = None) -> Table:
+    """Return a table; see `_Column` for its titles. A column that is cut has at most `most` characters."""
     from rich.table import Table
     from rich.text import Text
 
@@ -117,7 +133,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     read = [*map(_Column.read, columns)]
     for column in read:
         side: Literal["left", "right"] = "right" if column.right else "left"
-        made.add_column(column.title, justify=side, no_wrap=not column.cut and not column.wrap, overflow="fold")
+        made.add_column(
+            column.title,
+            justify=side,
+            no_wrap=not column.cut and not column.wrap,
+            overflow="fold",
+            max_width=most if column.cut else None,
+        )
     for row in rows:
         made.add_row(
             *(
@@ -136,14 +158,20 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     """Print a table; on a terminal that is too narrow for it, each cell on a line of its own."""
     out, rows = console(), [*map(list, rows)]
     read = [*map(_Column.read, columns)]
-    needed = sum(column.least([_cell(row[place]) for row in rows]) for place, column in enumerate(read))
-    if needed + _GAP * (len(read) - 1) <= out.width:
-        show(out, table(columns, rows))
+    texts = [[_cell(row[place]) for row in rows] for place in range(len(read))]
+    room = out.width - _GAP * (len(read) - 1) - sum(map(_Column.least, read, texts))
+    if room >= 0:
+        # What is wrapped is to be read whole, so it has most of the room, and what is cut the rest.
+        wrapped = sum(
+            column.width(cells) - column.least(cells) for column, cells in zip(read, texts, strict=True) if column.wrap
+        )
+        most = _LEAST + room - min(wrapped, room * 3 // 4) if wrapped else None
+        show(out, table(columns, rows, most))
         return
     longest = max(len(column.title) for column in read)
     for number, row in enumerate(rows):
-        cells = [(column.title, _cell(value)) for column, value in zip(read, row, strict=True) if value != ""]
-        print("\n" * (number > 0) + "\n".join(f"{title:{longest + _GAP}}{said}" for title, said in cells))
+        shown = [(column.title, _cell(value)) for column, value in zip(read, row, strict=True) if value != ""]
+        print("\n" * (number > 0) + "\n".join(f"{title:{longest + _GAP}}{said}" for title, said in shown))
 
 
 def show(out: Console, page: RenderableType) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 from ..blocking import Buffer, PriorityQueue
 from ..core.documents import member_json, text
 from .command import Commands, describe, group_option, json_option, positive, whole
-from .connection import connected, existing, existing_buffer, heading, queue_options, url_of
+from .connection import connected, existing, existing_buffer, heading, hint, queue_options, url_of
 from .exit import USAGE, Failure
 from .groups import groups, groups_json, show_groups
-from .output import brief, line, note, show_json, show_table
+from .output import brief, line, note, remark, show_json, show_table
 
 _SHOWN = 200  # characters of an item
 
@@ -56,6 +56,8 @@ def _items(buffer: Buffer[bytes], args: argparse.Namespace) -> int:
             (">place", "~item"), [(place, brief(item, _SHOWN)) for place, item in enumerate(found, args.after + 1)]
         )
         _say_more(following)
+    else:
+        remark(f"nothing {'more ' if args.after else ''}waits in group {line(args.group)}")
     return 0
 
 
@@ -69,17 +71,23 @@ def _members(queue: PriorityQueue[bytes], args: argparse.Namespace) -> int:
             [(f"{one.priority:g}", one.attempts, line(one.member), brief(one.payload or b"")) for one in found],
         )
         _say_more(following)
+    else:
+        remark(f"nothing {'more ' if args.after else ''}waits")
     return 0
 
 
 def _groups(buffer: Buffer[bytes], args: argparse.Namespace) -> int:
     if args.after:
-        raise Failure("--after goes with --group; redisq groups lists groups a page at a time", USAGE)
+        raise Failure(
+            f"--after goes with --group; `{hint(args, 'groups', args.queue)}` lists groups a page at a time", USAGE
+        )
     found = list(islice(groups(buffer, page=args.count), args.count))
     if args.json:
         show_json({**heading(args, buffer), **groups_json(found)})
     elif found:
         show_groups(found)
+    else:
+        remark("nothing waits")
     return 0
 
 

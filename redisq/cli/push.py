@@ -25,7 +25,7 @@ from ..core.priority import Pushed
 from .command import Commands, describe, json_option
 from .connection import Kind, connected, explained, find, heading, queue_options, url_of
 from .exit import NO, USAGE, Failure
-from .output import console, line, show_json
+from .output import console, line, many, show_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
             raise Failure(f"{line(args.queue)} is new: say --group-by, --group, --priority-by or --kind", USAGE)
         sink = _Groups(queue, args) if isinstance(queue, Buffer) else _Members(queue, args)
         reader = _Reader(sink)
+        if sys.stdin.isatty():
+            print("reading JSON lines; Ctrl-D ends", file=sys.stderr)
         try:
             with explained(url):
                 reader.read(sys.stdin.fileno())
@@ -84,8 +86,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         show_json({**heading(args, queue), "lines": reader.pushed, "seconds": round(seconds, 3), **sink.outcome()})
     else:
-        said = ", ".join(f"{count:,} {name}" for name, count in sink.outcome().items())
-        print(f"{reader.pushed:,} lines pushed in {seconds:.1f} s: {said}")
+        outcome = sink.outcome()
+        said = ", ".join(f"{count:,} {name}" for name, count in outcome.items())
+        if "groups" in outcome:
+            said = many(outcome["groups"], "group")
+        print(f"{many(reader.pushed, 'line')} pushed in {seconds:.1f} s: {said}")
     return 0
 
 

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         queue: Queue | None
         if args.group is None:
             queue = find(client, args)
-            resumed = (queue or _only_paused(client, args) or nowhere(args)).resume()
+            resumed = (queue or _only_paused(client, args) or nowhere(client, args)).resume()
         else:
             queue = buffer = existing_buffer(client, args)
             resumed = buffer.resume_group(args.group)

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     module, colon, name = args.target.partition(":")
     if not (module and colon and name):
-        args.parser.error(f"{args.target} is not MODULE:NAME")
+        args.parser.error(f"{args.target} is not MODULE:NAME, such as jobs:worker")
     url = url_of(args)
     checked(url)
     if os.getcwd() not in sys.path:

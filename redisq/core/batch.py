@@ -72,7 +72,9 @@ class BatchData(Generic[T]):
             if not unmarked:
                 for places, place in reversed(found):  # nothing is marked
                     places.append(place)
-                raise InvalidArgument(f"{reprlib.repr(item)} is not in the batch, or has been marked as often as it is")
+                raise InvalidArgument(
+                    f"{reprlib.repr(item)} is not in the batch, or has been marked as often as it occurs"
+                )
             found.append((unmarked, unmarked.pop()))
         self.failed.update(dict.fromkeys((place for _, place in found), reason or ""))
 
@@ -233,6 +235,8 @@ def settle(
 
     Returns pairs of batch and result.
     """
+    for batch in batches:
+        check_batch(batch)
     batches = list({batch.id: batch for batch in batches}.values())  # one that is given twice counts once
     if not batches:
         return []
@@ -243,6 +247,12 @@ def settle(
     if lost := [batch.id for batch, result in pairs if isinstance(result, LeaseLost)]:
         raise no_longer_held(lost)
     return pairs
+
+
+def check_batch(batch: Any) -> None:
+    """Refuse what is not a batch, such as its id or an item of it."""
+    if not isinstance(batch, BatchData):
+        raise InvalidArgument(f"{reprlib.repr(batch)} is not a batch: give one that reserve has returned")
 
 
 def no_longer_held(ids: Sequence[str]) -> LeaseLost:

@@ -132,7 +132,7 @@ class BufferCalls(LeaseCalls[T]):
         if isinstance(items, (str, bytes)):
             raise InvalidArgument(f"items is one {type(items).__name__}: give an iterable of items, or call push")
         once = validate.once_id(token)
-        rest = iter(items)
+        rest = validate.iterable("items", items)
         for piece in count():
             start = piece * MAX_ITEMS
             encoded = [

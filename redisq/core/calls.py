@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -17,6 +18,22 @@ _CLASSES: dict[str, type[RedisqError]] = {
     "LAYOUT": WrongLayout,
     "WRONGORDER": WrongOrder,
 }
+_MARKED = re.compile(r"this queue is marked (\d+) (buffer|fifo|score), the \w+ is for (\d+) ")
+_OPEN = {
+    "buffer": "it is a buffer: open it as a Buffer",
+    "fifo": "it is a priority queue in fifo order: open it as a PriorityQueue with order='fifo'",
+    "score": "it is a priority queue in score order: open it as a PriorityQueue with order='score'",
+}
+
+
+def _remedy(message: str) -> str:
+    """Return what helps where a queue is marked as one of another layout, structure or order."""
+    marked = _MARKED.match(message)
+    if not marked:
+        return ""
+    if marked[1] != marked[3]:
+        return "; let the version that wrote it work it off, then purge it, or use that version everywhere"
+    return f"; {_OPEN[marked[2]]}, or use another name"
 
 
 class AnyPipeline(Protocol):
@@ -85,7 +102,7 @@ class Call(Generic[R]):
         """Return the error of redisq that a server's message stands for, or None if it is not redisq's to explain."""
         code, _, text = message.partition(" ")
         if code in _CLASSES:
-            return _CLASSES[code](f"{self.script.name}: {text}")
+            return _CLASSES[code](f"{self.script.name}: {text}{_remedy(text)}")
         if "WRONGTYPE" in message:
             keys = ", ".join(key.decode("utf-8", "backslashreplace") for key in self.keys)
             return ScriptError(

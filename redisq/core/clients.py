@@ -22,19 +22,19 @@ _NAMES = {
     "RedisError": "{}Error",
     "RedisClusterException": "{}ClusterException",
 }
-_PASSWORD = "give the client the username and password that the server asks for"
+PASSWORD = "give the client the username and password that the server asks for"
 _RIGHTS = "give this user the rights that the documentation lists under Rights, with ACL SETUSER"
 _DATABASE = "give a database that the server has: its setting `databases` says how many there are"
 _CLUSTER = "this server is a node of a cluster: give a RedisCluster"
 _REMEDIES = {
-    "AuthenticationError": _PASSWORD,
-    "AuthenticationWrongNumberOfArgsError": _PASSWORD,
-    "AuthorizationError": _PASSWORD,
+    "AuthenticationError": PASSWORD,
+    "AuthenticationWrongNumberOfArgsError": PASSWORD,
+    "AuthorizationError": PASSWORD,
     "NoPermissionError": _RIGHTS,
     "MovedError": _CLUSTER,
 }
 _MESSAGES = (
-    (re.compile(r"WRONGPASS|NOAUTH|invalid username-password"), _PASSWORD),
+    (re.compile(r"WRONGPASS|NOAUTH|invalid username-password"), PASSWORD),
     # What a script meets that may be run, but not all of its commands or keys; the last two are those of Redis 6.
     (re.compile(r"NOPERM|ACL failure in script|user executing the script can't"), _RIGHTS),
     (re.compile(r"DB index is out of range|invalid DB index"), _DATABASE),

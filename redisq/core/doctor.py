@@ -22,6 +22,11 @@ class Finding:
     remedy: str
 
 
+def _set(setting: str) -> str:
+    """Return the commands that change a setting, and keep it for the next start."""
+    return f"redis-cli CONFIG SET {setting}; redis-cli CONFIG REWRITE"
+
+
 def evicting(memory: Mapping[str, Any]) -> Finding | None:
     """Look at INFO memory: may the server throw keys of a queue away?"""
     policy = str(memory.get("maxmemory_policy", "noeviction"))
@@ -35,14 +40,14 @@ def evicting(memory: Mapping[str, Any]) -> Finding | None:
             "when its memory is full the server throws keys of queues away, and what is in them"
             if limit
             else "with a maxmemory, the server would throw keys of queues away, and what is in them",
-            "CONFIG SET maxmemory-policy noeviction: a full server then refuses pushes, and nothing is lost",
+            _set("maxmemory-policy noeviction") + ": a full server then refuses pushes, and nothing is lost",
         )
     return Finding(
         "warning",
         f"maxmemory-policy {policy}",
         "when its memory is full the server forgets keys with a TTL: which calls were answered, so that one that is "
         "sent again counts twice, and what was granted, so that a rate is exceeded",
-        "CONFIG SET maxmemory-policy noeviction",
+        _set("maxmemory-policy noeviction"),
     )
 
 
@@ -79,7 +84,7 @@ def _persistence(info: Mapping[str, Any], config: Mapping[str, Any]) -> Finding 
                 "warning",
                 "appendfsync no",
                 "a crash of the machine loses what the operating system had not written yet, often half a minute",
-                "CONFIG SET appendfsync everysec: a crash loses a second at most",
+                _set("appendfsync everysec") + ": a crash loses a second at most",
             )
         return None
     save = config.get("save")
@@ -88,13 +93,13 @@ def _persistence(info: Mapping[str, Any], config: Mapping[str, Any]) -> Finding 
             "warning",
             "appendonly no",
             "a crash loses everything since the last snapshot",
-            "CONFIG SET appendonly yes, and set it in the configuration file",
+            _set("appendonly yes"),
         )
     return Finding(
         "warning" if save else "error",
         "appendonly no" if save else 'appendonly no, save ""',
         "a crash loses everything since the last snapshot" if save else "a restart loses every queue",
-        "CONFIG SET appendonly yes, and set it in the configuration file",
+        _set("appendonly yes"),
     )
 
 
@@ -126,5 +131,5 @@ def _idle(config: Mapping[str, Any]) -> Finding | None:
         "warning",
         f"timeout {seconds}",
         "the server closes connections that are idle for so many seconds, and each worker that waits makes new ones",
-        "CONFIG SET timeout 0, or at least 60",
+        _set("timeout 0") + ", or at least 60",
     )

@@ -9,7 +9,18 @@ from typing import Generic, TypeVar
 
 from . import validate
 from .audit import Audit, AuditPage, horizon, page, run_audit
-from .batch import ENDED_WINDOW, BatchData, Event, batch_of, no_longer_held, record, reserve_flow, settle, total
+from .batch import (
+    ENDED_WINDOW,
+    BatchData,
+    Event,
+    batch_of,
+    check_batch,
+    no_longer_held,
+    record,
+    reserve_flow,
+    settle,
+    total,
+)
 from .calls import Call, as_text
 from .codecs import Codec
 from .errors import CodecError, LeaseLost
@@ -37,7 +48,7 @@ class LeaseCalls(QueueCalls, ABC, Generic[T]):
         rates: Sequence[Rate],
     ) -> None:
         super().__init__(structure, name, prefix, dedup_window)
-        self.codec = codec
+        self.codec: Codec[T] = validate.codec("codec", codec)
         self.lease = validate.milliseconds("lease", lease, 0.001)
         self.max_attempts = validate.attempts(max_attempts)
         self._max_dead = validate.max_dead(max_dead)
@@ -57,6 +68,7 @@ class LeaseCalls(QueueCalls, ABC, Generic[T]):
 
     def _ack_and_reserve(self, batch: BatchData[T], call: Call[list[Event[T]]]) -> Flow[list[Event[T]]]:
         acked: int | LeaseLost
+        check_batch(batch)
         events: list[Event[T]] | CodecError
         acked, events = yield Pipeline([self.ack(batch), call])
         record(batch, acked)

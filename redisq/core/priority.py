@@ -158,7 +158,7 @@ class PriorityCalls(LeaseCalls[T]):
                 f"use it for what may differ, payload_codec={codec!r}"
             )
         self.order: Order = order
-        self.payload_codec = payload_codec
+        self.payload_codec = validate.codec("payload_codec", payload_codec)
 
     def _score(self, priority: Any) -> bytes:
         value = validate.number("priority", priority)
@@ -216,7 +216,7 @@ class PriorityCalls(LeaseCalls[T]):
         """
         validate.milliseconds("delay", delay)
         once = validate.once_id(token)
-        pairs: Iterable[Any] = members.items() if isinstance(members, Mapping) else members
+        pairs = validate.iterable("members", members.items() if isinstance(members, Mapping) else members)
         outcomes: Counter[Pushed] = Counter()
         pieces, pushed, seen = count(), 0, set[bytes]()
         piece: list[tuple[bytes, ...]] = []

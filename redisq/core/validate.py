@@ -6,11 +6,13 @@ import math
 import operator
 import os
 import reprlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from .codecs import Codec, plain
 from .errors import CodecError, InvalidArgument
+
+T = TypeVar("T")
 
 MAX_SECONDS = 99_999_999  # three years: above any use, and in ms the eleven digits that the scripts take
 
@@ -121,6 +123,32 @@ def number(name: str, value: Any) -> float:
     if not math.isfinite(real):
         raise InvalidArgument(f"{name} is {reprlib.repr(value)}: give a finite number")
     return real
+
+
+def codec(name: str, value: Any) -> Codec[Any]:
+    """Return a codec, which is whatever has the two methods of one."""
+    if not (callable(getattr(value, "encode", None)) and callable(getattr(value, "decode", None))):
+        raise InvalidArgument(
+            f"{name} is {reprlib.repr(value)}: give JSON, TEXT, BYTES, a Typed, or an object with encode and decode"
+        )
+    found: Codec[Any] = value
+    return found
+
+
+def iterable(name: str, values: Iterable[T]) -> Iterator[T]:
+    """Return an iterator over what is to be pushed."""
+    try:
+        return iter(values)
+    except TypeError:
+        raise InvalidArgument(
+            f"{name} is {reprlib.repr(values)}: give an iterable of {name}, or call push for one"
+        ) from None
+
+
+def handler(value: Any) -> None:
+    """Refuse as a handler what cannot be called."""
+    if not callable(value):
+        raise InvalidArgument(f"handler is {reprlib.repr(value)}: give a function that takes a batch")
 
 
 def encode(codec: Codec[Any], item: Any, where: str = "item") -> bytes:

@@ -413,7 +413,8 @@ class WorkLoop(Generic[T]):
             after = "" if one.attempts is None else f", attempt {one.attempts}"
             name = f"{one.name!r}" if one.group is None else f"batch {one.name} of group {one.group!r}"
             extra = {"group": one.group, "attempts": one.attempts}
-            logger.error("dead letter in %s: %s%s", self._calls.name, name, after, extra=extra)
+            why = f": {' '.join(one.reason.split())}" if one.reason else ""
+            logger.error("dead letter in %s: %s%s%s", self._calls.name, name, after, why, extra=extra)
         if buried:
             self._notify("buried", buried)
             call_hook(self._settings.on_dead, buried)

@@ -143,7 +143,8 @@ def show_tally(console: Console, tally: Tally) -> None:
     for line in tally.lines:
         if line.again:
             text = f"{line.job}: a process was killed with -9 in the middle; {line.again.total():,} redelivered"
-            say(console, f"{text}, of which {line.repeated:,} had been {line.done_as} already (not counted as twice)")
+            again = f"of which {line.repeated:,} were {line.done_as} once more, as at-least-once allows"
+            say(console, f"{text}, {again}; 'twice' counts repeats without a kill")
     for fault in tally.faults:
         say(console, f"wrong: {fault}", "bold red")
     if not tally.faults:

@@ -142,6 +142,35 @@ def test_a_dry_run_counts_and_changes_nothing(client: redis.Redis, run: Run) -> 
     assert {key: client.dump(key) for key in client.keys("*")} == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["buffer", "q", "--lists", "nothing:*", "--lengths", "lengths"], "no list matches nothing:*"),
+        (["buffer", "q", "--lists", "nothing:*", "--dry-run"], "no list matches nothing:*"),
+        (["priority", "q", "--zset", "nokey", "--json"], "nokey does not exist"),
+    ],
+)
+def test_a_source_that_does_not_exist(client: redis.Redis, run: Run, arguments: list[str], said: str) -> None:
+    """A source is gone once it is adopted; so where there is a queue it may have been adopted before."""
+    client.zadd("lengths", {"a": 1})
+    assert run("adopt", *arguments) == (1, "", f"redisq: {said}\n")
+    assert client.keys("*") == [b"lengths"]
+    if arguments[0] == "buffer":
+        Buffer(client, "q").push(1)
+    else:
+        PriorityQueue(client, "q", order="score").push("m")
+    code, out, err = run("adopt", *arguments)
+    assert (code, err) == (0, "")
+    assert "--json" in arguments or out.splitlines()[1] == f"{said}: it was adopted before, or is misspelt"
+
+
+def test_an_adoption_that_is_repeated_succeeds(client: redis.Redis, run: Run) -> None:
+    filled(client)
+    client.zadd("index", {"a": 1})
+    for command in ([*BUFFER], ["adopt", "priority", "index", "--zset", "index"]):
+        assert [run(*command)[0] for _ in range(2)] == [0, 0]
+
+
 @pytest.mark.every_server
 def test_a_sorted_set_becomes_a_queue_in_score_order(client: redis.Redis, run: Run) -> None:
     scores = {f"m{i}": i * 0.1 + 1e-9 for i in range(1_300)} | {"low": -1.5e300, "zero": -0.0}
@@ -385,5 +414,5 @@ def test_a_piece_of_another_adoption_is_not_taken(client: redis.Redis, run: Run)
     assert code == 1
     assert "an interrupted adoption into the buffer redisq:{first} has left items in redisq:adopting:{" in err
     assert run("adopt", "buffer", "first", "--lists", LISTS)[0] == 0
-    assert run(*BUFFER)[0] == 0
+    assert run(*BUFFER)[2] == f"redisq: no list matches {LISTS}\n"
     assert Buffer(client, "first").groups() == {"g0": 6}

@@ -31,7 +31,7 @@ def test_audit_finds_and_repairs_damage(client: redis.Redis, run: Run) -> None:
     code, out, _ = run("audit", "b", "--repair")
     assert code == 0
     assert out.splitlines()[1].split() == ["length", "gÿ", "7", "2", "repaired"]
-    assert out.endswith("1 findings, 1 repaired\n")
+    assert out.endswith(" keys and entries checked: 1 finding, 1 repaired\n")
     assert run("audit", "b")[1].endswith("nothing is wrong\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 import redis
 
 from redisq import Buffer, PriorityQueue
-from redisq.embedded import Server
+from redisq.cli import connection
+from redisq.embedded import Server, binaries
 from tests.cli.conftest import COMMAND, UNREACHABLE, Push, Run
 
 pytestmark = pytest.mark.server
@@ -39,8 +41,8 @@ def test_no_such_queue(client: redis.Redis, run: Run, server: Server, command: t
     Buffer(client, "q", prefix="other").push(1)
     code, out, err = run(*command)
     assert (code, out) == (1, "")
-    why = "it was never pushed to, or has been empty for seven days; --kind says what it would be"
-    assert err == f"redisq: no queue q at {server.url}: {why}\n"
+    why = "it was never pushed to, or has been empty for seven days; `redisq queues` lists them"
+    assert err == f"redisq: no queue q at {server.url}: {why}; for one that is still to come say --kind\n"
     if "--watch" not in command:
         assert run(*command, "--prefix", "other")[0] == (1 if "discard" in command else 0)
 
@@ -50,16 +52,52 @@ def test_no_server(run: Run, command: tuple[str, ...]) -> None:
     code, out, err = run(*command, "--url", UNREACHABLE)
     assert (code, out) == (3, "")
     assert err.startswith("redisq: no server at redis://***@127.0.0.1:1: ")
+    assert err.endswith("refused; start one, or name yours with --url or $REDIS_URL\n")
     assert err.count("\n") == 1
 
 
+def test_a_misspelt_queue(client: redis.Redis, run: Run, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was meant is named, unless that takes reading too many keys."""
+    Buffer(client, "mails\n", prefix="other one").push(1)
+    url = f"{server.url}?client_name=me"
+    command = ["stats", "mials", "--url", url, "--prefix", "other one"]
+    hint = f"`redisq queues --url {server.url} --prefix 'other one'` lists them"
+    assert f"; did you mean mails\\n? {hint}" in run(*command)[2]
+    monkeypatch.setattr(connection, "_FEW_KEYS", 1)
+    assert f"seven days; {hint}" in run(*command)[2]
+
+
 @pytest.mark.parametrize(
-    "url", ["nonsense", "http://x", "redis://:se/cret@h:1", "redis://h:port", "redis://h?password=secret&db=x"]
+    ("arguments", "message"),
+    [
+        (["stat", "q"], "invalid choice: 'stat', did you mean stats? (choose from "),
+        (["dead", "lst", "q"], "invalid choice: 'lst', did you mean list? (choose from "),
+        (["groups", "q", "--state", "wait"], "invalid choice: 'wait', did you mean waiting? (choose from "),
+        (["xyz"], "invalid choice: 'xyz' (choose from "),
+        (["worker", "jobs"], "jobs is not MODULE:NAME, such as jobs:worker\n"),
+    ],
 )
-def test_wrong_url(run: Run, url: str) -> None:
+def test_a_misspelt_command(run: Run, arguments: list[str], message: str) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("url", "flaw"),
+    [
+        ("nonsense", ""),
+        ("http://x", ""),
+        ("redis://:se/cret@h:1", "; a password's /, ? and # are written %2F, %3F and %23"),
+        ("redis://h:secret", "; its port is not a number from 0 to 65535"),
+        ("redis://h:65536", "; its port is not a number from 0 to 65535"),
+        ("redis://h?password=secret&db=x", ""),
+    ],
+)
+def test_wrong_url(run: Run, url: str, flaw: str) -> None:
     code, out, err = run("stats", "q", "--url", url)
     assert (code, out) == (2, "")
-    assert " is not the URL of a Redis server: give redis://" in err
+    assert f" is not the URL of a Redis server{flaw}: give redis://" in err
     assert "cret" not in err
     assert err.count("\n") == 1
 
@@ -72,7 +110,16 @@ def test_a_wrong_password(client: redis.Redis, run: Run, server: Server) -> None
         client.acl_deluser("reader")
     assert code == 3
     assert err.startswith(f"redisq: the server at {server.url} refuses: ")
+    assert err.endswith("; check the one in REDIS_URL=redis://user:password@host\n")
+    assert ".;" not in err
     assert "sesame" not in err
+
+
+def test_no_password(run: Run) -> None:
+    with Server(binaries()[0]) as server, contextlib.closing(server.client()) as client:
+        client.config_set("requirepass", "secret")
+        said = f"redisq: the server at {server.url} asks for a password: REDIS_URL=redis://user:password@host\n"
+        assert run("stats", "q", "--url", server.url) == (3, "", said)
 
 
 def test_a_user_without_permission(client: redis.Redis, run: Run, server: Server) -> None:
@@ -159,6 +206,12 @@ def test_json_works_without_rich(client: redis.Redis) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     message = "redisq: tables need rich: pip install 'redisq-lua[cli]', or say --json\n"
     assert (done.returncode, done.stderr) == (1, message)
+    for early in (["bench"], ["audit", "b", "--repair"]):  # before anything is measured or repaired
+        client.zadd("redisq:{b}:groups", {"default": 7})
+        done = subprocess.run([*command[:-2], *early], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
+        assert client.zscore("redisq:{b}:groups", "default") == 7
+    client.zadd("redisq:{b}:groups", {"default": 1})
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, json.loads(done.stdout)["waiting"]) == (0, 1)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
 
 import pytest
 import redis
+from rich.console import Console
 
 from redisq import BYTES, Buffer, PriorityQueue
-from redisq.cli import dead
+from redisq.cli import dead, output
 from tests.cli.conftest import Run, bury_batch, bury_members, seconds_of
 
 pytestmark = pytest.mark.server
@@ -23,18 +25,35 @@ def test_dead_batches(client: redis.Redis, run: Run) -> None:
     header, *rows = out.splitlines()
     (row,) = (row for row in rows if row.startswith(first))  # both may be buried in the same ms
     assert (code, header.split()) == (0, ["id", "died", "attempts", "reason", "group", "items", "oldest"])
-    assert re.search(r" 1  it is\\nbad x+\.\.\.  g\\n        4  \\xff1 2 3 \.\.\.$", row)
+    assert re.search(r" 1  it is\\nbad x{99}  g\\n        4  \\xff1 2 3 \.\.\.$", row)
     (found,) = (one for one in json.loads(run("dead", "list", "b", "--json")[1])["dead"] if one["id"] == first)
     assert abs(seconds_of(found.pop("died")) - time.time()) < 60
     about = {"id": first, "group": "g\n", "attempts": 1, "reason": "it is\nbad " + "x" * 99, "holder": "worker 7"}
     assert found == {**about, "items": ["\\xff1", "2", "3", "4"]}
     assert len(json.loads(run("dead", "list", "b", "--limit", 1, "--json")[1])["dead"]) == 1
 
-    assert run("dead", "redrive", "b", "nobody") == (1, "0 redriven\n", "")
-    assert run("dead", "redrive", "b", first, "nobody") == (0, "1 redriven\n", "")
+    assert run("dead", "redrive", "b", "nobody") == (1, "0 redriven\n", "redisq: nobody is not dead\n")
+    assert run("dead", "redrive", "b", first, "nobody") == (0, "1 redriven\n", "redisq: 1 of those named is not dead\n")
     assert json.loads(run("dead", "discard", "b", second, "--json")[1])["discarded"] == 1
+    code, out, err = run("dead", "redrive", "b", "nobody", "--json")
+    assert (code, json.loads(out)["redriven"], err) == (1, 0, "redisq: nobody is not dead\n")
     assert run("dead", "list", "b") == (0, "", "")
     assert Buffer(client, "b", codec=BYTES).pop("g\n") == [b"\xff1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize("width", [120, 60])
+def test_a_long_reason_is_shown_whole(
+    client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """On lines of its column, or as one block a letter; it is the items that are cut."""
+    words = [f"word{number}" for number in range(60)]
+    for group in ("g", "h"):
+        bury_batch(client, "b", *[b"%d" % number * 60 for number in range(3)], group=group, reason=" ".join(words))
+    monkeypatch.setattr(output, "console", lambda **_: Console(width=width, file=io.StringIO()))
+    out = run("dead", "list", "b")[1]
+    assert re.findall(r"word\d+", out) == words * 2
+    assert "word0 word1 word2 word3 " in out  # it has most of the room
+    assert width == 60 or ("…" in out and max(map(len, out.splitlines())) <= width)
 
 
 def test_redrive_all_keeps_the_order_of_burial(client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_an_evicting_server(safe: redis.Redis, run: Run) -> None:
     safe.config_set("maxmemory-policy", "allkeys-lru")
     code, (found,) = run()
     assert (code, found["subject"]) == (1, "maxmemory-policy allkeys-lru")
-    assert "noeviction" in found["remedy"]
+    assert "redis-cli CONFIG SET maxmemory-policy noeviction; redis-cli CONFIG REWRITE: a full" in found["remedy"]
 
 
 @pytest.mark.server
@@ -105,7 +105,7 @@ def test_a_user_without_the_permissions(safe: redis.Redis, run: Run, server: Ser
 
 
 @pytest.mark.server
-def test_queues(safe: redis.Redis, run: Run) -> None:
+def test_queues(safe: redis.Redis, run: Run, server: Server) -> None:
     """Another layout, a lease far in the future, workers with different settings."""
     safe.hset("redisq:{old}:meta", "queue", "1 buffer")
     assert [one["subject"] for one in run()[1]] == ["old"]
@@ -124,6 +124,7 @@ def test_queues(safe: redis.Redis, run: Run) -> None:
     Buffer(safe, "b").push(1)
     assert Buffer(safe, "b").reserve(lease=864_000, holder="h")
     assert [one["subject"] for one in run()[1]] == ["b", "q"]
+    assert run("--url", server.url)[1][0]["remedy"].startswith(f"redisq audit b --repair --url {server.url} ends ")
     assert run("--prefix", "other") == (0, [])
 
 
@@ -150,7 +151,7 @@ def test_an_interrupted_adoption(
     capsys.readouterr()
     code, findings = run()
     assert (code, {one["subject"]: one["problem"].split()[0] for one in findings}) == (1, {"p": "3", "q:x": "3"})
-    assert findings[1]["remedy"] == "if it is not at work, run `redisq adopt priority p` again"
+    assert findings[1]["remedy"] == "if it is not at work, run `redisq adopt priority p` again, with its other options"
     for command in commands:
         assert main(command) == 0
     capsys.readouterr()

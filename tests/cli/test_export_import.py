@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -19,7 +20,7 @@ import redis
 from redisq import BYTES, Buffer, PriorityQueue, Pushed
 from redisq.cli import archive, importing, main, steps
 from redisq.embedded import Server
-from tests.cli.conftest import Run
+from tests.cli.conftest import UNREACHABLE, Run
 from tests.cli.killing import killed
 from tests.conftest import BINARIES
 
@@ -62,7 +63,7 @@ def export(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         data = out.buffer.getvalue()
         told = capsys.readouterr().err
         assert code == 0, told
-        assert re.fullmatch(r"[\d,]+ (items|members) of .* exported\n", told)
+        assert re.fullmatch(r"[\d,]+ (item|member)s? of .* exported\n", told)
         return bytes(data)
 
     return export
@@ -152,6 +153,28 @@ def test_everything_comes_back(
     assert 0 < client.pttl("redisq:{copy}:once:import-" + json.loads(data.splitlines()[0])["id"]) <= 604_800_000
     made: Any = Buffer(client, "copy") if kind == "buffer" else PriorityQueue(client, "copy", order=kind)  # type: ignore[arg-type]
     assert made.audit().ok
+
+
+@pytest.mark.parametrize("name", ["copy", "it's", "two words", "a\nb'\\"])
+def test_the_command_that_resumes(
+    client: redis.Redis,
+    run_import: Import,
+    run: Run,
+    export: Callable[..., bytes],
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """It is for a shell, and for the server and the prefix that were given, whatever REDIS_URL says."""
+    make_buffer(client, leased=False)
+    out = run_import(export("q"), name, "--url", server.url, "--prefix", "other")[1]
+    hint = out.rpartition("it is paused: ")[2]
+    assert hint.count("\n") == 1
+    monkeypatch.setenv("REDIS_URL", UNREACHABLE)
+    words = subprocess.check_output(["bash", "-c", f"printf '%s\\0' {hint}"], text=True).split("\0")
+    assert words[:-1] == ["redisq", "resume", name, "--url", server.url, "--prefix", "other"]
+    assert run(*words[1:-1])[0] == 0
+    assert run_import(b"", name, "--url", UNREACHABLE)[2].count("secret") == 0
 
 
 @pytest.mark.parametrize("target", BINARIES)
@@ -263,11 +286,13 @@ def test_large_items_are_written_in_lines_of_a_megabyte(
 # -- what is refused
 
 
-def test_a_queue_that_is_not_paused_is_refused(client: redis.Redis, run: Run) -> None:
+def test_a_queue_that_is_not_paused_is_refused(client: redis.Redis, run: Run, server: Server) -> None:
     Buffer(client, "b").push("1")
     code, out, err = run("export", "b")
     assert (code, out) == (1, "")
     assert err == "redisq: b is not paused: `redisq pause b` first, so that it holds still, or say --live\n"
+    url, hint = f"{server.url}?client_name=me", f"`redisq pause b --url {server.url}` first"
+    assert hint in run("export", "b", "--url", url)[2]  # it names the server, whatever REDIS_URL says
     assert run("export", "none")[0] == 1
     client.hset("redisq:{b}:meta", "queue", "1 buffer")
     assert run("export", "b", "--live")[2] == "redisq: the queue is marked 1 buffer: this redisq exports layout 2\n"

@@ -94,7 +94,7 @@ def test_options_that_contradict_the_queue(client: redis.Redis, run: Run) -> Non
         expected = "redisq: p is a priority queue: only a buffer has groups\n"
         assert run(*command) == (1, "", expected)
     code, _, err = run("peek", "b", "--after", 3)
-    assert (code, err) == (2, "redisq: --after goes with --group; redisq groups lists groups a page at a time\n")
+    assert (code, err) == (2, "redisq: --after goes with --group; `redisq groups b` lists groups a page at a time\n")
     code, _, err = run("peek", "b", "--group", "")
     assert (code, "group is ''" in err) == (2, True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 
 import pytest
@@ -18,7 +19,6 @@ pytestmark = pytest.mark.server
 def test_leased_batches(client: redis.Redis, run: Run) -> None:
     buffer: Buffer[bytes] = Buffer(client, "b", codec=BYTES)
     buffer.push(b"1", b"2\n", b"\xff", b"4", group="g\n")
-    assert run("leased", "b") == (0, "", "")
     batch = buffer.reserve(holder="worker 7")
     assert batch
     batch.release(reason="it is\nbad")
@@ -40,6 +40,38 @@ def test_leased_batches(client: redis.Redis, run: Run) -> None:
     assert 590 < seconds_of(batch_json.pop("deadline")) - time.time() <= 610
     about = {"id": again.id, "group": "g\n", "attempts": 2, "reason": "it is\nbad", "holder": "worker 8"}
     assert batch_json == {**about, "items": ["1", "2\n", "\\xff", "4"]}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("leased b", "nothing is leased"),
+        ("delayed b", "nothing is delayed"),
+        ("dead list b", "nothing is dead"),
+        ("dead list b --after gone", "nothing more is dead"),
+        ("peek b --group nosuch", "nothing waits in group nosuch"),
+        ("peek b --group g --after 9", "nothing more waits in group g"),
+        ("peek e", "nothing waits"),
+        ("peek p", "nothing waits"),
+        ("groups b --state paused", "no group is paused"),
+        ("groups b --state busy", "no group has a batch out"),
+        ("groups b --after 9", "no other group may be handed out"),
+        ("groups e --state all", "no group has items"),
+    ],
+)
+def test_nothing_is_said_on_a_terminal_alone(
+    client: redis.Redis, run: Run, monkeypatch: pytest.MonkeyPatch, command: str, said: str
+) -> None:
+    """On stderr, so that no program takes it for a row."""
+    Buffer(client, "b").push(1, group="g")
+    Buffer(client, "e").push(1)
+    Buffer(client, "e").pop()
+    PriorityQueue(client, "p").push("m")
+    PriorityQueue(client, "p").pop()
+    assert run(*command.split()) == (0, "", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert run(*command.split()) == (0, "", f"{said}\n")
+    assert run(*command.split(), "--json")[2] == ""
 
 
 def test_leased_members(client: redis.Redis, run: Run) -> None:

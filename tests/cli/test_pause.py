@@ -81,7 +81,7 @@ def test_a_paused_queue_without_items(client: redis.Redis, run: Run) -> None:
     """Pausing a mistyped name is refused; a pause that is left of a queue can be ended, whatever its structure was."""
     code, out, err = run("pause", "nobody")
     assert (code, out) == (1, "")
-    assert err.endswith("--kind says what it would be\n")
+    assert err.endswith("for one that is still to come say --kind\n")
     assert run("resume", "nobody")[0] == 1
     assert client.dbsize() == 0
     assert run("pause", "new", "--kind", "priority")[0] == 0

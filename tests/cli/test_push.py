@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import subprocess
 from typing import Any
@@ -24,10 +26,25 @@ def test_push_makes_items_that_python_reads(client: redis.Redis, run_push: Push)
     assert (code, err) == (0, "")
     assert out.startswith("3 lines pushed in ")
     assert out.endswith(": 2 groups\n")
+    out = run_push([1], "one", "--group", "g")[1]
+    assert (out[:17], out[-10:]) == ("1 line pushed in ", ": 1 group\n")
     buffer: Buffer[Any] = Buffer(client, "q")
     assert buffer.pop("b") == [actions[0], actions[2]]
     assert client.lrange("redisq:{q}:items:7", 0, -1) == ['{"did":"ä","user":7}'.encode()]
     assert buffer.pop("7") == [actions[1]]
+
+
+@pytest.mark.usefixtures("client")
+def test_push_from_a_terminal_says_what_it_waits_for() -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, b"1\n\x04")
+    done = subprocess.run(
+        [*COMMAND, "push", "q", "--group", "g"], stdin=theirs, capture_output=True, text=True, timeout=60
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert (done.returncode, done.stdout[:17]) == (0, "1 line pushed in ")
+    assert done.stderr == "reading JSON lines; Ctrl-D ends\n"
 
 
 def test_push_without_a_group_field_accepts_any_json(client: redis.Redis, run_push: Push) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from enum import IntEnum
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +30,8 @@ from redisq import (
     Replicas,
     ScriptError,
     State,
+    Worker,
+    WrongLayout,
     WrongOrder,
 )
 from redisq.core.buffer import MAX_ITEMS
@@ -35,6 +39,7 @@ from tests.conftest import MakeClient
 from tests.scripts import keyspace
 
 Call = Callable[[redis.Redis, Any], object]
+ASYNC_BUFFER: redisq.asyncio.Buffer[Any] = redisq.asyncio.Buffer(redis.asyncio.Redis(), "q")
 
 NAN, INF = float("nan"), float("inf")
 NOT_INTEGERS = [0, -1, 1.0, 1.5, "1", None, True, NAN, 10**12]
@@ -95,6 +100,19 @@ BAD: list[tuple[str, list[Any], Call]] = [
     ("peek group", NOT_GROUPS, lambda c, bad: Buffer(c, "q").peek(bad)),
     ("peek count of items", NOT_INTEGERS, lambda c, bad: Buffer(c, "q").peek("g", bad)),
     ("peek after of items", NOT_PLACES, lambda c, bad: Buffer(c, "q").peek("g", 1, bad)),
+    ("codec", ["json", None, b"", 5], lambda c, bad: Buffer(c, "q", codec=bad)),
+    ("codec of members", ["json"], lambda c, bad: PriorityQueue(c, "q", codec=bad)),
+    ("payload codec", ["json", None], lambda c, bad: PriorityQueue(c, "q", payload_codec=bad)),
+    ("asyncio codec", ["json"], lambda _, bad: redisq.asyncio.Buffer(redis.asyncio.Redis(), "q", codec=bad)),
+    ("handler", [None, "handle"], lambda c, bad: Worker(Buffer(c, "q"), bad)),
+    ("asyncio handler", [None], lambda _, bad: redisq.asyncio.Worker(ASYNC_BUFFER, bad)),
+    ("items", [5, None], lambda c, bad: Buffer(c, "q").push_many(bad)),
+    ("members", [5, None], lambda c, bad: PriorityQueue(c, "q").push_many(bad)),
+    ("batch to ack", ["id", 5], lambda c, bad: Buffer(c, "q").ack(bad)),
+    ("batch to release", ["id"], lambda c, bad: PriorityQueue(c, "q").release(bad)),
+    ("batch to extend", ["id"], lambda c, bad: Buffer(c, "q").extend(bad)),
+    ("batch to bury", ["id"], lambda c, bad: Buffer(c, "q").bury(bad)),
+    ("batch to ack with a reserve", ["id"], lambda c, bad: Buffer(c, "q").reserve(ack=bad)),
     ("order", ["lifo", None], lambda c, bad: PriorityQueue(c, "q", order=bad)),
     ("rate", [None, 5, "1/s"], lambda c, bad: RateLimiter(c, "q", bad)),
     ("token of a limiter", ["", "\ud800", 5], lambda c, bad: RateLimiter(c, "q", Rate(1, 1)).acquire(token=bad)),
@@ -283,16 +301,48 @@ def test_the_other_order_is_refused(client: redis.Redis) -> None:
         other.dead,
     ]
     for call in calls:
-        with pytest.raises(WrongOrder, match="fifo"):
+        with pytest.raises(
+            WrongOrder, match=r"; it is .* open it as a PriorityQueue with order='fifo', or use another"
+        ):
             call()
     assert keyspace.dump(client) == before
+
+
+def test_a_queue_of_another_kind_or_layout_is_refused(client: redis.Redis) -> None:
+    """With what helps."""
+    PriorityQueue(client, "p", order="score").push("a")
+    Buffer(client, "b").push("a")
+    client.hset("redisq:{old}:meta", "queue", "1 buffer")
+    score = "open it as a PriorityQueue with order='score', or use another name$"
+    with pytest.raises(WrongLayout, match=score):
+        Buffer(client, "p").push(1)
+    with pytest.raises(WrongLayout, match=score):
+        Buffer(client, "p").stats()
+    with pytest.raises(WrongLayout, match=r"; it is a buffer: open it as a Buffer, or use another name$"):
+        PriorityQueue(client, "b").push("b")
+    for call in (Buffer(client, "old").pop, PriorityQueue(client, "old").pop):
+        with pytest.raises(WrongLayout, match="; let the version that wrote it work it off, then purge it, or use"):
+            call()
+
+
+@pytest.mark.parametrize("root", [redisq, redisq.asyncio], ids=["blocking", "asyncio"])
+def test_reprs_name_the_queue(root: Any) -> None:
+    client = redis.Redis() if root is redisq else redis.asyncio.Redis()
+    buffer = root.Buffer(client, "mails")
+    assert repr(buffer) == "Buffer('mails')"
+    assert repr(root.PriorityQueue(client, "it's")) == 'PriorityQueue("it\'s")'
+    assert repr(root.RateLimiter(client, "api", Rate(1, 1))) == "RateLimiter('api')"
+    assert repr(root.Worker(buffer, print)) == "Worker(Buffer('mails'), print)"
+    assert re.fullmatch(
+        r"Worker\(Buffer\('mails'\), functools.partial\(.*\)\)", repr(root.Worker(buffer, partial(print)))
+    )
 
 
 @pytest.mark.every_server
 def test_an_existing_sorted_set_is_used_as_it_is(client: redis.Redis) -> None:
     """In score order; in fifo order it is refused."""
     client.zadd("redisq:{q}:ready", {"a": 2.5, "b": 1.5})
-    with pytest.raises(WrongOrder, match="score"):
+    with pytest.raises(WrongOrder, match=r"; it is .* open it as a PriorityQueue with order='score', or use another"):
         PriorityQueue(client, "q").push("c", 1)
     queue = PriorityQueue(client, "q", order="score")
     assert queue.push("a", 0.5) is Pushed.RAISED

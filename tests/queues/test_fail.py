@@ -138,7 +138,7 @@ def test_items_that_are_equal_in_python_are_distinguished_by_type(shuffle: int) 
         assert place in batch.failed, item
     assert len(batch.failed) == len(items)
     for item in items:
-        with pytest.raises(InvalidArgument, match="has been marked as often as it is"):
+        with pytest.raises(InvalidArgument, match="has been marked as often as it occurs"):
             batch.fail(item)
 
 

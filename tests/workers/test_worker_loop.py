@@ -163,11 +163,13 @@ def test_an_empty_queue_is_waited_on_until_a_wake_up_or_the_retry_time() -> None
     assert loop.state.wait_seconds(loop.now) == 5.0
 
 
-def test_a_burial_is_reported_and_followed_by_another_reserve() -> None:
-    """The reply names the buried batch and no retry time."""
+def test_a_burial_is_reported_and_followed_by_another_reserve(caplog: pytest.LogCaptureFixture) -> None:
+    """The reply names the buried batch and no retry time; the log says why it died, on one line."""
     loop = Loop()
-    died = Buried("id", "g", 3, "poison")
+    died = Buried("id", "g", 3, "poison\n  and worse")
     loop.reply([died])
+    (logged,) = caplog.messages
+    assert logged.endswith(": batch id of group 'g', attempt 3: poison and worse")
     assert loop.hook_calls == [("dead", died)]
     assert loop.call_names() == ["reserve"]
 

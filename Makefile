@@ -16,7 +16,7 @@ test: $(VENV)/ready
 # The site in build/docs. A warning is an error: also a link that leads nowhere, and a name that no page describes.
 docs: $(VENV)/docs
 	$(BIN)/python -m sphinx -q -W --keep-going -n -j auto -b dirhtml docs build/docs
-	@echo "the site is in build/docs: open build/docs/index.html, or run $(BIN)/python -m http.server -d build/docs"
+	@echo "the site is in build/docs: run $(BIN)/python -m http.server -d build/docs, and open http://localhost:8000"
 
 # The wheel and the sdist of a release, in dist/. The wheel is built from the sdist.
 dist: $(VENV)/ready

@@ -97,7 +97,7 @@ def started(size: int) -> Iterator[Workers]:
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(number, there), daemon=True)
         process.start()
-        there.close()  # so that a worker that dies is an EOFError here, not a wait for ever
+        there.close()  # so that a worker that dies is an EOFError here, not a wait forever
         pipes.append(here)
         processes.append(process)
     try:

@@ -1,7 +1,8 @@
 """Send actions to an HTTP API in batches of one feed each, no more often than it allows, and again what it refused.
 
-    python examples/api_batches.py https://api.example.com/actions --push actions.jsonl     # until Ctrl-C
-    python examples/api_batches.py https://api.example.com/actions --until-empty
+    echo '{"feed": "eu", "did": "like"}' > actions.jsonl
+    python examples/api_batches.py --fake-api --push actions.jsonl --until-empty
+    python examples/api_batches.py https://api.example.com/actions  # until Ctrl-C
 
 A line of actions.jsonl is a JSON object with a `feed`. The API gets {"feed": ..., "actions": [...]} and answers
 {"refused": [places in actions]}. Start it several times: together they keep to the rates, and the batch of a
@@ -21,16 +22,21 @@ import redis
 
 from redisq import Batch, Buffer, Rate, Worker
 
+FAKE_API = 'data:,{"refused": []}'  # a URL that answers this
 RATES = (Rate(3, per=1), Rate(100, per=60))
 
 
 def main() -> None:
     """Fill the buffer, and work it off."""
     parser = argparse.ArgumentParser(description="Send actions to an HTTP API in batches.")
-    parser.add_argument("endpoint")
+    parser.add_argument("endpoint", nargs="?", help="the URL of the API")
+    parser.add_argument("--fake-api", action="store_true", help="without an API: everything is accepted")
     parser.add_argument("--push", type=Path, metavar="FILE", help="first push the actions of this file")
     parser.add_argument("--until-empty", action="store_true", help="end when everything is sent")
     args = parser.parse_args()
+    if bool(args.endpoint) == args.fake_api:
+        parser.error("give the URL of an API, or --fake-api")
+    endpoint = args.endpoint or FAKE_API
     client = redis.Redis.from_url(os.environ.get("REDIS_URL", "redis://localhost:6379/0"))
     # A batch leaves with 100 actions, or when its feed has waited two seconds; after five failures it is a dead letter.
     actions: Buffer[dict[str, Any]] = Buffer(
@@ -39,7 +45,7 @@ def main() -> None:
 
     def send(batch: Batch[dict[str, Any]]) -> None:
         body = json.dumps({"feed": batch.group, "actions": batch.items}).encode()
-        request = urllib.request.Request(args.endpoint, body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(endpoint, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=10) as response:  # an error status raises: all of it, later
             refused = json.load(response)["refused"]
         batch.fail_at(*refused, reason="refused")  # these alone, later

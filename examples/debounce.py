@@ -1,11 +1,13 @@
 """Rebuild the index of a document once its edits have stopped for a while, not after each of them.
 
+    pip install 'redisq-lua[embedded]'
     python examples/debounce.py
 
 An edit during a rebuild starts the wait anew, too: then there is one more rebuild, and two workers never have the same
 document at once. The server is $REDIS_URL, by default a private one that ends with the program.
 """
 
+import argparse
 import os
 import threading
 import time
@@ -20,13 +22,16 @@ QUIET = 0.5  # seconds without an edit; outside an example 5, say
 
 def main() -> None:
     """Edit a document in one thread, and rebuild its index in this one."""
+    parser = argparse.ArgumentParser(description="Rebuild the index of a document once its edits have stopped.")
+    parser.add_argument("--url", default=os.environ.get("REDIS_URL"), help="default: $REDIS_URL, else a private server")
+    url = parser.parse_args().url
     rebuilding, edited = threading.Event(), threading.Event()
     rebuilt: list[int] = []
 
     def log(line: str) -> None:
         print(f"{time.monotonic() - start:5.2f} s  {line}", flush=True)
 
-    with server(os.environ.get("REDIS_URL")) as endpoint, redis.Redis.from_url(endpoint.url) as client:
+    with server(url) as endpoint, redis.Redis.from_url(endpoint.url) as client:
         index: PriorityQueue[str] = PriorityQueue(client, "debounce")
         start = time.monotonic()
 

@@ -1,5 +1,6 @@
 """Apply the events of each account strictly in order: three workers, a failure in the middle, and its retry.
 
+    pip install 'redisq-lua[embedded]'
     python examples/ordered_groups.py
     python examples/ordered_groups.py --unordered  # what becomes of the order without `ordered=True`
 
@@ -25,6 +26,7 @@ ACCOUNTS, EVENTS = ("anna", "ben", "cleo"), range(1, 10)
 def main() -> None:
     """Push the events, work them off, and look at the order in which each account had its own."""
     parser = argparse.ArgumentParser(description="Apply the events of each account in order.")
+    parser.add_argument("--url", default=os.environ.get("REDIS_URL"), help="default: $REDIS_URL, else a private server")
     parser.add_argument("--unordered", action="store_true", help="make the buffer without ordered=True")
     args = parser.parse_args()
     ledger: defaultdict[str, list[int]] = defaultdict(list)
@@ -48,7 +50,7 @@ def main() -> None:
                 batch.fail_at(*range(place, len(batch.items)), reason=str(error))
                 break
 
-    with server(os.environ.get("REDIS_URL")) as endpoint, redis.Redis.from_url(endpoint.url) as client:
+    with server(args.url) as endpoint, redis.Redis.from_url(endpoint.url) as client:
         events: Buffer[int] = Buffer(client, "ordered-groups", ordered=not args.unordered)
         for event in EVENTS:
             for account in ACCOUNTS:

@@ -1,12 +1,14 @@
 """Remind customers of unpaid invoices a week after each was sent, with typed payloads and code that is easy to test.
 
+    pip install 'redisq-lua[fast,embedded]'
     python examples/reminders.py
 
 What is tested is at the top: a function that makes the queue, and a handler. `tests/project/test_examples.py` works the
 queue off by `redisq.testing.drain` on a fake Redis, and moves its clock by weeks. The server is $REDIS_URL, by default
-a private one that ends with the program. Needs msgspec or pydantic.
+a private one that ends with the program. Needs msgspec, which `fast` brings, or pydantic.
 """
 
+import argparse
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -54,13 +56,17 @@ def remind(mails: MailServer, batch: Batch[str]) -> None:
         mails.send(invoice.email, f"please pay {invoice.amount:.2f} for invoice {number}")
 
 
-def main(delay: float = 0.2) -> None:
+def main() -> None:
     """Send two invoices, one of which is paid in time."""
+    parser = argparse.ArgumentParser(description="Remind customers of unpaid invoices.")
+    parser.add_argument("--url", default=os.environ.get("REDIS_URL"), help="default: $REDIS_URL, else a private server")
+    parser.add_argument("--delay", type=float, default=0.2, help="seconds until a reminder is due, not a week (0.2)")
+    args = parser.parse_args()
     mails = MailServer()
-    with server(os.environ.get("REDIS_URL")) as endpoint, redis.Redis.from_url(endpoint.url) as client:
+    with server(args.url) as endpoint, redis.Redis.from_url(endpoint.url) as client:
         queue = reminders(client)
-        queue.push("2026-1", delay=delay, payload=Invoice("anna@example.com", 20))
-        queue.push("2026-2", delay=delay, payload=Invoice("ben@example.com", 99.5))
+        queue.push("2026-1", delay=args.delay, payload=Invoice("anna@example.com", 20))
+        queue.push("2026-2", delay=args.delay, payload=Invoice("ben@example.com", 99.5))
         queue.remove("2026-2")  # it is paid
         Worker(queue, partial(remind, mails), max_batches=1).run()
     print(*mails.sent, sep="\n")

@@ -69,10 +69,11 @@ def main() -> None:
 
     threading.Thread(target=feed, daemon=True).start()
     worker.run()
-    if args.search:
-        found = "SELECT name FROM texts JOIN files ON id = texts.rowid WHERE texts MATCH ? ORDER BY rank LIMIT 10"
-        with contextlib.closing(open_index(args.index)) as index:
-            print(*(name for (name,) in index.execute(found, (args.search,))), sep="\n")
+    count = "SELECT count(*) || ' files indexed' FROM texts"
+    search = "SELECT name FROM texts JOIN files ON id = texts.rowid WHERE texts MATCH ? ORDER BY rank LIMIT 10"
+    with contextlib.closing(open_index(args.index)) as index:
+        found = index.execute(search, (args.search,)) if args.search else index.execute(count)
+        print(*(line for (line,) in found), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,13 @@
 """Race-free queues on Redis: a grouped batch buffer and a unique priority queue, one Lua script per operation.
 
-The names here are the blocking ones; `redisq.asyncio` has the same, awaited.
+The names here are the blocking ones; `redisq.asyncio` has the same, awaited. For example::
+
+    import redis
+    from redisq import Buffer, Worker
+
+    mails = Buffer(redis.Redis(), "mails", max_attempts=5)
+    mails.push("hello anna", "hello ben", group="eu")
+    Worker(mails, lambda batch: print(batch.group, batch.items), size=100).run(burst=True)
 """
 
 from .blocking import Batch, Buffer, Client, PriorityQueue, RateLimiter, Worker, overview, queues

@@ -13,7 +13,7 @@ class RedisBuffer < Redisq::Queue
   # so that in the end only the item that fails is dead.
   def initialize(redis, name, codec: Redisq::JSON, min_size: 1, max_wait: 60, ordered: false, isolate: false, **options)
     super(redis, name, codec: codec, **options)
-    raise Redisq::InvalidArgument, 'without max_wait a group under min_size waits for ever' if !max_wait && min_size > 1
+    raise Redisq::InvalidArgument, 'without max_wait a group under min_size waits forever' if !max_wait && min_size > 1
 
     @settings.update(min_size: min_size, max_wait: ms(max_wait || 0),
                      ordered: ordered ? 1 : 0, isolate: isolate ? 1 : 0)

@@ -20,6 +20,14 @@ from .runner import Client
 class Buffer(Queue[BufferCalls[T], T]):
     """A buffer of items that pile up per group and leave in batches of one group.
 
+    For example::
+
+        mails = Buffer(client, "mails")
+        await mails.push("hello anna", "hello ben", group="eu")
+        async for batch in mails.batches(size=100):  # acked at the end of its turn
+            async with batch:  # released on an exception
+                await send(batch.group, batch.items)
+
     All workers of a queue must agree on its settings:
 
     - `codec` turns items into bytes (default: canonical JSON).
@@ -27,7 +35,7 @@ class Buffer(Queue[BufferCalls[T], T]):
     - `min_size`, `max_wait`: a group is handed out from `min_size` waiting items on, and at any length when `max_wait`
       seconds have passed since it became non-empty or was last served; `max_wait=None` needs `min_size=1`.
     - `max_attempts`: a batch that was handed out so often and comes back becomes a dead letter; None: it comes back
-      for ever.
+      forever.
     - `ordered`: one batch of a group at a time, so that its items are processed strictly in order.
     - `isolate`: a batch of several items that has used its attempts is split instead of buried, so that in the end
       only the item that fails is dead.
@@ -148,7 +156,7 @@ class Buffer(Queue[BufferCalls[T], T]):
 
         None if there is nothing to hand out. What is due comes first, the earliest first: batches whose lease ran out,
         batches that were given back, groups that have waited `max_wait`; only then the longest group of at least
-        `min_size`. So nothing waits for ever. A batch that comes back comes whole, whatever `size` and `max_bytes` (of
+        `min_size`. So nothing waits forever. A batch that comes back comes whole, whatever `size` and `max_bytes` (of
         encoded items; at least one item comes) say.
 
         At least once: until it is settled the batch comes back, when its `lease` (seconds; default: the queue's) runs

@@ -22,6 +22,14 @@ from .runner import Client
 class PriorityQueue(Queue[PriorityCalls[T], T]):
     """A queue of unique members, the most urgent first; pushing one again keeps the more urgent place.
 
+    For example::
+
+        index = PriorityQueue(client, "index")
+        await index.push_many({"a.py": 10, "b.py": 10})
+        await index.push("b.py", 0)  # raised, not added twice
+        batch = await index.reserve()  # its items are ["b.py"]
+        await batch.ack()
+
     A lower priority is more urgent. All workers of a queue must agree on its settings:
 
     - `order="fifo"`: whole priorities -1024..1023, equal ones leave in the order in which they were added; one that
@@ -30,7 +38,7 @@ class PriorityQueue(Queue[PriorityCalls[T], T]):
     - `codec` turns members into bytes (default: text); a member is known by its bytes. `payload_codec` does the
       same for the payloads that may be pushed beside them (default: canonical JSON).
     - `lease`: seconds for which reserved members are held, unless they are extended.
-    - `max_attempts`: a member that was handed out so often and comes back is dead; None: it comes back for ever.
+    - `max_attempts`: a member that was handed out so often and comes back is dead; None: it comes back forever.
     - `max_dead`: how many dead members to keep; beyond it the oldest are dropped; None: all.
     - `rates`: at most so many batches are handed out, over all workers, in any span; charged inside `reserve`.
     - `dedup_window`: seconds for which a push is remembered, so that sending it again changes nothing (0: not at all).

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 import redisq
+from redisq.embedded import Server
 
 PACKAGE = Path(redisq.__file__).parent
 ITEM = re.compile(r"( *)([-*+]|\d+[.)]) +")
@@ -65,3 +68,24 @@ def test_lists_are_well_formed(path: Path) -> None:
 )
 def test_malformed_lists_are_found(text: str, found: list[str]) -> None:
     assert broken_lines(text) == found
+
+
+@pytest.mark.parametrize("thing", [redisq, redisq.Buffer, redisq.PriorityQueue], ids=lambda thing: thing.__name__)
+def test_an_example_runs(thing: object, redisq_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one in the docstring, on a real server."""
+    found = re.search(r"example::\n\n(( {4}.*\n|\n)+)", f"{inspect.getdoc(thing)}\n")
+    assert found
+    sent: list[object] = []
+    with redisq_server.client() as client:
+        monkeypatch.setattr(redis, "Redis", lambda: client)
+        names = {**vars(redisq), "client": client, "send": lambda *batch: sent.append(batch)}
+        names["print"] = names["send"]
+        exec(textwrap.dedent(found[1]), names)
+        (queue,) = redisq.overview(client)
+        assert queue.stats
+        if thing is redisq.PriorityQueue:
+            assert names["batch"].items == ["b.py"]
+            assert (queue.stats.waiting, queue.stats.done) == (1, 1)
+        else:
+            assert sent == [("eu", ["hello anna", "hello ben"])]
+            assert (queue.stats.waiting, queue.stats.done) == (0, 2)

@@ -35,7 +35,12 @@ def run(example: str, server: Server, *arguments: object) -> str:
 
 @pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_an_example_is_short(example: str) -> None:
-    assert len((EXAMPLES / example).read_text().splitlines()) < 80
+    assert len((EXAMPLES / example).read_text().splitlines()) <= 80
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_an_example_has_help(example: str, redisq_server: Server) -> None:
+    assert run(example, redisq_server, "--help").startswith(f"usage: {example}")
 
 
 def test_ordered_groups_applies_the_events_of_each_account_in_order(redisq_server: Server) -> None:
@@ -83,6 +88,8 @@ def test_search_indexing_finds_the_current_content_of_files(redisq_server: Serve
     (folder / "bytes").write_bytes(b"\xff\xfe redis \x00 queue queue")
     found = run("search_indexing.py", redisq_server, folder, index, "--until-empty", "--search", "redis queue")
     assert sorted(found.splitlines()) == ["bytes", "deep/ä.txt"]
+
+    assert run("search_indexing.py", redisq_server, folder, index, "--until-empty") == "122 files indexed\n"
 
     (folder / "bytes").unlink()
     (folder / "7.txt").write_text("now a redis queue")
@@ -175,6 +182,19 @@ def api() -> Iterator[Api]:
         yield api
         api.shutdown()
         thread.join()
+
+
+def test_api_batches_runs_without_an_api(redisq_server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "actions.jsonl"
+    file.write_text('{"feed": "eu", "did": "like"}\n')
+    output = run("api_batches.py", redisq_server, "--fake-api", "--push", file, "--until-empty")
+    assert output == "eu: 1 accepted, 0 refused\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--fake-api", "http://127.0.0.1"]])
+def test_api_batches_wants_one_api(arguments: list[str], redisq_server: Server) -> None:
+    with pytest.raises(AssertionError, match="give the URL of an API, or --fake-api"):
+        run("api_batches.py", redisq_server, *arguments)
 
 
 def test_api_batches_sends_each_action_once_and_keeps_the_rate(redisq_server: Server, api: Api, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ PACKAGES = {"django": "django", "fastapi": "fastapi", "flask": "flask", "gunicor
 """Pages that run in a process of their own, since what they set holds for the whole process, and what each needs."""
 KINDS = {"python", "sh", "text", "mermaid", "", "{toctree}", "{eval-rst}", "{literalinclude} "}
 OTHER_PROGRAMS = {".", ".ci/run", ".venv/bin/pre-commit", ".venv/bin/pytest", "cd", "docker", "echo", "git", "gunicorn"}
-OTHER_PROGRAMS |= {"pip", "python", "redis-cli"}
+OTHER_PROGRAMS |= {"mkdir", "pip", "python", "python3", "redis-cli"}
 
 
 def name(page: Path) -> str:

@@ -60,7 +60,7 @@ def test_the_tutorial_ends_with_a_dead_letter_redriven(server: Server, tmp_path:
     api = tmp_path / "api.py"
     begun = r"import sys\nserver = \1\nprint('up', file=sys.stderr, flush=True)\nserver.serve_forever()"
     api.write_text(re.sub(r"^(Threading.*)\.serve_forever\(\)$", begun, api.read_text(), flags=re.MULTILINE))
-    elsewhere = ("docker ", "python -m venv", ". ", "pip ", "python api.py", "redisq web ")
+    elsewhere = ("docker ", "mkdir ", "python3 -m venv", ". ", "pip ", "python api.py", "redisq web ")
     commands = [line for _, block in blocks(TUTORIAL, "sh") for line in block.splitlines()]
     assert [line for line in commands if line.startswith("redisq web")] == ["redisq web --allow redrive"]
     printed = ""

@@ -294,7 +294,7 @@ async def test_a_job_can_be_stopped_and_there_is_one_at_a_time(
 async def test_who_dies_meanwhile_is_left_alone(
     web: Make, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when what is redriven dies again: else it would go on for ever."""
+    """As when what is redriven dies again: else it would go on forever."""
     dead_batches(client, 12)
     monkeypatch.setattr(jobs, "STEP", 5)
     act = jobs._act

@@ -252,7 +252,7 @@ export class Queue {
    * @param {number} ms
    */
   async #wake(ms) {
-    const seconds = Math.max(0.002, Math.min(ms / 1000, 2.5)).toFixed(3); // 0 would be for ever
+    const seconds = Math.max(0.002, Math.min(ms / 1000, 2.5)).toFixed(3); // 0 would be forever
     await this.#block?.(['BLPOP', `${this.#prefix}wake`, seconds]);
   }
 }

@@ -146,7 +146,7 @@ module Redisq
         next if reserved.retry_in.zero? # as after a burial, however little time is left
         return if left <= 0
 
-        # BLPOP takes 0 for ever, and Redis 6.2 takes 0.001 for 0.
+        # BLPOP takes 0 forever, and Redis 6.2 takes 0.001 for 0.
         @redis.blpop("#{@prefix}wake", timeout: [left, reserved.retry_in, 2.5].min.clamp(0.002, 2.5).round(3))
       end
     end

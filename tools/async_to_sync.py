@@ -31,11 +31,16 @@ _NAMES = {
 _ANY = re.compile("|".join(map(re.escape, _NAMES)))
 
 
+def replaced(text: str) -> str:
+    """Return a text without what belongs to asyncio."""
+    return _ANY.sub(lambda found: _NAMES[found[0]], text)
+
+
 def blocking(text: str) -> str:
     """Return the blocking twin of a file's text, formatted."""
     head, rest = text.split("\n", 1)
     note = "# Written from the asyncio file of the same name by tools/async_to_sync.py: edit that one.\n"
-    text = _ANY.sub(lambda found: _NAMES[found[0]], f"{head}\n{note}{rest}")
+    text = replaced(f"{head}\n{note}{rest}")
     formatted = subprocess.run(
         [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(PACKAGE / "blocking" / "file.py"), "-"],
         input=text,

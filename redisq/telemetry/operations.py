@@ -189,6 +189,9 @@ class Counted:
     def __iter__(self) -> Any:
         return map(self._note, self._items)
 
+    def __repr__(self) -> str:
+        return repr(self._items)  # as an error would show it without
+
     def _note(self, item: Any) -> Any:
         self.count += 1
         return item

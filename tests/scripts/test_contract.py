@@ -512,7 +512,7 @@ def test_blocking_and_asyncio_classes_have_the_same_interface(name: str) -> None
     if name == "Worker":  # threads and tasks end differently, which is documented; the settings are the same
         assert inspect.signature(blocking).parameters.keys() == inspect.signature(awaited).parameters.keys()
         return
-    assert blocking.__doc__.split() == awaited.__doc__.split()
+    assert blocking.__doc__.split() == async_to_sync.replaced(awaited.__doc__).split()
 
     def public(cls: type) -> dict[str, object]:
         members = inspect.getmembers(cls)

@@ -85,7 +85,7 @@ EQUIVALENT = {
     r"free == granted and retry or \{0 => 1\}": "times are at least 1 ms",
     # The different paths of a push.
     r"push: local plain = .*\(special \{and => or\}": "the longer path has the same result",
-    r"push: if ?(place \+ i \{- => \+\} low|\{place \+ i - low .* => true)": "the digits are the same",
+    r"push: if ?(nth \{- => \+\} low|\{nth - low .* => true)": "the digits are the same",
     r"push: if ?(added \{< => <=\} count|\{added < count => true)": "the result is the same",
     # reserve, redrive and stats of a buffer.
     r"reserve: local time = first\[\{2 => 1\}\] and": "each entry has both values",

@@ -108,7 +108,7 @@ class BufferCalls(LeaseCalls[T]):
         )
         self._min_size = validate.integer("min_size", min_size, *self.limit("reserve", "min_size"))
         if max_wait is None and self._min_size > 1:
-            raise InvalidArgument(f"max_wait is None with min_size {min_size}: a smaller group would wait for ever")
+            raise InvalidArgument(f"max_wait is None with min_size {min_size}: a smaller group would wait forever")
         self._max_wait = 0 if max_wait is None else validate.milliseconds("max_wait", max_wait, 0.001)
         self._ordered, self._isolate = validate.flag("ordered", ordered), validate.flag("isolate", isolate)
 

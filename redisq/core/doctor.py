@@ -84,7 +84,7 @@ def _persistence(info: Mapping[str, Any], config: Mapping[str, Any]) -> Finding 
                 "warning",
                 "appendfsync no",
                 "a crash of the machine loses what the operating system had not written yet, often half a minute",
-                _set("appendfsync everysec") + ": a crash loses a second at most",
+                _set("appendfsync everysec") + ": a crash loses a second, or two while the disk is busy",
             )
         return None
     save = config.get("save")

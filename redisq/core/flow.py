@@ -114,6 +114,6 @@ def block_seconds(seconds: float, socket_timeout: float | None) -> float:
 
     At most 2.5 seconds even without one, so that what no wake-up tells of, such as a lease that another worker let run
     out, is seen soon; with the call that follows, that is less than one command a second. At least 2 ms: Redis 6.2 cuts
-    what it reads to whole ms, and 0.001 may become 0, which means for ever.
+    what it reads to whole ms, and 0.001 may become 0, which means forever.
     """
     return max(0.002, min(seconds, socket_timeout / 2 if socket_timeout else 2.5, 2.5))

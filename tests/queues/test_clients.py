@@ -353,5 +353,6 @@ def test_small_commands_are_sent_in_one_piece(server: Server, size: int, monkeyp
         monkeypatch.setattr(redis.UnixDomainSocketConnection, "send_packed_command", counted)
         items = [bytes([number]) * size for number in range(3)]
         assert buffer.send(*(buffer.calls.push([item]) for item in items)) == [2, 3, 4]
-        assert pieces == [1 if size == 10 else 3]
+        assert len(pieces) == 1
+        assert (pieces[0] == 1) == (size == 10)  # of large ones hiredis makes three, redis-py more
         assert buffer.pop() == [b"first", *items]

@@ -1,6 +1,6 @@
 """Throughput in bulk: 1 to 3,000 items a call, against the raw commands with the same bytes; many tasks on one client.
 
-`push` and `pop` stand beside LPUSH and RPOP with a count, `reserve and ack` beside what a careful hand would write:
+`push` and `pop` stand beside RPUSH and LPOP with a count, `reserve and ack` beside what a careful hand would write:
 take a batch, keep a copy aside, delete the copy. Raw commands keep no counters, remember nothing and wake nobody.
 """
 
@@ -62,15 +62,15 @@ def _raw_calls(client: redis.Redis, size: int) -> dict[str, Callable[[], Any]]:
 
     def move_and_delete() -> None:
         with client.pipeline() as pipe:
-            pipe.lrange("raw", -size, -1)
-            pipe.ltrim("raw", 0, -size - 1)
+            pipe.lrange("raw", 0, size - 1)
+            pipe.ltrim("raw", size, -1)
             batch: Any = pipe.execute()[0]
         client.rpush("raw:held", *batch)
         client.delete("raw:held")
 
     return {
-        "push": lambda: client.lpush("raw", *items),
-        "pop": lambda: client.rpop("raw", size),
+        "push": lambda: client.rpush("raw", *items),
+        "pop": lambda: client.lpop("raw", size),
         "reserve and ack": move_and_delete,
     }
 
@@ -162,7 +162,7 @@ def _tasks(socket: str, loop: asyncio.AbstractEventLoop, contender: str) -> floa
                 else:
                     pipe = client.pipeline(transaction=False)
                     for _ in range(TASKS):
-                        pipe.lpush("raw", b"x" * 20)
+                        pipe.rpush("raw", b"x" * 20)
                     await pipe.execute()
                 elapsed = time.perf_counter() - start
             await pool.aclose()
@@ -171,7 +171,7 @@ def _tasks(socket: str, loop: asyncio.AbstractEventLoop, contender: str) -> floa
     return loop.run_until_complete(work())
 
 
-MANY = ("tasks", "pipeline, redisq", "push_many", "pipeline by hand, LPUSH")
+MANY = ("tasks", "pipeline, redisq", "push_many", "pipeline by hand, RPUSH")
 
 
 def run(effort: Effort) -> dict[str, Any]:

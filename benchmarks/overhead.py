@@ -55,9 +55,9 @@ class Operation:
 HELD, NEW, OLD = "<a batch that is held>", "<a new member>", "<a member that is there>"
 ITEM = b"x" * 20
 OPERATIONS = {
-    "buffer.push": Operation((ITEM,), "LPUSH l xxxxxxxxxxxxxxxxxxxx"),
-    "buffer.pop": Operation(("default", 1), "RPOP l 1", at_once=False),
-    "buffer.pop_longest": Operation((1, 1), "ZREVRANGE z 0 0; RPOP l 1", at_once=False),
+    "buffer.push": Operation((ITEM,), "RPUSH l xxxxxxxxxxxxxxxxxxxx"),
+    "buffer.pop": Operation(("default", 1), "LPOP l 1", at_once=False),
+    "buffer.pop_longest": Operation((1, 1), "ZREVRANGE z 0 0; LPOP l 1", at_once=False),
     "buffer.reserve": Operation((1,), "LMOVE l m RIGHT LEFT", at_once=False),
     "buffer.ack": Operation((HELD,), "LREM m 1 xxxxxxxxxxxxxxxxxxxx", at_once=False),
     "buffer.release": Operation((HELD,), "LMOVE m l LEFT RIGHT", at_once=False),

@@ -106,7 +106,7 @@ def memory(count: int) -> dict[str, Any]:
             client.flushall()
             return grown(server, commands), usage(client, *keys)
 
-        plain = [("LPUSH", "plain", *[ITEM] * 100)] * (count // 100)
+        plain = [("RPUSH", "plain", *[ITEM] * 100)] * (count // 100)
         theirs = measured(plain, ["plain"])
         ours = measured(push(count), [key(one) for one in ("items:default", "groups", "since", "meta", "wake")])
         ratios["a waiting item / an item of a plain list"] = compared(ours, theirs, count)

@@ -345,14 +345,14 @@ def _acquire(rates: Sequence[Rate], client: redis.Redis, size: int, calls: int) 
 def _native(name: str, client: redis.Redis, size: int, calls: int) -> list[MeasuredCall]:
     items, members = [ITEM] * size, _members(size * calls + 1000)
     scored = [word for member in members for word in (0, member)]
-    client.execute_command("LPUSH", "list", *items * (calls + 1))  # type: ignore[no-untyped-call]
+    client.execute_command("RPUSH", "list", *items * (calls + 1))  # type: ignore[no-untyped-call]
     client.execute_command("ZADD", "zset", *scored)  # type: ignore[no-untyped-call]
     others = _slices([word for member in members for word in (1, f"other-{member}")], 2 * size)
     known = _slices([word for member in members for word in (-1, member)], 2 * size)
     commands: dict[str, Callable[[int], tuple[Any, ...]]] = {
         "PING": lambda _: ("PING",),
-        "LPUSH": lambda _: ("LPUSH", "list", *items),
-        "RPOP": lambda _: ("RPOP", "list", size) if size > 1 else ("RPOP", "list"),
+        "RPUSH": lambda _: ("RPUSH", "list", *items),
+        "LPOP": lambda _: ("LPOP", "list", size) if size > 1 else ("LPOP", "list"),
         "ZADD": lambda i: ("ZADD", "zset", *others[i]),
         "ZADD LT": lambda i: ("ZADD", "zset", "LT", "CH", *known[i]),
         "ZPOPMIN": lambda _: ("ZPOPMIN", "zset", size) if size > 1 else ("ZPOPMIN", "zset"),
@@ -464,8 +464,8 @@ CASES = [
     *_sizes("limit/acquire", partial(_acquire, [Rate(1_000_000, 60)]), 1),
     *_sizes("limit/acquire (two rates)", partial(_acquire, [Rate(1_000_000, 60), Rate(10_000_000, 3600)]), 1),
     *_sizes("PING", partial(_native, "PING"), 1),
-    *_sizes("LPUSH", partial(_native, "LPUSH")),
-    *_sizes("RPOP", partial(_native, "RPOP")),
+    *_sizes("RPUSH", partial(_native, "RPUSH")),
+    *_sizes("LPOP", partial(_native, "LPOP")),
     *_sizes("ZADD", partial(_native, "ZADD")),
     *_sizes("ZADD LT", partial(_native, "ZADD LT")),
     *_sizes("ZPOPMIN", partial(_native, "ZPOPMIN")),

@@ -37,20 +37,24 @@ if mark and mark ~= '2 buffer' then
 end
 -- end
 local verb, queue = 'ack', string.sub(meta, 1, -5)
--- idiom: ended
-local before = call('GET', ended)
-if before then
-  local count = string.match(before, '^' .. verb .. ' (%d+)$')
-  return tonumber(count) or redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
+local busy, tokens, header, group = queue .. 'busy', nil, nil, nil
+local some_busy = call('EXISTS', ended, busy) > 0 -- usually neither is there, and one look says so
+if some_busy then
+  -- idiom: ended
+  local before = call('GET', ended)
+  if before then
+    local count = string.match(before, '^' .. verb .. ' (%d+)$')
+    return tonumber(count) or redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
+  end
+  -- end
 end
--- end
 
-local count, busy, tokens, header, group = call('LLEN', batch) - 4, queue .. 'busy', nil, nil, nil
+local count = call('LLEN', batch) - 4
 if count < 1 then -- it is gone, or the server evicted it: a reserve drops what is left
   return redis.error_reply('LEASELOST lease ' .. string.sub(id, 1, 64) .. ' is no longer held')
 end
 local some = failed > 0 and failed ~= count -- if all failed, the list stays as it is
-if failed > 0 or call('EXISTS', busy) > 0 then
+if failed > 0 or some_busy then
   header, tokens = call('LRANGE', batch, '0', some and '-1' or '0'), call('LLEN', queue .. 'wake')
   group = header[1]
   -- idiom: clock
@@ -122,12 +126,12 @@ local text = string.format('%d', done)
 if done > 0 then
   redis.pcall('HINCRBY', meta, 'done', text)
 end
-if failed == 0 and call('EXISTS', leases) == 0 then
+if failed == 0 and call('EXISTS', leases, queue .. 'groups') == 0 then
   -- idiom: buffer drained
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
   if call('EXISTS', unpack(kept)) == 0 then
     call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+    redis.pcall('LPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
   end
   -- end
 end

@@ -2,7 +2,7 @@
 -- buffer/drop_group: throw away what waits in a group and its delayed and dead batches, some batches a call
 --
 -- KEYS[1]  meta      hash    {queue}:meta           the queue's mark and counters
--- KEYS[2]  items     list    {queue}:items:<group>  newest left, oldest right
+-- KEYS[2]  items     list    {queue}:items:<group>  waiting items, oldest left
 -- KEYS[3]  once      string  {queue}:once:<id>      the answer that this call gave
 -- ARGV[1]  group     string  not empty
 -- ARGV[2]  cursor    ints                           whole numbers, a blank between them:
@@ -100,7 +100,7 @@ end
 local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
 if call('EXISTS', unpack(kept)) == 0 then
   call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-  redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+  redis.pcall('LPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
 end
 -- end
 local following = start == '0' and '' or state .. ' ' .. start

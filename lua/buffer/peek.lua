@@ -1,7 +1,7 @@
 -- buffer/peek: show waiting items of a group, oldest first
 --
 -- KEYS[1]  meta   hash    {queue}:meta           the queue's mark and counters
--- KEYS[2]  items  list    {queue}:items:<group>  newest left, oldest right
+-- KEYS[2]  items  list    {queue}:items:<group>  waiting items, oldest left
 -- ARGV[1]  group  string  not empty
 -- ARGV[2]  start  int     0..999999999           how many of the oldest to pass over
 -- ARGV[3]  count  int     1..1000                items at most
@@ -24,8 +24,4 @@ if mark and mark ~= '2 buffer' then
   return redis.error_reply('LAYOUT this queue is marked ' .. string.sub(mark, 1, 32) .. ', the script is for 2 buffer')
 end
 -- end
-local newest_first, found = call('LRANGE', items, string.format('%d', -start - count), string.format('%d', -start - 1)), {}
-for i = #newest_first, 1, -1 do
-  found[#found + 1] = newest_first[i]
-end
-return found
+return call('LRANGE', items, string.format('%d', start), string.format('%d', start + count - 1))

@@ -4,7 +4,7 @@
 -- KEYS[1]  meta    hash    {queue}:meta           the queue's mark and counters
 -- KEYS[2]  groups  zset    {queue}:groups         group -> waiting length; the groups that may be chosen
 -- KEYS[3]  since   zset    {queue}:since          the same groups -> ms since when they wait
--- KEYS[4]  items   list    {queue}:items:<group>  waiting items, newest left
+-- KEYS[4]  items   list    {queue}:items:<group>  waiting items, oldest left
 -- KEYS[5]  paused  string  {queue}:paused         <until or 0> <reason>
 -- KEYS[6]  guard   none    {queue}:guard          never exists, so a slot on the move answers TRYAGAIN
 -- ARGV[1]  group   string  not empty
@@ -54,7 +54,7 @@ if not call('ZRANK', groups, group) then
   end
   call('ZREM', queue .. 'paused_groups', group) -- its pause has ended: it may be chosen again
 end
-local taken = call('RPOP', items, size) or {}
+local taken = call('LPOP', items, size) or {}
 if left > 0 then
   call('ZADD', groups, string.format('%d', left), group)
   call('ZADD', since, now, group)
@@ -67,7 +67,7 @@ local queue = string.sub(meta, 1, -5)
 local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
 if call('EXISTS', unpack(kept)) == 0 then
   call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-  redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+  redis.pcall('LPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
 end
 -- end
 return taken

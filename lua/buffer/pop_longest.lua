@@ -71,7 +71,7 @@ if call('EXISTS', paused, queue .. 'paused_groups') > 0 then
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
   if call('EXISTS', unpack(kept)) == 0 then
     call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+    redis.pcall('LPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
   end
   -- end
 end
@@ -110,7 +110,7 @@ for _, group in ipairs(chosen) do
   end
 end
 for i, group in ipairs(chosen) do
-  batches[i] = { group, call('RPOP', queue .. 'items:' .. group, size) or {} }
+  batches[i] = { group, call('LPOP', queue .. 'items:' .. group, size) or {} }
 end
 if #lengths > 0 then
   call('ZADD', groups, unpack(lengths))
@@ -123,7 +123,7 @@ if #empty > 0 then
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
   if call('EXISTS', unpack(kept)) == 0 then
     call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+    redis.pcall('LPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
   end
   -- end
 end

@@ -4,7 +4,7 @@
 -- KEYS[1]   meta    hash    {queue}:meta           the queue's mark and counters
 -- KEYS[2]   groups  zset    {queue}:groups         group -> waiting length; the groups that may be chosen
 -- KEYS[3]   since   zset    {queue}:since          the same groups -> ms since when they wait
--- KEYS[4]   items   list    {queue}:items:<group>  waiting items, newest left
+-- KEYS[4]   items   list    {queue}:items:<group>  waiting items, oldest left
 -- KEYS[5]   once    string  {queue}:once:<id>      the answer that this push gave
 -- KEYS[6]   wake    list    {queue}:wake           a wake-up for blocked clients
 -- ARGV[1]   group   string  not empty
@@ -65,7 +65,7 @@ else
 end
 if side == 'back' then
   for i = 5, #ARGV, 1000 do
-    call('LPUSH', items, unpack(ARGV, i, math.min(i + 999, #ARGV)))
+    call('RPUSH', items, unpack(ARGV, i, math.min(i + 999, #ARGV)))
   end
 else
   local queue, back, first = string.sub(meta, 1, -5), ARGV, 5
@@ -76,7 +76,7 @@ else
     for j = i, math.max(first, i - 999), -1 do
       piece[i - j + 1] = back[j]
     end
-    call('RPUSH', queue .. 'items:' .. group, unpack(piece))
+    call('LPUSH', queue .. 'items:' .. group, unpack(piece))
   end
   -- end
 end

@@ -81,7 +81,7 @@ for _, one in ipairs(found) do
     for j = i, math.max(first, i - 999), -1 do
       piece[i - j + 1] = back[j]
     end
-    call('RPUSH', queue .. 'items:' .. group, unpack(piece))
+    call('LPUSH', queue .. 'items:' .. group, unpack(piece))
   end
   -- end
   -- idiom: offer

@@ -60,7 +60,9 @@ end
 local queue = string.sub(meta, 1, -5)
 local delayed, dead, paused_groups = queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups'
 
-local special = call('EXISTS', batch, ended, paused, paused_groups) > 0
+-- Usually none of these is there, and one look says so.
+local some_delayed = call('EXISTS', batch, ended, paused, paused_groups, delayed) > 0
+local special = some_delayed and call('EXISTS', batch, ended, paused, paused_groups) > 0
 if special then
   local deadline = call('ZSCORE', leases, id)
   if deadline then -- the reply was lost and the call is sent again: the same batch, and never a second one
@@ -153,7 +155,7 @@ if special then
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
   if call('EXISTS', unpack(kept)) == 0 then
     call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+    redis.pcall('LPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
   end
   -- end
 end
@@ -161,7 +163,7 @@ end
 -- What is due goes first, the earliest of all: expired leases, delayed batches, groups that have waited max_wait.
 -- Usually nothing is due, and counts say so more cheaply than names and times.
 local aged, due = max_wait ~= '0' and format('%d', now - max_wait), call('ZCOUNT', leases, '-inf', now)
-due = due + call('ZCOUNT', delayed, '-inf', now) + (aged and call('ZCOUNT', since, '-inf', aged) or 0)
+due = due + (some_delayed and call('ZCOUNT', delayed, '-inf', now) or 0) + (aged and call('ZCOUNT', since, '-inf', aged) or 0)
 -- Never later than a lease ahead: whoever takes a batch meanwhile may crash.
 local from, name, at = groups, due == 0 and call('ZRANGE', groups, '-1', '-1')[1], now + lease
 if name and min_size ~= '1' and call('LLEN', queue .. 'items:' .. name) < tonumber(min_size) then
@@ -209,7 +211,7 @@ if count < 1 then -- the server evicted the list
   local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
   if call('EXISTS', unpack(kept)) == 0 then
     call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+    redis.pcall('LPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
   end
   -- end
   return { 'none', 0 }
@@ -276,7 +278,7 @@ if again then
       for j = i, math.max(first, i - 999), -1 do
         piece[i - j + 1] = back[j]
       end
-      call('RPUSH', queue .. 'items:' .. group, unpack(piece))
+      call('LPUSH', queue .. 'items:' .. group, unpack(piece))
     end
     -- end
     -- idiom: offer
@@ -292,40 +294,39 @@ if again then
     end
     -- end
   end
-  attempts = spent and tonumber(max_attempts) or attempts + 1
-  call('RENAME', source, batch) -- whoever held it under the old id finds nothing there
-  call('LTRIM', batch, '4', last)
-  call('LPUSH', batch, reason, holder, format('%d', attempts), group)
-  items = call('LRANGE', batch, '4', '-1')
-  if tonumber(window) > 0 then -- nor does a late repeat of that reserve get another batch
-    call('SET', queue .. 'ended:' .. name, 'lost', 'NX', 'PX', window)
-  end
-else
-  local take, bytes, most, some = math.min(size, count), 0, tonumber(max_bytes), nil
-  attempts, items = 1, most == 0 and call('RPOP', source, format('%d', take)) or {}
-  for i = 0, most == 0 and -1 or take - 1 do
-    some = i % 1000 == 0 and call('LRANGE', source, format('%d', -i - 1000), format('%d', -i - 1)) or some
-    bytes = bytes + #some[#some - i % 1000]
+end
+local take, bytes, most, some = again and count or math.min(size, count), 0, tonumber(max_bytes), nil
+if most > 0 and not again then
+  for i = 0, take - 1 do
+    some = i % 1000 == 0 and call('LRANGE', source, format('%d', i), format('%d', i + 999)) or some
+    bytes = bytes + #some[i % 1000 + 1]
     if bytes > most and i > 0 then
       take = i
       break
     end
-    items[i + 1] = some[#some - i % 1000]
   end
-  if most > 0 then
-    call('LTRIM', source, '0', format('%d', -take - 1))
-  end
+end
+attempts = spent and tonumber(max_attempts) or attempts + 1
+if take == count then -- the list itself becomes the batch, which spares each item a second way through Lua
+  call('RENAME', source, batch) -- and whoever held it under an old id finds nothing there
+  if again then call('LTRIM', batch, '4', last) end
+  call('LPUSH', batch, reason, holder, format('%d', attempts), group)
+  items = call('LRANGE', batch, '4', '-1')
+else
+  items = call('LPOP', source, take == tonumber(size) and size or format('%d', take))
   call('RPUSH', batch, group, '1', holder, '', unpack(items, 1, math.min(take, 1000)))
   for i = 1001, take, 1000 do
     call('RPUSH', batch, unpack(items, i, math.min(i + 999, take)))
   end
-  if take == count then
-    call('ZREM', groups, group)
-    call('ZREM', since, group)
-  elseif ordered == '0' then
-    call('ZADD', groups, format('%d', count - take), group)
-    call('ZADD', since, now, group)
-  end
+end
+if again and tonumber(window) > 0 then -- nor does a late repeat of that reserve get another batch
+  call('SET', queue .. 'ended:' .. name, 'lost', 'NX', 'PX', window)
+elseif ordered == '0' and take < count then
+  call('ZADD', groups, format('%d', count - take), group)
+  call('ZADD', since, now, group)
+elseif ordered == '0' and not again then
+  call('ZREM', groups, group)
+  call('ZREM', since, group)
 end
 local deadline, amount = now + lease, '1'
 call('ZADD', leases, format('%d', deadline), id)

@@ -67,7 +67,7 @@ end
 local kept = { queue .. 'groups', queue .. 'leases', queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups' }
 if call('EXISTS', unpack(kept)) == 0 then
   call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
-  redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+  redis.pcall('LPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
 end
 -- end
 -- idiom: remember

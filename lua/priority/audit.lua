@@ -221,7 +221,7 @@ cursor = page[1] == '0' and following[phase] or phase .. ':' .. page[1]
 if cursor == '' and repair == 'repair' then -- what was mended may have been all that there was
   -- idiom: priority drained
   if call('EXISTS', queue .. 'ready', queue .. 'leases', queue .. 'delayed', queue .. 'dead') == 0 then
-    redis.pcall('RPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
+    redis.pcall('LPOP', queue .. 'wake') -- there is one at most; a key of another type is left alone
     call('HDEL', meta, 'sequence') -- nobody is left to be overtaken: places start anew
     call('PEXPIRE', meta, '604800000') -- an empty queue keeps its counters for seven days
   end

@@ -156,18 +156,17 @@ class Export:
         with self._node.pipeline(transaction=False) as pipe:
             for group in groups:
                 pipe.zscore(self._key["since"], group)
-                pipe.lrange(self._prefix + b"items:" + group, -10, -1)
+                pipe.lrange(self._prefix + b"items:" + group, 0, 9)
             replies = pipe.execute()
-        for group, since, newest_first in zip(groups, replies[::2], replies[1::2], strict=True):
+        for group, since, page in zip(groups, replies[::2], replies[1::2], strict=True):
             time_ = None if since is None else time_of(since)
-            page, start = newest_first[::-1], 0
+            start = 0
             while page:
                 record = {"state": "waiting", "group": packed(group), "since": time_, "items": [*map(packed, page)]}
                 yield record, len(page), ("", b"")
                 start += len(page)
                 count = max(1, min(_ITEMS, _BYTES * len(page) // (1 + sum(map(len, page))), 4 * start))
-                found: Any = self._node.lrange(self._prefix + b"items:" + group, -start - count, -start - 1)
-                page = found[::-1]
+                page = self._node.lrange(self._prefix + b"items:" + group, start, start + count - 1)
 
     def _members(self) -> Iterator[tuple[Record, int, tuple[str, bytes]]]:
         for leases in self._scored("leases"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 MINIMUM = "6.2"
-"""The oldest Redis that runs the scripts: RPOP with a count and ZMSCORE are new in it."""
+"""The oldest Redis that runs the scripts: LPOP with a count and ZMSCORE are new in it."""
 
 
 @dataclass(frozen=True)

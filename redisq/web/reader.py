@@ -266,20 +266,20 @@ class Reader:
         )
 
     async def items(self, group: bytes, start: int, count: int) -> Items:
-        """Read a page of the items that wait in a group, the oldest first: the list has the newest on its left."""
+        """Read a page of the items that wait in a group, the oldest first."""
         key = self._keys + b"items:" + group
         (total,) = await self._ask(("LLEN", key))
 
         async def read(first: int, end: int) -> list[Entry]:
-            (found,) = await self._ask(("LRANGE", key, -start - end, -start - first - 1))
-            return [Entry(item) for item in reversed(found)]
+            (found,) = await self._ask(("LRANGE", key, start + first, start + end - 1))
+            return [Entry(item) for item in found]
 
         entries, _ = await _growing(max(0, min(count, total - start)), read, _size)
         return _items(entries, total, start)
 
     async def item(self, group: bytes, place: int) -> bytes | None:
         """Read one of the items that wait in a group, counted from the oldest, which is 1."""
-        (found,) = await self._ask(("LINDEX", self._keys + b"items:" + group, -place))
+        (found,) = await self._ask(("LINDEX", self._keys + b"items:" + group, place - 1))
         return found  # type: ignore[no-any-return]
 
     # -- a priority queue's members

@@ -49,7 +49,7 @@ def test_the_manifest_matches_the_headers(copy: Path) -> None:
 def test_differences_are_reported(copy: Path) -> None:
     """A changed, a missing and an unknown script, a changed case, and a folder in place of a file."""
     pop = copy / "buffer" / "pop.lua"
-    pop.write_bytes(pop.read_bytes().replace(b"RPOP", b"LPOP"))
+    pop.write_bytes(pop.read_bytes().replace(b"LPOP", b"RPOP"))
     (copy / "buffer" / "push.lua").unlink()
     (copy / "buffer" / "glance.lua").write_text("-- from another version\n")
     (copy / "conformance" / "buffer" / "pop.json").write_text("{}")

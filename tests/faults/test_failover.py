@@ -349,7 +349,7 @@ def test_a_client_with_a_shorter_timeout_is_refused() -> None:
 def test_calls_know_whether_they_write(name: str) -> None:
     """A call that is not marked as writing has no writing command in its script, or is an audit, which may repair."""
     call = calls()[name]
-    writing = "set unlink rename zadd zrem rpush lpush hset rpop zpopmin pexpire sadd"
+    writing = "set unlink rename zadd zrem rpush lpush hset lpop zpopmin pexpire sadd"
     used = {*writing.split()} & commands_of(name)
     assert call.writes == bool(used) or name.endswith("/audit"), used
 

@@ -28,7 +28,7 @@ SETTLING = ("reserve", "ack", "release", "bury")
 Everything = dict[bytes, tuple[bytes, bool]]
 """Each key's DUMP, and whether it has a TTL."""
 Check = Callable[[redis.Redis, Scenario], list[str]]
-UNIMPORTANT = {"hincrby": Q + b"meta", "rpop": Q + b"wake"}
+UNIMPORTANT = {"hincrby": Q + b"meta", "lpop": Q + b"wake"}
 """What a script writes by pcall: counters, and the removal of a wake-up that no client needs any more."""
 _NOUNS = "meta groups since ready leases held delayed dead again rows payloads busy paused paused_groups grants wake"
 NAMES = {Q + noun.encode() for noun in _NOUNS.split()}

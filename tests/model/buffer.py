@@ -482,7 +482,7 @@ class Buffer(Queue):
     def keys(self, now: int) -> Keys:
         """Return what the server must hold."""
         found = super().keys(now)
-        found |= {b"items:" + group: items[::-1] for group, items in self.items.items()}
+        found |= {b"items:" + group: list(items) for group, items in self.items.items()}
         for batch_id, batch in self.batches.items():
             found[b"batch:" + batch_id] = [
                 batch.group,

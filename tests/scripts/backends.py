@@ -17,7 +17,7 @@ from redisq.asyncio.runner import Runner as AsyncRunner
 from redisq.blocking.runner import Runner
 from redisq.core.batch import Event, Nothing, batch_of, buried_in
 from redisq.core.calls import Call
-from redisq.core.errors import LeaseLost
+from redisq.core.errors import InvalidArgument, LeaseLost
 from redisq.core.flow import Operation, Pipeline
 from tests.conftest import BINARIES, EVERYWHERE, real_server
 
@@ -115,8 +115,8 @@ class Backends:
             answer: object
             try:
                 answer = seen(backend.run(make(), now))  # a flow can be run once, so each server gets its own
-            except LeaseLost:
-                answer = LeaseLost
+            except (LeaseLost, InvalidArgument) as error:
+                answer = type(error)
             assert answer == expected, f"{backend.label}: {answer!r}, expected {expected!r}"
 
     def close(self) -> None:

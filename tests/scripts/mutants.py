@@ -31,7 +31,7 @@ SWAPS = {
     "floor": "ceil",
     "'LPUSH'": "'RPUSH'",
     "'RPUSH'": "'LPUSH'",
-    "'RPOP'": "'LPOP'",
+    "'LPOP'": "'RPOP'",
     "'ZPOPMIN'": "'ZPOPMAX'",
     "'ZRANGE'": "'ZREVRANGE'",
     "'ZREVRANGE'": "'ZRANGE'",

@@ -81,7 +81,7 @@ CASE: dict[str, Any] = {
             "then": [
                 _key("groups", "zset", ["g", "7.0"]),
                 _key("since", "zset", ["g", "5"]),
-                _key("items:g", "list", ["é3", "é2", "é1", {"base64": "/w=="}, "2", {"base64": "/w=="}, "1"]),
+                _key("items:g", "list", [{"base64": "/w=="}, "2", {"base64": "/w=="}, "1", "é1", "é2", "é3"]),
                 _key("once:t", "string", "7", ttl=60000),
                 _key("wake", "list", ["1"]),
                 _key("meta", "hash", ["queue", "2 buffer"]),

@@ -278,7 +278,7 @@ def test_rules(script: Script) -> None:
     assert not re.search(r"\b(?:redis\.log|redis\.sha1hex|math\.random)\b", bare)
     for call in re.findall(r"\bredis\.pcall\(.*", code(script)):  # the only ones that may fail
         assert re.match(
-            r"redis\.pcall\('(HINCRBY', meta, '(done|failed|buried|trimmed)',|RPOP', queue \.\. 'wake'\)\s*$)", call
+            r"redis\.pcall\('(HINCRBY', meta, '(done|failed|buried|trimmed)',|LPOP', queue \.\. 'wake'\)\s*$)", call
         ), call
     assert "layout" not in {slot.name for slot in script.keys}
 

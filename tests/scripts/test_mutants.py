@@ -12,6 +12,7 @@ from redisq.core.scripts import load, names
 from tests.scripts import conformance
 from tests.scripts.conformance import FOLDER, Case, Failure
 from tests.scripts.mutants import Mutant, mutants, sample
+from tests.waiting import until
 
 # A few of each script, always the same ones; all of them with REDISQ_MUTANTS=all, in minutes.
 EACH = 8
@@ -22,7 +23,7 @@ EQUIVALENT = {
     r"time\[\{2 => 1\}\], -6|\{- => nothing\}6, -4": "less than two seconds; the clock is compared within ten",
     r"PEXPIRE', grants, .*\{1000 => ": "TTLs are compared within ten seconds",
     r"window\) > \{0 => 1\}|acquire: if longest > \{0 => 1\}": "a key for 1 ms is gone before it can be read",
-    r"\{'LPUSH' => 'RPUSH'\}, (queue \.\. 'wake'|wake)|pcall\(\{'RPOP' => 'LPOP'\}": "there is at most one wake-up",
+    r"\{'LPUSH' => 'RPUSH'\}, (queue \.\. 'wake'|wake)|pcall\(\{'LPOP' => 'RPOP'\}": "there is at most one wake-up",
     r"unpack\(\w+, 1, \{(1 => 2|2 => 3|3 => 4|4 => 5|5 => 6)\}": "only the first values are assigned",
     r"buffer/pop: .*\{'ZRANK' => 'ZREVRANK'\}": "only its existence counts",
     # Bounds that another check makes superfluous.
@@ -39,17 +40,20 @@ EQUIVALENT = {
     r"(if|or) call\('EXISTS', (busy(, paused_groups)?|paused, queue .*)\) \{> => >=\} 0": "it spares look-ups",
     r"if\{call\('EXISTS', paused, queue .* => true": "it spares look-ups",
     r"(failed|failures|due) \{> => >=\} 0 (or|and string)|reserve: .*#due \{> => >=\} 0 and": "it spares look-ups",
+    r"local some_(busy|delayed) = .*\{> => >=\} 0|if\{some_busy => true": "it spares look-ups",
+    r"local special = some_delayed \{and => or|push: if\{text ~= last => true": "it spares look-ups",
     r"#places \{> => >=\} 0": "only an index can have a batch without a list",
     r"if\{(failed|due) > 0 or .* => true\}|ZCOUNT', delayed, '-inf', now\) (> 0 => true|\{> => )": "it spares look-ups",
     r"elseif\{call\('EXISTS', busy, paused_groups\) > 0 => true": "it spares look-ups",
     r"if\{failed == 0 and .* => true\}|failed == 0 \{and => or\}": "failed items are delayed: it is not empty",
     r"if\{back == 0 => true\}": "returned items are delayed: it is not empty",
     r"'0', \{'(0' => '1|3' => '4)'\}|some and '-1' or \{'0' => ": "more is read than used",
-    r"'LIMIT', '0', \{'1' => '2'\}|for i = 1, \{4 => 5\}|-i - \{1000 => 1001\}": "more is read than used",
+    r"'LIMIT', '0', \{'1' => '2'\}|for i = 1, \{4 => 5\}|i \+ \{999 => 1000\}": "more is read than used",
     r"(ipairs\(|and )call\('Z(REV)?RANGE', (groups|ready), '0', .* \{- => \+\} 1": "more is read than used",
     r"over \{> => >=\} 0 and|if\{not some => true\}|#seen > \{0 => 1\}": "it is not used then, or is the same",
     r"pop_longest: if( #chosen == \{0 => 1|\{#chosen == 0 => false)": "the chosen ones are in both",
     r"pop_longest: elseif( #chosen \{< => <=|\{#chosen < .* => true)": "nothing else is chosen",
+    r"for i = 1, #list (\{/ => \*\} 2|/ \{2 => 1\})": "beyond a list's end there is nothing",
     # Lists that never have one element, and conditions that never hold.
     r"#(parked|deaths|notes|lengths|taken|ripe) > \{0 => 1\}": "the list has pairs, so it has two elements or none",
     r"bury: if #write\[3\] > \{0 => 1\}": "the list has pairs, so it has two elements or none",
@@ -90,7 +94,7 @@ EQUIVALENT = {
     # reserve, redrive and stats of a buffer.
     r"reserve: local time = first\[\{2 => 1\}\] and": "each entry has both values",
     r"reserve: local group, .*, \{0 => 1\}, ''": "attempts only count for a batch that comes back",
-    r"reserve: for i = 0, most == 0 and -\{1 => 2\}": "the loop is not entered",
+    r"reserve: if\{again => true": "a group's entries are written anew",
     r"(reserve|redrive): if length \{> => >=\} 0 and": "the list has the items that were put back",
     r"buffer/reserve: (if\{tokens == 0 => false|\{tokens = .* => nothing)": "the wake-up is sent at the end instead",
     r"stats: if ?(scan == '0' \{and => or\}|\{scan == '0' and .* => true)": "no reply has such a cursor",
@@ -122,8 +126,27 @@ def detected(client: redis.Redis, mutant: Mutant, among: list[Case]) -> bool:
         try:
             conformance.run(client, case, lambda name: mutant.text if name == mutant.script else load(name).text)
         except Failure:
+            stop_endless(client)
             return True
     return False
+
+
+def stop_endless(client: redis.Redis) -> None:
+    """End a script that a mutant made endless: it was detected when the server called itself busy."""
+    try:
+        client.script_kill()
+    except redis.ResponseError as error:
+        if "NOTBUSY" in str(error):
+            return
+        raise
+
+    def answers() -> bool:
+        try:
+            return bool(client.ping())
+        except redis.ResponseError:
+            return False
+
+    until(answers, "the script has ended")
 
 
 @pytest.mark.timeout(600)

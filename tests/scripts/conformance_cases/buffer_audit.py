@@ -151,9 +151,9 @@ def _keys(case: Cases) -> None:
         "a list that no index has: it may be chosen",
         "keys:0",
         2,
-        {"meta": META, "items:g": ["b", "a"]},
+        {"meta": META, "items:g": ["a", "b"]},
         {"unordered": [["length", "g", "", 2], ["since", "g", "", 2]]},
-        {"meta": META, "items:g": ["b", "a"], "groups": {"g": 2}, "since": {"g": NOW}},
+        {"meta": META, "items:g": ["a", "b"], "groups": {"g": 2}, "since": {"g": NOW}},
         left=(4, []),
     )
     _add(
@@ -161,9 +161,9 @@ def _keys(case: Cases) -> None:
         "a list of a group without a name's letters",
         "keys:0",
         2,
-        {"meta": META, "items:": ["b", "a"]},
+        {"meta": META, "items:": ["a", "b"]},
         {"unordered": [["length", "", "", 2], ["since", "", "", 2]]},
-        {"meta": META, "items:": ["b", "a"], "groups": {"": 2}, "since": {"": NOW}},
+        {"meta": META, "items:": ["a", "b"], "groups": {"": 2}, "since": {"": NOW}},
     )
     batch = ["g", "1", "w", "", "a"]
     _add(
@@ -241,7 +241,7 @@ def _types(case: Cases) -> None:
 
 
 def _groups(case: Cases) -> None:
-    whole = {"meta": META, "items:g": ["c", "b", "a"], "groups": {"g": 3}, "since": {"g": 1000}}
+    whole = {"meta": META, "items:g": ["a", "b", "c"], "groups": {"g": 3}, "since": {"g": 1000}}
     _add(
         case,
         "a length that is not its list's",
@@ -335,7 +335,7 @@ def _groups(case: Cases) -> None:
         "of another group": of_another,
     }
     for what, grave in graves.items():
-        given = {"meta": META, "busy": {"g": "l"}, "items:g": ["b", "a"], **grave}
+        given = {"meta": META, "busy": {"g": "l"}, "items:g": ["a", "b"], **grave}
         finding = ["busy", "g", "l", "a batch that is leased or delayed"]
         _add(
             case,
@@ -344,7 +344,7 @@ def _groups(case: Cases) -> None:
             1,
             given,
             [finding],
-            {"meta": META, **grave, "items:g": ["b", "a"], "groups": {"g": 2}, "since": {"g": NOW}},
+            {"meta": META, **grave, "items:g": ["a", "b"], "groups": {"g": 2}, "since": {"g": NOW}},
             mended={"unordered": [finding, ["length", "g", "", 2], ["since", "g", "", 2]]},
             left=(0, []),
         )

@@ -120,7 +120,7 @@ def drop_group(case: Cases) -> None:
 def _parts(case: Cases) -> None:
     meta = {"meta": {"queue": "2 buffer"}}
     batch = ["g", "1", "w", "", "a", "b"]
-    rest = {"items:g": ["d", "c"], "groups": {"g": 2}, "since": {"g": 1000}}
+    rest = {"items:g": ["c", "d"], "groups": {"g": 2}, "since": {"g": 1000}}
     once, ttl = {"once:o": "2 "}, {"once:o": MINUTE}
     for what, waits in (("it", {"items:h": ["e"], "groups": {"h": 1}, "since": {"h": 5}}), ("nothing else", rest)):
         later = case.by_hand(
@@ -133,8 +133,8 @@ def _parts(case: Cases) -> None:
         later.send(["", 2], state=1)
     later = case.by_hand(
         "a later part ends what kept the group busy: what was pushed meanwhile is offered",
-        {**meta, "items:g": ["d", "c"], "busy": {"g": "k"}, "dead": {"l": 8}, "batch:l": batch},
-        {**meta, "items:g": ["d", "c"], "groups": {"g": 2}, "since": {"g": NOW}, "wake": ["1"], **once},
+        {**meta, "items:g": ["c", "d"], "busy": {"g": "k"}, "dead": {"l": 8}, "batch:l": batch},
+        {**meta, "items:g": ["c", "d"], "groups": {"g": 2}, "since": {"g": NOW}, "wake": ["1"], **once},
         ttl=ttl,
     )
     later.send(["", 2], state=1)

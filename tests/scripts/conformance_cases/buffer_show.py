@@ -88,7 +88,7 @@ def groups(case: Cases) -> None:
         odd.refuse("WRONGTYPE", state=state)
     by_type(case, everything, only=["items:b"], title=", which is busy", state="busy")
     by_type(case, lambda s: waiting(s, g="ab"), only=["items:g"], title=", which waits", state="waiting")
-    gone = case.by_hand("the server evicted a group's list", {"groups": {"g": 5, "h": 2}, "items:h": ["a", "b", "c"]})
+    gone = case.by_hand("the server evicted a group's list", {"groups": {"g": 5, "h": 2}, "items:h": ["c", "b", "a"]})
     gone.send([0, ["g", 0, "h", 3]], state="waiting")
     s = case("waiting: the longest first, of equal ones the greater name")
     everything(s)

@@ -281,11 +281,11 @@ def resume_group(case: Cases) -> None:
     s.do("push", group=b"\xff: \x00", item=["a"])
     s.send(group=b"\xff: \x00")
     meta = {"meta": {"queue": "2 buffer"}}
-    given = {**meta, "items:g": ["b", "a"], "paused_groups": {"g": float("inf")}, "since": {"g": 5}}
+    given = {**meta, "items:g": ["a", "b"], "paused_groups": {"g": float("inf")}, "since": {"g": 5}}
     odd = case.by_hand(
         "it waits since the time that is there",
         given,
-        {**meta, "items:g": ["b", "a"], "since": {"g": 5}, "groups": {"g": 2}, "wake": ["1"], "once:o": "1"},
+        {**meta, "items:g": ["a", "b"], "since": {"g": 5}, "groups": {"g": 2}, "wake": ["1"], "once:o": "1"},
         ttl={"once:o": MINUTE},
     )
     odd.send(1)

@@ -112,7 +112,9 @@ for _module in (
     test_inspection,
     test_pauses,
 ):
-    globals().update(with_clients(_module))
+    _tests = with_clients(_module)
+    assert not _tests.keys() & globals().keys(), "a test would take the place of another"
+    globals().update(_tests)
 
 
 # -- differences -----------------------------------------------------------------------------------------------------

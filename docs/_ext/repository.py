@@ -28,6 +28,7 @@ PAGES = {
     "CHANGELOG.md": "project/changelog.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "SECURITY.md": "project/security.md",
+    "tests/README.md": "project/testing.md",
     "examples": "examples.md",
 }
 """The page of the site for a file that is kept elsewhere."""

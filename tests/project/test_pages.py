@@ -26,6 +26,7 @@ DOCS, GUIDES = ROOT / "docs", ROOT / "docs" / "guides"
 WRITTEN = ("lua", "project")  # folders that the documentation's build writes
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "lua/README.md", "lua/CLIENTS.md")),
+    ROOT / "tests" / "README.md",
     *sorted(page for page in DOCS.rglob("*.md") if page.parent.name not in WRITTEN and page != DOCS / "commands.md"),
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -16,7 +16,11 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import pytest
+
 import redisq.asyncio
+from redisq.core.clients import connection_arguments
+from redisq.embedded import Server
 from tests.connections import closing_connections
 
 Work = Generator[Any, Any, Any]
@@ -137,3 +141,34 @@ async def _run(make_client: MakeClient, work: Callable[[Any], Work]) -> Any:
 
 REDIS = [ClientKind("blocking"), ClientKind("asyncio")]
 VALKEY = [ClientKind("blocking", "valkey"), ClientKind("asyncio", "valkey")]
+each_flavour = pytest.mark.parametrize("flavour", REDIS, ids=str)
+each_library = pytest.mark.parametrize("flavour", [*REDIS, *VALKEY], ids=str)
+
+
+def with_pool(flavour: ClientKind, kind: str, **options: Any) -> Any:
+    """Make a client with a pool of this class and four connections."""
+    pool = getattr(flavour.package, kind)(**options)
+    arguments = connection_arguments(pool)
+    if flavour.name == "blocking":
+        for connection in [pool.get_connection(*arguments) for _ in range(4)]:
+            pool.release(connection)
+        return flavour.client.from_pool(pool)
+    client = flavour.client.from_pool(pool)
+
+    class FilledPool:
+        async def __aenter__(self) -> Any:
+            for connection in [await pool.get_connection(*arguments) for _ in range(4)]:
+                await pool.release(connection)
+            return client
+
+        async def __aexit__(self, *_: object) -> None:
+            await client.aclose()
+
+    return FilledPool()
+
+
+def user_of(server: Server, *rights: str) -> dict[str, Any]:
+    """Create a user with these permissions, and return the client options to log in."""
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "somebody", "reset", "on", ">right", "~*", "&*", *rights)
+    return {"unix_socket_path": server.socket, "username": "somebody", "password": "right"}

@@ -17,6 +17,7 @@ import redisq.blocking.round_trip
 from redisq import BYTES, Batch, Buffer, Call, Item, PriorityQueue, Pushed, Rate, RateLimiter, State
 from redisq.embedded import Server
 from tests.conftest import MakeClient
+from tests.queues.structures import take
 
 NOT_UTF8 = [b"\xff\xfe", b"", b"\0", b"plain", "é".encode("latin-1")]
 SETTINGS = [
@@ -46,6 +47,49 @@ def test_results_do_not_depend_on_the_clients_settings(make_client: MakeClient, 
     assert queue.pop_many(5) == [Item(m, i, 1, m[::-1]) for i, m in enumerate(NOT_UTF8)]
     assert queue.pop() is None
     assert RateLimiter(client, "q", Rate(1, 60)).acquire(2).granted == 1
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_batches_do_not_depend_on_the_clients_settings(make_client: MakeClient, options: dict[str, Any]) -> None:
+    """Payloads, groups and lease ids are unchanged, from reserve to the dead letters."""
+    client = make_client(**options)
+    items = [b"\xff\xfe", b"", b"\0", b"plain"]
+    buffer = Buffer[bytes](client, "b é", codec=BYTES, max_attempts=2)
+    buffer.push(*items, group="g\udcff")
+    batch = take(buffer, lease_id="l\udcff", holder="h\udcff")
+    (shown,) = buffer.leased()
+    assert (shown.id, shown.items, shown.holder) == (batch.id, items, "h\udcff")
+    assert (batch.id, batch.group, batch.items) == ("l\udcff", "g\udcff", items)
+    assert isinstance(batch.deadline, float)
+    batch.extend()
+    batch.fail(b"\0")
+    assert batch.ack() == 3
+    assert take(buffer).release(reason="why: é") == 1
+    assert buffer.reserve(timeout=0.01) is None
+    (dead,) = buffer.dead()
+    assert (dead.group, dead.items, dead.attempts, dead.reason) == ("g\udcff", [b"\0"], 2, "why: é")
+    assert buffer.redrive(dead.id) == 1
+    assert buffer.ack(*buffer.reserve_many(2)) == 1
+
+    queue = PriorityQueue[bytes](client, "p é", codec=BYTES, payload_codec=BYTES, max_attempts=2)
+    queue.push_many((item, i, item[::-1]) for i, item in enumerate(items))
+    members = take(queue, lease_id="l\udcff")
+    assert (members.id, members.group, members.items) == ("l\udcff", None, items)
+    assert members.payloads == [item[::-1] for item in items]
+    (held,) = queue.leased()
+    assert (held.items, held.payloads, held.priorities) == (items, members.payloads, [0, 1, 2, 3])
+    members.extend()
+    members.fail(b"\0")
+    assert members.ack() == 3
+    assert take(queue).release(reason="why: é") == 1
+    assert queue.reserve(timeout=0.01) is None
+    (gone,) = queue.dead()
+    assert gone == Item(b"\0", 2, 2, b"\0", "why: é", gone.time)
+    assert queue.dead(after=b"\0") == []
+    assert queue.redrive(b"\0") == 1
+    assert queue.ack(*queue.reserve_many(2)) == 1
+    assert buffer.audit().ok
+    assert queue.audit().ok
 
 
 @pytest.fixture

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redisq import JSON, InvalidArgument
+from redisq import JSON, Buffer, InvalidArgument, PriorityQueue
 from redisq.core.batch import BatchData
 from tests.queues.flavours import Flavour
+from tests.queues.structures import STRUCTURES, stocked, take
 
 LARGEST = 3_000  # items in the largest batch
 
@@ -483,3 +485,53 @@ def test_members_fail_by_item_and_by_place(flavour: Flavour) -> None:
     assert do(batch.ack(delay=1000)) == 2
     shown = {(type(item.member), item.member): item.reason for item in do(queue.delayed())}
     assert shown == {(float, 17.0): "odd", (bool, True): "odd", (str, "17"): "by place"}
+
+
+def test_equal_items_fail_one_by_one(client: redis.Redis) -> None:
+    buffer = Buffer[Any](client, "q")
+    buffer.push(1, {"a": 1}, 1, [2], {"a": 1}, True, group="g")
+    batch = take(buffer)
+    batch.fail(1)
+    assert batch.failed == {0: ""}
+    batch.fail({"a": 1}, 1, reason="too odd")
+    assert batch.failed == {0: "", 1: "too odd", 2: "too odd"}
+    with pytest.raises(InvalidArgument, match="1 is not in the batch, or has been marked as often"):
+        batch.fail([2], 1)
+    with pytest.raises(InvalidArgument, match="'none'"):
+        batch.fail("none")
+    assert set(batch.failed) == {0, 1, 2}  # the whole call is refused
+    assert batch.ack() == 3
+    again = take(buffer)
+    assert (again.group, again.items, again.attempts, again.reason) == ("g", [1, {"a": 1}, 1], 2, "too odd")
+    again.fail(*again.items)
+    assert again.ack(delay=1000) == 0
+    assert buffer.stats().delayed == 1
+
+
+@STRUCTURES
+def test_items_fail_by_their_places(client: redis.Redis, structure: str) -> None:
+    queue = stocked(client, structure, "a", "b", "c")
+    batch = take(queue)
+    for places in ([3], [0, -1], [True], ["0"], [1.0]):
+        with pytest.raises(InvalidArgument, match="index is"):
+            batch.fail_at(*places)
+    assert not batch.failed
+    batch.fail_at(2, 0, reason="odd")
+    batch.fail_at(2)  # again, without a reason
+    assert batch.ack() == 1
+    again = take(queue)
+    assert (again.items, again.reason) == (["a", "c"], "odd")
+    again.fail_at()
+    assert again.ack() == 2
+
+
+def test_members_fail_with_their_own_reasons(client: redis.Redis) -> None:
+    queue = PriorityQueue(client, "q", max_attempts=1)
+    queue.push_many({"a": 0, "b": 1, "d": 2})
+    batch = take(queue)
+    with pytest.raises(InvalidArgument, match="'c'"):
+        batch.fail("c")
+    batch.fail("b", reason="odd")
+    batch.fail("d")
+    assert batch.ack(delay=1000) == 1
+    assert [(item.member, item.attempts, item.reason) for item in queue.delayed()] == [("b", 1, "odd"), ("d", 1, "")]

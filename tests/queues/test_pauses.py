@@ -14,8 +14,8 @@ import redis
 from redisq import Buffer, InvalidArgument, PriorityQueue, Pushed
 from tests.faults.node import Node
 from tests.queues.flavours import TIMEOUT, Flavour
+from tests.queues.structures import STRUCTURES, stocked, take
 
-STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 FOREVER = None
 PAUSED = "redisq:{q}:paused"
 
@@ -182,6 +182,26 @@ def test_the_reason_is_any_text_of_up_to_a_thousand_bytes(flavour: Flavour, stru
         for seconds in (FOREVER, 1000):
             flavour.do(queue.pause(seconds, reason))
             assert paused(flavour, queue)[:2] == (True, kept)
+
+
+@STRUCTURES
+def test_a_paused_queue_hands_out_nothing(client: redis.Redis, structure: str) -> None:
+    """Pushes and settlements go on; stats say why it is paused, and until when."""
+    queue: Any = stocked(client, structure, "a", "b")
+    batch = take(queue, 1)
+    client.set("redisq:{q}:paused", "0 the API is down")
+    assert queue.reserve() is None
+    assert (queue.pop() or None) is None
+    queue.push(*("c",))
+    assert batch.ack() == 1
+    stats = queue.stats()
+    assert (stats.paused, stats.pause_reason, stats.paused_until) == (True, "the API is down", None)
+    client.set("redisq:{q}:paused", "4000000000000 ", px=100_000)
+    assert queue.stats().paused_until == 4_000_000_000
+    assert queue.reserve(timeout=0.01) is None
+    client.set("redisq:{q}:paused", "1000 long ago")
+    assert not queue.stats().paused
+    take(queue)
 
 
 # -- a group ---------------------------------------------------------------------------------------------------------

@@ -8,10 +8,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import redis
 
-from redisq import BYTES, Buffer, CodecError, PriorityQueue, Pushed, State
+from redisq import BYTES, Buffer, CodecError, Item, PriorityQueue, Pushed, State
 from redisq.embedded import Server
 from tests.queues.flavours import TIMEOUT, Flavour
+from tests.queues.structures import take
 
 KEY = "redisq:{q}:payloads"
 STATES = ("absent", "ready", "delayed", "dead", "leased", "removed", "noted")
@@ -143,6 +145,40 @@ def test_a_payload_is_deleted_with_its_member(flavour: Flavour, state: str, how:
         return
     do(queue.purge() if how == "purge" else queue.remove("m"))
     assert not flavour.plain.exists(KEY)
+
+
+def test_a_payload_comes_with_its_member(client: redis.Redis) -> None:
+    """The newest wins, a push without one keeps the stored one, and the holder keeps its copy."""
+    queue = PriorityQueue(client, "q")
+    assert queue.push("a", payload={"v": 1}) is Pushed.ADDED
+    assert queue.push("a", 5, payload={"v": 2}) is Pushed.KEPT
+    assert queue.push("a") is Pushed.KEPT
+    queue.push("b", 1)
+    assert queue.peek(2) == [Item("a", 0, 0, {"v": 2}), Item("b", 1, 0)]
+    batch = take(queue)
+    assert (batch.items, batch.payloads) == (["a", "b"], [{"v": 2}, None])
+    queue.push("a", payload=[3])
+    assert batch.payloads == [{"v": 2}, None]
+    assert take(queue, lease_id=batch.id).payloads == [[3], None]  # sent again: as it is stored now
+    assert batch.ack() == 2
+    assert queue.pop() == Item("a", 0, 1, [3])
+    queue.push("a")
+    assert queue.pop() == Item("a", 0, 1)
+
+
+@pytest.mark.parametrize("state", ["delayed", "dead"])
+def test_a_payload_belongs_to_the_member_in_every_state(client: redis.Redis, state: str) -> None:
+    queue = PriorityQueue(client, "q")
+    queue.push("m", 7, payload="p")
+    batch = take(queue)
+    if state == "dead":
+        batch.bury("why")
+    else:
+        batch.release(delay=1000, reason="why")
+    (item,) = getattr(queue, state)()
+    assert item == Item("m", 7, 1, "p", "why", item.time)
+    assert queue.push("m", 9) is (Pushed.ADDED if state == "dead" else Pushed.RAISED)
+    assert queue.pop() == Item("m", 9 if state == "dead" else 7, 1, "p")
 
 
 # -- codecs ----------------------------------------------------------------------------------------------------------
@@ -362,6 +398,25 @@ def test_a_replacing_push_of_many_members_can_be_repeated(flavour: Flavour) -> N
         "1199": (8, "newest"),
         "0001": (1, 1),
     }
+
+
+def test_replace_sets_priority_and_time_exactly(client: redis.Redis) -> None:
+    """To debounce and to demote; for a leased member, it applies when it comes back."""
+    queue = PriorityQueue(client, "q")
+    assert queue.push("a", 1, delay=1000) is Pushed.ADDED
+    assert queue.push("a", 1, delay=2000) is Pushed.KEPT
+    assert queue.push("a", 1, delay=3000, replace=True) is Pushed.CHANGED
+    assert queue.push("a", 1, delay=3000, replace=True) is not Pushed.ADDED
+    assert queue.push("a", 0, delay=10, replace=True) is Pushed.RAISED
+    assert queue.push("b", 1) is Pushed.ADDED
+    assert queue.push("b", 5, replace=True) is Pushed.CHANGED
+    assert queue.push_many({"b": 6, "c": 2}, replace=True) == {Pushed.CHANGED: 1, Pushed.ADDED: 1}
+    batch = take(queue, 1)
+    assert batch.items == ["c"]
+    assert queue.push("c", 9, replace=True) is Pushed.ADDED
+    assert queue.push("c", 8) is Pushed.RAISED
+    assert batch.release() == 1
+    assert [(item.member, item.priority) for item in queue.pop_many(3)] == [("b", 6), ("c", 8)]
 
 
 def test_batches_of_a_buffer_have_no_payloads(server: Server) -> None:

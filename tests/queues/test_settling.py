@@ -30,8 +30,8 @@ from redisq.embedded import Server
 from tests.faults.node import HOST, Node
 from tests.faults.proxy import Fault, Proxy
 from tests.queues.flavours import TIMEOUT, Flavour
+from tests.queues.structures import STRUCTURES
 
-STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 SHORT_DELAY = 0.01
 
 

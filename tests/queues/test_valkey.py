@@ -1,6 +1,6 @@
 """Clients of valkey-py, the fork of redis-py, which can do the same.
 
-The tests of clients and of leases run again with them, and the differences between the libraries have their own tests.
+The tests of clients and of batches run again with them, and the differences between the libraries have their own tests.
 """
 
 from __future__ import annotations
@@ -35,7 +35,21 @@ from tests.faults.node import HOST
 from tests.faults.proxy import Fault, Proxy
 from tests.faults.replication import Replication
 from tests.faults.test_failover import watched
-from tests.queues import test_clients, test_leases
+from tests.queues import (
+    test_attempts,
+    test_clients,
+    test_dead_letters,
+    test_fail,
+    test_inspection,
+    test_lease_arguments,
+    test_leases,
+    test_many_batches,
+    test_pauses,
+    test_payloads,
+    test_reserve,
+    test_timeouts,
+    test_with_batch,
+)
 from tests.queues.any_client import REDIS, VALKEY, ClientKind, Work
 from tests.waiting import until
 
@@ -83,7 +97,24 @@ def with_clients(module: ModuleType) -> dict[str, Any]:
 
 
 calls_of = test_clients.calls_of
-globals().update(with_clients(test_clients) | with_clients(test_leases))
+for _module in (
+    test_clients,
+    test_with_batch,
+    test_fail,
+    test_many_batches,
+    test_leases,
+    test_reserve,
+    test_attempts,
+    test_payloads,
+    test_timeouts,
+    test_lease_arguments,
+    test_dead_letters,
+    test_inspection,
+    test_pauses,
+):
+    _tests = with_clients(_module)
+    assert not _tests.keys() & globals().keys(), "a test would take the place of another"
+    globals().update(_tests)
 
 
 # -- differences -----------------------------------------------------------------------------------------------------

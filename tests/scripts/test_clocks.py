@@ -18,6 +18,7 @@ from redisq.core.batch import batch_of
 from redisq.core.buffer import BufferCalls
 from redisq.core.limiter import Grant, LimiterCalls
 from redisq.core.priority import PriorityCalls
+from tests.queues.structures import STRUCTURES
 from tests.scripts.backends import Backend
 
 NOW = 1_700_000_000_000
@@ -141,9 +142,6 @@ def test_no_span_exceeds_its_limit_while_the_clock_is_not_changed(limiter: Limit
         for rate in RATES:
             assert sum(n for at, n in granted if at >= now - rate.per * 1000) <= rate.limit
     assert sum(n for _, n in granted) > 50
-
-
-STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 
 
 def calls_of(structure: str, **settings: Any) -> Any:

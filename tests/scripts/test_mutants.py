@@ -101,7 +101,7 @@ EQUIVALENT = {
     r"redrive: \{call\('LLEN', queue \.\. 'items:' \.\. group\) => nothing": "each group's list is read anyway",
     # Needed on a full server, or for a client without all permissions.
     r"call\('(ZREM|HDEL)', [\w. ']+, ''\).* => nothing": "see test_full_server.py: it frees memory first",
-    r"call\('EXISTS', queue \.\. 'ended:' .* => nothing": "faults/faults/test_partial_writes.py: it may be denied",
+    r"call\('EXISTS', queue \.\. 'ended:' .* => nothing": "see tests/faults/test_partial_writes.py: it may be denied",
     # Keys that are checked before, in another place.
     r"priority/reserve: \{call\('HLEN', rows\) => nothing": "it is checked twice",
     r"drop_group: \{call\('HLEN', queue \.\. 'busy'\) => nothing": "it is checked twice",

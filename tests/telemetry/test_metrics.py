@@ -9,10 +9,10 @@ import pytest
 
 from redisq import Bury, LeaseLost, Retry
 from tests.queues.flavours import Flavour
+from tests.queues.structures import STRUCTURES
 from tests.telemetry.recording import Recording, push
 
 pytestmark = pytest.mark.server
-STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 DURATION = "messaging.client.operation.duration"
 SENT = "messaging.client.sent.messages"
 CONSUMED = "messaging.client.consumed.messages"

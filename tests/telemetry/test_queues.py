@@ -21,10 +21,10 @@ from redisq.telemetry import Carrier, instrument
 from redisq.telemetry.attributes import server_of
 from redisq.telemetry.links import MAX_LINKS, links_to
 from tests.queues.flavours import Flavour
+from tests.queues.structures import STRUCTURES
 from tests.telemetry.recording import Recording, attributes, id_of, linked, push
 
 pytestmark = pytest.mark.server
-STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 
 
 def common(span: ReadableSpan, server: Server) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from redisq.core.observer import Observer
 from redisq.embedded import Server
 from redisq.telemetry import Carrier
 from tests.queues.flavours import TIMEOUT, Flavour
+from tests.queues.structures import STRUCTURES
 from tests.telemetry.recording import Recording, attributes, id_of, linked, push
 
 pytestmark = pytest.mark.server
-STRUCTURES = pytest.mark.parametrize("structure", ["buffer", "priority"])
 
 PRODUCER = """
 import sys

@@ -8,29 +8,15 @@ from typing import Any
 
 import redis
 
-try:
-    from redisq.core.scripts import Slot, directory, load
-except ImportError:  # independent of the rest of the package
-    import importlib.util
-    import sys
-    from pathlib import Path
-
-    _spec = importlib.util.spec_from_file_location("_scripts", Path(__file__).parents[2] / "redisq" / "scripts.py")
-    assert _spec is not None
-    assert _spec.loader is not None
-    _scripts = importlib.util.module_from_spec(_spec)
-    sys.modules["_scripts"] = _scripts
-    _spec.loader.exec_module(_scripts)
-    Slot, directory, load = _scripts.Slot, _scripts.directory, _scripts.load  # type: ignore[misc]
+from redisq.core.scripts import Slot, load, names
 
 __all__ = ["Raw", "exists", "load"]
 
 
 @cache
 def exists(name: str) -> bool:
-    """Return whether a script exists in layout 2; those of layout 1 declare a key named `layout`."""
-    path = directory() / f"{name}.lua"
-    return path.exists() and all(slot.name != "layout" for slot in load(name).keys)
+    """Return whether there is such a script."""
+    return name in names()
 
 
 class Raw:

@@ -213,7 +213,7 @@ def _extend(client: redis.Redis) -> Command:
     return call("buffer/extend", id=leased(client, 1), lease=most("buffer/extend", "lease"))
 
 
-@long_call("buffer/redrive", f"{BATCHES} batches of 40 items", count=BATCHES, length=40)
+@long_call("buffer/redrive", f"{BATCHES} batches of 34 items", count=BATCHES, length=34)
 @long_call("buffer/redrive", f"a batch of {BATCH:,} items", count=1, length=BATCH)
 def _redrive(client: redis.Redis, count: int, length: int) -> Command:
     return call("buffer/redrive", id=dead(client, count, length))

@@ -10,7 +10,7 @@
 -- COMPUTES  {queue}:groups, {queue}:since, {queue}:items:<group>, {queue}:leases, {queue}:delayed, {queue}:batch:<id>
 -- COMPUTES  {queue}:busy, {queue}:paused_groups, {queue}:wake
 -- REPLY     [redriven, left]                   batches; the first left ids are to be given again: it goes from the last
---                                              to the first, and stops before it has moved more than 4000 items
+--                                              to the first, and stops before it has moved more than 3400 items
 -- ERROR     BADARG                             an argument is out of range
 -- ERROR     LAYOUT                             the queue's mark is not 2 buffer
 -- REPLAY    once                               the same id within the window: nothing more, the same answer
@@ -56,7 +56,7 @@ while left > 0 do
   local id = ARGV[left + 2]
   local batch = queue .. 'batch:' .. id
   local count = not seen[id] and call('ZSCORE', dead, id) and call('LLEN', batch) - 4 or 0
-  if size > 0 and size + count > 4000 then
+  if size > 0 and size + count > 3400 then
     break
   elseif count > 0 then
     seen[id], size = true, size + count

@@ -296,24 +296,21 @@ if again then
   end
 end
 local take, bytes, most, some = again and count or math.min(size, count), 0, tonumber(max_bytes), nil
-if most > 0 and not again then
-  for i = 0, take - 1 do
-    some = i % 1000 == 0 and call('LRANGE', source, format('%d', i), format('%d', i + 999)) or some
-    bytes = bytes + #some[i % 1000 + 1]
-    if bytes > most and i > 0 then
-      take = i
-      break
-    end
-  end
+items = most > 0 and not again and {} or nil
+for i = 0, items and take - 1 or -1 do
+  some = i % 1000 == 0 and call('LRANGE', source, format('%d', i), format('%d', math.min(i + 999, take - 1))) or some
+  bytes = bytes + #some[i % 1000 + 1]
+  if bytes > most and i > 0 then take = i break end
+  items[i + 1] = some[i % 1000 + 1]
 end
 attempts = spent and tonumber(max_attempts) or attempts + 1
 if take == count then -- the list itself becomes the batch, which spares each item a second way through Lua
   call('RENAME', source, batch) -- and whoever held it under an old id finds nothing there
   if again then call('LTRIM', batch, '4', last) end
   call('LPUSH', batch, reason, holder, format('%d', attempts), group)
-  items = call('LRANGE', batch, '4', '-1')
+  items = items or call('LRANGE', batch, '4', '-1')
 else
-  items = call('LPOP', source, take == tonumber(size) and size or format('%d', take))
+  items = items and call('LTRIM', source, format('%d', take), '-1') and items or call('LPOP', source, size)
   call('RPUSH', batch, group, '1', holder, '', unpack(items, 1, math.min(take, 1000)))
   for i = 1001, take, 1000 do
     call('RPUSH', batch, unpack(items, i, math.min(i + 999, take)))

@@ -24,8 +24,10 @@ import redis.asyncio
 
 import redisq
 import redisq.asyncio
-from redisq import JSON
+from redisq import BYTES, JSON, Buffer
 from redisq.embedded import Server
+
+from .monitor import Monitor
 
 pytestmark = pytest.mark.server
 
@@ -236,6 +238,23 @@ def test_control_without_max_bytes_a_body_is_rejected(structure: str, server: Se
     target, remaining = send_all(structure, "blocking", server, None)
     assert remaining.failed
     assert target.refused
+
+
+@pytest.mark.parametrize(("waiting", "max_bytes", "taken"), [(50, 10**6, 2), (50, 1, 1), (2, 10**6, 2)])
+def test_no_more_is_read_than_may_be_taken(server: Server, waiting: int, max_bytes: int, taken: int) -> None:
+    """A reserve of two items reads two, once, however many wait and however large they are."""
+    with server.client() as client:
+        client.flushall()
+        buffer = Buffer(client, "b", codec=BYTES)
+        buffer.push(*[b"%d" % i * 100 for i in range(waiting)])
+        with Monitor(server.socket) as monitor:
+            batch = buffer.reserve(2, max_bytes=max_bytes)
+            commands = [command.words for command in monitor.commands() if command.client == b"lua"]
+        assert batch
+        assert batch.items == [b"%d" % i * 100 for i in range(taken)]
+        assert buffer.peek(count=50) == [b"%d" % i * 100 for i in range(taken, waiting)]
+    read = [words for words in commands if words[0].upper() in (b"LRANGE", b"LPOP")]
+    assert read == [[b"LRANGE", b"redisq:{b}:items:default", b"0", b"1"]]
 
 
 def test_the_sizes_cover_the_edge_cases() -> None:

@@ -1,6 +1,6 @@
 """Redriven batches of a buffer come back at the front of their group, in the order of the ids, in many steps.
 
-A call takes up to 1,000 ids; it is made in steps of at most 100 batches or 4,000 items, from the last ids on. A call
+A call takes up to 1,000 ids; it is made in steps of at most 100 batches or 3,400 items, from the last ids on. A call
 that is interrupted after any of its steps and repeated leaves the same order.
 """
 

@@ -14,7 +14,7 @@ TRIMMED = 10
 """dead batches beyond `max_dead` that one burial drops at most"""
 RESUMED = 10
 """groups whose pause has ended that one reserve or pop_longest resumes"""
-REDRIVEN = 4_000
+REDRIVEN = 3_400
 """items that one redrive moves, unless a single batch holds more"""
 
 
@@ -354,7 +354,7 @@ class Buffer(Queue):
         """Make dead batches wait again at the front of their groups, the first id's items first.
 
         Return how many batches, and how many of the first ids are left for another call: it goes from the last to the
-        first, and stops before more than 10,000 items. Ids that are not dead are skipped.
+        first, and stops before more than `REDRIVEN` items. Ids that are not dead are skipped.
         """
         if not ids:
             return 0, 0

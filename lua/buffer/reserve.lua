@@ -295,13 +295,16 @@ if again then
     -- end
   end
 end
-local take, bytes, most, some = again and count or math.min(size, count), 0, tonumber(max_bytes), nil
+local take, bytes, most, some, first, read = again and count or math.min(size, count), 0, tonumber(max_bytes), nil, 0, 0
 items = most > 0 and not again and {} or nil
 for i = 0, items and take - 1 or -1 do
-  some = i % 1000 == 0 and call('LRANGE', source, format('%d', i), format('%d', math.min(i + 999, take - 1))) or some
-  bytes = bytes + #some[i % 1000 + 1]
+  if i == read then -- they may be large: the more have fitted, the more are read
+    first, read = i, math.min(2 * i + 10, take)
+    some = call('LRANGE', source, format('%d', first), format('%d', read - 1))
+  end
+  bytes = bytes + #some[i - first + 1]
   if bytes > most and i > 0 then take = i break end
-  items[i + 1] = some[i % 1000 + 1]
+  items[i + 1] = some[i - first + 1]
 end
 attempts = spent and tonumber(max_attempts) or attempts + 1
 if take == count then -- the list itself becomes the batch, which spares each item a second way through Lua

@@ -257,6 +257,22 @@ def test_no_more_is_read_than_may_be_taken(server: Server, waiting: int, max_byt
     assert read == [[b"LRANGE", b"redisq:{b}:items:default", b"0", b"1"]]
 
 
+def test_few_are_read_where_few_fit(server: Server) -> None:
+    """A reserve of any number of large items does not read them all to take a few."""
+    with server.client() as client:
+        client.flushall()
+        buffer = Buffer(client, "b", codec=BYTES)
+        buffer.push(*[b"x" * 1000] * 3000)
+        with Monitor(server.socket) as monitor:
+            batch = buffer.reserve(3000, max_bytes=15_000)
+            commands = [command.words for command in monitor.commands() if command.client == b"lua"]
+        assert batch
+        assert len(batch.items) == 15
+    ranges = [words[2:] for words in commands if words[0].upper() == b"LRANGE"]
+    read = [int(last) - int(first) + 1 for first, last in ranges]
+    assert sum(read) <= 2 * 15
+
+
 def test_the_sizes_cover_the_edge_cases() -> None:
     """Some items exceed the limit on their own, a batch is exactly at the limit, and one would be a byte above it."""
     assert len(SIZES) == BATCHES

@@ -94,6 +94,8 @@ EQUIVALENT = {
     # reserve, redrive and stats of a buffer.
     r"reserve: local time = first\[\{2 => 1\}\] and": "each entry has both values",
     r"reserve: local group, .*, \{0 => 1\}, ''": "attempts only count for a batch that comes back",
+    r"reserve: (.* some, first|if\{i == read =|\{?first, read =|some = .* read )": "more is read than used",
+    r"reserve: for i = 0, items and take - 1 or -\{1 => 2\}": "the loop is not entered",
     r"reserve: if\{again => true": "a group's entries are written anew",
     r"(reserve|redrive): if length \{> => >=\} 0 and": "the list has the items that were put back",
     r"buffer/reserve: (if\{tokens == 0 => false|\{tokens = .* => nothing)": "the wake-up is sent at the end instead",

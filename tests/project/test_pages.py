@@ -124,6 +124,14 @@ def test_each_page_has_queues_of_its_own() -> None:
     assert {queue: found for queue, found in pages.items() if len(found) > 1} == {}
 
 
+def test_every_logger_is_documented() -> None:
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "redisq").rglob("*.py"))
+    used = set(re.findall(r'getLogger\("(redisq[\w.]*)"\)', source))
+    assert source.count("getLogger(") == len(re.findall(r'getLogger\("', source))  # none has another kind of name
+    logs = (GUIDES / "monitoring.md").read_text("utf-8").partition("## Logs")[2]
+    assert set(re.findall(r"^\| `(redisq[\w.]*)` \|", logs.partition("\n## ")[0], re.MULTILINE)) == used
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_is_of_a_kind_that_is_tested(page: Path) -> None:
     """A block in another language would go untested."""

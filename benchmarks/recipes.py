@@ -65,8 +65,6 @@ class WatchedQueue:
     read, and MULTI to EXEC, which redis-py sends as one.
     """
 
-    ROUND_TRIPS = 3
-
     def __init__(self, client: Any, key: str = "index") -> None:
         self.client = client
         self.key = key

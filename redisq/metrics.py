@@ -190,9 +190,13 @@ _families_of: WeakKeyDictionary[CollectorRegistry, _Families] = WeakKeyDictionar
 
 
 class WorkerMetrics(Observer):
-    """An observer of a worker that counts in a registry of prometheus-client, under the name of its queue."""
+    """An observer of a worker that counts in a registry of prometheus-client, under the name of its queue.
 
-    def __init__(self, queue: str, registry: CollectorRegistry = REGISTRY) -> None:
+    Without a `registry` it counts in prometheus-client's `REGISTRY`.
+    """
+
+    def __init__(self, queue: str, registry: CollectorRegistry | None = None) -> None:
+        registry = REGISTRY if registry is None else registry
         families = _families_of.get(registry)
         if families is None:
             families = _families_of[registry] = _Families(registry)
@@ -225,11 +229,12 @@ class WorkerMetrics(Observer):
         self._errors[kind].inc()
 
 
-def observe(worker: Worker[Any] | AsyncWorker[Any], registry: CollectorRegistry = REGISTRY) -> None:
-    """Count what a worker does, in a registry of prometheus-client.
+def observe(worker: Worker[Any] | AsyncWorker[Any], registry: CollectorRegistry | None = None) -> None:
+    """Count what a worker does, in a registry of prometheus-client (default: its `REGISTRY`).
 
     Call it before the worker runs; a second time it changes nothing. Several workers of one queue are counted together.
     In several processes, use prometheus-client's multi-process mode, or `redisq worker --metrics-port`, which does.
     """
+    registry = REGISTRY if registry is None else registry
     if not any(isinstance(one, WorkerMetrics) and one.registry is registry for one in worker.observers):
         worker.observers.append(WorkerMetrics(worker.queue.calls.name, registry))

@@ -27,6 +27,7 @@ MADE_BY_REDISQ = {
         "BufferStats",
         "Buried",
         "Call",
+        "Drained",
         "Endpoint",
         "Finding",
         "Grant",

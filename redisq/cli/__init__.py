@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 must not end a command
-    args = make_parser().parse_args(argv)
     try:
+        args = make_parser().parse_args(argv)
         code: int = args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:

@@ -28,7 +28,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         summary="take over lists or a sorted set of a system that is running",
         text="Move what waits in plain lists, or in a plain sorted set, into a queue, in small steps, while producers "
         "still push to them. Their consumers must have been stopped. It may be killed at any moment and run again: "
-        "nothing is lost, and nothing is there twice.",
+        "nothing is lost, and nothing is there twice. The exit code is 1 if there is nothing to adopt and no earlier "
+        "run has found anything.",
     )
     buffer = describe(
         verbs,
@@ -103,7 +104,8 @@ Round = Callable[[Adoption, _Total], None]
 
 def _buffer(args: argparse.Namespace) -> int:
     """Adopt lists into a buffer."""
-    before, after = _around(os.fsencode(args.lists))
+    sources = os.fsencode(args.lists)
+    before, after = _around(sources)
     lengths = None if args.lengths is None else os.fsencode(args.lengths)
 
     def round_(adoption: Adoption, total: _Total) -> None:
@@ -121,6 +123,8 @@ def _buffer(args: argparse.Namespace) -> int:
                     total.unnamed += 1
                 else:
                     lists[Source(key, args.newest, group)] = length
+            if lists and not args.dry_run:
+                adoption.remember(sources)  # before anything is taken: it may be killed at any moment
             for some in _pages(lists):
                 total.add(_counted(some, total) if args.dry_run else adoption.take(some))
 
@@ -129,9 +133,11 @@ def _buffer(args: argparse.Namespace) -> int:
             _is_type(client, lengths, b"zset")
         queue = find(client, args, "buffer") or open_queue(client, args.queue, args.prefix, "buffer")
         total, seconds = _rounds(args, client, queue, round_)
-        missing = "" if total.items or total.skipped or total.unnamed else f"no list matches {line(args.lists)}"
-        if missing and find(client, args) is None:
-            raise Failure(missing)
+        missing = "" if total.items or total.unnamed else f"no list matches {line(args.lists)}"
+        if missing:
+            if total.skipped:
+                missing += f" ({many(total.skipped, 'key')} of other types or of queues left alone)"
+            _found_before(Adoption(client, queue, args.prefix), sources, missing, args)
         if lengths is not None and not args.dry_run and not total.left:
             client.unlink(lengths)
     rest = {"lists": len(total.sources), "skipped": total.skipped, "unnamed": total.unnamed}
@@ -151,6 +157,8 @@ def _priority(args: argparse.Namespace) -> int:
         client: Any = queue.client
         there = client.zcount(key, "(-inf", "(+inf")
         total.skipped = client.zcard(key) - there
+        if there and not args.dry_run:
+            adoption.remember(key)  # before anything is taken: it may be killed at any moment
         source = {Source(key, "zset"): there}
         total.add(_counted(source, total) if args.dry_run else adoption.take(source))
         total.left = max(0, total.left - total.skipped)
@@ -161,10 +169,16 @@ def _priority(args: argparse.Namespace) -> int:
         if Adoption(client, queue, args.prefix).owns(key):
             raise Failure(f"{line(key)} belongs to a queue: give a sorted set that does not", USAGE)
         total, seconds = _rounds(args, client, queue, round_)
-        missing = "" if total.items or total.skipped else f"{line(key)} does not exist"
-        if missing and find(client, args) is None:
-            raise Failure(missing)
+        missing = "" if total.items or total.skipped else f"there is no sorted set {line(key)}"
+        if missing:
+            _found_before(Adoption(client, queue, args.prefix), key, missing, args)
     return _report(args, queue, total, seconds, {"infinite": total.skipped}, missing)
+
+
+def _found_before(adoption: Adoption, sources: bytes, missing: str, args: argparse.Namespace) -> None:
+    """Refuse what is not there, unless an earlier run found it: then all is adopted, and there is nothing to do."""
+    if not adoption.remembers(sources):
+        raise Failure(f"{missing}, and no earlier run into {line(args.queue)} found one: is it misspelt?")
 
 
 def _pages(lists: dict[Source, int]) -> Iterator[dict[Source, int]]:
@@ -228,8 +242,8 @@ def _report(
 ) -> int:
     """Print the summary; the exit code is 1 if something is left that will never be taken.
 
-    `missing` says that there was nothing to take. Of a queue that exists it may all have been taken before: to run a
-    command once more is no error.
+    `missing` says that there was nothing to take, because an earlier run took it all: to run a command once more is no
+    error.
     """
     kept_out = rest.get("unnamed", 0) + rest.get("infinite", 0)
     if args.json:
@@ -246,7 +260,7 @@ def _report(
     else:
         print(f"{what} adopted into {line(args.queue)} in {seconds:.1f} s")
     if missing:
-        print(f"{missing}: it was adopted before, or is misspelt")
+        print(f"{missing} any more: an earlier run found what there was")
     if total.resumed:
         print(f"{total.resumed:,} of them had been laid aside by an adoption that was interrupted")
     if total.left:

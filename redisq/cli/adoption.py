@@ -7,6 +7,7 @@ does not, and goes on. The source and the queue need not be on the same node of 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,6 +33,7 @@ ITEMS, MEMBERS = 1_000, 500  # in a step
 TOGETHER, BYTES = 100, 1 << 19  # sources in a round trip, and what is read of them all: a step takes less than 5 ms
 _DONE = 86_400_000  # ms that a push is remembered when its piece is dropped, for who had read it before and was slow
 _LATE = _DONE // 2  # ms after which a piece that was read is not pushed any more: so no clock need be exact
+_YEAR = 31_536_000_000  # ms
 _TAG = re.compile(rb"^[^{]*\{[^}]+\}")
 
 
@@ -82,6 +84,17 @@ class Adoption:
     def owns(self, key: bytes) -> bool:
         """Say whether a key is one of these, or of a queue."""
         return key.startswith((self._prefix, self._prefix.removesuffix(b"adopting:") + b"{"))
+
+    def remember(self, sources: bytes) -> None:
+        """Remember for a year that what these words name was found: it is gone once all is adopted."""
+        self._client.set(self._found(sources), b"1", px=_YEAR)
+
+    def remembers(self, sources: bytes) -> bool:
+        """Say whether this or an earlier adoption into the queue has found what these words name."""
+        return bool(self._client.exists(self._found(sources)))
+
+    def _found(self, sources: bytes) -> bytes:
+        return self._queue.calls.queue + b"once:adopted-" + hashlib.sha256(sources).hexdigest()[:32].encode()
 
     def take(self, sources: Mapping[Source, int]) -> dict[Source, Count]:
         """Move all that is in some sources into the queue, oldest or lowest first; give few enough for a round trip.

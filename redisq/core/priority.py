@@ -458,13 +458,13 @@ class PriorityCalls(LeaseCalls[T]):
         none = [None] * len(members)
         found = []
         for member, number, row, payload in zip(members, numbers, rows or none, payloads or none, strict=True):
-            score, attempts, why = (*as_text(row or b"").split(" ", 2), "", "", "")[:3]
+            score, attempts, why = read_row(row)
             ready = state == b"ready"
             found.append(
                 Item(
                     member,
-                    self._priority(number if ready else score or "0"),
-                    int(attempts or 0) + more,
+                    self._priority(number if ready else score or 0),
+                    attempts + more,
                     None if payload is None else as_bytes(payload),
                     why,
                     None if ready else float(number) / 1000,
@@ -489,8 +489,8 @@ class PriorityCalls(LeaseCalls[T]):
             for item in items
         ]
 
-    def _priority(self, score: bytes | str) -> float:
-        return int(float(score) // PLACES) - 1024 if self.order == "fifo" else float(score)
+    def _priority(self, score: bytes | str | float) -> float:
+        return priority_of(float(score), self.order)
 
     def state(self, member: T) -> Call[State]:
         """Say where one member is."""
@@ -508,6 +508,17 @@ class PriorityCalls(LeaseCalls[T]):
             more, members = yield self._call("purge", (_PAGES["purge"],), tuple)
             purged += members
         return purged
+
+
+def read_row(row: bytes | str | None) -> tuple[float | None, int, str]:
+    """Return the score, attempts and last reason that a member's row has; None, 0 and nothing without one."""
+    score, attempts, reason = (*as_text(row or b"").split(" ", 2), "", "", "")[:3]
+    return float(score) if score else None, int(attempts or 0), reason
+
+
+def priority_of(score: float, kind: str) -> float:
+    """Return the priority that a score stands for, in a queue of this order."""
+    return int(score // PLACES) - 1024 if kind == "fifo" else score
 
 
 def _decode_outcomes(reply: bytes | str) -> list[Pushed]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from .batching import Batching, Found, Sent
 from .display import Display, say, show_requests, show_search, show_tally, show_waits
 from .endpoint import Endpoint
 from .indexing import Index, Indexed, Indexing
+from .interrupts import Interrupts
 from .processes import Held, Processes, Ready
 from .tally import Tally
 
@@ -32,6 +32,7 @@ _FEWEST_EDITS = 10
 _KILL_AFTER = 2  # things done, and one process of the job is killed over its next
 _LOOK_EVERY = 0.05  # seconds
 _SEARCH = "priority queue"
+_TIMEOUT = 10.0  # seconds for an answer of the server: no Ctrl-C ends the wait for it
 
 
 def run(url: str | None = None, files: int = 500, console: Console | None = None) -> int:
@@ -43,15 +44,18 @@ def run(url: str | None = None, files: int = 500, console: Console | None = None
     console = console or Console()
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_terminable())
+        interrupts = stack.enter_context(Interrupts())
         server = stack.enter_context(embedded.server(url))
+        interrupts.check()
         client = stack.enter_context(contextlib.closing(_connect(server)))
+        interrupts.check()
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="redisq-demo-")))
         directory, index_file = temporary / "source", temporary / "index.db"
         paths = corpus.copy(directory, files)
         say(console, f"Server: {server.description}")
         say(console, f"Input: {len(paths)} source files of the standard library of Python {sys.version.split()[0]}")
 
+        interrupts.check()
         index = stack.enter_context(contextlib.closing(Index(index_file)))
         index.create()
         endpoint = stack.enter_context(Endpoint(batching.LIMIT, batching.PER))
@@ -65,7 +69,7 @@ def run(url: str | None = None, files: int = 500, console: Console | None = None
         processes.start(CONSUMERS, "indexer", indexing.consume, server.url, run_id, directory, index_file)
         processes.start(batching.FLUSHERS, "flusher", batching.flush, server.url, run_id, endpoint.port)
         with Display(console, first, second) as display:
-            _work(processes, first, second, display)
+            _work(processes, first, second, display, interrupts)
 
         tally = Tally([first.tally_line(), second.tally_line()], [*first.faults(), *second.faults()])
         show_waits(console, first)
@@ -77,13 +81,14 @@ def run(url: str | None = None, files: int = 500, console: Console | None = None
     return 0 if tally.complete else 1
 
 
-def _work(processes: Processes, first: Indexing, second: Batching, display: Display) -> None:
+def _work(processes: Processes, first: Indexing, second: Batching, display: Display, interrupts: Interrupts) -> None:
     """Receive from the processes, push edits meanwhile, and kill one process of each job, until all is done."""
     starting = FINDERS + CONSUMERS + batching.FLUSHERS
     most_edits = max(_FEWEST_EDITS, len(first.files) // 4)
     next_edit, next_look = math.inf, 0.0
     victims = {"indexer", "flusher"}
     while processes.at_work():
+        interrupts.check()
         now = time.monotonic()
         for message in processes.receive(max(0.0, min(next_edit, next_look, now + 0.5) - now)):
             if isinstance(message, Ready):
@@ -119,7 +124,7 @@ def _work(processes: Processes, first: Indexing, second: Batching, display: Disp
 
 def _connect(server: embedded.Endpoint) -> redis.Redis:
     try:
-        client = redis.Redis.from_url(server.url)
+        client = redis.Redis.from_url(server.url, socket_connect_timeout=_TIMEOUT, socket_timeout=_TIMEOUT)
         client.connection_pool.make_connection()  # nothing is sent: an unknown option is found here
     except (ValueError, TypeError):
         # Their own messages may quote a piece of the password.
@@ -145,17 +150,3 @@ def _emptied(first: Indexing, second: Batching) -> Iterator[None]:
         raise
     first.queue.purge()
     second.buffer.purge()
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let a SIGTERM end the demo as Ctrl-C does: with nothing left behind."""
-
-    def end(*_: object) -> None:
-        sys.exit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -17,7 +17,7 @@ from rich.table import Table
 from ..core.priority import Pushed
 from .batching import Batching
 from .indexing import BULK, EDIT, Indexing
-from .tally import Tally
+from .tally import Line, Tally
 
 _LINE_EVERY = 2.0  # seconds, where there is no terminal
 
@@ -142,9 +142,8 @@ def show_tally(console: Console, tally: Tally) -> None:
     console.print(table)
     for line in tally.lines:
         if line.again:
-            text = f"{line.job}: a process was killed with -9 in the middle; {line.again.total():,} redelivered"
-            again = f"of which {line.repeated:,} were {line.done_as} once more, as at-least-once allows"
-            say(console, f"{text}, {again}; 'twice' counts repeats without a kill")
+            text = f"{line.job}: a process was killed with -9 in the middle; {_redelivered(line)}"
+            say(console, f"{text}, as at-least-once allows; 'twice' counts repeats without a kill")
     for fault in tally.faults:
         say(console, f"wrong: {fault}", "bold red")
     if not tally.faults:
@@ -153,6 +152,14 @@ def show_tally(console: Console, tally: Tally) -> None:
         say(console, "Everything is accounted for.", "bold green")
     else:
         say(console, "NOT everything is accounted for.", "bold red")
+
+
+def _redelivered(line: Line) -> str:
+    again, repeated = line.again.total(), line.repeated
+    if again == 1:
+        return f"1 redelivered, {'and' if repeated else 'but not'} {line.done_as} once more"
+    were = "none was" if not repeated else "1 was" if repeated == 1 else f"{repeated:,} were"
+    return f"{again:,} redelivered, of which {were} {line.done_as} once more"
 
 
 def _seconds(value: float) -> str:

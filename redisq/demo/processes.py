@@ -96,7 +96,7 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for _, process in self._members.values():
-            process.terminate()
+            process.kill()  # SIGTERM would wait for a handler that waits to be killed, and log that it did not end
         for pipe in list(self._members):
             self._leave(pipe)
 

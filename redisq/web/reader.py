@@ -16,7 +16,7 @@ from ..core import validate
 from ..core.calls import as_text
 from ..core.codecs import BYTES
 from ..core.errors import WrongLayout
-from ..core.priority import PLACES
+from ..core.priority import priority_of, read_row
 from ..core.queues import LAYOUT, QueueInfo, found, meta_key
 from .payloads import PAGE_BYTES, fitting
 
@@ -177,13 +177,13 @@ class Reader:
         )
         found = []
         for name, row, payload in zip(names, rows, payloads, strict=True):
-            score, attempts, reason = (*as_text(row or b"").split(" ", 2), "", "", "")[:3]
-            priority = self._priority(float(score)) if score else None
-            found.append(Entry(name, priority, int(attempts or 0), reason, payload))
+            score, attempts, reason = read_row(row)
+            priority = None if score is None else self._priority(score)
+            found.append(Entry(name, priority, attempts, reason, payload))
         return found
 
     def _priority(self, score: float) -> float:
-        return int(score // PLACES) - 1024 if self.info.kind == "fifo" else score
+        return priority_of(score, self.info.kind)
 
     async def _as_batches(self, ids: Sequence[tuple[bytes, float]]) -> list[Batch]:
         parts: list[list[Batch]] = []

@@ -83,7 +83,7 @@ def create_user(
     client: redis.Redis, *, user: str = "worker", password: str = "secret", name: str = "orders", but: str = ""
 ) -> None:
     """Create a user with the documentation's command, for other names, and without one permission."""
-    replaced = {"worker": user, ">secret": ">" + password, "~redisq:{orders}:*": f"~redisq:{{{name}}}:*"}
+    replaced = {"worker": user, ">secret": ">" + password, "~redisq:{payments}:*": f"~redisq:{{{name}}}:*"}
     plain(client, "ACL", "DELUSER", user)
     plain(client, *(replaced.get(word, word) for word in ACL if word != f"+{but}"))
 

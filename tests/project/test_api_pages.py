@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pydoc
 import re
 import textwrap
 from collections.abc import Iterator
@@ -70,6 +71,14 @@ def overrides(one: type, member: str) -> bool:
 @pytest.mark.parametrize("name", [name for kind, name, _ in ENTRIES if kind == "function"])
 def test_a_function_is_documented(name: str) -> None:
     assert inspect.getdoc(found(name))
+
+
+@pytest.mark.parametrize(
+    "name", sorted({name for _, name, _ in ENTRIES if inspect.isroutine(found(name))} | {*CLASSES})
+)
+def test_its_help_has_no_addresses(name: str) -> None:
+    """A default is shown as its repr: of a function or an object that is an address, another in each process."""
+    assert re.findall(r".* at 0x.*", pydoc.plain(pydoc.render_doc(found(name)))) == []
 
 
 def test_missing_docstrings_are_found() -> None:

@@ -30,6 +30,7 @@ PAGES = [
     *sorted(page for page in DOCS.rglob("*.md") if page.parent.name not in WRITTEN and page != DOCS / "commands.md"),
 ]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+QUEUE = re.compile(r'(?:Buffer|PriorityQueue)\(\s*[\w.]+(?:\(.*?\))?,\s*"([\w-]+)"')
 PACKAGES = {"django": "django", "fastapi": "fastapi", "flask": "flask", "gunicorn": "gunicorn", "pytest": "pytest"}
 """Pages that run in a process of their own, since what they set holds for the whole process, and what each needs."""
 KINDS = {"python", "sh", "text", "mermaid", "", "{toctree}", "{eval-rst}", "{literalinclude} "}
@@ -109,6 +110,27 @@ def test_a_command_exists(command: str) -> None:
     shown = subprocess.run(helped, check=True, capture_output=True, text=True).stdout
     for word in words:
         assert not word.startswith("--") or word in shown
+
+
+def test_each_page_has_queues_of_its_own() -> None:
+    """Who follows two of them on one Redis must not meet another structure, other settings, or foreign items."""
+    own_servers = GUIDES / "pytest.md"
+    programs = [*(page for page in CODE if page.parent != ROOT / "lua"), *(ROOT / "examples").glob("*.py")]
+    pages: dict[str, set[str]] = {}
+    for page in programs:
+        if page != own_servers:
+            for queue in QUEUE.findall(page.read_text("utf-8")):
+                pages.setdefault(queue, set()).add(name(page))
+    assert len(pages) > 30
+    assert {queue: found for queue, found in pages.items() if len(found) > 1} == {}
+
+
+def test_every_logger_is_documented() -> None:
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "redisq").rglob("*.py"))
+    used = set(re.findall(r'getLogger\("(redisq[\w.]*)"\)', source))
+    assert source.count("getLogger(") == len(re.findall(r'getLogger\("', source))  # none has another kind of name
+    logs = (GUIDES / "monitoring.md").read_text("utf-8").partition("## Logs")[2]
+    assert set(re.findall(r"^\| `(redisq[\w.]*)` \|", logs.partition("\n## ")[0], re.MULTILINE)) == used
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

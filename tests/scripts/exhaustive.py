@@ -37,12 +37,13 @@ import hiredis
 import redis
 
 from redisq.core.scripts import load
+from redisq.embedded import Server, binaries
 from tests import model
 from tests.model.priority import DEAD, PLACES, REMOVED, Note
 from tests.scripts import keyspace
 from tests.scripts.as_model import BufferScripts, LimitScripts, PriorityScripts, Scripts
 from tests.scripts.raw import Raw, exists
-from tests.scripts.walk import Difference, _short, server
+from tests.scripts.walk import Difference, _short
 
 PREFIX = b"redisq:{q}:"
 START = 1_700_000_000_000
@@ -979,7 +980,11 @@ def main() -> int:
             def report(text: str, label: str = f"{structure} {name}", start: float = start) -> None:
                 print(f"{label}: {text}, {time.monotonic() - start:.0f} s", flush=True)
 
-            with server() as client, Search(client, SCOPES[structure][name]) as search:
+            with (
+                Server(binaries()[0]) as server,
+                server.client() as client,
+                Search(client, SCOPES[structure][name]) as search,
+            ):
                 try:
                     search.run(options.depth, options.seconds, report)
                 except Difference as difference:

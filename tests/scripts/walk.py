@@ -13,19 +13,13 @@ import argparse
 import collections
 import random
 import re
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import redis
 
+from redisq.embedded import Server, binaries
 from tests import model
 from tests.model import Keys
 from tests.scripts import keyspace
@@ -43,28 +37,6 @@ DELAYS = (0, 1, 5000, 60_000)
 
 class Difference(AssertionError):
     """Raised when scripts and model disagree, or when an invariant does not hold."""
-
-
-@contextmanager
-def server() -> Iterator[redis.Redis]:
-    """Run a private redis-server on a Unix socket, and yield a client of it."""
-    folder = Path(tempfile.mkdtemp(prefix="walk"))
-    socket = folder / "socket"
-    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-    try:
-        client = redis.Redis(unix_socket_path=str(socket))
-        for _ in range(200):
-            try:
-                client.ping()
-                break
-            except redis.ConnectionError:
-                time.sleep(0.02)
-        yield client
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
@@ -899,7 +871,7 @@ def numbers(text: str) -> list[int]:
     return [number for part in parts for number in range(int(part[0]), int(part[-1]) + 1)]
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Walk, and print the number of steps, or the differences."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.scripts.walk", description=__doc__.split("\n")[0] if __doc__ else ""
@@ -909,11 +881,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=numbers, default=numbers("1-50"))
     parser.add_argument("--settings", type=lambda text: text.split(","), help="all of these for each seed")
     parser.add_argument("--all", action="store_true", help="go on after a difference")
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is ended
+    options = parser.parse_args(argv)
     kind, settings = WALKS[options.structure]
     steps, failed, tally, seen = 0, 0, collections.Counter[str](), set()
-    with server() as client:
+    with Server(binaries()[0]) as server, server.client() as client:
         for seed in options.seeds:
             for name in options.settings or [list(settings)[seed % len(settings)]]:
                 walk = kind(client, seed, name)

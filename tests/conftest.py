@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -110,6 +111,13 @@ def skip_or_fail(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def valgrind() -> None:
+    """Skip or fail a test where valgrind is missing."""
+    if not shutil.which("valgrind"):
+        skip_or_fail("valgrind is missing: apt-get install valgrind libc6-dbg")
 
 
 def real_server(label: str) -> Server:

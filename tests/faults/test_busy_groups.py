@@ -106,7 +106,7 @@ def test_busy_groups_add_no_commands(server: Server) -> None:
     assert many == few
 
 
-@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is missing: apt-get install valgrind libc6-dbg")
+@pytest.mark.usefixtures("valgrind")
 def test_busy_groups_add_no_instructions(server: Server, tmp_path: Path) -> None:
     """With 10,000 busy groups a call takes hardly more instructions than with one."""
     found = []

@@ -139,7 +139,7 @@ def test_every_item_is_done(one: Direct, server: Server) -> None:
         assert [work(), work()] == [one.batch, one.batch]
 
 
-@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is missing: apt-get install valgrind libc6-dbg")
+@pytest.mark.usefixtures("valgrind")
 def test_counts_are_repeatable(binary: Path) -> None:
     """A PING costs the same twice, a longer one costs more, and a call that does no work is an error."""
     with wrapped(binary) as program, Server(program) as server, counting(server) as counter:

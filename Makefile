@@ -59,8 +59,8 @@ bench: $(VENV)/ready
 ifdef QUICK
 	$(BIN)/python -m benchmarks --quick
 else
+	$(BIN)/python -m benchmarks.peers.kill  # first: the table of peers says what it found
 	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks.peers.kill
 	$(BIN)/python -m benchmarks.sizing
 	$(BIN)/python -m benchmarks.growth.blocking_time
 	$(BIN)/python -m benchmarks.instructions

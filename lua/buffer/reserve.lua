@@ -61,8 +61,8 @@ local queue = string.sub(meta, 1, -5)
 local delayed, dead, paused_groups = queue .. 'delayed', queue .. 'dead', queue .. 'paused_groups'
 
 -- Usually none of these is there, and one look says so.
-local some_delayed = call('EXISTS', batch, ended, paused, paused_groups, delayed) > 0
-local special = some_delayed and call('EXISTS', batch, ended, paused, paused_groups) > 0
+local unusual = call('EXISTS', batch, ended, paused, paused_groups, delayed) > 0
+local special = unusual and call('EXISTS', batch, ended, paused, paused_groups) > 0
 if special then
   local deadline = call('ZSCORE', leases, id)
   if deadline then -- the reply was lost and the call is sent again: the same batch, and never a second one
@@ -163,7 +163,7 @@ end
 -- What is due goes first, the earliest of all: expired leases, delayed batches, groups that have waited max_wait.
 -- Usually nothing is due, and counts say so more cheaply than names and times.
 local aged, due = max_wait ~= '0' and format('%d', now - max_wait), call('ZCOUNT', leases, '-inf', now)
-due = due + (some_delayed and call('ZCOUNT', delayed, '-inf', now) or 0) + (aged and call('ZCOUNT', since, '-inf', aged) or 0)
+due = due + (unusual and call('ZCOUNT', delayed, '-inf', now) or 0) + (aged and call('ZCOUNT', since, '-inf', aged) or 0)
 -- Never later than a lease ahead: whoever takes a batch meanwhile may crash.
 local from, name, at = groups, due == 0 and call('ZRANGE', groups, '-1', '-1')[1], now + lease
 if name and min_size ~= '1' and call('LLEN', queue .. 'items:' .. name) < tonumber(min_size) then
@@ -313,7 +313,7 @@ if take == count then -- the list itself becomes the batch, which spares each it
   call('LPUSH', batch, reason, holder, format('%d', attempts), group)
   items = items or call('LRANGE', batch, '4', '-1')
 else
-  items = items and call('LTRIM', source, format('%d', take), '-1') and items or call('LPOP', source, size)
+  if items then call('LTRIM', source, format('%d', take), '-1') else items = call('LPOP', source, size) end
   call('RPUSH', batch, group, '1', holder, '', unpack(items, 1, math.min(take, 1000)))
   for i = 1001, take, 1000 do
     call('RPUSH', batch, unpack(items, i, math.min(i + 999, take)))
